@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/base/fd.h"
+
+#include <unistd.h>
+
+namespace weft {
+
+void UniqueFd::Reset(int fd) {
+  // Linux frees the number even where close() reports EINTR, so there is nothing to try again.
+  if (fd_ >= 0) close(fd_);
+  fd_ = fd;
+}
+
+}  // namespace weft
