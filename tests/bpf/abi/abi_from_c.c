@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The same headers seen by a C compiler, as the BPF programs see them. */
+#include "bpf/abi/drop_reason.h"
+#include "bpf/abi/packet.h"
+
+unsigned long WeftHeaderBytesInC(void) { return sizeof(struct weft_packet_header); }
+int WeftDropReasonCountInC(void) { return WEFT_DROP_REASON_COUNT; }
