@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/route/target_set.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace weft {
+
+TargetSet::TargetSet(std::vector<Target> targets) : targets_(std::move(targets)) {
+  for (Target& target : targets_) target.weight = std::clamp(target.weight, 1u, kWeightMax);
+  BuildSlots();
+}
+
+void TargetSet::RemoveLink(uint32_t link) {
+  std::erase_if(targets_, [link](const Target& target) { return target.link == link; });
+  BuildSlots();
+}
+
+void TargetSet::BuildSlots() {
+  const std::size_t count = targets_.size();
+  slots_.assign(count, Slot{});
+  uint64_t total = 0;
+  for (const Target& target : targets_) total += target.weight;
+  // Each slot holds `total` of probability; target i brings weight × count. The poor are filled up by the
+  // rich.
+  std::vector<uint64_t> rest(count);
+  std::vector<uint32_t> poor;
+  std::vector<uint32_t> rich;
+  for (uint32_t i = 0; i < count; ++i) {
+    rest[i] = uint64_t{targets_[i].weight} * count;
+    (rest[i] < total ? poor : rich).push_back(i);
+  }
+  while (!poor.empty() && !rich.empty()) {
+    const uint32_t small = poor.back();
+    poor.pop_back();
+    const uint32_t large = rich.back();
+    slots_[small].keep_below = static_cast<uint32_t>((rest[small] << 32) / total);
+    slots_[small].alias = large;
+    rest[large] -= total - rest[small];
+    if (rest[large] < total) {
+      rich.pop_back();
+      poor.push_back(large);
+    }
+  }
+}
+
+const Target* TargetSet::AnyBut(uint32_t avoid_link, Random& random) const {
+  const std::size_t start = random.Below(targets_.size());
+  for (std::size_t i = 0; i < targets_.size(); ++i) {
+    const Target& target = targets_[(start + i) % targets_.size()];
+    if (target.link != avoid_link) return &target;
+  }
+  return &targets_[start];
+}
+
+}  // namespace weft

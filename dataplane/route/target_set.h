@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// The hosts that serve one function for one caller, and the choice among them for each call: two draws by
+// weight, of which the one with less outstanding for its weight wins ("power of two choices", Mitzenmacher
+// 2001, over a weighted population). A tie goes to the first draw, so that an idle set splits calls exactly
+// by weight. Pure: randomness and load come in. Owner thread only.
+#ifndef WEFT_DATAPLANE_ROUTE_TARGET_SET_H_
+#define WEFT_DATAPLANE_ROUTE_TARGET_SET_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/random.h"
+
+namespace weft {
+
+inline constexpr uint32_t kWeightDefault = 100;
+inline constexpr uint32_t kWeightMax = 1000;
+
+struct Target {
+  uint32_t link = 0;          // Which path: an index that the call layer gave.
+  uint32_t weight = 1;        // 1 to kWeightMax
+  uint16_t caller_index = 0;  // How this caller is called on that path.
+};
+
+class TargetSet {
+ public:
+  static constexpr uint32_t kNoLink = ~uint32_t{0};
+
+  TargetSet() = default;
+  // Weights outside 1 to kWeightMax are brought to the nearer end. Allocates.
+  explicit TargetSet(std::vector<Target> targets);
+
+  bool empty() const { return targets_.empty(); }
+  std::span<const Target> targets() const { return targets_; }
+  // Takes the targets over `link` away, as when its peer died. Allocates.
+  void RemoveLink(uint32_t link);
+
+  // The target for the next call, or nullptr of an empty set. `outstanding(link)` is the number of calls
+  // under way there. A target over `avoid_link` is chosen only where there is no other, which is for retries.
+  // Never allocates. The result lives until the set changes.
+  template <typename Outstanding>
+  WEFT_HOT const Target* Choose(Random& random, Outstanding&& outstanding,
+                                uint32_t avoid_link = kNoLink) const {
+    if (targets_.size() <= 1) return targets_.empty() ? nullptr : &targets_.front();
+    const uint64_t bits = random.Next();
+    const Target& a = Draw(static_cast<uint32_t>(bits));
+    const Target& b = Draw(static_cast<uint32_t>(bits >> 32));
+    // outstanding(a) / weight(a) against the same of b, without a division; 2^32 × 1000 fits.
+    const uint64_t load_a = static_cast<uint64_t>(outstanding(a.link)) * b.weight;
+    const uint64_t load_b = static_cast<uint64_t>(outstanding(b.link)) * a.weight;
+    const Target& chosen = load_b < load_a ? b : a;
+    if (chosen.link != avoid_link) [[likely]]
+      return &chosen;
+    const Target& other = &chosen == &a ? b : a;
+    return other.link != avoid_link ? &other : AnyBut(avoid_link, random);
+  }
+
+ private:
+  // Vose's alias table: slot i is drawn uniformly and stands for target i, or, with the rest of the
+  // probability, for target `alias`.
+  struct Slot {
+    uint32_t keep_below = ~uint32_t{0};  // Of 2^32
+    uint32_t alias = 0;
+  };
+
+  // One 32-bit number gives the slot (high part of the product) and the coin (low part).
+  const Target& Draw(uint32_t bits) const {
+    const uint64_t product = uint64_t{bits} * slots_.size();
+    const auto index = static_cast<uint32_t>(product >> 32);
+    const Slot& slot = slots_[index];
+    return targets_[static_cast<uint32_t>(product) <= slot.keep_below ? index : slot.alias];
+  }
+  const Target* AnyBut(uint32_t avoid_link, Random& random) const;
+  void BuildSlots();
+
+  std::vector<Target> targets_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_ROUTE_TARGET_SET_H_
