@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-bench: measures weft beside the limits of the machine in one run. Normally started by tools/bench from
+// a release build. Exit codes: 0 done, 1 a row failed, 2 usage.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "bench/suites.h"
+
+namespace {
+
+void AddCommon(CLI::App* suite, weft::bench::SuiteOptions* options) {
+  suite->add_option("--json", options->json_path, "write the results as JSON (\"-\": standard output)");
+  suite->add_option(
+      "--filter", options->filter,
+      "run only rows whose name matches this regular expression, and the limits they are judged by");
+}
+
+int Finish(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "weft-bench: %s\n", status.ToString().c_str());
+  return absl::IsInvalidArgument(status) ? 2 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Latency and cost of weft, beside the limits of the machine.", "weft-bench");
+  app.require_subcommand(1);
+  weft::bench::SuiteOptions options;
+  CLI::App* local = app.add_subcommand("local", "calls between processes of one node");
+  AddCommon(local, &options);
+  local->add_flag("--quick", options.quick, "within 40 s, with fewer samples");
+  local->add_option("--seconds", options.seconds, "how long to measure")->check(CLI::PositiveNumber);
+  local->add_option("--svg", options.svg_path, "draw the latency distributions into this file");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return Finish(weft::bench::RunLocal(options));
+}

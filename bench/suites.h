@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// The suites of weft-bench: which rows each has, and how it is run from the command line.
+#ifndef WEFT_BENCH_SUITES_H_
+#define WEFT_BENCH_SUITES_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "bench/row.h"
+
+namespace weft::bench {
+
+struct SuiteOptions {
+  bool quick = false;     // All within 40 s.
+  double seconds = 0;     // How long to measure; 0 chooses by `quick`.
+  std::string filter;     // ECMAScript regular expression; empty chooses all rows.
+  std::string json_path;  // Empty: none is written; "-" is standard output.
+  std::string svg_path;
+};
+
+// Rows between processes of one node.
+std::vector<std::unique_ptr<Row>> LocalRows();
+
+// Runs suite `local` and prints its table; blocks for the time it takes. Fails where a row failed, after all
+// has been written.
+absl::Status RunLocal(const SuiteOptions& options);
+
+}  // namespace weft::bench
+
+#endif  // WEFT_BENCH_SUITES_H_

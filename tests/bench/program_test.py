@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""weft-bench from its command line: the shape of its JSON, its picture, its exit codes."""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+PROGRAM = sys.argv.pop(1)
+KEYS = {'name', 'bytes', 'p50_ns', 'p99_ns', 'p999_ns', 'samples', 'messages_per_s', 'cpu_ns_per_message', 'ratios'}
+
+
+def run(*arguments):
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=100)
+
+
+class ProgramTest(unittest.TestCase):
+    def test_local_writes_rows_of_the_agreed_shape_and_a_picture(self):
+        with tempfile.TemporaryDirectory() as folder:
+            report = pathlib.Path(folder) / 'report.json'
+            picture = pathlib.Path(folder) / 'picture.svg'
+            done = run('local', '--seconds', '1', '--filter', 'limit/(shm|spsc)|unix', '--json', report, '--svg', picture)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            content = json.loads(report.read_text())
+            self.assertIn('cpu', content['machine'])
+            self.assertIsInstance(content['machine']['warnings'], list)
+            rows = {row['name']: row for row in content['rows']}
+            self.assertEqual(set(rows), {'limit/shm_spin', 'limit/spsc_batched', 'kernel/unix_socket'})
+            for row in rows.values():
+                self.assertLessEqual(KEYS, set(row))
+            self.assertGreater(rows['limit/shm_spin']['p50_ns'], 0)
+            self.assertGreater(rows['limit/shm_spin']['p99_ns'], 0)
+            self.assertGreater(rows['limit/spsc_batched']['messages_per_s'], 0)
+            self.assertIsNone(rows['limit/spsc_batched']['p50_ns'])
+            self.assertEqual(xml.etree.ElementTree.parse(picture).getroot().tag, '{http://www.w3.org/2000/svg}svg')
+            self.assertIn('limit/shm_spin', done.stdout)
+
+    def test_json_to_standard_output_is_nothing_but_json(self):
+        done = run('local', '--seconds', '0.1', '--filter', 'shm_spin', '--json', '-')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)['rows'][-1]['name'], 'limit/shm_spin')
+
+    def test_wrong_usage_exits_with_2_and_says_what(self):
+        for arguments in ([], ['nosuch'], ['local', '--filter', '('], ['local', '--filter', 'nosuchrow'],
+                          ['local', '--seconds', '-1']):
+            done = run(*arguments)
+            self.assertEqual(done.returncode, 2, arguments)
+            self.assertTrue(done.stderr, arguments)
+
+    def test_file_that_cannot_be_written_is_named(self):
+        done = run('local', '--seconds', '0.1', '--filter', 'jitter', '--json', '/nonexistent/report.json')
+        self.assertEqual(done.returncode, 1)
+        self.assertIn('/nonexistent/report.json', done.stderr)
+
+
+if __name__ == '__main__':
+    unittest.main()
