@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one shared-memory contract of a channel. Each of the two processes makes one side memory, which it
+// alone writes: as producer its tail, cells and arena; as consumer its head and wait flags. The peer maps it
+// read-only.
+//
+//   0x000  tail line    owner's producer: cells published so far       read by the peer before it sleeps
+//   0x080  head line    owner's consumer: cells of the peer read so far read by the peer when its ring looks
+//   full 0x100  wait line    owner's poller: asleep, wants space             read by the peer at every
+//   publication 0x200  cells        kCells of 128 bytes 0x3000 arena        a power of two of bytes, payloads
+//   above kInlineBytesMax
+//
+// Lines of different readers stand 128 bytes apart, since some processors fetch lines in pairs.
+#ifndef WEFT_DATAPLANE_CHANNEL_LAYOUT_H_
+#define WEFT_DATAPLANE_CHANNEL_LAYOUT_H_
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/channel/message.h"
+
+namespace weft {
+
+inline constexpr uint32_t kCells = 64;
+inline constexpr uint32_t kCellMask = kCells - 1;
+inline constexpr std::size_t kCellBytes = 128;
+// 128 B cell - 4 B lap - 4 B length - 24 B header.
+inline constexpr uint32_t kInlineBytesMax = 96;
+// The consumer publishes its head every quarter ring: 16 cells a line transfer, and 48 cells in use at least.
+inline constexpr uint32_t kHeadStepCells = kCells / 4;
+// Cells that requests leave to replies.
+inline constexpr uint32_t kReplyCells = kCells / 4;
+
+// Payloads above kInlineBytesMax travel in chunks of at most this size, each published by itself, so that
+// the copies of both ends overlap.
+inline constexpr uint32_t kChunkBytesMax = 64 * 1024;
+inline constexpr uint32_t kArenaBytesMin = 4 * 1024;
+inline constexpr uint32_t kArenaBytesDefault = 256 * 1024;
+inline constexpr uint32_t kArenaBytesMax = 64 * 1024 * 1024;
+inline constexpr uint32_t kMessageBytesMaxDefault = 16 * 1024 * 1024;
+// The length word's low 31 bits must hold every message.
+inline constexpr uint32_t kMessageBytesMaxLimit = 1u << 30;
+// Messages in parts that one direction may have under way; requests leave the last two to replies.
+inline constexpr uint32_t kPartialsMax = 8;
+inline constexpr uint32_t kReplyPartials = 2;
+
+// In Cell::length: the cell names a chunk in the arena; the other bits are the chunk's bytes.
+inline constexpr uint32_t kChunkBit = 1u << 31;
+
+// Wait flags. The upper 56 bits count episodes of sleep, so that a producer rings once for each; the bits
+// between must be zero.
+inline constexpr uint64_t kFlagAsleep = 1u << 0;      // Ring when you publish cells.
+inline constexpr uint64_t kFlagWantsSpace = 1u << 1;  // Ring when you publish your head.
+inline constexpr uint64_t kFlagReserved = 0xfcu;
+inline constexpr uint64_t kFlagBits = 0xffu;
+inline constexpr int kFlagEpisodeShift = 8;
+
+struct alignas(kCacheLineBytes) Cell {
+  // Position of the message + 1, in the number's ring of 2^32, written last. One lap before, and in fresh
+  // memory, it is that less kCells.
+  std::atomic<uint32_t> lap;
+  uint32_t length;
+  MessageHeader header;
+  std::byte payload[kInlineBytesMax];  // A ChunkDescriptor where kChunkBit is set.
+};
+static_assert(sizeof(Cell) == kCellBytes && offsetof(Cell, header) == 8 && offsetof(Cell, payload) == 32);
+
+struct ChunkDescriptor {
+  uint32_t offset;    // Of the chunk in the arena; it never wraps around the arena's end.
+  uint32_t total;     // Bytes of the whole message.
+  uint32_t position;  // Bytes of the message that earlier chunks carried.
+  uint32_t slot;      // Which of the messages in parts; free again after the last chunk.
+};
+static_assert(sizeof(ChunkDescriptor) == 16);
+static_assert(32 + sizeof(ChunkDescriptor) <= kCacheLineBytes, "A chunk's cell costs one line.");
+
+// The owner's lines, each 128 bytes from the next.
+struct SideLines {
+  alignas(2 * kCacheLineBytes) std::atomic<uint32_t> tail;
+  alignas(2 * kCacheLineBytes) std::atomic<uint32_t> head;
+  alignas(2 * kCacheLineBytes) std::atomic<uint64_t> flags;
+};
+
+inline constexpr std::size_t kCellsOffset = 0x200;
+inline constexpr std::size_t kArenaOffset = 0x3000;
+static_assert(sizeof(SideLines) <= kCellsOffset && kCellsOffset + kCells * kCellBytes <= kArenaOffset);
+static_assert(std::atomic<uint32_t>::is_always_lock_free && std::atomic<uint64_t>::is_always_lock_free);
+
+inline constexpr bool ValidArenaBytes(uint64_t arena_bytes) {
+  return std::has_single_bit(arena_bytes) && arena_bytes >= kArenaBytesMin && arena_bytes <= kArenaBytesMax;
+}
+inline constexpr std::size_t SideMemoryBytes(uint32_t arena_bytes) { return kArenaOffset + arena_bytes; }
+
+// Where the parts of a side memory lie in this process. The owner's view is writable, the peer's is not.
+struct OwnSide {
+  explicit OwnSide(std::byte* base)
+      : lines(reinterpret_cast<SideLines*>(base)),
+        cells(reinterpret_cast<Cell*>(base + kCellsOffset)),
+        arena(base + kArenaOffset) {}
+  SideLines* lines;
+  Cell* cells;
+  std::byte* arena;
+};
+struct PeerSide {
+  explicit PeerSide(const std::byte* base)
+      : lines(reinterpret_cast<const SideLines*>(base)),
+        cells(reinterpret_cast<const Cell*>(base + kCellsOffset)),
+        arena(base + kArenaOffset) {}
+  const SideLines* lines;
+  const Cell* cells;
+  const std::byte* arena;
+};
+
+// Gives fresh, zeroed memory the laps of a ring before its first lap.
+inline void InitialiseSide(const OwnSide& side) {
+  for (uint32_t i = 0; i < kCells; ++i) {
+    // Relaxed: the peer learns of this memory only through the descriptor passed later.
+    side.cells[i].lap.store(i + 1 - kCells, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CHANNEL_LAYOUT_H_
