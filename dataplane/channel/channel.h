@@ -126,6 +126,11 @@ class BasicChannel {
     consumer_->ExpireStalled(now_ns, sink);
   }
 
+  // Drops the rest of the message that is being received into `payload`, where there is one.
+  void Forget(const std::byte* payload) {
+    if (consumer_) consumer_->Forget(payload);
+  }
+
   // --- Life.
   ChannelState state() const { return state_; }
   PoisonReason poison_reason() const {

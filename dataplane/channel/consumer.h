@@ -115,6 +115,14 @@ class BasicConsumer {
       Drop(partial, sink, Partial::kDiscarding);
     }
   }
+  // The message whose payload goes to `payload` is no longer wanted: what is still to come of it is dropped,
+  // its memory is not touched again, and the sink hears nothing of it. No-op where there is none.
+  void Forget(const std::byte* payload) {
+    for (Partial& partial : partials_) {
+      if (partial.state == Partial::kReceiving && partial.payload == payload)
+        EndPartial(partial, Partial::kDiscarding);
+    }
+  }
   // All messages in parts fail.
   template <class Sink>
   void AbortPartials(Sink& sink) {

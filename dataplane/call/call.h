@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The vocabulary of outgoing calls: what is asked for, under which name it can be cancelled, and how it ends.
+#ifndef WEFT_DATAPLANE_CALL_CALL_H_
+#define WEFT_DATAPLANE_CALL_CALL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/channel/message.h"
+#include "dataplane/route/policy.h"
+#include "dataplane/route/target_set.h"
+
+namespace weft {
+
+// Target::link of calls that stay inside this host; the embedding code runs them.
+inline constexpr uint32_t kLocalLink = TargetSet::kNoLink - 1;
+
+// Where calls of one callee by one caller go. Owned by CallCore, never freed before it: a resolved function
+// is a pointer to one.
+struct RouteEntry {
+  FunctionId callee_id;
+  TargetSet targets;
+  Policy policy;
+  absl::StatusCode code = absl::StatusCode::kUnavailable;  // Why there is no target.
+  std::string reason = "no route yet";
+  bool known = false;  // The agent has said something.
+  uint64_t generation = 0;
+  std::string caller;
+  std::string callee;
+};
+
+struct CallOutcome {
+  absl::StatusCode code = absl::StatusCode::kOk;
+  // The call surely ran nowhere.
+  bool not_executed = false;
+  std::byte* response = nullptr;  // Where the response was put: the buffer given, or what `reserve` gave.
+  uint32_t response_bytes = 0;
+  absl::string_view text{};  // Of an error; until the callback returns.
+};
+
+// Runs once for each call that was started, on the owner thread, inside the loop: it may start calls, but
+// must not poll or wait.
+using CallDone = void (*)(void* context, const CallOutcome& outcome);
+// Gives room for a response of `bytes`, or nullptr: then the call fails with RESOURCE_EXHAUSTED. It must
+// stay until the call is done.
+using CallReserve = std::byte* (*)(void* context, uint32_t bytes);
+
+struct CallSpec {
+  Payload
+      request;  // Prefix: a trace context of kTraceBytes, or empty. Stays as it is until the call is done.
+  std::span<std::byte> response;  // Stays until the call is done.
+  CallReserve reserve = nullptr;  // Asked instead of `response`, where given.
+  CallDone done = nullptr;
+  void* context = nullptr;
+  uint64_t deadline_ns = 0;  // CLOCK_MONOTONIC; 0: the policy's timeout from now on.
+  // Nobody watches the deadline in person: the call fires by itself. Without it, the waiter must call Expire.
+  bool timed = true;
+};
+
+// Names a call that was started, for good: after its end it names nothing.
+struct CallHandle {
+  uint32_t slot = ~uint32_t{0};
+  uint32_t generation = 0;
+};
+
+enum class StartState : uint8_t {
+  kStarted,  // Sent, or on its way in parts; `done` will be called.
+  kLocal,    // The chosen target is this host: run it here. Nothing was kept.
+  kNoRoom,   // The ring, or the table of calls, is full now. Nothing was kept.
+  kFailed,   // start_error() says why. Nothing was kept, `done` is not called.
+};
+
+struct OutgoingCall {
+  enum class State : uint8_t { kSent, kSending, kWaiting };
+
+  uint32_t request_id = 0;
+  uint32_t slot = 0;
+  uint32_t generation = 0;
+  uint32_t link = 0;
+  State state = State::kSent;
+  uint8_t tries = 0;
+  RouteEntry* route = nullptr;
+  uint64_t deadline_ns = 0;
+  std::byte* receiving = nullptr;  // A response comes in parts, to here.
+  CallSpec spec;
+};
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CALL_CALL_H_

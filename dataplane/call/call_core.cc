@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control path of CallCore: links, functions, routes. Calls going out are in outgoing.cc, calls coming in
+// in incoming.cc, messages that wait for room in jobs.cc.
+#include "dataplane/call/call_core.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace weft {
+
+CallCore::CallCore(const CallCoreOptions& options)
+    : options_(options), table_(options.calls_max), wheel_(options.calls_max), random_(options.seed) {}
+
+Link& CallCore::AddLink(std::unique_ptr<Channel> channel, std::unique_ptr<Doorbell> doorbell,
+                        absl::string_view peer) {
+  auto free = std::find_if(links_.begin(), links_.end(), [](const auto& link) { return !link->channel; });
+  if (free == links_.end()) {
+    links_.push_back(std::make_unique<Link>());
+    free = links_.end() - 1;
+    (*free)->index = static_cast<uint32_t>(links_.size() - 1);
+    dirty_.reserve(links_.size());
+  }
+  Link& link = **free;
+  link.channel = std::move(channel);
+  link.doorbell = std::move(doorbell);
+  link.channel->user_data = &link;
+  link.peer = std::string(peer);
+  ++link.epoch;
+  link.last_request_id = 0;
+  link.requests_sent = link.requests_received = link.responses_received = link.responses_sent = link.refused =
+      0;
+  ++counters_.channels_opened;
+  return link;
+}
+
+void CallCore::SetAccess(Link& link, const std::vector<AccessGrant>& grants) {
+  std::vector<AccessEntry> entries;
+  entries.reserve(grants.size());
+  for (const AccessGrant& grant : grants) {
+    LocalFunction& function = Function(grant.function);
+    const std::string* caller = Intern(grant.caller);
+    entries.push_back({.function_id = grant.function.value,
+                       .caller_index = grant.caller_index,
+                       .function = &function,
+                       .rate = Rate(caller, function),
+                       .caller = caller});
+  }
+  link.access = AccessTable(entries);
+}
+
+void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view reason) {
+  if (!link.channel) return;
+  // First out of the routes, so that no further try goes there.
+  for (auto& [key, route] : routes_) {
+    const std::span<const Target> targets = route->targets.targets();
+    if (std::none_of(targets.begin(), targets.end(), [&](const Target& t) { return t.link == link.index; }))
+      continue;
+    route->targets.RemoveLink(link.index);
+    if (!route->targets.empty()) continue;
+    route->code = code;
+    route->reason = std::string(reason);
+  }
+  for (uint32_t i = 0; i < link.partials_count; ++i) AbortIncoming(link.partials[i]);
+  link.partials_count = 0;
+  table_.ForEach([&](OutgoingCall& call) {
+    if (call.state == OutgoingCall::State::kWaiting || call.link != link.index) return;
+    // What never went out whole was never run.
+    const bool not_executed = call.state == OutgoingCall::State::kSending;
+    if (!not_executed) ++counters_.calls_lost_to_peer;
+    call.receiving = nullptr;
+    TryFailed(call, code, not_executed, reason);
+  });
+  while (!link.jobs.empty()) EndJob(link, link.jobs.begin(), false, false);
+  std::erase(dirty_, &link);
+  link.dirty = false;
+  link.channel.reset();
+  link.doorbell.reset();
+  link.access = AccessTable();
+  link.begun_open = false;
+  link.outstanding = 0;
+  link.incoming = 0;
+  // Replies to what still runs here find another epoch.
+  ++link.epoch;
+  ++counters_.channels_closed;
+}
+
+LocalFunction& CallCore::Function(FunctionId id) {
+  std::unique_ptr<LocalFunction>& function = functions_[id.value];
+  if (!function) {
+    function = std::make_unique<LocalFunction>();
+    function->id = id;
+  }
+  return *function;
+}
+
+LocalFunction& CallCore::Serve(absl::string_view name, void* user) {
+  LocalFunction& function = Function(FunctionIdOf(name));
+  function.name = std::string(name);
+  function.user = user;
+  function.served = true;
+  return function;
+}
+
+void CallCore::SetServePolicy(absl::string_view name, const Policy& policy) {
+  LocalFunction& function = Function(FunctionIdOf(name));
+  function.name = std::string(name);
+  function.limit.set_calls_max(policy.concurrent_calls_max);
+  if (function.calls_per_second_max == policy.calls_per_second_max) return;
+  function.calls_per_second_max = policy.calls_per_second_max;
+  for (auto& [key, rate] : rates_) {
+    if (key.second == &function) rate->set_calls_per_second_max(policy.calls_per_second_max);
+  }
+}
+
+CallRate* CallCore::Rate(const std::string* caller, LocalFunction& function) {
+  std::unique_ptr<CallRate>& rate = rates_[{caller, &function}];
+  if (!rate) rate = std::make_unique<CallRate>(function.calls_per_second_max);
+  return rate.get();
+}
+
+const std::string* CallCore::Intern(absl::string_view name) {
+  std::unique_ptr<std::string>& interned = names_[name];
+  if (!interned) interned = std::make_unique<std::string>(name);
+  return interned.get();
+}
+
+RouteEntry& CallCore::Route(absl::string_view caller, absl::string_view callee) {
+  std::unique_ptr<RouteEntry>& route = routes_[{std::string(caller), std::string(callee)}];
+  if (!route) {
+    route = std::make_unique<RouteEntry>();
+    route->callee_id = FunctionIdOf(callee);
+    route->caller = std::string(caller);
+    route->callee = std::string(callee);
+  }
+  return *route;
+}
+
+void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy,
+                        absl::StatusCode code, absl::string_view reason) {
+  route.targets = TargetSet(std::move(targets));
+  route.policy = policy;
+  route.code = code;
+  route.reason = std::string(reason);
+  route.known = true;
+}
+
+void CallCore::PublishDirty() {
+  for (Link* link : dirty_) {
+    link->dirty = false;
+    link->channel->Publish();
+  }
+  dirty_.clear();
+}
+
+void CallCore::Advance(uint64_t now_ns) {
+  wheel_.Advance(now_ns, [&](uint32_t slot) {
+    OutgoingCall* call = table_.At(slot);
+    ++counters_.deadlines_fired;
+    GiveUp(*call, absl::StatusCode::kDeadlineExceeded,
+           absl::StrCat("call of ", call->route->callee, ": no answer before the deadline"));
+  });
+  if (jobs_ != 0) {
+    for (const std::unique_ptr<Link>& link : links_) {
+      if (link->channel && !link->jobs.empty()) PumpLink(*link, now_ns);
+    }
+  }
+  if (!waiting_.empty()) ResumeWaiting();
+  Publish();
+}
+
+uint64_t CallCore::NextNs(uint64_t now_ns) const {
+  // What waits for room is woken by the peer's ring; this only bounds how late a stall is noticed.
+  const uint64_t jobs_ns =
+      jobs_ != 0 || !waiting_.empty() ? now_ns + kStreamStallNs / 4 : DeadlineWheel::kNever;
+  return std::min(jobs_ns, wheel_.NextNs());
+}
+
+}  // namespace weft

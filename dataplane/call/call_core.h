@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+// The call layer of one host: turns calls into messages and messages into calls, over any number of links.
+// Pure mechanism: it neither polls nor sleeps nor reads a clock on the path of a message, and speaks to no
+// agent; the loop of libweft or weft-host drives it, hands it the time, and tells it what the agent
+// said.
+//
+// One thread at a time owns a CallCore and everything in it. Nothing allocates on the path of a message that
+// is sent at once and arrives whole.
+#ifndef WEFT_DATAPLANE_CALL_CALL_CORE_H_
+#define WEFT_DATAPLANE_CALL_CALL_CORE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/random.h"
+#include "dataplane/call/access_table.h"
+#include "dataplane/call/call.h"
+#include "dataplane/call/counters.h"
+#include "dataplane/call/deadline_wheel.h"
+#include "dataplane/call/link.h"
+#include "dataplane/call/local_function.h"
+#include "dataplane/call/outgoing_table.h"
+#include "dataplane/call/wire.h"
+
+namespace weft {
+
+struct CallCoreOptions {
+  uint32_t calls_max = 4096;  // Outgoing calls under way.
+  uint64_t seed = 1;          // Of the choice among targets.
+  // Replies to one peer that may wait for room, and the bytes that all waiting replies may hold. Beyond, they
+  // are dropped and counted: the peer does not read.
+  uint32_t reply_backlog_max = 4096;
+  uint64_t reply_backlog_bytes_max = 64 * 1024 * 1024;
+};
+
+// One function that one caller may call, as the agent's table says.
+struct AccessGrant {
+  uint32_t caller_index = 0;
+  std::string caller;
+  FunctionId function;
+};
+
+class CallCore {
+ public:
+  explicit CallCore(const CallCoreOptions& options);
+  CallCore(const CallCore&) = delete;
+  CallCore& operator=(const CallCore&) = delete;
+
+  // --- Links. Control path; allocates.
+  // `channel` is open and was connected with `doorbell`. The caller adds it to its poller.
+  Link& AddLink(std::unique_ptr<Channel> channel, std::unique_ptr<Doorbell> doorbell, absl::string_view peer);
+  // Replaces what the peer may call. Rates of callers that stay go on.
+  void SetAccess(Link& link, const std::vector<AccessGrant>& grants);
+  // Ends a link: calls in flight there fail with `code`, or are tried elsewhere where that is allowed; it
+  // leaves all routes; its channel is destroyed, which the caller has taken out of its poller, and which no
+  // Poll is using.
+  void CloseLink(Link& link, absl::StatusCode code, absl::string_view reason);
+  Link* link(uint32_t index) { return index < links_.size() ? links_[index].get() : nullptr; }
+  uint32_t links_count() const { return static_cast<uint32_t>(links_.size()); }
+
+  // --- Functions served here.
+  LocalFunction& Function(FunctionId id);
+  LocalFunction& Serve(absl::string_view name, void* user);
+  // Requests of it are refused from now on, before they run; running ones go on.
+  void StopServing(LocalFunction& function) { function.served = false; }
+  void SetServePolicy(absl::string_view name, const Policy& policy);
+
+  // --- Routes.
+  // The entry of the pair, made where there is none.
+  RouteEntry& Route(absl::string_view caller, absl::string_view callee);
+  // No targets: calls fail with `code` and `reason`.
+  void SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy, absl::StatusCode code,
+                absl::string_view reason);
+  template <typename Visit>
+  void ForEachRoute(Visit&& visit) {
+    for (auto& [key, route] : routes_) visit(*route);
+  }
+
+  // --- Calling.
+  // Sends a call for the next Publish(). `now_ns` dates its deadline. kStarted fills `handle`.
+  WEFT_HOT StartState Start(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
+  // Sends a message that expects no answer. One longer than whole_bytes_max() goes out in parts: then
+  // `spec.done` is called when its payload is no longer needed, with the code OK or why not all of it went
+  // out; else `done` is not called.
+  WEFT_HOT StartState SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, bool* in_parts);
+  // Why the last Start or SendOneWay returned kFailed.
+  const absl::Status& start_error() const { return start_error_; }
+  // Gives the call up: the callee is told, `done` runs with CANCELLED. False where it has ended.
+  bool Cancel(CallHandle handle);
+  // The same with DEADLINE_EXCEEDED, for calls that are not `timed`.
+  bool Expire(CallHandle handle);
+  // Publishes all that was sent on every link since the last time.
+  WEFT_HOT void Publish() {
+    if (!dirty_.empty()) PublishDirty();
+  }
+
+  // --- Being called; see LinkSink for how requests come in.
+  // Ends an admitted request: answers it with `payload`, which is the response, or the text of an error where
+  // `code` is not OK; a one-way only ends. The payload is copied before this returns, unless `done` is
+  // given: then it stays as it is until `done` runs, which may be before this returns. `not_executed`: the
+  // function was not run.
+  WEFT_HOT void Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
+                      SendDone done = nullptr, void* context = nullptr, bool not_executed = false);
+  // Checks a call that stays inside this host against the callee's limits, like one that comes in; OK: it is
+  // in flight until EndLocal.
+  absl::Status AdmitLocal(LocalFunction& function, absl::string_view caller, uint64_t deadline_ns,
+                          uint64_t now_ns);
+  void EndLocal(LocalFunction& function);
+
+  // --- Driving.
+  // Fires deadlines, sends what waited for room, fails streams that stall. Whenever the loop turns and
+  // Busy().
+  void Advance(uint64_t now_ns);
+  bool Busy() const { return wheel_.size() != 0 || jobs_ != 0 || !waiting_.empty(); }
+  // When Advance is needed at the latest if nothing else happens; DeadlineWheel::kNever: not at all.
+  uint64_t NextNs(uint64_t now_ns) const;
+
+  uint32_t calls_in_flight() const { return table_.size(); }
+  uint32_t incoming_in_flight() const { return incoming_; }
+  uint32_t message_bytes_max() const { return message_bytes_max_; }
+  void set_message_bytes_max(uint32_t bytes) { message_bytes_max_ = bytes; }
+  void set_host_name(absl::string_view name) { host_name_ = std::string(name); }
+  const CallCounters& counters() const { return counters_; }
+  CallCounters& counters() { return counters_; }
+  OutgoingTable<OutgoingCall>& table() { return table_; }
+
+ private:
+  template <class Local>
+  friend class LinkSink;
+
+  // --- Requests on their way in; for LinkSink.
+  WEFT_HOT bool Admit(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
+  bool RefuseUnlisted(Link& link, const MessageHeader& header);
+  bool RefuseAbsent(Link& link, const MessageHeader& header, const AccessEntry& entry);
+  bool RefuseRate(Link& link, const MessageHeader& header, const AccessEntry& entry);
+  bool RefuseConcurrency(Link& link, const MessageHeader& header, const AccessEntry& entry);
+  void RefuseAdmitted(Link& link, const Incoming& incoming);
+  void RefuseNoBudget(Link& link, const MessageHeader& header, uint32_t bytes);
+  void Refuse(Link& link, const MessageHeader& header, absl::StatusCode code, absl::string_view text);
+  Incoming TakeBegun(Link& link, uint32_t request_id);
+  void AbortIncoming(const Incoming& incoming);
+  void EndIncoming(const Incoming& incoming);
+
+  // --- Responses on their way in; for LinkSink.
+  WEFT_HOT std::byte* ResponseRoom(Link& link, const MessageHeader& header, uint32_t bytes);
+  std::byte* OddResponseRoom(OutgoingCall& call, Link& link, const MessageHeader& header, uint32_t bytes);
+  WEFT_HOT void TakeResponse(Link& link, const MessageHeader& header, std::byte* payload, uint32_t bytes);
+  void ResponseAborted(Link& link, const MessageHeader& header, absl::string_view why);
+
+  // --- Calls under way.
+  StartState Fail(absl::StatusCode code, absl::string_view text);
+  StartState NoTarget(RouteEntry& route);
+  bool SendRequest(OutgoingCall& call, const Target& target);
+  MessageHeader RequestHeader(const OutgoingCall& call, const Target& target) const;
+  // The try of a call has ended without success: tries again or ends it.
+  void TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed, absl::string_view text);
+  void Retry(OutgoingCall& call);
+  void Complete(OutgoingCall& call, const CallOutcome& outcome);
+  // Detaches the call from its link: nothing of its memory is read or written any more.
+  void Detach(OutgoingCall& call);
+  void GiveUp(OutgoingCall& call, absl::StatusCode code, absl::string_view text);
+  void ResumeWaiting();
+
+  // --- Messages that wait for room.
+  SendJob& AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane);
+  bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
+  void PumpLink(Link& link, uint64_t now_ns);
+  void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);
+  void QueueReply(Link& link, const MessageHeader& header, const Payload& payload, SendDone done,
+                  void* context);
+
+  void MarkDirty(Link& link) {
+    if (link.dirty) return;
+    link.dirty = true;
+    dirty_.push_back(&link);
+  }
+  void PublishDirty();
+  CallRate* Rate(const std::string* caller, LocalFunction& function);
+  const std::string* Intern(absl::string_view name);
+
+  CallCoreOptions options_;
+  CallCounters counters_;
+  OutgoingTable<OutgoingCall> table_;
+  DeadlineWheel wheel_;
+  Random random_;
+  std::vector<std::unique_ptr<Link>> links_;
+  std::vector<Link*> dirty_;
+  std::vector<CallHandle> waiting_;  // Calls between two tries, for want of room.
+  uint32_t jobs_ = 0;                // Over all links
+  uint32_t incoming_ = 0;
+  uint32_t local_outstanding_ = 0;
+  uint32_t message_bytes_max_ = kMessageBytesMaxDefault;
+  uint64_t reply_bytes_ = 0;  // Held by waiting replies.
+  absl::Status start_error_;
+  std::string host_name_;
+  std::byte error_text_[kErrorTextBytesMax];
+  absl::flat_hash_map<uint64_t, std::unique_ptr<LocalFunction>> functions_;
+  std::map<std::pair<std::string, std::string>, std::unique_ptr<RouteEntry>> routes_;
+  // Keyed by the interned caller.
+  std::map<std::pair<const std::string*, LocalFunction*>, std::unique_ptr<CallRate>> rates_;
+  absl::flat_hash_map<std::string, std::unique_ptr<std::string>> names_;
+};
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CALL_CALL_CORE_H_

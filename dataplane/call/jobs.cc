@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// CallCore: messages that found no room in their ring, or that go out in parts. All are bounded: requests by
+// the table of calls, replies by reply_backlog_max and reply_backlog_bytes_max.
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/call/call_core.h"
+
+namespace weft {
+
+SendJob& CallCore::AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane) {
+  SendJob& job = link.jobs.emplace_back();
+  job.header = header;
+  job.payload = payload;
+  job.lane = lane;
+  ++jobs_;
+  if (lane == Lane::kReply) ++link.reply_jobs;
+  return job;
+}
+
+void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload& payload, SendDone done,
+                          void* context) {
+  const uint64_t bytes = payload.bytes();
+  if (bytes > message_bytes_max_) {
+    const std::string text = absl::StrCat("host ", host_name_, ": a response of ", bytes,
+                                          " bytes is longer than the limit of ", message_bytes_max_);
+    MessageHeader error = header;
+    error.caller_index = static_cast<uint16_t>(absl::StatusCode::kResourceExhausted);
+    QueueReply(link, error, std::as_bytes(std::span(text)), nullptr, nullptr);
+    if (done != nullptr) done(context, false);
+    return;
+  }
+  if (link.reply_jobs == 0 && link.channel->TrySend(header, payload, Lane::kReply)) {
+    ++link.responses_sent;
+    ++counters_.responses_sent;
+    MarkDirty(link);
+    if (done != nullptr) done(context, true);
+    return;
+  }
+  const bool copy = done == nullptr;
+  if (link.reply_jobs >= options_.reply_backlog_max ||
+      (copy && bytes > options_.reply_backlog_bytes_max - reply_bytes_)) {
+    ++counters_.responses_dropped;
+    if (done != nullptr) done(context, false);
+    return;
+  }
+  ++counters_.responses_backlogged;
+  SendJob& job = AddJob(link, header, payload, Lane::kReply);
+  job.done = done;
+  job.context = context;
+  if (copy) {
+    job.owned = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    std::memcpy(job.owned.get(), payload.prefix.data(), payload.prefix.size());
+    std::memcpy(job.owned.get() + payload.prefix.size(), payload.body.data(), payload.body.size());
+    job.payload = Payload(std::span<const std::byte>(job.owned.get(), bytes));
+    job.owned_bytes = bytes;
+    reply_bytes_ += bytes;
+  }
+  PumpLink(link, NowNs());
+}
+
+// One step of one job; true where it is finished, one way or the other.
+bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
+  Channel& channel = *link.channel;
+  if (job.payload.bytes() <= channel.whole_bytes_max()) {
+    if (!channel.TrySend(job.header, job.payload, job.lane)) return false;
+    MarkDirty(link);
+    job.state = StreamState::kDone;
+    return true;
+  }
+  if (!job.started) {
+    if (!channel.TryStart(job.stream, job.header, job.payload, job.lane, now_ns)) return false;
+    job.started = true;
+  }
+  job.state = channel.Pump(job.stream, now_ns);
+  return job.state == StreamState::kDone || job.state == StreamState::kStalled;
+}
+
+void CallCore::PumpLink(Link& link, uint64_t now_ns) {
+  // Far more than can be in progress at once; what is behind waits its turn.
+  int looked_at = 0;
+  for (auto job = link.jobs.begin(); job != link.jobs.end() && looked_at < 4 * static_cast<int>(kPartialsMax);
+       ++looked_at) {
+    const auto current = job++;
+    if (!PumpJob(link, *current, now_ns)) continue;
+    const bool sent = current->state == StreamState::kDone;
+    const bool was_last = job == link.jobs.end();
+    EndJob(link, current, sent, !sent);
+    if (was_last) break;
+  }
+}
+
+void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled) {
+  if (job->started && !sent && !stalled) link.channel->Abort(job->stream);
+  --jobs_;
+  if (job->lane == Lane::kReply) {
+    --link.reply_jobs;
+    if (sent) {
+      ++link.responses_sent;
+      ++counters_.responses_sent;
+    } else {
+      ++counters_.responses_dropped;
+    }
+  } else if (sent) {
+    ++link.requests_sent;
+    ++counters_.requests_sent;
+  }
+  reply_bytes_ -= job->owned_bytes;
+  // Taken out before anybody is told, who may start something new.
+  std::list<SendJob> ended;
+  ended.splice(ended.begin(), link.jobs, job);
+  if (job->done != nullptr) job->done(job->context, sent);
+  if (job->one_way_done != nullptr) {
+    if (sent) ++counters_.one_way_sent;
+    job->one_way_done(job->context, {.code = sent ? absl::StatusCode::kOk : absl::StatusCode::kUnavailable,
+                                     .not_executed = !sent});
+  }
+  if (job->call_slot == SendJob::kNoCall) return;
+  OutgoingCall* call = table_.At(job->call_slot);
+  if (call == nullptr || call->request_id != job->header.request_id) return;
+  if (sent) {
+    call->state = OutgoingCall::State::kSent;
+  } else if (stalled) {
+    TryFailed(
+        *call, absl::StatusCode::kDeadlineExceeded, true,
+        absl::StrCat("call of ", call->route->callee, ": host ", link.peer, " stopped reading the request"));
+  }
+}
+
+}  // namespace weft

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// One path to another host as the call layer sees it: the channel, what its peer may call, which request ids
+// were taken, and the messages that wait for room. Owned by CallCore; owner thread only.
+#ifndef WEFT_DATAPLANE_CALL_LINK_H_
+#define WEFT_DATAPLANE_CALL_LINK_H_
+
+#include <array>
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "dataplane/call/access_table.h"
+#include "dataplane/call/call.h"
+#include "dataplane/channel/channel.h"
+
+namespace weft {
+
+// A request on its way into this host, from the first look at its header until its function was told, and
+// what a function needs to answer it.
+struct Incoming {
+  LocalFunction* function = nullptr;
+  const std::string* caller = nullptr;  // Name of the calling function or namespace; outlives the call.
+  uint64_t deadline_ns = 0;             // CLOCK_MONOTONIC; 0: none.
+  uint32_t link = 0;
+  uint32_t link_epoch = 0;
+  uint32_t request_id = 0;
+  MessageKind kind = MessageKind::kRequest;
+  uint8_t flags = 0;
+
+  bool one_way() const { return kind == MessageKind::kOneWay; }
+};
+
+// Called once the payload of a message that was sent without a copy is no longer needed; `sent` tells whether
+// all of it went out. Must not enter the loop.
+using SendDone = void (*)(void* context, bool sent);
+
+// A message that found no room at once or is longer than one chunk.
+struct SendJob {
+  static constexpr uint32_t kNoCall = ~uint32_t{0};
+
+  MessageHeader header;
+  Payload payload;
+  Lane lane = Lane::kRequest;
+  bool started = false;
+  uint32_t call_slot = kNoCall;     // Of the OutgoingTable, for requests that are answered.
+  SendDone done = nullptr;          // Of a reply
+  CallDone one_way_done = nullptr;  // Of a one-way
+  void* context = nullptr;
+  std::unique_ptr<std::byte[]> owned;  // Holds the payload where it was copied.
+  uint64_t owned_bytes = 0;
+  SendStream stream;
+  StreamState state = StreamState::kMoreToSend;
+};
+
+struct Link {
+  // --- Written by every message.
+  std::unique_ptr<Channel> channel;  // nullptr: this slot is free.
+  uint32_t index = 0;
+  uint32_t epoch = 0;            // Rises whenever the slot is reused.
+  uint32_t last_request_id = 0;  // The newest that was taken from the peer.
+  uint32_t outstanding = 0;      // Our calls under way there.
+  uint32_t incoming = 0;         // The peer's calls under way here.
+  bool dirty = false;            // Something was sent and not published yet.
+  Incoming begun;                // The request whose payload is being copied.
+  bool begun_open = false;
+  AccessTable access;
+  void* sink = nullptr;  // Of the loop that polls this channel.
+  uint64_t requests_sent = 0;
+  uint64_t requests_received = 0;
+  uint64_t responses_received = 0;
+  uint64_t responses_sent = 0;
+
+  // --- Rarely touched.
+  std::list<SendJob> jobs;                      // Addresses stay, since a stream must not move.
+  uint32_t reply_jobs = 0;                      // How many of them are replies.
+  std::array<Incoming, kPartialsMax> partials;  // Requests of which a part has arrived.
+  uint32_t partials_count = 0;
+  std::unique_ptr<Doorbell> doorbell;
+  std::string peer;  // Name of the host.
+  uint64_t refused = 0;
+};
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CALL_LINK_H_
