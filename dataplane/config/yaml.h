@@ -89,6 +89,8 @@ class YamlMap {
 
   // Text, in quotes or plain; a plain number, true or false is a wrong type.
   std::string String(absl::string_view key, absl::string_view fallback = "");
+  // The same, and an empty text is an error.
+  std::string NonEmptyString(absl::string_view key);
   // Any scalar as it was written, as in `user: 1000` or `user: weft`.
   std::string Scalar(absl::string_view key, absl::string_view fallback = "");
   bool Bool(absl::string_view key, bool fallback = false);
@@ -109,6 +111,8 @@ class YamlMap {
   // Calls read(map) for each element of the list under `key`; an element that is no mapping is reported.
   void Maps(absl::string_view key, const std::function<void(YamlMap&)>& read);
 
+  // Reports `message` where `key` stands there at all: for what another version may support.
+  void Unsupported(absl::string_view key, absl::string_view message);
   // Reports `message` at the value of `key`, or at the mapping where the key is absent.
   void Error(absl::string_view key, absl::string_view message);
   // Reports `status` in the same way unless it is OK. Returns status.ok().

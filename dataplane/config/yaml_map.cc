@@ -112,6 +112,10 @@ void YamlMap::Error(absl::string_view key, absl::string_view message) {
   errors_->Add(PositionOf(key), PathOf(key), message);
 }
 
+void YamlMap::Unsupported(absl::string_view key, absl::string_view message) {
+  if (Find(key) != nullptr) Error(key, message);
+}
+
 bool YamlMap::Check(absl::string_view key, const absl::Status& status) {
   if (!status.ok()) Error(key, status.message());
   return status.ok();
@@ -152,6 +156,13 @@ std::string YamlMap::String(absl::string_view key, absl::string_view fallback) {
     return std::string(fallback);
   }
   return node->text;
+}
+
+std::string YamlMap::NonEmptyString(absl::string_view key) {
+  std::string text = String(key, "x");  // Not empty where the type was wrong and is reported already.
+  if (text.empty()) Error(key, "must not be empty");
+  const YamlNode* node = Find(key);
+  return node != nullptr && IsScalar(*node) && node->text == text ? text : "";
 }
 
 bool YamlMap::Bool(absl::string_view key, bool fallback) {

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/mesh_yaml.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/config/yaml.h"
+
+namespace weft::control {
+namespace {
+
+constexpr uint64_t kHourNs = 3'600 * kNsPerSecond;
+constexpr std::size_t kPathBytesMax = 4096;
+// Items of one list; 100,000 endpoints are about 16 MiB of YAML, the limit of the reader.
+constexpr std::size_t kItemsMax = 100'000;
+
+Where WhereIs(const YamlMap& map) {
+  const YamlPosition position = map.PositionOf("");
+  return {position.line, position.column};
+}
+
+// OK for what `from` and `to` of a rule may be.
+absl::Status CheckPattern(absl::string_view pattern) {
+  if (!absl::ConsumeSuffix(&pattern, "/*")) return CheckFunctionName(pattern);
+  return CheckLabel(pattern, "namespace");
+}
+
+// OK for HOST:PORT, where an IPv6 address stands in brackets.
+absl::Status CheckAddress(absl::string_view address) {
+  const std::size_t colon = address.rfind(':');
+  const absl::string_view host = address.substr(0, colon == absl::string_view::npos ? 0 : colon);
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  uint32_t port = 0;
+  if (host.empty() || (!bracketed && host.find(':') != absl::string_view::npos) ||
+      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port == 0 || port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", address, "\" is no HOST:PORT, as in 10.0.0.7:4810 or [fd00::7]:4810"));
+  }
+  return absl::OkStatus();
+}
+
+class Loader {
+ public:
+  Loader(const std::string& path, ModuleHasher* hasher, SourceMesh* mesh)
+      : path_(path), hasher_(hasher), mesh_(mesh) {}
+
+  void ReadRoot(YamlMap& root) {
+    root.Require({"version"});
+    root.Uint("version", 1, 1);
+    mesh_->allow_shrink = root.Bool("allowShrink");
+    root.Maps("nodes", [this](YamlMap& map) { ReadNode(map); });
+    root.Maps("functions", [this](YamlMap& map) { ReadFunction(map); });
+    root.Maps("endpoints", [this](YamlMap& map) { ReadEndpoint(map); });
+    root.Maps("allow", [this](YamlMap& map) { ReadAllow(map); });
+    for (const auto& [key, count] :
+         {std::pair{"nodes", mesh_->nodes.size()}, std::pair{"functions", mesh_->functions.size()},
+          std::pair{"endpoints", mesh_->endpoints.size()}, std::pair{"allow", mesh_->allow.size()}}) {
+      if (count > kItemsMax) root.Error(key, absl::StrCat(count, " entries; at most ", kItemsMax, " a file"));
+    }
+  }
+
+ private:
+  // The text under `key` where it is there and `check` likes it. Else the item is left out.
+  template <typename Check>
+  bool Name(YamlMap& map, absl::string_view key, Check&& check, std::string* name) {
+    *name = map.NonEmptyString(key);
+    if (!name->empty() && map.Check(key, check(*name))) return true;
+    mesh_->incomplete = true;
+    return false;
+  }
+
+  static absl::Status CheckNode(absl::string_view name) { return CheckLabel(name, "node"); }
+  static absl::Status CheckHost(absl::string_view name) { return CheckLabel(name, "host"); }
+
+  void ReadNode(YamlMap& map) {
+    Said<api::Node> said{{}, WhereIs(map)};
+    map.Require({"name"});
+    std::string name;
+    const bool good = Name(map, "name", CheckNode, &name);
+    said.value.set_name(name);
+    said.value.set_address(map.String("address"));
+    if (!said.value.address().empty()) map.Check("address", CheckAddress(said.value.address()));
+    said.value.set_zone(map.String("zone"));
+    if (!said.value.zone().empty()) map.Check("zone", CheckLabel(said.value.zone(), "zone"));
+    if (good) mesh_->nodes.push_back(std::move(said));
+  }
+
+  void ReadFunction(YamlMap& map) {
+    Said<api::Function> said{{}, WhereIs(map)};
+    map.Require({"name"});
+    std::string name;
+    const bool good = Name(map, "name", CheckFunctionName, &name);
+    said.value.set_name(name);
+    api::Policy* policy = said.value.mutable_policy();
+    policy->set_idempotent(map.Bool("idempotent"));
+    policy->set_timeout_ns(map.DurationNs("timeout", kNsPerUs, kHourNs));
+    policy->set_retries(static_cast<uint32_t>(map.Uint("retries", 0, 10)));
+    map.Unsupported("hedge", "hedging is not supported by this data plane; remove the key");
+    const bool keep = map.Enum("state", {"keep", "fresh"}, 1) == 0;
+    said.value.set_state(keep ? api::INSTANCE_KEEP : api::INSTANCE_FRESH);
+    map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &said.value); });
+    if (good) mesh_->functions.push_back(std::move(said));
+  }
+
+  static void ReadLimits(YamlMap& map, api::Function* function) {
+    constexpr uint64_t kKiB = 1024;
+    constexpr uint64_t kGiB = kKiB * kKiB * kKiB;
+    api::Policy* policy = function->mutable_policy();
+    policy->set_concurrent_calls_max(static_cast<uint32_t>(map.Uint("concurrent_calls", 1, 1'000'000)));
+    policy->set_calls_per_second_max(static_cast<uint32_t>(map.Uint("calls_per_second", 1, 1'000'000'000)));
+    api::GuestLimits* guest = function->mutable_guest_limits();
+    guest->set_memory_bytes_max(map.Bytes("memory", 64 * kKiB, 4 * kGiB));
+    guest->set_stack_bytes_max(map.Bytes("stack", 16 * kKiB, 64 * kKiB * kKiB));
+    guest->set_run_ns_max(map.DurationNs("run_time", kNsPerMs, kHourNs));
+  }
+
+  void ReadEndpoint(YamlMap& map) {
+    Said<api::Endpoint> said{{}, WhereIs(map)};
+    map.Require({"function", "node", "host"});
+    std::string function, node, host;
+    bool good = Name(map, "function", CheckFunctionName, &function);
+    good &= Name(map, "node", CheckNode, &node);
+    good &= Name(map, "host", CheckHost, &host);
+    said.value.set_function(function);
+    said.value.set_node(node);
+    said.value.set_host(host);
+    said.value.set_weight(static_cast<uint32_t>(map.Uint("weight", 1, 1000, 100)));
+    const bool draining = map.Enum("state", {"ready", "draining"}) == 1;
+    said.value.set_state(draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+    ReadModule(map, &said.value);
+    if (good) mesh_->endpoints.push_back(std::move(said));
+  }
+
+  void ReadModule(YamlMap& map, api::Endpoint* endpoint) {
+    std::string module = map.NonEmptyString("module");
+    // Scalar: sixty-four digits without a letter look like a number.
+    const std::string hex = map.Scalar("sha256");
+    if (module.empty()) {
+      if (map.Has("sha256") && !map.Has("module")) map.Error("sha256", "stands there without a `module`");
+      return;
+    }
+    if (module.size() > kPathBytesMax) {
+      map.Error("module", absl::StrCat("longer than ", kPathBytesMax, " bytes"));
+      return;
+    }
+    if (module.front() != '/') module = absl::StrCat(path_.substr(0, path_.rfind('/') + 1), module);
+    endpoint->set_module(module);
+    if (map.Has("sha256")) {
+      const std::string bytes = hex.size() == 64 && IsHex(hex) ? absl::HexStringToBytes(hex) : "";
+      if (bytes.size() != 32) map.Error("sha256", "must be 64 hexadecimal digits");
+      endpoint->set_sha256(bytes);
+      return;
+    }
+    const absl::StatusOr<Sha256> hash = hasher_->HashOf(module);
+    if (hash.ok()) {
+      endpoint->set_sha256(std::string(hash->begin(), hash->end()));
+    } else {
+      map.Error("module",
+                absl::StrCat("there is no sha256, and it cannot be computed: ", hash.status().message()));
+    }
+  }
+
+  static bool IsHex(absl::string_view text) {
+    return text.find_first_not_of("0123456789abcdefABCDEF") == absl::string_view::npos;
+  }
+
+  void ReadAllow(YamlMap& map) {
+    Said<api::Allow> said{{}, WhereIs(map)};
+    map.Require({"from", "to"});
+    std::string from, to;
+    bool good = Name(map, "from", CheckPattern, &from);
+    good &= Name(map, "to", CheckPattern, &to);
+    said.value.set_from(from);
+    said.value.set_to(to);
+    if (good) mesh_->allow.push_back(std::move(said));
+  }
+
+  const std::string& path_;
+  ModuleHasher* hasher_;
+  SourceMesh* mesh_;
+};
+
+}  // namespace
+
+LoadedMesh LoadMesh(absl::string_view text, const std::string& path, ModuleHasher* hasher) {
+  LoadedMesh loaded;
+  loaded.mesh.origin = path;
+  YamlDocument document = YamlDocument::Parse(text, path);
+  if (document.errors().empty() && !text.empty() && text.back() != '\n') {
+    // Cut anywhere within a line, a file may still be good YAML and mean something else: `weight: 10` of 100.
+    const auto lines = static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+    document.errors().Add({lines + 1, static_cast<int>(text.size() - text.rfind('\n'))}, "",
+                          "the last line has no end: half-written? (every line must end with a newline)");
+    loaded.mesh.incomplete = true;
+  }
+  if (document.errors().empty() || loaded.mesh.incomplete) {
+    Loader loader(path, hasher, &loaded.mesh);
+    YamlMap root(document.root(), "", &document.errors());
+    loader.ReadRoot(root);
+  }
+  loaded.errors = document.errors().Lines();
+  return loaded;
+}
+
+}  // namespace weft::control
