@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// Acknowledgements, loss, timers. A packet is lost where three later ones have been acknowledged and it is
+// older than max(SRTT, 200 us), or where a probe sent later has been. What it carried is sent again in a new
+// packet, as it is needed by then.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/transport/core.h"
+
+namespace weft::transport {
+namespace {
+constexpr uint64_t kNever = ~uint64_t{0};
+constexpr uint64_t kLaterPackets = 3;
+}  // namespace
+
+WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  const uint64_t largest = frame.ack.largest;
+  if (largest >= peer.next_counter) {
+    ++counters_.frames_refused;
+    return;
+  }
+  peer.share_bytes = std::max(frame.ack.share_bytes, segment_bytes_);
+  if (peer.log.IsOutstanding(largest)) {
+    const uint64_t elapsed = now_ns - peer.log.SentNs(largest);
+    if (elapsed >= frame.ack.delay_ns) peer.brake.OnSample(elapsed - frame.ack.delay_ns, now_ns);
+  }
+  bool progress = false;
+  const uint32_t words = frame.payload_bytes / 8;
+  for (uint32_t i = 0; i < words; ++i) {
+    uint64_t word;
+    std::memcpy(&word, frame.payload + 8 * i, sizeof(word));
+    const uint64_t base = (largest / 64 - i) * 64;
+    for (uint64_t hits = word & peer.log.OutstandingWord(base); hits != 0; hits &= hits - 1) {
+      TakeAcked(peer, base + static_cast<uint32_t>(std::countr_zero(hits)));
+      progress = true;
+    }
+  }
+  if (!progress) return;
+  peer.progress_ns = now_ns;
+  peer.probes = 0;
+  if (largest >= kLaterPackets) peer.loss_below = std::max(peer.loss_below, largest - kLaterPackets + 1);
+  if (peer.probe_counter != kNever && largest >= peer.probe_counter) {
+    peer.loss_below = std::max(peer.loss_below, peer.probe_counter);
+    peer.probe_counter = kNever;
+  }
+  DetectLosses(index, now_ns);
+  ReleaseBlocked(peer);
+}
+
+WEFT_HOT void Core::TakeAcked(Peer& peer, uint64_t counter) {
+  const uint32_t bytes = peer.log.Take(counter, [this](const SentFrame& sent) {
+    if (sent.type != FrameType::kData || sent.segment == kNone) return;
+    const OutMessage& message = out_[sent.object];
+    if (message.live && message.generation == sent.generation) MarkAcked(sent.object, sent.segment);
+  });
+  peer.brake.OnAcked(bytes);
+}
+
+void Core::TakeLost(uint32_t index, uint64_t counter) {
+  Peer& peer = *peers_[index];
+  ++counters_.packets_lost;
+  peer.log.Take(counter, [this, index, &peer](const SentFrame& sent) {
+    if (sent.type == FrameType::kData) {
+      OutMessage& message = out_[sent.object];
+      if (!message.live || message.generation != sent.generation) return;
+      if (sent.segment != kNone) {
+        MarkLost(sent.object, sent.segment);
+      } else if (message.granted_bytes == 0) {
+        message.announce = true;
+      }
+      UpdateReady(sent.object);
+    } else if (sent.type == FrameType::kGrant) {
+      const InMessage& message = in_[sent.object];
+      if (message.state != InState::kReceiving || message.generation != sent.generation) return;
+      if (!message.pending.linked) peer.grants_to_send.PushBack(in_.data(), sent.object);
+      MakeUrgent(index);
+    } else if (sent.type == FrameType::kReject) {
+      const uint64_t id = uint64_t{sent.generation} << 32 | sent.object;
+      PushNotice(index, {FrameType::kReject, sent.kind, id, sent.code, 0});
+    }
+  });
+}
+
+void Core::DetectLosses(uint32_t index, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  const uint64_t patience = std::max(peer.brake.srtt_ns(), config_.loss_delay_ns);
+  peer.loss_due_ns = kNever;
+  while (!peer.log.empty() && peer.log.oldest() < peer.loss_below) {
+    const uint64_t due = peer.log.SentNs(peer.log.oldest()) + patience;
+    if (due > now_ns) {
+      peer.loss_due_ns = due;
+      timers_.ArmAtLatest(index, due);
+      return;
+    }
+    TakeLost(index, peer.log.oldest());
+  }
+}
+
+// Some messages may go on, now that the window has room. A few at a time: each of them will be acknowledged
+// too.
+void Core::ReleaseBlocked(Peer& peer) {
+  for (int i = 0; i < 8 && !peer.blocked.empty() && MaySendData(peer); ++i) {
+    const uint32_t out = peer.blocked.front();
+    peer.blocked.Remove(out_.data(), out);
+    out_[out].blocked = false;
+    send_queue_.Push(out_.data(), out, out_[out].RemainingBytes());
+  }
+}
+
+WEFT_HOT void Core::NoteArrival(uint32_t index, uint64_t counter, bool asks_for_ack, bool at_once,
+                                uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  if (counter == peer.received.largest()) peer.largest_arrival_ns = now_ns;
+  if (!asks_for_ack) return;
+  peer.ack_low = peer.ack_pending == 0 ? counter : std::min(peer.ack_low, counter);
+  ++peer.ack_pending;
+  if (at_once || peer.ack_pending >= config_.ack_every) {
+    peer.ack_due_ns = now_ns;
+    MakeUrgent(index);
+  } else if (peer.ack_due_ns == kNever) {
+    peer.ack_due_ns = now_ns + config_.ack_delay_ns;
+    timers_.ArmAtLatest(index, peer.ack_due_ns);
+  }
+}
+
+// When TickPeer has something to do for the peer. What is due already has been queued to be sent.
+uint64_t Core::DueNs(const Peer& peer, uint64_t now_ns) const {
+  uint64_t due = std::min({peer.loss_due_ns, peer.query_due_ns, peer.revive_due_ns});
+  if (peer.ack_due_ns > now_ns) due = std::min(due, peer.ack_due_ns);
+  if (peer.state != PeerState::kUp) return due;
+  if (!peer.log.empty()) {
+    // The n-th probe follows the last progress by probe_ns * (1 + 2 + 4 + ... 2^(n-1)).
+    due = std::min(due, peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1));
+  } else if (!peer.ping_due && (!peer.waiting_calls.empty() || !peer.partial.empty())) {
+    due = std::min(due, std::max(peer.heard_ns, peer.progress_ns) + config_.keepalive_ns);
+  }
+  return due;
+}
+
+void Core::Tick(uint64_t now_ns) {
+  // A peer is looked at once a call: what is due again at once waits for the next.
+  for (uint32_t looked = 0; looked < config_.peers_max && timers_.NextNs() <= now_ns; ++looked) {
+    const uint32_t member = timers_.Front();
+    timers_.PopFront();
+    if (member == config_.peers_max) {
+      grants_.WriteOffStalled(now_ns - std::min(now_ns, 2 * config_.probe_ns));
+      if (grants_.AnyActive()) timers_.ArmAtLatest(member, now_ns + config_.probe_ns);
+      IssueGrants(now_ns);
+      continue;
+    }
+    TickPeer(member, now_ns);
+    timers_.ArmAtLatest(member, DueNs(*peers_[member], now_ns));
+  }
+}
+
+void Core::TickPeer(uint32_t index, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  if (peer.ack_due_ns <= now_ns) MakeUrgent(index);
+  if (peer.revive_due_ns <= now_ns) {
+    peer.revive_due_ns = now_ns + config_.revive_ns;
+    peer.ping_due = true;
+    MakeUrgent(index);
+  }
+  if (peer.state != PeerState::kUp) return;
+  if (peer.loss_due_ns <= now_ns) {
+    DetectLosses(index, now_ns);
+    ReleaseBlocked(peer);
+  }
+  if (!peer.log.empty()) {
+    if (now_ns >= peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1)) {
+      if (peer.probes == config_.probes_max) return DeclareDead({index}, now_ns);
+      ++peer.probes;
+      ++counters_.probes;
+      peer.brake.OnProbe(now_ns);
+      peer.ping_due = true;
+      MakeUrgent(index);
+    }
+  } else if ((!peer.waiting_calls.empty() || !peer.partial.empty()) &&
+             now_ns >= std::max(peer.heard_ns, peer.progress_ns) + config_.keepalive_ns) {
+    peer.ping_due = true;
+    MakeUrgent(index);
+  }
+  if (peer.query_due_ns <= now_ns) QueryStalled(index, now_ns);
+}
+
+// Asks for the message, or the fate of the call, that has been without progress the longest: one at a time.
+void Core::QueryStalled(uint32_t index, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  peer.query_due_ns = peer.partial.empty() && peer.waiting_calls.empty() ? kNever : now_ns + config_.stall_ns;
+  // The lists are in order of arrival, nearly that of progress: a few from the front are looked at.
+  uint32_t in = peer.partial.front();
+  for (uint32_t seen = 0; in != kNone && seen < 16; ++seen, in = peer.partial.Next(in_.data(), in)) {
+    InMessage& message = in_[in];
+    if (now_ns - message.progress_ns < config_.stall_ns) continue;
+    const uint32_t end = message.scheduled ? message.granted_bytes : message.bytes;
+    uint32_t segment = 0;
+    while (segment * message.segment_bytes < end && message.received.Get(segment)) ++segment;
+    if (segment * message.segment_bytes >= end && message.scheduled && end < message.bytes && end > 0)
+      continue;
+    ++counters_.resends_asked;
+    message.progress_ns = now_ns;
+    PushNotice(index, {FrameType::kResend, message.kind, message.id, segment * message.segment_bytes,
+                       end - std::min(end, segment * message.segment_bytes)});
+    peer.partial.Remove(in_.data(), in);
+    peer.partial.PushBack(in_.data(), in);
+    return;
+  }
+  const uint32_t slot = peer.waiting_calls.front();
+  if (slot == kNone) return;
+  const CallSlot& call = peer.calls[slot];
+  if (call.kind != MessageKind::kRequest || call.out != kNone ||
+      now_ns - call.progress_ns < config_.stall_ns) {
+    return;
+  }
+  ++counters_.resends_asked;
+  PushNotice(index, {FrameType::kResend, MessageKind::kResponse, MessageId(call.sequence, slot), 0, 0});
+  Touch(peer, slot, now_ns);
+}
+
+}  // namespace weft::transport

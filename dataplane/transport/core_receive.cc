@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// Datagrams in: what is refused before and after the tag, and the frames that carry messages.
+#include <algorithm>
+#include <cstring>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/check.h"
+#include "dataplane/transport/core.h"
+
+namespace weft::transport {
+
+WEFT_HOT void Core::HandleDatagram(const uint8_t* datagram, std::size_t bytes, uint64_t now_ns) {
+  ++counters_.datagrams_in;
+  counters_.bytes_in += bytes;
+  const auto drop = [this](weft_drop_reason reason) { ++counters_.drops[reason]; };
+  if (bytes < WEFT_PACKET_BYTES_MIN) return drop(WEFT_DROP_TOO_SHORT);
+  if (bytes > WEFT_PACKET_BYTES_MAX) return drop(WEFT_DROP_TOO_LONG);
+  // A copy: what is looked at must be what is authenticated.
+  weft_packet_header header;
+  std::memcpy(&header, datagram, sizeof(header));
+  if (header.version_and_suite != WEFT_PACKET_VERSION_AND_SUITE ||
+      (header.flags & ~WEFT_PACKET_EPOCH_MASK) != 0) {
+    return drop(WEFT_DROP_BAD_VERSION);
+  }
+  ReceiveKey* const key = keys_.Find(__builtin_bswap32(header.key_id));
+  if (key == nullptr || !key->key.installed()) return drop(WEFT_DROP_UNKNOWN_KEY);
+  if (header.flags != (key->epoch & WEFT_PACKET_EPOCH_MASK)) return drop(WEFT_DROP_WRONG_EPOCH);
+  const uint32_t index = key->peer;
+  Peer& peer = *peers_[index];
+  const uint64_t counter = __builtin_bswap64(header.counter);
+  if (!peer.received.IsFresh(counter)) return drop(WEFT_DROP_REPLAYED);
+  const std::size_t text_bytes = bytes - WEFT_PACKET_HEADER_BYTES - WEFT_PACKET_TAG_BYTES;
+  if (!key->key.Open(counter, reinterpret_cast<const uint8_t*>(&header), datagram + sizeof(header),
+                     text_bytes, plain_)) {
+    return drop(WEFT_DROP_BAD_TAG);
+  }
+  const bool in_order = peer.received.empty() || counter == peer.received.largest() + 1;
+  peer.received.Note(counter);
+  if (!FramesAreValid(plain_, text_bytes)) return drop(WEFT_DROP_MALFORMED);
+  peer.heard_ns = now_ns;
+  if (peer.state == PeerState::kDead) Revive(index, now_ns);
+  FrameReader reader(plain_, text_bytes);
+  ParsedFrame frame;
+  bool asks_for_ack = false, at_once = !in_order;
+  while (reader.Next(&frame) == FrameReader::Result::kFrame) {
+    if (frame.type == FrameType::kClose) {
+      EndEverything(index, true);
+      peer.state = PeerState::kDown;
+      return;
+    }
+    asks_for_ack |= frame.type != FrameType::kAck;
+    at_once |= frame.type == FrameType::kPing;
+    Apply(index, frame, now_ns);
+  }
+  NoteArrival(index, counter, asks_for_ack, at_once, now_ns);
+}
+
+void Core::Apply(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns) {
+  switch (frame.type) {
+    case FrameType::kData:
+      return OnData(peer, frame, now_ns);
+    case FrameType::kGrant:
+      return OnGrant(*peers_[peer], frame);
+    case FrameType::kAck:
+      return OnAck(peer, frame, now_ns);
+    case FrameType::kResend:
+      return OnResend(peer, frame);
+    case FrameType::kBusy:
+      return OnBusy(*peers_[peer], frame, now_ns);
+    case FrameType::kReject:
+      return OnReject(peer, frame);
+    case FrameType::kUnknown:
+      return OnUnknown(peer, frame);
+    case FrameType::kPing:
+    case FrameType::kClose:
+      return;
+  }
+}
+
+WEFT_HOT void Core::OnData(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  if (SlotOf(frame.data.id) >= config_.slots_per_peer) {
+    ++counters_.frames_refused;
+    return;
+  }
+  // Count the peers that sent data in this millisecond, for the share that each may send unasked.
+  const uint64_t window = now_ns / kNsPerMs + 1;
+  if (peer.sent_data_window != window) {
+    peer.sent_data_window = window;
+    AdvertisedShare(now_ns);  // Moves to the window.
+    ++share_senders_;
+  }
+  if (frame.kind == MessageKind::kResponse) {
+    OnResponseData(index, frame, now_ns);
+  } else {
+    OnRequestData(index, frame, now_ns);
+  }
+}
+
+WEFT_HOT void Core::OnRequestData(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
+  const uint32_t slot = SlotOf(frame.data.id);
+  const uint64_t sequence = SequenceOf(frame.data.id);
+  ServedSlot& served = peers_[index]->served[slot];
+  // At most once: the slot remembers the last message that used it, and an older or a finished one is not
+  // begun again.
+  if (sequence < served.sequence) {
+    ++counters_.frames_duplicate;
+    return;
+  }
+  if (sequence > served.sequence && !OpenServed(index, slot, frame, now_ns)) return;
+  if (served.state == ServedState::kRejected) {
+    // The sender goes on because the REJECT was lost or is on its way.
+    RejectServed(index, slot, static_cast<absl::StatusCode>(served.code));
+    return;
+  }
+  if (served.state != ServedState::kReceiving || served.kind != frame.kind) {
+    ++counters_.frames_duplicate;
+    return;
+  }
+  if (StoreSegment(served.in, frame, now_ns)) DeliverServed(index, slot);
+}
+
+// The peer uses `slot` for a new message: what the slot held before is over for the peer too.
+bool Core::OpenServed(uint32_t index, uint32_t slot, const ParsedFrame& frame, uint64_t now_ns) {
+  RetireServed(index, slot);
+  ServedSlot& served = peers_[index]->served[slot];
+  served = ServedSlot{};
+  served.sequence = SequenceOf(frame.data.id);
+  served.kind = frame.kind;
+  served.state = ServedState::kReceiving;
+  const absl::StatusCode code = ReserveServed(index, slot, frame);
+  if (code == absl::StatusCode::kOk) {
+    InMessage& message = in_[served.in];
+    message.timeout_ns = uint64_t{frame.target.timeout_us} * kNsPerUs;
+    if (OpenIn(served.in, frame, now_ns)) return true;
+  }
+  ++counters_.drops[WEFT_DROP_NO_ROOM];
+  RejectServed(index, slot, code == absl::StatusCode::kOk ? absl::StatusCode::kResourceExhausted : code);
+  return false;
+}
+
+// Takes the objects that a request or one-way message needs. What was taken is in the slot also on failure.
+absl::StatusCode Core::ReserveServed(uint32_t index, uint32_t slot, const ParsedFrame& frame) {
+  ServedSlot& served = peers_[index]->served[slot];
+  const TenantIndex* const tenant = TenantOf(frame.target.function);
+  if (tenant == nullptr) return absl::StatusCode::kNotFound;
+  served.in = TakeIn();
+  if (served.in == kNone) return absl::StatusCode::kResourceExhausted;
+  InMessage& message = in_[served.in];
+  message.peer = index;
+  message.tenant = tenant->value;
+  message.kind = frame.kind;
+  message.id = frame.data.id;
+  message.function = frame.target.function;
+  if (frame.kind == MessageKind::kOneWay) return absl::StatusCode::kOk;
+  served.out = TakeOut();
+  if (served.out == kNone) return absl::StatusCode::kResourceExhausted;
+  OutMessage& response = out_[served.out];
+  response.kind = MessageKind::kResponse;
+  response.peer = index;
+  response.tenant = tenant->value;
+  return absl::StatusCode::kOk;
+}
+
+// First frame of a message into `in`. False where its tenant has no room for it.
+bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
+  InMessage& message = in_[in];
+  message.bytes = frame.data.message_bytes;
+  message.segment_bytes = frame.data.segment_bytes;
+  message.segments = SegmentsOf(message.bytes, message.segment_bytes);
+  message.code = frame.data.code;
+  message.arrived_ns = now_ns;
+  message.progress_ns = now_ns;
+  message.scheduled = frame.payload_bytes == 0 && message.bytes > 0;
+  message.state = InState::kReceiving;
+  if (message.scheduled) {
+    // It gets its memory with its first grant, but must be able to.
+    if (message.bytes > tenants_[message.tenant].limit_bytes) return false;
+    grants_.Add(in);
+  } else if (!ReserveIn(in)) {
+    return false;
+  }
+  Peer& peer = *peers_[message.peer];
+  if (message.segments > 1) {
+    peer.partial.PushBack(in_.data(), in);
+    if (peer.query_due_ns == ~uint64_t{0}) peer.query_due_ns = now_ns + config_.stall_ns;
+    timers_.ArmAtLatest(message.peer, peer.query_due_ns);
+  }
+  return true;
+}
+
+// Memory for all of a message, unless it has it.
+bool Core::ReserveIn(uint32_t in) {
+  InMessage& message = in_[in];
+  if (message.block.bytes() < message.bytes) {
+    FreeBlock(message.tenant, &message.block);
+    if (!TryAllocate(message.tenant, message.bytes, &message.block)) return false;
+  }
+  const uint32_t words = (message.segments + 63) / 64;
+  if (words == 1 || message.received.words != nullptr) return true;
+  if (TryAllocateBits(message.tenant, words, &message.bits_block, &message.received.words)) return true;
+  FreeBlock(message.tenant, &message.block);
+  return false;
+}
+
+// Puts one frame's bytes where they belong. True where the message is now complete.
+WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
+  InMessage& message = in_[in];
+  if (frame.data.message_bytes != message.bytes || frame.data.segment_bytes != message.segment_bytes) {
+    ++counters_.frames_refused;
+    return false;
+  }
+  if (frame.payload_bytes == 0 && message.bytes > 0) return false;  // The announcement.
+  const uint32_t segment = frame.data.offset / message.segment_bytes;
+  if (message.scheduled && frame.data.offset >= message.granted_bytes) {
+    // Nobody asked for it, so there may be no memory.
+    ++counters_.frames_refused;
+    return false;
+  }
+  if (message.received.Get(segment)) {
+    ++counters_.frames_duplicate;
+    return false;
+  }
+  message.received.Set(segment);
+  ++message.received_segments;
+  message.received_bytes += frame.payload_bytes;
+  message.progress_ns = now_ns;
+  if (frame.payload_bytes > 0) {
+    WEFT_CHECK(std::size_t{frame.data.offset} + frame.payload_bytes <= message.block.bytes());
+    std::memcpy(blocks_.Data(message.block) + frame.data.offset, frame.payload, frame.payload_bytes);
+  }
+  if (message.scheduled) {
+    grants_.OnArrival(in, frame.payload_bytes, (frame.flags & kFlagCongested) != 0, now_ns);
+  }
+  if (message.received_segments != message.segments) return false;
+  grants_.Remove(in);
+  if (message.partial.linked) peers_[message.peer]->partial.Remove(in_.data(), in);
+  if (message.pending.linked) peers_[message.peer]->grants_to_send.Remove(in_.data(), in);
+  message.state = InState::kDelivered;
+  return true;
+}
+
+WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot) {
+  ServedSlot& served = peers_[index]->served[slot];
+  const InMessage& message = in_[served.in];
+  Event event;
+  event.kind = served.kind == MessageKind::kOneWay ? EventKind::kOneWay : EventKind::kRequest;
+  event.handle = {PeerIndex{index}, peers_[index]->session_count, message.id};
+  event.tenant = {message.tenant};
+  event.function = message.function;
+  event.timeout_ns = message.timeout_ns;
+  event.payload = message.bytes == 0 ? nullptr : blocks_.Data(message.block);
+  event.payload_bytes = message.bytes;
+  event.message = served.in;
+  PushEvent(event);
+  served.in = kNone;  // The owner's, until it releases the event.
+  served.state = served.kind == MessageKind::kOneWay ? ServedState::kDone : ServedState::kExecuting;
+}
+
+WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  const uint32_t slot = SlotOf(frame.data.id);
+  CallSlot& call = peer.calls[slot];
+  if (call.sequence != SequenceOf(frame.data.id) || call.state != CallState::kWaiting ||
+      call.kind != MessageKind::kRequest) {
+    ++counters_.frames_duplicate;
+    return;
+  }
+  if (call.out != kNone) {
+    // There is an answer, so the request has arrived, whatever the ACKs have told so far.
+    FreeOut(call.out);
+    call.out = kNone;
+  }
+  Touch(peer, slot, now_ns);
+  InMessage& message = in_[call.in];
+  if (message.state == InState::kReserved && !OpenIn(call.in, frame, now_ns)) {
+    PushNotice(index, {FrameType::kReject, MessageKind::kResponse, frame.data.id,
+                       static_cast<uint32_t>(absl::StatusCode::kResourceExhausted), 0});
+    EndCall(peer, slot, absl::StatusCode::kResourceExhausted, false, true);
+    return;
+  }
+  if (!StoreSegment(call.in, frame, now_ns)) return;
+  Event event;
+  event.kind = EventKind::kCompleted;
+  event.code = static_cast<absl::StatusCode>(message.code);
+  event.user = call.user;
+  event.tenant = {call.tenant};
+  event.from_peer = true;
+  event.maybe_executed = true;
+  event.payload = message.bytes == 0 ? nullptr : blocks_.Data(message.block);
+  event.payload_bytes = message.bytes;
+  event.message = call.in;
+  PushEvent(event);
+  call.in = kNone;
+  call.state = CallState::kFree;
+  peer.waiting_calls.Remove(peer.calls.data(), slot);
+  peer.free_calls[peer.free_call_count++] = slot;
+}
+
+// Frees what the slot's message holds; the record of it stays.
+void Core::RetireServed(uint32_t index, uint32_t slot) {
+  ServedSlot& served = peers_[index]->served[slot];
+  if (served.in != kNone) FreeIn(served.in);
+  if (served.out != kNone) FreeOut(served.out);
+  served.in = kNone;
+  served.out = kNone;
+}
+
+void Core::RejectServed(uint32_t index, uint32_t slot, absl::StatusCode code) {
+  RetireServed(index, slot);
+  ServedSlot& served = peers_[index]->served[slot];
+  served.state = ServedState::kRejected;
+  served.code = static_cast<uint16_t>(code);
+  ++counters_.rejects_sent;
+  PushNotice(index, {FrameType::kReject, served.kind, MessageId(served.sequence, slot), served.code, 0});
+}
+
+}  // namespace weft::transport

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who may send next to this worker. Announced messages wait here for grants, which go to the shortest
+// remaining first (Homa, SIGCOMM 2018), a fixed part of them to the oldest. Two sums are bounded: what is
+// granted and has not arrived, in all and per sender. A sender that holds grants that it cannot use, since
+// its own link is busy, says so, and its share falls, so that the receiver's link does not idle on its
+// account (SIRD, NSDI 2025). Internal to the transport; owner worker only.
+#ifndef WEFT_DATAPLANE_TRANSPORT_GRANT_SCHEDULER_H_
+#define WEFT_DATAPLANE_TRANSPORT_GRANT_SCHEDULER_H_
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "dataplane/transport/config.h"
+#include "dataplane/transport/index_list.h"
+#include "dataplane/transport/message.h"
+
+namespace weft::transport {
+
+class GrantScheduler {
+ public:
+  // `messages` is the pool that indices name; it outlives this object.
+  GrantScheduler(const Config& config, uint32_t segment_bytes, InMessage* messages);
+
+  // An announced message now waits for grants.
+  void Add(uint32_t message);
+  // `bytes` new ones of a scheduled message have arrived; `congested`: with the sender's mark.
+  void OnArrival(uint32_t message, uint32_t bytes, bool congested, uint64_t now_ns);
+  // The message is complete or given up.
+  void Remove(uint32_t message);
+  // Takes back the grants of messages that have made no progress since `before_ns`: they stop counting until
+  // data arrives.
+  void WriteOffStalled(uint64_t before_ns);
+  bool AnyActive() const { return active_count_ != 0; }
+  uint32_t outstanding_bytes() const { return outstanding_bytes_; }
+
+  // Next message to grant to, with its granted_bytes raised; kNone: none now. `reserve(message)` gives the
+  // message its buffer before its first grant, and says whether there was memory.
+  template <typename Reserve>
+  uint32_t Next(uint64_t now_ns, Reserve&& reserve) {
+    if (waiting_.empty() && active_count_ == 0) return kNone;
+    if (turns_to_oldest_ == 0) {
+      const uint32_t oldest = Oldest(reserve);
+      if (oldest != kNone) {
+        turns_to_oldest_ = config_.oldest_share_one_in;
+        Grant(oldest, now_ns);
+        return oldest;
+      }
+    }
+    const uint32_t shortest = Shortest(reserve);
+    if (shortest == kNone) return kNone;
+    if (turns_to_oldest_ > 0) --turns_to_oldest_;
+    Grant(shortest, now_ns);
+    return shortest;
+  }
+
+ private:
+  // Looked at per grant; the rest wait for the next one.
+  static constexpr uint32_t kScanMax = 16;
+  static constexpr uint32_t kActiveMax = 64;
+
+  struct Sender {
+    uint32_t credit_bytes = 0;
+    uint32_t limit_bytes = 0;
+    uint32_t active = 0;
+    uint32_t arrived_bytes = 0;    // Since the limit was last adjusted: in all,
+    uint32_t congested_bytes = 0;  // and with the sender's mark.
+  };
+
+  uint32_t QuantumOf(const InMessage& message) const;
+  bool HasRoom(const InMessage& message) const;
+  bool MayActivate(const InMessage& message) const;
+  void Grant(uint32_t message, uint64_t now_ns);
+  void Deactivate(uint32_t message);
+  void TakeBack(InMessage* message, uint32_t bytes);
+  void Adjust(Sender* sender);
+
+  template <typename Reserve>
+  bool Eligible(uint32_t index, Reserve&& reserve) {
+    InMessage& message = messages_[index];
+    if (message.stalled || message.granted_bytes >= message.bytes || !HasRoom(message)) return false;
+    if (!message.active && !MayActivate(message)) return false;
+    return message.granted_bytes > 0 || reserve(index);
+  }
+
+  template <typename Reserve>
+  uint32_t Oldest(Reserve&& reserve) {
+    uint32_t index = by_age_.front();
+    for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
+      if (Eligible(index, reserve)) return index;
+      index = by_age_.Next(messages_, index);
+    }
+    return kNone;
+  }
+
+  template <typename Reserve>
+  uint32_t Shortest(Reserve&& reserve) {
+    uint32_t best = kNone;
+    for (uint32_t i = 0; i < active_count_; ++i) {
+      const uint32_t index = active_[i];
+      if (!Eligible(index, reserve)) continue;
+      if (best == kNone || Remaining(index) < Remaining(best)) best = index;
+    }
+    uint32_t index = waiting_.front();
+    for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
+      if (best != kNone && Remaining(best) <= Remaining(index)) return best;
+      if (Eligible(index, reserve)) return index;
+      index = waiting_.Next(messages_, index);
+    }
+    return best;
+  }
+
+  uint32_t Remaining(uint32_t index) const {
+    return messages_[index].bytes - messages_[index].received_bytes;
+  }
+
+  const Config& config_;
+  const uint32_t segment_bytes_;
+  InMessage* const messages_;
+  std::vector<Sender> senders_;
+  ClassQueue<InMessage, &InMessage::grant, &InMessage::grant_class> waiting_;
+  IndexList<InMessage, &InMessage::age> by_age_;
+  std::array<uint32_t, kActiveMax> active_{};
+  uint32_t active_count_ = 0;
+  uint32_t outstanding_bytes_ = 0;
+  uint32_t turns_to_oldest_;
+};
+
+}  // namespace weft::transport
+
+#endif  // WEFT_DATAPLANE_TRANSPORT_GRANT_SCHEDULER_H_

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Moves datagrams between a port and a core: what the engine's loop, the simulator and the benchmarks all
+// run. A template over the port, so that no call in it is virtual. Owner worker only.
+#ifndef WEFT_DATAPLANE_TRANSPORT_PUMP_H_
+#define WEFT_DATAPLANE_TRANSPORT_PUMP_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/transport/core.h"
+
+namespace weft::transport {
+
+// 1,500 B frames at 10 Gb/s arrive every 1.2 us: a burst is 38 us.
+inline constexpr std::size_t kPumpBurst = 32;
+
+// One round: a burst in, timers, a burst out. Returns how many datagrams moved; 0: idle until
+// core.NextTimerNs() or until the port has something. `Port` is as dataplane/port/port.h says.
+template <typename Port>
+WEFT_HOT std::size_t Pump(Core& core, Port& port, uint64_t now_ns) {
+  typename Port::Received burst[kPumpBurst];
+  const std::size_t received = port.Receive(burst, kPumpBurst);
+  for (std::size_t i = 0; i < received; ++i) core.HandleDatagram(burst[i].data, burst[i].bytes, now_ns);
+  if (received > 0) port.Release(burst, received);
+  core.Tick(now_ns);
+  std::size_t sent = 0;
+  for (; sent < kPumpBurst; ++sent) {
+    // Where the port has no room the core keeps what it has: nothing is built that could be lost here.
+    uint8_t* const out = port.BeginSend();
+    if (out == nullptr) break;
+    uint64_t path;
+    const std::size_t bytes = core.NextDatagram(out, now_ns, &path);
+    if (bytes == 0) break;
+    port.FinishSend(path, bytes);
+  }
+  if (sent > 0) port.Flush();
+  return received + sent;
+}
+
+}  // namespace weft::transport
+
+#endif  // WEFT_DATAPLANE_TRANSPORT_PUMP_H_

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/transport/core.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/dataplane/transport/core_fixture.h"
+
+namespace weft::transport {
+namespace {
+
+using CoreTest = TwoCores;
+
+TEST_F(CoreTest, CallsOfEverySizeAreAnsweredWithTheirOwnBytes) {
+  Start(SmallConfig());
+  uint64_t user = 1;
+  for (uint32_t bytes :
+       {0u, 1u, 64u, 1399u, 1400u, 1401u, 40'000u, 40'001u, 90'000u, 1'000'000u, 16u << 20}) {
+    ASSERT_EQ(Call(bytes, user), SendResult::kOk) << bytes;
+    bool done = false;
+    for (int i = 0; i < 4000 && !done; ++i) {
+      Run(50);
+      EchoAll(*b_);
+      for (const Event& event : Events(*a_)) {
+        EXPECT_EQ(event.kind, EventKind::kCompleted);
+        EXPECT_EQ(event.code, absl::StatusCode::kOk);
+        EXPECT_EQ(event.user, user);
+        EXPECT_TRUE(PayloadIs(event, bytes, user)) << bytes;
+        a_->Release(event);
+        done = true;
+      }
+    }
+    EXPECT_TRUE(done) << bytes;
+    ++user;
+  }
+  RunFor(20'000'000);
+  EXPECT_EQ(a_->memory_used_bytes(), 0u);
+  EXPECT_EQ(b_->memory_used_bytes(), 0u);
+  EXPECT_EQ(a_->messages_out() + a_->messages_in() + b_->messages_out() + b_->messages_in(), 0u);
+  EXPECT_EQ(a_->counters().packets_lost + b_->counters().packets_lost, 0u) << "nothing was lost on this wire";
+  EXPECT_EQ(a_->counters().frames_duplicate + b_->counters().frames_duplicate, 0u);
+}
+
+TEST_F(CoreTest, OneWayMessageIsDeliveredOnceAndItsSenderIsTold) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(300, 5, true), SendResult::kOk);
+  ASSERT_EQ(Call(50'000, 6, true), SendResult::kOk);
+  Run();
+  const auto arrived = Events(*b_);
+  ASSERT_EQ(arrived.size(), 2u);
+  EXPECT_EQ(arrived[0].kind, EventKind::kOneWay);
+  EXPECT_TRUE(PayloadIs(arrived[0], 300, 5));
+  EXPECT_TRUE(PayloadIs(arrived[1], 50'000, 6));
+  for (const Event& event : arrived) b_->Release(event);
+  RunFor(5'000'000);
+  const auto told = Events(*a_);
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_EQ(told[0].code, absl::StatusCode::kOk);
+}
+
+TEST_F(CoreTest, TooLargeAndUnknownAndUnreadMessagesAreRefusedNotKept) {
+  Config config = SmallConfig();
+  config.messages_in_max = 8;
+  Start(SmallConfig(), config);
+  EXPECT_EQ(Call(kMessageBytesMax + 1), SendResult::kTooLarge);
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = FunctionIdOf("test/nobody");
+  ASSERT_EQ(a_->TrySend(options, {}, {}, now_ns_, nullptr), SendResult::kOk);
+  for (int i = 0; i < 12; ++i) ASSERT_EQ(Call(10, 100 + i), SendResult::kOk);
+  Run();
+  int not_found = 0, exhausted = 0;
+  for (const Event& event : Events(*a_)) {
+    not_found += event.code == absl::StatusCode::kNotFound;
+    exhausted += event.code == absl::StatusCode::kResourceExhausted;
+    EXPECT_FALSE(event.maybe_executed);
+  }
+  EXPECT_EQ(not_found, 1);
+  EXPECT_EQ(exhausted, 4) << "eight unread requests are what the pool holds";
+}
+
+TEST_F(CoreTest, TenantsLimitBoundsWhatItsMessagesHold) {
+  Start(SmallConfig());
+  b_->SetTenantLimit({1}, 100'000);
+  for (int i = 0; i < 10; ++i) ASSERT_EQ(Call(30'000, i), SendResult::kOk);
+  Run();
+  EXPECT_LE(b_->UseOf({1}).peak_bytes, 100'000u);
+  int refused = 0;
+  for (const Event& event : Events(*a_)) refused += event.code == absl::StatusCode::kResourceExhausted;
+  EXPECT_EQ(refused, 7) << "three blocks of 32 KiB fit";
+  a_->SetTenantLimit({0}, 10'000);
+  EXPECT_EQ(Call(20'000), SendResult::kFull);
+}
+
+TEST_F(CoreTest, ResponseAboveTheReservedRoomIsTakenOnlyWhereTheTenantHasMemory) {
+  Start(SmallConfig());
+  for (const bool room : {true, false}) {
+    a_->SetTenantLimit({0}, room ? 1u << 20 : 4096);
+    ASSERT_EQ(Call(10, 1), SendResult::kOk);
+    Run();
+    for (const Event& event : Events(*b_)) {
+      const std::string answer(20'000, 'x');
+      b_->TryRespond(event.handle, absl::StatusCode::kOk, {},
+                     Bytes(reinterpret_cast<const uint8_t*>(answer.data()), answer.size()), now_ns_);
+      b_->Release(event);
+    }
+    RunFor(5'000'000);
+    const auto ended = Events(*a_);
+    ASSERT_EQ(ended.size(), 1u);
+    EXPECT_EQ(ended[0].code, room ? absl::StatusCode::kOk : absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(ended[0].maybe_executed, true);
+    a_->Release(ended[0]);
+  }
+  RunFor(5'000'000);
+  EXPECT_EQ(b_->memory_used_bytes(), 0u);
+}
+
+TEST_F(CoreTest, SmallMessagesThatAreReadyShareADatagramAndNoneWaits) {
+  Start(SmallConfig());
+  for (int i = 0; i < 8; ++i) ASSERT_EQ(Call(64, i), SendResult::kOk);
+  const uint64_t before = a_->counters().datagrams_out;
+  Pump(*a_, port_a_, now_ns_);
+  EXPECT_EQ(a_->counters().datagrams_out - before, 1u);
+  ASSERT_EQ(Call(64, 9), SendResult::kOk);
+  Pump(*a_, port_a_, now_ns_);
+  EXPECT_EQ(a_->counters().datagrams_out - before, 2u) << "a lone message leaves at once";
+  Run();
+  EXPECT_EQ(EchoAll(*b_), 9);
+}
+
+TEST_F(CoreTest, CancelEndsTheCallAtOnceAndTellsTheCallee) {
+  Start(SmallConfig());
+  CallHandle handle;
+  ASSERT_EQ(Call(10, 1, false, &handle), SendResult::kOk);
+  Run();
+  const auto requests = Events(*b_);
+  ASSERT_EQ(requests.size(), 1u);
+  a_->Cancel(handle, now_ns_);
+  const auto ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0].code, absl::StatusCode::kCancelled);
+  Run();
+  const auto told = Events(*b_);
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].kind, EventKind::kCancelled);
+  EXPECT_EQ(told[0].handle.id, requests[0].handle.id);
+  EXPECT_EQ(b_->TryRespond(requests[0].handle, absl::StatusCode::kOk, {}, {}, now_ns_), SendResult::kStale);
+  b_->Release(requests[0]);
+}
+
+TEST_F(CoreTest, TimeLeftTravelsWithTheRequest) {
+  Start(SmallConfig());
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = kEcho;
+  options.timeout_ns = 5'000'000;
+  ASSERT_EQ(a_->TrySend(options, {}, {}, now_ns_, nullptr), SendResult::kOk);
+  now_ns_ += 1'000'000;
+  Run();
+  const auto requests = Events(*b_);
+  ASSERT_EQ(requests.size(), 1u);
+  EXPECT_EQ(requests[0].timeout_ns, 4'000'000u);
+}
+
+TEST_F(CoreTest, KeysRotateUnderLoadWithoutALostPacket) {
+  Start(SmallConfig());
+  int answered = 0;
+  for (int round = 0; round < 40; ++round) {
+    for (int i = 0; i < 8; ++i) ASSERT_EQ(Call(100, i), SendResult::kOk);
+    // Between sending and receiving: packets under the old key are on the wire when the new one is installed.
+    Pump(*a_, port_a_, now_ns_);
+    if (round % 4 == 3) Rotate(static_cast<uint8_t>(1 + round / 4), 77);
+    Run();
+    EchoAll(*b_);
+    Run();
+    for (const Event& event : Events(*a_)) {
+      answered += event.code == absl::StatusCode::kOk;
+      a_->Release(event);
+    }
+  }
+  EXPECT_EQ(answered, 320);
+  EXPECT_EQ(a_->counters().packets_lost, 0u);
+}
+
+TEST_F(CoreTest, WireShowsOnlyCiphertext) {
+  Start(SmallConfig());
+  const std::string secret = "a sentence that nobody on the wire may read";
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = kEcho;
+  ASSERT_EQ(a_->TrySend(options, {}, Bytes(reinterpret_cast<const uint8_t*>(secret.data()), secret.size()),
+                        now_ns_, nullptr),
+            SendResult::kOk);
+  Run();
+  EXPECT_EQ(EchoAll(*b_), 1);
+  Run();
+  ASSERT_GE(wire_.size(), 2u);
+  for (const std::string& datagram : wire_) EXPECT_EQ(datagram.find(secret.substr(0, 8)), std::string::npos);
+}
+
+}  // namespace
+}  // namespace weft::transport
