@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/kernel_rows.h"
+#include "bench/layer_rows.h"
 #include "bench/limit_rows.h"
 #include "bench/machine.h"
 #include "bench/plot_svg.h"
@@ -66,6 +67,8 @@ std::vector<std::unique_ptr<Row>> LocalRows() {
   rows.push_back(NewUnixSocketRow());
   rows.push_back(NewTcpLoopbackRow());
   rows.push_back(NewTcpLoopbackSpinRow());
+  rows.push_back(NewChannelRow());
+  rows.push_back(NewChannelBatchedRow());
   return rows;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/kernel_rows.h"
+#include "bench/layer_rows.h"
 #include "bench/limit_rows.h"
 #include "bench/pair_row.h"
 
@@ -16,8 +17,9 @@ namespace {
 constexpr uint64_t kBlockNs = 20'000'000;
 
 TEST(RowsTest, EveryRowMeasuresTwoBlocksAndItsProcessesEnd) {
-  for (auto make : {NewShmSpinRow, NewSpscBatchedRow, NewTwoMemcpyRow, NewEventfdOneSideRow, NewUnixSocketRow,
-                    NewTcpLoopbackRow, NewTcpLoopbackSpinRow, NewSpinJitterRow}) {
+  for (auto make :
+       {NewShmSpinRow, NewSpscBatchedRow, NewTwoMemcpyRow, NewEventfdOneSideRow, NewUnixSocketRow,
+        NewTcpLoopbackRow, NewTcpLoopbackSpinRow, NewSpinJitterRow, NewChannelRow, NewChannelBatchedRow}) {
     const std::unique_ptr<Row> row = make();
     SCOPED_TRACE(row->spec().name);
     ASSERT_TRUE(row->Setup().ok());
