@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// One accepted socket of the agent: who is at the other end, and what waits to be sent to it. Registry thread
+// only.
+#ifndef WEFT_DATAPLANE_AGENT_CONNECTION_H_
+#define WEFT_DATAPLANE_AGENT_CONNECTION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "dataplane/agent/engine_state.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/base/unix_socket.h"
+
+namespace weft::agent {
+
+// What may wait for one peer to read: a host that applies its messages at all never comes near it.
+inline constexpr std::size_t kQueuedMessagesMax = 1024;
+inline constexpr std::size_t kQueuedBytesMax = 1024 * 1024;
+
+struct Connection {
+  enum class Role { kNew, kHost, kAdmin };
+
+  SessionId id = 0;
+  UniqueFd socket;
+  UniqueFd process;  // A pidfd
+  PeerCredentials peer;
+  bool on_admin_socket = false;
+  Role role = Role::kNew;
+  const Tenant* tenant = nullptr;
+  bool programs = false;     // It has programmed: acknowledgements and registrations go here.
+  bool wants_write = false;  // As epoll was told.
+
+  struct Outgoing {
+    std::string bytes;
+    std::vector<UniqueFd> fds;
+  };
+  std::deque<Outgoing> queue;
+  std::size_t queued_bytes = 0;
+
+  // Sends, or queues where the socket's buffer is full. RESOURCE_EXHAUSTED where the queue is full too,
+  // another error where the peer is gone; the descriptors are then in `queue` still, for the reaper.
+  absl::Status Send(std::string bytes, std::vector<UniqueFd> fds);
+  // Sends what is queued, as far as it goes now.
+  absl::Status Flush();
+};
+
+}  // namespace weft::agent
+
+#endif  // WEFT_DATAPLANE_AGENT_CONNECTION_H_

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sessions: who attaches, what they report and ask for, how they leave.
+#include "dataplane/agent/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/admission.h"
+#include "dataplane/agent/refusal.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+
+namespace weft::agent {
+
+Engine::Engine(EngineOptions options)
+    : options_(std::move(options)),
+      settle_until_ns_(options_.start_ns + kSettleNs),
+      model_(std::make_shared<const Model>()) {}
+
+void Engine::Restore(Model model) {
+  acknowledged_ = model.generation();
+  model_ = std::make_shared<const Model>(std::move(model));
+}
+
+api::ToHost& Engine::Send(Session& session) {
+  Output& output = outputs_.emplace_back();
+  output.kind = Output::Kind::kSend;
+  output.to = session.id;
+  return output.message;
+}
+
+api::ToHost& Engine::SendAndWait(Session& session) {
+  api::ToHost& message = Send(session);
+  message.set_serial(++session.serial_sent);
+  waiting_[session.id] = {session.serial_sent, now_ns_};
+  return message;
+}
+
+absl::Status Engine::CheckAttach(const AttachRequest& request) const {
+  const Tenant& tenant = *request.tenant;
+  if (const auto held = state_.by_host.find(request.host); held != state_.by_host.end()) {
+    return Refuse(Refusal::kHostTaken, absl::StrCat("host ", request.host, " is attached already"));
+  }
+  const auto usage = state_.usage.find(&tenant);
+  const Usage used = usage == state_.usage.end() ? Usage{} : usage->second;
+  if (!request.is_client && used.hosts >= tenant.limits.hosts) {
+    return Refuse(Refusal::kHostLimit,
+                  absl::StrCat("tenant ", tenant.name, " has ", used.hosts, " hosts attached already"));
+  }
+  std::set<std::string> functions;
+  for (const auto* names : {&request.hello.serves(), &request.hello.loaded()}) {
+    for (const std::string& function : *names) {
+      WEFT_RETURN_IF_ERROR(CheckMayServe(tenant, request.is_client, function));
+      functions.insert(function);
+    }
+  }
+  if (used.functions + functions.size() > tenant.limits.functions) {
+    return Refuse(Refusal::kFunctionLimit, absl::StrCat("tenant ", tenant.name, " may serve ",
+                                                        tenant.limits.functions, " functions in all"));
+  }
+  if (static_cast<std::size_t>(request.hello.channels_size()) > tenant.limits.channels) {
+    return Refuse(Refusal::kChannelLimit,
+                  absl::StrCat("more than ", tenant.limits.channels, " channels held"));
+  }
+  return absl::OkStatus();
+}
+
+void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
+  Session& session = state_.sessions[request.session];
+  session.id = request.session;
+  session.host = request.host;
+  session.is_client = request.is_client;
+  session.call_as = request.call_as;
+  session.tenant = request.tenant;
+  session.version = request.hello.version();
+  state_.by_host[session.host] = session.id;
+  Usage& usage = state_.usage[session.tenant];
+  if (!session.is_client) ++usage.hosts;
+  for (const std::string& function : request.hello.serves()) {
+    if (session.registered.insert(function).second) ++usage.functions;
+  }
+  for (const std::string& function : request.hello.loaded()) {
+    if (session.Holds(function)) continue;
+    // Whether it is the module that is wanted today is not known: it serves on while the host is asked to
+    // load that.
+    Placement& placement = session.placements[function];
+    placement.state = Placement::State::kReady;
+    ++usage.functions;
+  }
+
+  api::ToHost& message = Send(session);
+  api::Welcome& welcome = *message.mutable_welcome();
+  welcome.set_node(options_.node);
+  welcome.set_host(session.host);
+  welcome.set_call_as(session.call_as);
+  welcome.set_arena_bytes(session.tenant->limits.arena_bytes);
+  welcome.set_message_bytes_max(options_.message_bytes_max);
+  welcome.set_reassembly_bytes_max(
+      std::max(options_.message_bytes_max, session.tenant->limits.bytes / 2 / session.tenant->limits.hosts));
+  // Channels are adopted by a message of their own, since adopting may send as well.
+  api::Welcome keep;
+  AdoptChannels(session, request.hello, now_ns, &keep);
+  *welcome.mutable_keep_channels() = keep.keep_channels();
+}
+
+absl::Status Engine::Attach(const AttachRequest& request, uint64_t now_ns) {
+  WEFT_CHECK(request.session != 0 && request.tenant != nullptr);
+  WEFT_RETURN_IF_ERROR(CheckAttach(request));
+  Admit(request, now_ns);
+  if (!request.is_client) registrations_changed_ = true;
+  Touch();
+  return absl::OkStatus();
+}
+
+void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
+  Session* session = state_.Find(id);
+  if (session == nullptr) return;
+  std::vector<ChannelId> channels;
+  for (const auto& [peer, channel] : session->channels) channels.push_back(channel);
+  for (const ChannelId& channel : channels) {
+    CloseChannel(channel, absl::StatusCode::kUnavailable, absl::StrCat("host ", session->host, ": ", reason),
+                 id, now_ns);
+  }
+  std::erase_if(state_.provisional, [&](const auto& entry) { return entry.second.session == id; });
+  Usage& usage = state_.usage[session->tenant];
+  if (!session->is_client) --usage.hosts;
+  std::set<std::string> held = session->registered;
+  for (const auto& [function, placement] : session->placements) held.insert(function);
+  usage.functions -= static_cast<uint32_t>(held.size());
+  for (auto& [function, routed] : state_.routed) routed.erase(id);
+  std::erase_if(reopen_,
+                [&](const auto& entry) { return entry.first.first == id || entry.first.second == id; });
+  waiting_.erase(id);
+  if (!session->is_client) registrations_changed_ = true;
+  state_.by_host.erase(session->host);
+  state_.sessions.erase(id);
+  Touch();
+}
+
+absl::Status Engine::AddRegistration(Session& session, const std::string& function) {
+  WEFT_RETURN_IF_ERROR(CheckMayServe(*session.tenant, session.is_client, function));
+  if (session.Holds(function)) return absl::OkStatus();
+  Usage& usage = state_.usage[session.tenant];
+  if (usage.functions >= session.tenant->limits.functions) {
+    return Refuse(Refusal::kFunctionLimit,
+                  absl::StrCat("tenant ", session.tenant->name, " may serve ",
+                               session.tenant->limits.functions, " functions in all"));
+  }
+  ++usage.functions;
+  session.registered.insert(function);
+  registrations_changed_ = true;
+  Touch();
+  return absl::OkStatus();
+}
+
+// The session does not hold `function` any more: nor may it call in its name.
+void Engine::Release(Session& session, const std::string& function) {
+  if (!session.Holds(function)) return;
+  if (session.registered.erase(function) != 0) registrations_changed_ = true;
+  session.placements.erase(function);
+  session.policies.erase(function);
+  --state_.usage[session.tenant].functions;
+  std::erase_if(session.subscriptions, [&](const auto& entry) { return entry.first.first == function; });
+  Touch();
+}
+
+absl::Status Engine::Report(SessionId id, const api::FunctionReport& report) {
+  Session* session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  if (const absl::Status name = CheckFunctionName(report.function()); !name.ok()) {
+    return Refuse(Refusal::kBadName, name.message());
+  }
+  const auto placed = session->placements.find(report.function());
+  if (placed == session->placements.end()) {
+    if (report.state() == api::FunctionReport::READY) return AddRegistration(*session, report.function());
+    if (!session->registered.contains(report.function())) {
+      return Refuse(Refusal::kUnknownFunction,
+                    absl::StrCat(report.function(), " is not at host ", session->host));
+    }
+    Release(*session, report.function());
+    return absl::OkStatus();
+  }
+  Placement& placement = placed->second;
+  Touch();
+  if (report.state() == api::FunctionReport::GONE) {
+    Release(*session, report.function());
+  } else if (report.state() == api::FunctionReport::READY) {
+    placement.state = Placement::State::kReady;
+    placement.serves_old = false;
+    placement.error.clear();
+  } else {
+    placement.state = Placement::State::kFailed;
+    placement.error = report.error().substr(0, 500);
+  }
+  return absl::OkStatus();
+}
+
+void Engine::PlacementFailed(SessionId id, const std::string& function, const std::string& error) {
+  Session* session = state_.Find(id);
+  if (session == nullptr) return;
+  const auto placed = session->placements.find(function);
+  if (placed == session->placements.end()) return;
+  placed->second.state = Placement::State::kFailed;
+  placed->second.error = error;
+  Touch();
+}
+
+absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
+  Session* session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  if (!CheckCallerName(subscribe.caller()).ok() || !CheckFunctionName(subscribe.callee()).ok()) {
+    return Refuse(Refusal::kBadName,
+                  absl::StrCat("\"", subscribe.caller(), "\" calls \"", subscribe.callee(), "\""));
+  }
+  if (!session->MayCallAs(subscribe.caller())) {
+    ++forged_callers_;
+    api::Route& route = *Send(*session).mutable_route();
+    route.set_caller(subscribe.caller());
+    route.set_callee(subscribe.callee());
+    route.set_code(static_cast<uint32_t>(absl::StatusCode::kPermissionDenied));
+    route.set_reason(
+        absl::StrCat("PERMISSION_DENIED: host ", session->host, " may not call as ", subscribe.caller(),
+                     ": it does not serve that function",
+                     session->call_as.empty() ? "" : absl::StrCat(" and calls as ", session->call_as)));
+    return absl::OkStatus();
+  }
+  const Call call(subscribe.caller(), subscribe.callee());
+  if (session->subscriptions.size() >= kSubscriptionsMax && !session->subscriptions.contains(call)) {
+    return Refuse(Refusal::kSubscriptionLimit,
+                  absl::StrCat("more than ", kSubscriptionsMax, " routes asked for"));
+  }
+  Subscription& subscription = session->subscriptions[call];
+  subscription.callee_id = FunctionIdOf(call.second).value;
+  subscription.sent = false;  // Asked again, as after a re-attachment: answered again.
+  Touch();
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Applied(SessionId id, uint64_t serial) {
+  Session* session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  if (serial > session->serial_sent) {
+    return Refuse(Refusal::kBadSerial, absl::StrCat("serial ", serial, " was never sent"));
+  }
+  session->serial_applied = std::max(session->serial_applied, serial);
+  const auto waited = waiting_.find(id);
+  if (waited != waiting_.end() && session->serial_applied >= waited->second.serial) waiting_.erase(waited);
+  return absl::OkStatus();
+}
+
+absl::Status Engine::HostDrained(SessionId id) {
+  Session* session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  if (!session->drain_sent || session->drained) return absl::OkStatus();
+  session->drained = true;
+  Output& output = outputs_.emplace_back();
+  output.kind = Output::Kind::kDrained;
+  output.to = id;
+  return absl::OkStatus();
+}
+
+absl::Status Engine::DrainHost(const std::string& host) {
+  const auto found = state_.by_host.find(host);
+  if (found == state_.by_host.end())
+    return Refuse(Refusal::kUnknownHost, absl::StrCat("no host ", host, " is attached"));
+  state_.Find(found->second)->draining = true;
+  Touch();
+  return absl::OkStatus();
+}
+
+std::vector<Output> Engine::TakeOutputs() { return std::exchange(outputs_, {}); }
+
+OpenPlacements Engine::OpenNow() const {
+  OpenPlacements open;
+  for (const Pending& pending : pending_) {
+    for (const auto& [key, sha256] : pending.asks) open.insert(key);
+  }
+  return open;
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+// The round engine of weftd: what hosts, control and the operator say goes in, what to tell each session
+// comes out. Pure: it has no sockets, no descriptors and no clock of its own.
+//
+// Rounds. Whatever changes marks the state dirty. One round at a time brings every session from what it was
+// told to what is wanted, in phases, each of which waits until the sessions that it told something have
+// applied it:
+//   open    the channels that new targets need; both hosts hand over their memory
+//   grow    receivers' tables of permitted callers, so that no call arrives ahead of its permission
+//   route   callers' target sets
+//   shrink  tables and channels that nothing may use any more, placements that nothing routes to
+// A session that has not answered a phase within kAnswerNs is cut off. A generation is acknowledged when a
+// round that knew of it has ended and the placements that it asked for are ready or have failed.
+//
+// The owner calls inputs, then Advance(), then carries out TakeOutputs() in order. Owner thread only.
+#ifndef WEFT_DATAPLANE_AGENT_ENGINE_H_
+#define WEFT_DATAPLANE_AGENT_ENGINE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "dataplane/agent/engine_state.h"
+#include "dataplane/agent/model.h"
+#include "dataplane/agent/plan.h"
+#include "dataplane/api/admin.pb.h"
+#include "dataplane/api/host.pb.h"
+#include "dataplane/base/clock.h"
+
+namespace weft::agent {
+
+// What a host has to answer a phase of a round before it is cut off.
+inline constexpr uint64_t kAnswerNs = 100 * kNsPerMs;
+// After this part of it, hosts that the later phases of the round will touch are asked too, so that two that
+// hang cost one wait and not two.
+inline constexpr uint64_t kAnswerProbeNs = 20 * kNsPerMs;
+// What a placement may take before its generation is acknowledged without it.
+inline constexpr uint64_t kPlacementNs = 10 * kNsPerSecond;
+// Hosts re-attach within 500 ms of a new agent's start. What no second end claims until then is closed, a
+// little before the second that hosts may count on.
+inline constexpr uint64_t kSettleNs = 900 * kNsPerMs;
+// A channel that nothing routes over any more is kept this long: functions move back.
+inline constexpr uint64_t kIdleChannelNs = 30 * kNsPerSecond;
+// After a channel was closed by an end, the pair waits this long for the next; doubled at each closing within
+// kReopenForgetNs, up to kReopenMaxNs.
+inline constexpr uint64_t kReopenMinNs = 1 * kNsPerMs;
+inline constexpr uint64_t kReopenMaxNs = 256 * kNsPerMs;
+inline constexpr uint64_t kReopenForgetNs = 10 * kNsPerSecond;
+// Of one session: callers times callees that it asked for.
+inline constexpr std::size_t kSubscriptionsMax = 16 * 1024;
+// A table of permitted callers has to fit one message, with room to spare.
+inline constexpr std::size_t kAccessBytesMax = 56 * 1024;
+// And so has a route: 400 targets of 63 + 16 + 20 bytes.
+inline constexpr int kTargetsMax = 400;
+// Indices fit the 16 bits of a request's header; a channel that used them up is closed and made anew.
+inline constexpr uint32_t kCallerIndexMax = 65'535;
+
+struct EngineOptions {
+  std::string node;
+  std::function<ChannelId()> new_channel_id;
+  uint64_t start_ns = 0;
+  uint64_t message_bytes_max = 16 * 1024 * 1024;
+};
+
+// What the owner has to do.
+struct Output {
+  enum class Kind {
+    kSend,          // `message` to session `to`, with the descriptors that `attach` names.
+    kCutOff,        // Close session `to`'s socket; the engine has forgotten the session.
+    kChannelGone,   // Nothing more will be attached from `channel`.
+    kAcknowledged,  // `programmed` to whoever programmed it; write `model` to disk.
+    kDrained,       // Session `to`, on whose name an operator waits, has finished its calls.
+  };
+  enum class Attach { kNone, kChannelPeer, kModule };
+
+  Kind kind = Kind::kSend;
+  SessionId to = 0;
+  api::ToHost message;
+  Attach attach = Attach::kNone;
+  ChannelId channel;  // kChannelPeer: send the memory of end 1 - `end` and the doorbell of `end`.
+  int end = 0;
+  std::string module;  // kModule: path to open.
+  std::string reason;  // kCutOff
+  api::Programmed programmed;
+  std::shared_ptr<const Model> model;
+};
+
+struct AttachRequest {
+  SessionId session = 0;
+  const Tenant* tenant = nullptr;  // Outlives the engine.
+  std::string host;                // Already checked against the tenant; a client's was made up.
+  bool is_client = false;
+  std::string call_as;
+  api::Hello hello;  // Names already checked for their form.
+};
+
+class Engine {
+ public:
+  explicit Engine(EngineOptions options);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // Takes the mesh of a former agent, before anybody attaches.
+  void Restore(Model model);
+
+  // Inputs. An error refuses the message: it names the reason, nothing was changed, and the owner cuts the
+  // session off (Detach) where the message was not merely unlucky.
+  absl::Status Attach(const AttachRequest& request, uint64_t now_ns);
+  // The session is gone: closed, dead or refused. Its peers hear of it at once. Unknown sessions are ignored.
+  void Detach(SessionId session, absl::string_view reason, uint64_t now_ns);
+  absl::Status Report(SessionId session, const api::FunctionReport& report);
+  // A Subscribe that may not be answers itself with a Route that says why; an error is one beyond all limits.
+  absl::Status Subscribe(SessionId session, const api::Subscribe& subscribe);
+  // Whether `session` owes the memory of `channel`: its arena size then, else an error.
+  absl::StatusOr<uint32_t> ExpectedArena(SessionId session, const ChannelId& channel) const;
+  // The memory of ExpectedArena() has arrived and was found good.
+  absl::Status MemoryArrived(SessionId session, const ChannelId& channel);
+  absl::Status ChannelClosed(SessionId session, const api::ChannelClosed& closed, uint64_t now_ns);
+  absl::Status Applied(SessionId session, uint64_t serial);
+  absl::Status HostDrained(SessionId session);
+  // A placement could not even be handed over: the module does not open.
+  void PlacementFailed(SessionId session, const std::string& function, const std::string& error);
+
+  // A part of a generation from control's session `from`. FAILED_PRECONDITION where it is older than what is
+  // held.
+  absl::Status Program(SessionId from, const api::Program& part, uint64_t now_ns);
+  // The control session is gone: its unfinished generation is forgotten.
+  void ForgetProgrammer(SessionId from) { staging_.erase(from); }
+  // Starts to drain a host. NOT_FOUND where none of that name is attached.
+  absl::Status DrainHost(const std::string& host);
+
+  // Runs rounds as far as they go without an answer.
+  void Advance(uint64_t now_ns);
+  // When to call Advance() again where nothing comes in; UINT64_MAX: never.
+  uint64_t NextDeadlineNs() const;
+  std::vector<Output> TakeOutputs();
+
+  const Model& model() const { return *model_; }
+  const EngineState& state() const { return state_; }
+  const std::string& node() const { return options_.node; }
+  // Placements that generations wait for.
+  OpenPlacements OpenNow() const;
+  uint64_t acknowledged_generation() const { return acknowledged_; }
+  uint64_t rounds() const { return rounds_; }
+  // Requests by callers of another's name, which were answered and counted.
+  uint64_t forged_callers() const { return forged_callers_; }
+  // True once since the last call where hosts or what they registered have changed.
+  bool TakeRegistrationsChanged() { return std::exchange(registrations_changed_, false); }
+
+ private:
+  enum class Phase { kIdle, kOpen, kGrow, kRoute, kShrink };
+
+  // A generation that is not acknowledged yet.
+  struct Pending {
+    uint64_t generation = 0;
+    uint64_t deadline_ns = 0;
+    std::map<EndpointKey, std::string> asks;  // Placements by key, with their SHA-256
+    std::set<std::string> cut_off;
+    bool settled = false;  // As of the plan of the round that runs.
+    std::vector<std::string> failed;
+  };
+  struct Waited {
+    uint64_t serial = 0;
+    uint64_t since_ns = 0;
+  };
+  struct Reopen {
+    uint64_t closed_ns = 0;
+    uint64_t wait_ns = 0;
+    std::string reason;
+  };
+
+  void Touch() { dirty_ = unplaced_ = true; }
+
+  // engine.cc: sessions and what they say.
+  absl::Status CheckAttach(const AttachRequest& request) const;
+  void Admit(const AttachRequest& request, uint64_t now_ns);
+  absl::Status AddRegistration(Session& session, const std::string& function);
+  void Release(Session& session, const std::string& function);
+  api::ToHost& Send(Session& session);
+  api::ToHost& SendAndWait(Session& session);
+
+  // engine_channels.cc
+  void OpenChannel(Session& a, Session& b, uint64_t now_ns, std::string* why_not);
+  void CloseChannel(const ChannelId& id, absl::StatusCode code, absl::string_view reason, SessionId except,
+                    uint64_t now_ns);
+  void WithdrawTargets(Session& caller, const ChannelId& id, absl::string_view reason);
+  void AdoptChannels(Session& session, const api::Hello& hello, uint64_t now_ns, api::Welcome* welcome);
+  void AdoptChannel(const Provisional& first, const Provisional& second);
+  void CloseAtHolder(const Provisional& provisional, absl::string_view reason);
+  void EndSettling(uint64_t now_ns);
+  bool Charge(const Tenant* tenant, uint64_t bytes);
+  void HandOver(Channel& channel);
+  void SendAccess(Channel& channel, int end, bool wait);
+  static uint32_t PermittedIndex(const Channel& channel, int end, const std::string& caller,
+                                 uint64_t callee_id);
+  uint32_t IndexFor(Channel& channel, int end, const std::string& caller);
+  void GrowAccess();
+  void GrowFor(SessionId caller_id, const Call& call, SessionId target);
+  bool ShrinkEnd(Channel& channel, int end, uint64_t now_ns, bool* revoked);
+  void ShrinkChannels(uint64_t now_ns);
+
+  // engine_rounds.cc
+  void BeginRound(uint64_t now_ns);
+  void OpenForPlan(uint64_t now_ns);
+  bool OpeningsPending() const;
+  void EnterPhase(Phase phase, uint64_t now_ns);
+  bool PhaseDone() const;
+  void CutOffSilent(uint64_t now_ns);
+  void Probe();
+  void SendRoutes();
+  api::Route BuildRoute(const Session& session, const Call& call, const PlanRoute& plan);
+  void CommitRouted();
+  void EndRound(uint64_t now_ns);
+  void CutOff(SessionId session, const std::string& reason, uint64_t now_ns);
+  void WantChannel(Session& caller, SessionId target, uint64_t now_ns);
+  bool Holding(uint64_t now_ns) const { return !state_.provisional.empty() && now_ns < settle_until_ns_; }
+
+  // engine_placement.cc
+  void Commit(Model model, const Pending& pending, uint64_t now_ns);
+  void Place();
+  void PlaceOne(Session& session, const api::Endpoint& endpoint);
+  void Unplace();
+  void SendPolicies();
+  void SettlePending(uint64_t now_ns);
+  void Acknowledge();
+  void SendDrains();
+
+  EngineOptions options_;
+  uint64_t settle_until_ns_;
+  bool provisional_done_ = false;
+  std::shared_ptr<const Model> model_;
+  EngineState state_;
+  std::vector<Output> outputs_;
+
+  bool dirty_ = false;     // A round has to run.
+  bool unplaced_ = false;  // Hosts may have to be asked to load something.
+  Phase phase_ = Phase::kIdle;
+  Plan plan_;
+  uint64_t phase_began_ns_ = 0;
+  bool probed_ = false;
+  std::map<SessionId, Waited> waiting_;  // Who has yet to apply what before the phase is done.
+  std::map<std::pair<SessionId, SessionId>, std::string>
+      unopened_;                                              // Why a pair has no channel in this round.
+  std::map<std::pair<SessionId, SessionId>, Reopen> reopen_;  // By ordered pair
+  uint64_t retry_ns_ = UINT64_MAX;  // When a pair in reopen_ may have a channel again.
+  uint64_t now_ns_ = 0;             // Of the input or Advance() that runs.
+
+  struct Staged {
+    Model model;
+    Pending pending;
+    uint64_t generation = 0;
+  };
+  std::map<SessionId, Staged> staging_;
+  std::vector<Pending> pending_;
+  uint64_t acknowledged_ = 0;
+  uint64_t rounds_ = 0;
+  uint64_t forged_callers_ = 0;
+  bool registrations_changed_ = false;
+};
+
+}  // namespace weft::agent
+
+#endif  // WEFT_DATAPLANE_AGENT_ENGINE_H_

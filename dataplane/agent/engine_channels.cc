@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+// Channels of the round engine: opening and handing over, the tables of permitted callers, closing, and
+// adopting what outlived a former agent.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/engine.h"
+#include "dataplane/agent/refusal.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/channel/layout.h"
+
+namespace weft::agent {
+namespace {
+
+std::pair<SessionId, SessionId> PairOf(SessionId a, SessionId b) { return std::minmax(a, b); }
+
+}  // namespace
+
+bool Engine::Charge(const Tenant* tenant, uint64_t bytes) {
+  Usage& usage = state_.usage[tenant];
+  if (usage.channels >= tenant->limits.channels ||
+      bytes > tenant->limits.bytes / 2 - std::min(usage.bytes, tenant->limits.bytes / 2)) {
+    return false;
+  }
+  ++usage.channels;
+  usage.bytes += bytes;
+  return true;
+}
+
+// Asks both hosts for their side of a new channel. `why_not` says which limit forbids it.
+void Engine::OpenChannel(Session& a, Session& b, uint64_t now_ns, std::string* why_not) {
+  const uint32_t arena_bytes = std::min(a.tenant->limits.arena_bytes, b.tenant->limits.arena_bytes);
+  const uint64_t side_bytes = SideMemoryBytes(arena_bytes);
+  const Tenant* over = nullptr;
+  if (!Charge(a.tenant, side_bytes)) {
+    over = a.tenant;
+  } else if (!Charge(b.tenant, side_bytes)) {
+    over = b.tenant;
+    --state_.usage[a.tenant].channels;
+    state_.usage[a.tenant].bytes -= side_bytes;
+  }
+  if (over != nullptr) {
+    *why_not = absl::StrCat("tenant ", over->name, " has reached its limit of channels or bytes");
+    return;
+  }
+  Channel channel;
+  channel.id = options_.new_channel_id();
+  WEFT_CHECK(channel.id.size() == kChannelIdBytes);
+  channel.ends[0].session = a.id;
+  channel.ends[1].session = b.id;
+  channel.ends[0].charged_bytes = channel.ends[1].charged_bytes = side_bytes;
+  channel.arena_bytes = arena_bytes;
+  channel.asked_ns = now_ns;
+  a.channels[b.id] = b.channels[a.id] = channel.id;
+  for (Session* session : {&a, &b}) {
+    api::ChannelOpen& open = *Send(*session).mutable_channel_open();
+    open.set_id(channel.id);
+    open.set_peer(session == &a ? b.host : a.host);
+    open.set_arena_bytes(arena_bytes);
+  }
+  state_.channels.emplace(channel.id, std::move(channel));
+}
+
+absl::StatusOr<uint32_t> Engine::ExpectedArena(SessionId session, const ChannelId& id) const {
+  const auto found = state_.channels.find(id);
+  if (found == state_.channels.end()) return 0;  // Closed meanwhile: the memory is of no more use.
+  const Channel& channel = found->second;
+  if (channel.ends[0].session != session && channel.ends[1].session != session) {
+    return Refuse(Refusal::kUnknownChannel, "memory for a channel of others");
+  }
+  if (channel.ends[channel.EndOf(session)].memory)
+    return Refuse(Refusal::kUnknownChannel, "memory was handed over already");
+  return channel.arena_bytes;
+}
+
+absl::Status Engine::MemoryArrived(SessionId session, const ChannelId& id) {
+  Channel* channel = state_.FindChannel(id);
+  WEFT_CHECK(channel != nullptr);
+  channel->ends[channel->EndOf(session)].memory = true;
+  return absl::OkStatus();
+}
+
+// Ends a channel: both hosts but `except` are told, what their callers were told of it is withdrawn.
+void Engine::CloseChannel(const ChannelId& id, absl::StatusCode code, absl::string_view reason,
+                          SessionId except, uint64_t now_ns) {
+  const auto found = state_.channels.find(id);
+  WEFT_CHECK(found != state_.channels.end());
+  const Channel channel = std::move(found->second);
+  state_.channels.erase(found);
+  for (int end = 0; end < 2; ++end) {
+    Session* session = state_.Find(channel.ends[end].session);
+    WEFT_CHECK(session != nullptr);
+    session->channels.erase(channel.ends[1 - end].session);
+    Usage& usage = state_.usage[session->tenant];
+    --usage.channels;
+    usage.bytes -= channel.ends[end].charged_bytes;
+    if (session->id == except) continue;
+    api::ChannelClose& close = *Send(*session).mutable_channel_close();
+    close.set_id(id);
+    close.set_code(static_cast<uint32_t>(code));
+    close.set_reason(std::string(reason));
+    WithdrawTargets(*session, id, reason);
+  }
+  Output& output = outputs_.emplace_back();
+  output.kind = Output::Kind::kChannelGone;
+  output.channel = id;
+  Touch();
+}
+
+// Takes a channel that is no more out of the routes of one caller, ahead of any round.
+void Engine::WithdrawTargets(Session& caller, const ChannelId& id, absl::string_view reason) {
+  for (auto& [call, subscription] : caller.subscriptions) {
+    auto* targets = subscription.route.mutable_targets();
+    const auto gone = std::remove_if(targets->begin(), targets->end(),
+                                     [&](const api::Target& target) { return target.channel() == id; });
+    if (gone == targets->end()) continue;
+    targets->erase(gone, targets->end());
+    if (targets->empty()) {
+      subscription.route.set_code(static_cast<uint32_t>(absl::StatusCode::kUnavailable));
+      subscription.route.set_reason(absl::StrCat("UNAVAILABLE: ", call.second, ": ", reason));
+    }
+    api::Route& route = *Send(caller).mutable_route();
+    route = subscription.route;
+    route.set_generation(model_->generation());
+  }
+}
+
+absl::Status Engine::ChannelClosed(SessionId id, const api::ChannelClosed& closed, uint64_t now_ns) {
+  const Session* session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  const auto found = state_.channels.find(closed.id());
+  if (found == state_.channels.end()) return absl::OkStatus();  // The agent closed it at the same time.
+  const Channel& channel = found->second;
+  if (channel.ends[0].session != id && channel.ends[1].session != id) {
+    return Refuse(Refusal::kUnknownChannel, "a channel of others was reported as closed");
+  }
+  Session* closer = state_.Find(id);
+  const SessionId peer = channel.PeerOf(id);
+  Reopen& reopen = reopen_[PairOf(id, peer)];
+  const bool again = reopen.wait_ns != 0 && now_ns - reopen.closed_ns < kReopenForgetNs;
+  reopen.wait_ns = again ? std::min(2 * reopen.wait_ns, kReopenMaxNs) : kReopenMinNs;
+  reopen.closed_ns = now_ns;
+  retry_ns_ = std::min(retry_ns_, now_ns + reopen.wait_ns);
+  const std::string reason =
+      absl::StrCat("host ", session->host, " closed the channel: ", closed.reason().substr(0, 200));
+  reopen.reason = reason;
+  WithdrawTargets(*closer, closed.id(), reason);
+  CloseChannel(std::string(closed.id()), absl::StatusCode::kUnavailable, reason, id, now_ns);
+  return absl::OkStatus();
+}
+
+// Gives both hosts what they need to use a channel: tables first, so that no request precedes its permission.
+void Engine::HandOver(Channel& channel) {
+  channel.open = true;
+  for (int end = 0; end < 2; ++end) {
+    Session& session = *state_.Find(channel.ends[end].session);
+    if (!channel.ends[end].access.empty()) SendAccess(channel, end, false);
+    api::ToHost& message = SendAndWait(session);
+    message.mutable_channel_peer()->set_id(channel.id);
+    Output& output = outputs_.back();
+    output.attach = Output::Attach::kChannelPeer;
+    output.channel = channel.id;
+    output.end = end;
+  }
+}
+
+void Engine::SendAccess(Channel& channel, int end, bool wait) {
+  Session& session = *state_.Find(channel.ends[end].session);
+  api::ToHost& message = wait ? SendAndWait(session) : Send(session);
+  api::ChannelAccess& access = *message.mutable_channel_access();
+  access.set_id(channel.id);
+  for (const auto& [index, entry] : channel.ends[end].access) {
+    api::ChannelAccess::Caller& caller = *access.add_callers();
+    caller.set_index(index);
+    caller.set_name(entry.caller);
+    for (const uint64_t id : entry.callee_ids) caller.add_callee_ids(id);
+  }
+  channel.ends[end].tell = false;
+}
+
+// Whether a request of `caller` to `callee_id` passes the table of one end, and by which index; 0: it does
+// not.
+uint32_t Engine::PermittedIndex(const Channel& channel, int end, const std::string& caller,
+                                uint64_t callee_id) {
+  for (const auto& [index, entry] : channel.ends[end].access) {
+    if (entry.caller == caller && entry.callee_ids.contains(callee_id)) return index;
+  }
+  return 0;
+}
+
+// The index of `caller` in the table of one end, given now where it has none; 0 where none is left.
+uint32_t Engine::IndexFor(Channel& channel, int end, const std::string& caller) {
+  ChannelEnd& receiver = channel.ends[end];
+  for (const auto& [index, entry] : receiver.access) {
+    if (entry.caller == caller) return index;
+  }
+  if (receiver.index_max >= kCallerIndexMax || receiver.TableBytes() + caller.size() > kAccessBytesMax)
+    return 0;
+  receiver.access[++receiver.index_max].caller = caller;
+  return receiver.index_max;
+}
+
+void Engine::GrowFor(SessionId caller_id, const Call& call, SessionId target) {
+  if (caller_id == target) return;
+  Channel* channel = state_.Between(caller_id, target);
+  const Session* caller = state_.Find(caller_id);
+  if (channel == nullptr || caller == nullptr) return;
+  const auto subscription = caller->subscriptions.find(call);
+  if (subscription == caller->subscriptions.end()) return;
+  const int end = channel->EndOf(target);
+  const uint32_t index = IndexFor(*channel, end, call.first);
+  if (index == 0 || channel->ends[end].TableBytes() > kAccessBytesMax) return;
+  AccessEntry& entry = channel->ends[end].access[index];
+  if (entry.callee_ids.insert(subscription->second.callee_id).second) channel->ends[end].tell = true;
+  channel->unused_since_ns = 0;
+}
+
+// Adds to the receivers' tables what the plan needs, and hands new channels over.
+void Engine::GrowAccess() {
+  for (const auto& [key, route] : plan_.routes) {
+    for (const PlanTarget& target : route.targets) GrowFor(key.first, key.second, target.session);
+    for (const SessionId prospect : route.prospects) GrowFor(key.first, key.second, prospect);
+  }
+  for (auto& [id, channel] : state_.channels) {
+    if (!channel.open) {
+      if (channel.memory_complete()) HandOver(channel);
+      continue;
+    }
+    for (int end = 0; end < 2; ++end) {
+      if (channel.ends[end].tell) SendAccess(channel, end, true);
+    }
+  }
+}
+
+// Takes out of one end's table what nothing may or can use any more: the policy forbids it, the caller has
+// left or does not ask for it, or the callee is gone. Calls that are under way to a function that routes have
+// left stay permitted until the host reports it GONE. Returns whether the table changed.
+bool Engine::ShrinkEnd(Channel& channel, int end, uint64_t now_ns, bool* revoked) {
+  ChannelEnd& receiver = channel.ends[end];
+  const Session& callee = *state_.Find(receiver.session);
+  const Session& caller = *state_.Find(channel.ends[1 - end].session);
+  std::map<uint64_t, std::string> held;
+  for (const std::string& function : callee.registered) held[FunctionIdOf(function).value] = function;
+  for (const auto& [function, placement] : callee.placements) held[FunctionIdOf(function).value] = function;
+  bool changed = false;
+  for (auto it = receiver.access.begin(); it != receiver.access.end();) {
+    AccessEntry& entry = it->second;
+    const bool inherited = entry.inherited && now_ns < settle_until_ns_;
+    changed |= std::erase_if(entry.callee_ids, [&](uint64_t id) {
+                 const auto function = held.find(id);
+                 if (function == held.end()) return true;
+                 if (!plan_.model->Allows(entry.caller, function->second)) {
+                   *revoked = true;
+                   return true;
+                 }
+                 return !inherited && !caller.subscriptions.contains({entry.caller, function->second});
+               }) != 0;
+    it = entry.callee_ids.empty() ? receiver.access.erase(it) : std::next(it);
+  }
+  return changed;
+}
+
+void Engine::ShrinkChannels(uint64_t now_ns) {
+  std::vector<std::pair<ChannelId, bool>> closing;
+  for (auto& [id, channel] : state_.channels) {
+    if (!channel.open) continue;
+    bool revoked = false;
+    bool changed[2];
+    for (int end = 0; end < 2; ++end) changed[end] = ShrinkEnd(channel, end, now_ns, &revoked);
+    const bool unused = channel.ends[0].access.empty() && channel.ends[1].access.empty();
+    const bool exhausted = std::max(channel.ends[0].index_max, channel.ends[1].index_max) >= kCallerIndexMax;
+    if (unused && channel.unused_since_ns == 0) channel.unused_since_ns = now_ns;
+    if (exhausted || (unused && (revoked || now_ns - channel.unused_since_ns >= kIdleChannelNs))) {
+      closing.emplace_back(id, revoked);
+      continue;
+    }
+    for (int end = 0; end < 2; ++end) {
+      if (changed[end]) SendAccess(channel, end, true);
+    }
+  }
+  for (const auto& [id, revoked] : closing) {
+    const std::array<ChannelEnd, 2> ends = state_.FindChannel(id)->ends;
+    CloseChannel(id, revoked ? absl::StatusCode::kPermissionDenied : absl::StatusCode::kUnavailable,
+                 revoked ? "PERMISSION_DENIED: no rule allows calls over this channel any more"
+                         : "no calls go over this channel any more",
+                 0, now_ns);
+    for (const ChannelEnd& end : ends) SendAndWait(*state_.Find(end.session)).mutable_barrier();
+  }
+}
+
+// Takes over, or refuses, what a re-attaching host holds.
+void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t now_ns,
+                           api::Welcome* welcome) {
+  for (const api::HeldChannel& held : hello.channels()) {
+    if (now_ns >= settle_until_ns_ || state_.channels.contains(held.id())) continue;
+    const auto other = state_.provisional.find(held.id());
+    if (other == state_.provisional.end()) {
+      const Session* peer = state_.FindHost(held.peer());
+      if (peer != nullptr) continue;  // It has come back and does not hold this channel.
+      state_.provisional[held.id()] = {session.id, held};
+      welcome->add_keep_channels(held.id());
+      continue;
+    }
+    const Provisional mine{session.id, held};
+    const Session& peer = *state_.Find(other->second.session);
+    // A client's name is new with each agent; a host's must be the one that its peer knows.
+    const bool names_match = (peer.is_client || held.peer() == peer.host) &&
+                             (session.is_client || other->second.held.peer() == session.host);
+    if (peer.id == session.id || !names_match || session.channels.contains(peer.id)) continue;
+    const Provisional theirs = other->second;
+    state_.provisional.erase(other);
+    AdoptChannel(theirs, mine);
+    if (state_.channels.contains(held.id())) {
+      welcome->add_keep_channels(held.id());
+    } else {
+      CloseAtHolder(theirs, "a limit of channels or bytes is reached");
+    }
+  }
+}
+
+// Both ends of a channel have come back with it. The tables that the hosts enforce are taken as the former
+// agent's: each protects its teller only.
+void Engine::AdoptChannel(const Provisional& first, const Provisional& second) {
+  Session& a = *state_.Find(first.session);
+  Session& b = *state_.Find(second.session);
+  Channel channel;
+  channel.id = first.held.id();
+  channel.arena_bytes = std::min(a.tenant->limits.arena_bytes, b.tenant->limits.arena_bytes);
+  const uint64_t side_bytes = SideMemoryBytes(channel.arena_bytes);
+  if (!Charge(a.tenant, side_bytes)) return;
+  if (!Charge(b.tenant, side_bytes)) {
+    --state_.usage[a.tenant].channels;
+    state_.usage[a.tenant].bytes -= side_bytes;
+    return;
+  }
+  channel.open = true;
+  const Provisional* sources[2] = {&first, &second};
+  for (int end = 0; end < 2; ++end) {
+    ChannelEnd& target = channel.ends[end];
+    target.session = sources[end]->session;
+    target.memory = true;
+    target.charged_bytes = side_bytes;
+    target.tell = true;
+    target.index_max = std::min(sources[end]->held.index_max(), kCallerIndexMax);
+    for (const api::ChannelAccess::Caller& caller : sources[end]->held.callers()) {
+      if (caller.index() == 0 || caller.index() > kCallerIndexMax) continue;
+      target.index_max = std::max(target.index_max, caller.index());
+      AccessEntry& entry = target.access[caller.index()];
+      entry.caller = caller.name();
+      entry.inherited = true;
+      entry.callee_ids.insert(caller.callee_ids().begin(), caller.callee_ids().end());
+    }
+  }
+  a.channels[b.id] = b.channels[a.id] = channel.id;
+  state_.channels.emplace(channel.id, std::move(channel));
+}
+
+// Ends a channel that only one host claims.
+void Engine::CloseAtHolder(const Provisional& provisional, absl::string_view reason) {
+  Session* session = state_.Find(provisional.session);
+  if (session == nullptr) return;
+  api::ChannelClose& close = *Send(*session).mutable_channel_close();
+  close.set_id(provisional.held.id());
+  close.set_code(static_cast<uint32_t>(absl::StatusCode::kUnavailable));
+  close.set_reason(std::string(reason));
+}
+
+// The time for hosts to come back is over: what only one end holds is closed.
+void Engine::EndSettling(uint64_t now_ns) {
+  provisional_done_ = true;
+  for (const auto& [id, provisional] : std::exchange(state_.provisional, {})) {
+    CloseAtHolder(provisional, absl::StrCat("host ", provisional.held.peer(),
+                                            " did not come back after the agent's restart"));
+  }
+  Touch();
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/agent/plan.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "dataplane/base/function_id.h"
+
+namespace weft::agent {
+namespace {
+
+constexpr uint32_t kWeightDefault = 100;
+
+// An endpoint of this node as its host stands to it.
+struct Candidate {
+  enum class Kind { kReady, kDraining, kLoading, kFailed, kAbsent };
+  Kind kind = Kind::kAbsent;
+  SessionId session = 0;
+  uint32_t weight = 0;
+  bool open = false;  // A generation still waits for it.
+  std::string note;
+};
+
+Candidate Judge(const EngineState& state, const EndpointKey& key, const api::Endpoint& endpoint) {
+  Candidate candidate;
+  candidate.weight = endpoint.weight();
+  const Session* session = state.FindHost(key.host);
+  if (session == nullptr) {
+    candidate.note = absl::StrCat("host ", key.host, ": not attached");
+    return candidate;
+  }
+  candidate.session = session->id;
+  const auto placed = session->placements.find(key.function);
+  const bool has_module = !endpoint.module().empty();
+  const bool serves = has_module ? placed != session->placements.end() && placed->second.serves()
+                                 : session->Serves(key.function);
+  if (serves) {
+    const bool draining = endpoint.state() == api::ENDPOINT_DRAINING || session->draining;
+    candidate.kind = draining ? Candidate::Kind::kDraining : Candidate::Kind::kReady;
+    candidate.note = absl::StrCat("host ", key.host, draining ? ": draining" : ": ready");
+  } else if (!has_module) {
+    candidate.note = absl::StrCat("host ", key.host, ": has not registered the function");
+  } else if (placed != session->placements.end() && placed->second.state == Placement::State::kFailed) {
+    candidate.kind = Candidate::Kind::kFailed;
+    candidate.note = absl::StrCat("host ", key.host, ": failed: ", placed->second.error);
+  } else {
+    candidate.kind = Candidate::Kind::kLoading;
+    candidate.note = absl::StrCat("host ", key.host, ": loading");
+  }
+  return candidate;
+}
+
+// Hosts that registered `function` themselves, where no source says otherwise.
+void PlanByRegistration(const EngineState& state, const std::string& function, FunctionPlan* plan) {
+  std::vector<PlanTarget> draining;
+  for (const auto& [id, session] : state.sessions) {
+    if (!session.registered.contains(function)) continue;
+    (session.draining ? draining : plan->targets).push_back({id, kWeightDefault});
+    plan->notes.push_back(
+        absl::StrCat("host ", session.host, session.draining ? ": draining" : ": registered"));
+  }
+  if (plan->targets.empty()) plan->targets = std::move(draining);
+}
+
+// Hosts that calls go to today and that are no endpoint any more: they stay while a replacement is loading,
+// and where nothing else is ready.
+void KeepRetired(const EngineState& state, const std::string& function, const std::set<SessionId>& named,
+                 FunctionPlan* plan) {
+  const auto routed = state.routed.find(function);
+  if (routed == state.routed.end()) return;
+  for (const SessionId id : routed->second) {
+    const Session* session = state.Find(id);
+    if (named.contains(id) || session == nullptr || session->draining || !session->Serves(function)) continue;
+    plan->targets.push_back({id, kWeightDefault});
+    plan->notes.push_back(
+        absl::StrCat("host ", session->host, ": no endpoint any more, kept until its replacement is ready"));
+  }
+}
+
+void SayWhyNone(const Model& model, const std::string& function, const std::string& node, bool elsewhere,
+                FunctionPlan* plan) {
+  if (!plan->notes.empty()) {
+    plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
+    plan->reason =
+        absl::StrCat("UNAVAILABLE: no host of ", function, " is ready: ", absl::StrJoin(plan->notes, "; "));
+  } else if (elsewhere) {
+    plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
+    plan->reason =
+        absl::StrCat("UNAVAILABLE: ", function,
+                     " has endpoints on other nodes only, and calls do not leave node ", node, " yet");
+  } else if (model.functions().contains(function)) {
+    plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
+    plan->reason =
+        absl::StrCat("UNAVAILABLE: ", function, " has no endpoint, and no host serves it of its own accord");
+  } else {
+    plan->code = static_cast<uint32_t>(absl::StatusCode::kNotFound);
+    plan->reason = absl::StrCat("NOT_FOUND: no host serves ", function, " and no source places it");
+  }
+}
+
+}  // namespace
+
+FunctionPlan PlanFunction(const Model& model, const EngineState& state, const OpenPlacements& open,
+                          const std::string& node, const std::string& function) {
+  FunctionPlan plan;
+  std::vector<PlanTarget> draining;
+  std::set<SessionId> named;
+  bool waiting = false;
+  bool here = false;
+  bool elsewhere = false;
+  for (auto it = model.endpoints().lower_bound({function, "", ""});
+       it != model.endpoints().end() && it->first.function == function; ++it) {
+    const auto& [key, endpoint] = *it;
+    if (key.node != node) {
+      elsewhere = true;
+      continue;
+    }
+    here = true;
+    const Candidate candidate = Judge(state, key, endpoint);
+    plan.notes.push_back(candidate.note);
+    if (candidate.session != 0) named.insert(candidate.session);
+    if (candidate.kind == Candidate::Kind::kReady)
+      plan.targets.push_back({candidate.session, candidate.weight});
+    if (candidate.kind == Candidate::Kind::kDraining)
+      draining.push_back({candidate.session, candidate.weight});
+    if (candidate.kind == Candidate::Kind::kLoading) plan.prospects.push_back(candidate.session);
+    if (candidate.kind == Candidate::Kind::kLoading || candidate.kind == Candidate::Kind::kAbsent) {
+      waiting |= open.contains(key);
+    }
+  }
+  if (!here && !elsewhere) {
+    PlanByRegistration(state, function, &plan);
+  } else if (here && (waiting || plan.targets.empty())) {
+    KeepRetired(state, function, named, &plan);
+  }
+  if (plan.targets.empty()) plan.targets = std::move(draining);
+  if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
+  return plan;
+}
+
+std::string MissingRule(const Call& call) {
+  const auto& [caller, callee] = call;
+  const std::string from_all = absl::StrCat(NamespaceOf(caller), "/*");
+  const std::string from =
+      absl::StrContains(caller, '/') ? absl::StrCat(caller, " (or ", from_all, ")") : from_all;
+  return absl::StrCat("PERMISSION_DENIED: ", caller, " may not call ", callee, ": no rule allows from ", from,
+                      " to ", callee, " (or ", NamespaceOf(callee), "/*)");
+}
+
+PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Call& call) {
+  if (!model.Allows(call.first, call.second)) {
+    return {{}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), MissingRule(call)};
+  }
+  return {function.targets, function.prospects, function.code, function.reason};
+}
+
+Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
+              const std::string& node) {
+  Plan plan;
+  std::map<std::string, FunctionPlan> functions;
+  const auto function_plan = [&](const std::string& function) -> const FunctionPlan& {
+    const auto found = functions.find(function);
+    if (found != functions.end()) return found->second;
+    FunctionPlan made = PlanFunction(*model, state, open, node, function);
+    std::set<SessionId>& routed = plan.routed[function];
+    for (const PlanTarget& target : made.targets) routed.insert(target.session);
+    return functions.emplace(function, std::move(made)).first->second;
+  };
+  for (const auto& [id, session] : state.sessions) {
+    for (const auto& [call, subscription] : session.subscriptions) {
+      plan.routes.emplace(std::make_pair(id, call), PlanCall(*model, function_plan(call.second), call));
+    }
+  }
+  // Functions without a subscriber are planned too: a host stays an endpoint's holder while its replacement
+  // loads.
+  for (const auto& [key, endpoint] : model->endpoints()) function_plan(key.function);
+  for (const auto& [function, routed] : state.routed) function_plan(function);
+  plan.model = std::move(model);
+  return plan;
+}
+
+}  // namespace weft::agent

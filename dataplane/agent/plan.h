@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one round of the engine brings about: for each subscription the hosts that its calls go to, or why
+// they go nowhere. A pure function of the programmed mesh and the sessions, so that weftctl explain tells
+// what routing does.
+#ifndef WEFT_DATAPLANE_AGENT_PLAN_H_
+#define WEFT_DATAPLANE_AGENT_PLAN_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dataplane/agent/engine_state.h"
+#include "dataplane/agent/model.h"
+
+namespace weft::agent {
+
+struct PlanTarget {
+  SessionId session = 0;
+  uint32_t weight = 0;
+};
+
+// Where the calls of one function go, whoever calls.
+struct FunctionPlan {
+  std::vector<PlanTarget> targets;
+  // Hosts that will serve it once they have loaded it: their channels and permissions are made ready
+  // meanwhile.
+  std::vector<SessionId> prospects;
+  uint32_t code = 0;  // Why there is no target: NOT_FOUND or UNAVAILABLE.
+  std::string reason;
+  // Each endpoint and what became of it, for explain: "host b: loading".
+  std::vector<std::string> notes;
+};
+
+struct PlanRoute {
+  std::vector<PlanTarget> targets;
+  std::vector<SessionId> prospects;
+  uint32_t code = 0;
+  std::string reason;
+};
+
+struct Plan {
+  std::shared_ptr<const Model> model;
+  std::map<std::pair<SessionId, Call>, PlanRoute> routes;
+  std::map<std::string, std::set<SessionId>> routed;  // By function
+};
+
+// Placements whose outcome a generation still waits for: while one is open, hosts that are no endpoint any
+// more keep the function.
+using OpenPlacements = std::set<EndpointKey>;
+
+// Where calls of `function` go now. `node` is this node's name.
+FunctionPlan PlanFunction(const Model& model, const EngineState& state, const OpenPlacements& open,
+                          const std::string& node, const std::string& function);
+
+// The route of one subscription: PlanFunction's result where the policy allows the call, else
+// PERMISSION_DENIED with a reason that names caller, callee and the rule that is missing.
+PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Call& call);
+
+// The plan for every subscription.
+Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
+              const std::string& node);
+
+// "PERMISSION_DENIED: web/front may not call vision/scale: no rule allows from web/front (or web/*) to …"
+std::string MissingRule(const Call& call);
+
+}  // namespace weft::agent
+
+#endif  // WEFT_DATAPLANE_AGENT_PLAN_H_

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loop: descriptors, timers, and carrying out what the engine decides.
+#include "dataplane/agent/server.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/socket_acl.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/status.h"
+#include "dataplane/channel/doorbell.h"
+#include "spdlog/spdlog.h"
+
+namespace weft::agent {
+namespace {
+
+// What epoll's 64 bits of user data mean: a connection's number, or one of these with the top bit set.
+constexpr uint64_t kTagSpecial = uint64_t{1} << 63;
+constexpr uint64_t kTagAgentListener = kTagSpecial | 1;
+constexpr uint64_t kTagAdminListener = kTagSpecial | 2;
+constexpr uint64_t kTagStop = kTagSpecial | 3;
+// A connection's process, not its socket.
+constexpr uint64_t kTagProcess = uint64_t{1} << 62;
+
+constexpr int kEventsMax = 64;
+
+ChannelId RandomChannelId() {
+  ChannelId id(kChannelIdBytes, '\0');
+  // At most 256 bytes are never delivered in part, and never fail once the pool is ready.
+  WEFT_CHECK(getrandom(id.data(), id.size(), 0) == static_cast<ssize_t>(id.size()));
+  return id;
+}
+
+// As many descriptors as the system lets this process have: each connection needs two.
+void RaiseDescriptorLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("cannot raise the limit of descriptors");
+}
+
+}  // namespace
+
+Server::Server(ServerOptions options) : options_(std::move(options)), started_ns_(NowNs()) {
+  admin_tenant_.name = "admin";
+}
+
+Server::~Server() = default;
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
+  std::unique_ptr<Server> server(new Server(std::move(options)));
+  RaiseDescriptorLimit();
+  WEFT_ASSIGN_OR_RETURN(Store store, Store::Create(server->options_.state_dir));
+  server->store_ = std::make_unique<Store>(std::move(store));
+  WEFT_ASSIGN_OR_RETURN(Model model, server->store_->Load());
+  EngineOptions engine;
+  engine.node = server->options_.config.node;
+  engine.new_channel_id = RandomChannelId;
+  engine.start_ns = NowNs();
+  server->engine_ = std::make_unique<Engine>(std::move(engine));
+  spdlog::info("node {} starts with generation {}", server->options_.config.node, model.generation());
+  server->engine_->Restore(std::move(model));
+  WEFT_ASSIGN_OR_RETURN(const DoorbellPair probe, MakeDoorbellPair());
+  if (!probe.refuses_descriptors) {
+    spdlog::warn(
+        "this kernel has no SO_PASSRIGHTS: a host that is sent descriptors through a doorbell closes that "
+        "peer's channels");
+  }
+  WEFT_RETURN_IF_ERROR(server->Listen());
+  return server;
+}
+
+absl::Status Server::Watch(int fd, uint64_t tag, uint32_t events) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = tag;
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+    return absl::ErrnoToStatus(errno, "watch a descriptor");
+  return absl::OkStatus();
+}
+
+absl::Status Server::Listen() {
+  epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_.valid()) return absl::ErrnoToStatus(errno, "create an epoll");
+  if (mkdir(options_.run_dir.c_str(), 0755) != 0 && errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("make run directory ", options_.run_dir));
+  }
+  const std::string admin_path = options_.run_dir + "/admin.sock";
+  WEFT_ASSIGN_OR_RETURN(admin_listener_, ListenUnix(admin_path, 0660));
+  if (options_.config.control_uid != geteuid() && options_.config.control_uid != 0) {
+    const absl::Status granted = GrantSocket(admin_path, options_.config.control_uid);
+    if (!granted.ok()) spdlog::warn("control_user may not be able to connect: {}", granted.ToString());
+  }
+  WEFT_ASSIGN_OR_RETURN(agent_listener_, ListenUnix(options_.run_dir + "/agent.sock", 0666));
+  WEFT_RETURN_IF_ERROR(Watch(admin_listener_.get(), kTagAdminListener, EPOLLIN));
+  WEFT_RETURN_IF_ERROR(Watch(agent_listener_.get(), kTagAgentListener, EPOLLIN));
+  if (options_.stop.valid()) WEFT_RETURN_IF_ERROR(Watch(options_.stop.get(), kTagStop, EPOLLIN));
+  return absl::OkStatus();
+}
+
+// -1 where nothing is due: an idle agent does not wake.
+int Server::TimeoutMs(uint64_t now_ns) const {
+  uint64_t due_ns = engine_->NextDeadlineNs();
+  if (accept_again_ns_ != 0) due_ns = std::min(due_ns, accept_again_ns_);
+  if (next_watchdog_ns_ != 0) due_ns = std::min(due_ns, next_watchdog_ns_);
+  for (const auto& [id, query] : queries_) due_ns = std::min(due_ns, query.deadline_ns);
+  if (!hello_due_.empty()) due_ns = std::min(due_ns, hello_due_.front().first);
+  if (due_ns == UINT64_MAX) return -1;
+  if (due_ns <= now_ns) return 0;
+  return static_cast<int>(std::min<uint64_t>((due_ns - now_ns + kNsPerMs - 1) / kNsPerMs, 1'000'000));
+}
+
+void Server::RunTimers(uint64_t now_ns) {
+  if (accept_again_ns_ != 0 && now_ns >= accept_again_ns_) {
+    accept_again_ns_ = 0;
+    (void)Watch(admin_listener_.get(), kTagAdminListener, EPOLLIN);
+    (void)Watch(agent_listener_.get(), kTagAgentListener, EPOLLIN);
+  }
+  if (next_watchdog_ns_ != 0 && now_ns >= next_watchdog_ns_) {
+    options_.notifier.Send("WATCHDOG=1");
+    next_watchdog_ns_ = now_ns + options_.notifier.watchdog_interval_ns();
+  }
+  while (!hello_due_.empty() &&
+         (now_ns >= hello_due_.front().first || !connections_.contains(hello_due_.front().second))) {
+    const auto found = connections_.find(hello_due_.front().second);
+    hello_due_.pop_front();
+    if (found != connections_.end() && found->second->role == Connection::Role::kNew &&
+        !found->second->on_admin_socket) {
+      RefuseAndClose(*found->second, Refuse(Refusal::kHelloLate, "no Hello within 5 s"));
+    }
+  }
+  std::vector<PendingQuery> late;
+  for (const auto& [id, query] : queries_) {
+    if (now_ns >= query.deadline_ns) late.push_back(query);
+  }
+  std::erase_if(queries_, [&](const auto& entry) { return now_ns >= entry.second.deadline_ns; });
+  for (const PendingQuery& query : late) FinishQuery(query);
+}
+
+absl::Status Server::Run() {
+  if (options_.notifier.watchdog_interval_ns() != 0) next_watchdog_ns_ = NowNs();
+  options_.notifier.Send("READY=1");
+  spdlog::info("listening in {}", options_.run_dir);
+  epoll_event events[kEventsMax];
+  while (!stopping_) {
+    const int count = epoll_wait(epoll_.get(), events, kEventsMax, TimeoutMs(NowNs()));
+    if (count < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "wait for events");
+    for (int i = 0; i < count; ++i) Serve(events[i].data.u64, events[i].events);
+    RunTimers(NowNs());
+    RunEngine();
+  }
+  options_.notifier.Send("STOPPING=1");
+  spdlog::info("stopping; hosts keep their channels and attach again");
+  return absl::OkStatus();
+}
+
+void Server::Serve(uint64_t tag, uint32_t events) {
+  if (tag == kTagStop) {
+    stopping_ = true;
+    return;
+  }
+  if (tag == kTagAgentListener || tag == kTagAdminListener) return Accept(tag == kTagAdminListener);
+  const SessionId id = tag & ~kTagProcess;
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;  // Closed by an earlier event of this batch.
+  Connection& connection = *found->second;
+  if ((tag & kTagProcess) != 0) return Close(id, "its process ended");
+  if ((events & EPOLLOUT) != 0) {
+    if (const absl::Status flushed = connection.Flush(); !flushed.ok())
+      return Close(id, std::string(flushed.message()));
+    UpdateInterest(connection);
+  }
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) Receive(connection);
+}
+
+// Asks epoll for room in the socket's buffer only while something waits for it.
+void Server::UpdateInterest(Connection& connection) {
+  const bool wants_write = !connection.queue.empty();
+  if (wants_write == connection.wants_write) return;
+  connection.wants_write = wants_write;
+  epoll_event event{};
+  event.events = EPOLLIN | (wants_write ? EPOLLOUT : 0u);
+  event.data.u64 = connection.id;
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, connection.socket.get(), &event);
+}
+
+// Lets the engine go on until it has nothing more to say. What it says can fail, which tells it something
+// new.
+void Server::RunEngine() {
+  for (;;) {
+    engine_->Advance(NowNs());
+    std::vector<Output> outputs = engine_->TakeOutputs();
+    if (engine_->TakeRegistrationsChanged()) PushRegistrations(0);
+    if (outputs.empty()) return;
+    for (Output& output : outputs) CarryOut(std::move(output));
+  }
+}
+
+void Server::CarryOut(Output output) {
+  switch (output.kind) {
+    case Output::Kind::kSend:
+      return SendToHost(std::move(output));
+    case Output::Kind::kCutOff: {
+      refusals_.Count(Refusal::kSilent);
+      return Close(output.to, output.reason);
+    }
+    case Output::Kind::kChannelGone: {
+      const auto parts = parts_.find(output.channel);
+      if (parts == parts_.end()) return;
+      // Memories were checked and doorbells not handed out: closing them cannot block.
+      parts_.erase(parts);
+      return;
+    }
+    case Output::Kind::kAcknowledged:
+      return Acknowledge(output);
+    case Output::Kind::kDrained:
+      return TellDrained(output.to);
+  }
+}
+
+void Server::SendToHost(Output output) {
+  const auto found = connections_.find(output.to);
+  if (found == connections_.end()) return;
+  std::vector<UniqueFd> fds;
+  if (output.attach == Output::Attach::kModule) {
+    UniqueFd module(open(output.module.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+    struct stat about;
+    if (!module.valid() || fstat(module.get(), &about) != 0 || !S_ISREG(about.st_mode)) {
+      const std::string error =
+          module.valid() ? "not a regular file" : absl::ErrnoToStatus(errno, "open").ToString();
+      engine_->PlacementFailed(output.to, output.message.place().function().name(),
+                               absl::StrCat("module ", output.module, ": ", error));
+      return;
+    }
+    fds.push_back(std::move(module));
+  } else if (output.attach == Output::Attach::kChannelPeer) {
+    Parts& parts = parts_[output.channel];
+    if (!parts.doorbell[0].valid() && !parts.doorbell[1].valid()) {
+      absl::StatusOr<DoorbellPair> pair = MakeDoorbellPair();
+      if (!pair.ok()) {
+        spdlog::error("make a doorbell: {}", pair.status().ToString());
+        return Close(output.to, "the agent is out of descriptors");
+      }
+      parts.doorbell[0] = std::move(pair->first);
+      parts.doorbell[1] = std::move(pair->second);
+    }
+    const auto end = static_cast<std::size_t>(output.end);
+    fds.push_back(std::move(parts.memory[1 - end]));
+    fds.push_back(std::move(parts.doorbell[end]));
+    if (!parts.memory[0].valid() && !parts.memory[1].valid()) parts_.erase(output.channel);
+  }
+  SendTo(*found->second, output.message.SerializeAsString(), std::move(fds));
+}
+
+void Server::SendTo(Connection& connection, std::string bytes, std::vector<UniqueFd> fds) {
+  const absl::Status sent = connection.Send(std::move(bytes), std::move(fds));
+  if (!sent.ok()) {
+    if (sent.code() == absl::StatusCode::kResourceExhausted) refusals_.Count(Refusal::kNeverReads);
+    Close(connection.id, std::string(sent.message()));
+    return;
+  }
+  UpdateInterest(connection);
+}
+
+}  // namespace weft::agent

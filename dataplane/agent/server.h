@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// The registry of weftd: sockets, sessions and timers around the round engine, on one thread that never waits
+// for a client. It accepts, checks who is there, takes each message apart, gives it to the engine and sends
+// what comes out.
+#ifndef WEFT_DATAPLANE_AGENT_SERVER_H_
+#define WEFT_DATAPLANE_AGENT_SERVER_H_
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/agent/connection.h"
+#include "dataplane/agent/engine.h"
+#include "dataplane/agent/log_limit.h"
+#include "dataplane/agent/notify.h"
+#include "dataplane/agent/reaper.h"
+#include "dataplane/agent/refusal.h"
+#include "dataplane/agent/store.h"
+#include "dataplane/api/admin.pb.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/config/agent_config.h"
+
+namespace weft::agent {
+
+struct ServerOptions {
+  std::string run_dir = "/run/weft";
+  std::string state_dir = "/var/lib/weft";
+  AgentConfig config;
+  UniqueFd stop;  // Run() ends when this is readable.
+  Notifier notifier;
+};
+
+class Server {
+ public:
+  // Restores the last generation, then listens. Errors name the path or the setting at fault.
+  static absl::StatusOr<std::unique_ptr<Server>> Create(ServerOptions options);
+  ~Server();
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Serves until `stop` is readable or epoll fails. Hosts keep running on their channels afterwards.
+  absl::Status Run();
+
+ private:
+  // Memories of one channel between their arrival and their handing over.
+  struct Parts {
+    std::array<UniqueFd, 2> memory;
+    std::array<UniqueFd, 2> doorbell;
+  };
+  // A question of weftctl that waits for the counters of hosts.
+  struct PendingQuery {
+    SessionId asker = 0;
+    api::Query::Kind kind = api::Query::STATUS;
+    uint64_t deadline_ns = 0;
+    std::set<SessionId> waiting;
+    std::map<SessionId, api::Stats> stats;
+  };
+
+  explicit Server(ServerOptions options);
+
+  // server.cc: the loop.
+  absl::Status Listen();
+  absl::Status Watch(int fd, uint64_t tag, uint32_t events);
+  int TimeoutMs(uint64_t now_ns) const;
+  void RunTimers(uint64_t now_ns);
+  void Serve(uint64_t tag, uint32_t events);
+  void UpdateInterest(Connection& connection);
+  void RunEngine();
+  void CarryOut(Output output);
+  void SendToHost(Output output);
+  void SendTo(Connection& connection, std::string bytes, std::vector<UniqueFd> fds = {});
+
+  // server_sessions.cc: connections and their messages.
+  void Accept(bool admin);
+  void AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin);
+  absl::Status CheckConnection(const PeerCredentials& peer, bool admin, const Tenant** tenant) const;
+  void Receive(Connection& connection);
+  void Handle(SessionId id, ReceivedMessage message);
+  absl::Status Take(Connection& connection, ReceivedMessage& message);
+  absl::Status HandleFromHost(Connection& connection, const api::FromHost& message,
+                              std::vector<UniqueFd>& fds);
+  absl::Status HandleHello(Connection& connection, const api::Hello& hello);
+  absl::Status HandleMemory(Connection& connection, const std::string& id, std::vector<UniqueFd>& fds);
+  void MakeWay(const std::string& host);
+  void RefuseAndClose(Connection& connection, const absl::Status& why);
+  void Close(SessionId id, const std::string& reason);
+  void CloseLater(uid_t owner, UniqueFd fd) { reaper_.Close(owner, std::move(fd)); }
+
+  // server_admin.cc
+  absl::Status HandleAdmin(Connection& connection, const api::AdminRequest& request);
+  void Reply(SessionId id, const api::AdminReply& reply);
+  void Fail(SessionId id, const absl::Status& why);
+  void StartQuery(Connection& connection, api::Query::Kind kind);
+  void TakeStats(SessionId host, const api::Stats& stats);
+  void FinishQuery(const PendingQuery& query);
+  void ReplyItems(SessionId asker, std::vector<api::Item> items);
+  void PushRegistrations(SessionId only);
+  void Acknowledge(const Output& output);
+  void StartDrain(SessionId asker, const std::string& host);
+  void TellDrainState(SessionId asker, const std::string& host, const std::string& state,
+                      const std::string& why);
+  void TellDrained(SessionId host);
+  std::vector<api::Item> StatusItems() const;
+  bool MayProgram(const Connection& connection) const;
+
+  ServerOptions options_;
+  Reaper reaper_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Engine> engine_;
+  UniqueFd epoll_;
+  UniqueFd agent_listener_;
+  UniqueFd admin_listener_;
+  uint64_t accept_again_ns_ = 0;  // Not 0: out of descriptors, and not accepting until then.
+  uint64_t next_watchdog_ns_ = 0;
+  SessionId last_session_ = 0;
+  std::map<SessionId, std::unique_ptr<Connection>> connections_;
+  std::map<uid_t, uint32_t> connections_of_;
+  std::map<ChannelId, Parts> parts_;
+  std::deque<std::pair<uint64_t, SessionId>> hello_due_;  // In the order accepted
+  std::multimap<SessionId, SessionId> drain_waiters_;     // By host: who waits to hear that it is drained.
+  std::map<uint64_t, PendingQuery> queries_;
+  uint64_t last_query_ = 0;
+  RefusalCounters refusals_;
+  LogLimit log_limit_;
+  uint64_t started_ns_ = 0;
+  Tenant admin_tenant_;  // What sessions of weftctl call belong to.
+  bool stopping_ = false;
+};
+
+}  // namespace weft::agent
+
+#endif  // WEFT_DATAPLANE_AGENT_SERVER_H_

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+// The admin socket: control programs, the operator asks and drains.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/server.h"
+#include "dataplane/agent/views.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+#include "spdlog/spdlog.h"
+
+namespace weft::agent {
+namespace {
+
+// What a question waits for the counters of hosts.
+constexpr uint64_t kStatsNs = 200 * kNsPerMs;
+// Rows are packed into packets up to about this size.
+constexpr std::size_t kReplyBytesMax = 48 * 1024;
+
+}  // namespace
+
+bool Server::MayProgram(const Connection& connection) const {
+  return connection.on_admin_socket &&
+         (connection.peer.uid == options_.config.control_uid || connection.peer.uid == 0);
+}
+
+void Server::Reply(SessionId id, const api::AdminReply& reply) {
+  const auto found = connections_.find(id);
+  if (found != connections_.end()) SendTo(*found->second, reply.SerializeAsString());
+}
+
+// Answers a request that cannot be done; the conversation goes on.
+void Server::Fail(SessionId id, const absl::Status& why) {
+  refusals_.Count(RefusalOf(why));
+  api::AdminReply reply;
+  reply.mutable_failed()->set_code(static_cast<uint32_t>(why.code()));
+  reply.mutable_failed()->set_reason(std::string(why.message()));
+  Reply(id, reply);
+}
+
+absl::Status Server::HandleAdmin(Connection& connection, const api::AdminRequest& request) {
+  const SessionId id = connection.id;
+  switch (request.kind_case()) {
+    case api::AdminRequest::kProgram: {
+      if (!MayProgram(connection)) {
+        return Refuse(Refusal::kNotControl,
+                      absl::StrCat("uid ", connection.peer.uid, " is not control_user"));
+      }
+      connection.programs = true;
+      const absl::Status taken = engine_->Program(id, request.program(), NowNs());
+      if (!taken.ok()) Fail(id, taken);
+      return absl::OkStatus();
+    }
+    case api::AdminRequest::kQuery:
+      StartQuery(connection, request.query().kind());
+      return absl::OkStatus();
+    case api::AdminRequest::kExplain: {
+      const api::Explain& explain = request.explain();
+      if (!CheckCallerName(explain.caller()).ok() || !CheckFunctionName(explain.callee()).ok()) {
+        Fail(id, Refuse(Refusal::kBadName,
+                        absl::StrCat("\"", explain.caller(), "\" calls \"", explain.callee(), "\"")));
+      } else {
+        ReplyItems(id, ExplainItems(*engine_, explain.caller(), explain.callee()));
+      }
+      return absl::OkStatus();
+    }
+    case api::AdminRequest::kDrainHost: {
+      const std::string& host = request.drain_host().host();
+      if (const absl::Status begun = engine_->DrainHost(host); !begun.ok()) {
+        Fail(id, begun);
+        return absl::OkStatus();
+      }
+      spdlog::info("host {} is being drained", host);
+      StartDrain(id, host);
+      return absl::OkStatus();
+    }
+    case api::AdminRequest::KIND_NOT_SET:
+      break;
+  }
+  return Refuse(Refusal::kGarbage, "not an admin message");
+}
+
+// Waits for the host to finish its calls, unless it is the last one of some function: then it is still routed
+// to, and the answer says for which.
+void Server::StartDrain(SessionId asker, const std::string& host) {
+  RunEngine();  // So that what is routed below is what remains.
+  const Session* session = engine_->state().FindHost(host);
+  if (session == nullptr || session->drained) return TellDrainState(asker, host, "drained", "");
+  std::vector<api::Item> items;
+  for (const auto& [function, routed] : engine_->state().routed) {
+    if (!routed.contains(session->id)) continue;
+    api::Item& item = items.emplace_back();
+    AddText(&item, "host", host);
+    AddText(&item, "state", "draining");
+    AddText(&item, "function", function);
+    AddText(&item, "why", "no other host is ready; calls still go here until one is");
+  }
+  if (!items.empty() && session->serial_applied == session->serial_sent)
+    return ReplyItems(asker, std::move(items));
+  drain_waiters_.emplace(session->id, asker);
+}
+
+void Server::TellDrainState(SessionId asker, const std::string& host, const std::string& state,
+                            const std::string& why) {
+  std::vector<api::Item> items(1);
+  AddText(&items[0], "host", host);
+  AddText(&items[0], "state", state);
+  AddText(&items[0], "function", "");
+  AddText(&items[0], "why", why);
+  ReplyItems(asker, std::move(items));
+}
+
+// Answers those who wait for a host to be drained: it is, or it has left.
+void Server::TellDrained(SessionId host) {
+  const Session* session = engine_->state().Find(host);
+  std::vector<SessionId> askers;
+  for (auto [it, end] = drain_waiters_.equal_range(host); it != end; ++it) askers.push_back(it->second);
+  drain_waiters_.erase(host);
+  if (session != nullptr) spdlog::info("host {} is drained", session->host);
+  for (const SessionId asker : askers) {
+    TellDrainState(asker, session == nullptr ? "" : session->host, session == nullptr ? "gone" : "drained",
+                   "");
+  }
+}
+
+void Server::StartQuery(Connection& connection, api::Query::Kind kind) {
+  PendingQuery query;
+  query.asker = connection.id;
+  query.kind = kind;
+  query.deadline_ns = NowNs() + kStatsNs;
+  if (kind == api::Query::HOSTS || kind == api::Query::CHANNELS) {
+    for (const auto& [id, session] : engine_->state().sessions) query.waiting.insert(id);
+  }
+  if (query.waiting.empty()) return FinishQuery(query);
+  const uint64_t number = ++last_query_;
+  api::ToHost ask;
+  ask.mutable_stats_query()->set_query(number);
+  const std::set<SessionId> hosts = query.waiting;
+  queries_.emplace(number, std::move(query));
+  for (const SessionId host : hosts) {
+    const auto found = connections_.find(host);
+    if (found != connections_.end()) SendTo(*found->second, ask.SerializeAsString());
+  }
+}
+
+void Server::TakeStats(SessionId host, const api::Stats& stats) {
+  const auto found = queries_.find(stats.query());
+  if (found == queries_.end() || found->second.waiting.erase(host) == 0) return;  // Too late
+  found->second.stats[host] = stats;
+  if (!found->second.waiting.empty()) return;
+  const PendingQuery done = std::move(found->second);
+  queries_.erase(found);
+  FinishQuery(done);
+}
+
+void Server::FinishQuery(const PendingQuery& query) {
+  switch (query.kind) {
+    case api::Query::NODES:
+      return ReplyItems(query.asker, NodeItems(*engine_));
+    case api::Query::FUNCTIONS:
+      return ReplyItems(query.asker, FunctionItems(*engine_));
+    case api::Query::HOSTS:
+      return ReplyItems(query.asker, HostItems(*engine_, query.stats));
+    case api::Query::ROUTES:
+      return ReplyItems(query.asker, RouteItems(*engine_));
+    case api::Query::CHANNELS:
+      return ReplyItems(query.asker, ChannelItems(*engine_, query.stats));
+    default:
+      return ReplyItems(query.asker, StatusItems());
+  }
+}
+
+std::vector<api::Item> Server::StatusItems() const {
+  uint64_t hosts = 0;
+  for (const auto& [id, session] : engine_->state().sessions) hosts += session.is_client ? 0 : 1;
+  std::vector<api::Item> items(1);
+  api::Item& item = items[0];
+  AddText(&item, "node", engine_->node());
+  AddText(&item, "version", WEFT_VERSION);
+  AddNumber(&item, "generation", engine_->acknowledged_generation());
+  AddNumber(&item, "generation_held", engine_->model().generation());
+  AddNumber(&item, "uptime_s", (NowNs() - started_ns_) / kNsPerSecond);
+  AddNumber(&item, "hosts", hosts);
+  AddNumber(&item, "clients", engine_->state().sessions.size() - hosts);
+  AddNumber(&item, "connections", connections_.size());
+  AddNumber(&item, "channels", engine_->state().channels.size());
+  AddNumber(&item, "rounds", engine_->rounds());
+  AddNumber(&item, "fds_closing", reaper_.waiting());
+  for (std::size_t i = 0; i < kRefusals; ++i) {
+    const auto refusal = static_cast<Refusal>(i);
+    const uint64_t count =
+        refusals_.count(refusal) + (refusal == Refusal::kForgedCaller ? engine_->forged_callers() : 0);
+    if (count != 0) AddNumber(&item, absl::StrCat("refused_", RefusalName(refusal)), count);
+  }
+  return items;
+}
+
+void Server::ReplyItems(SessionId asker, std::vector<api::Item> items) {
+  std::size_t next = 0;
+  do {
+    api::AdminReply reply;
+    api::QueryReply& part = *reply.mutable_query_reply();
+    part.set_generation(engine_->acknowledged_generation());
+    std::size_t bytes = 0;
+    while (next < items.size() && (bytes == 0 || bytes + items[next].ByteSizeLong() < kReplyBytesMax)) {
+      bytes += items[next].ByteSizeLong();
+      *part.add_items() = std::move(items[next++]);
+    }
+    part.set_more(next < items.size());
+    Reply(asker, reply);
+  } while (next < items.size());
+}
+
+// Tells control what hosts serve of their own accord: one session, or all where `only` is 0.
+void Server::PushRegistrations(SessionId only) {
+  std::vector<api::AdminReply> parts(1);
+  std::size_t bytes = 0;
+  for (const auto& [id, session] : engine_->state().sessions) {
+    if (session.is_client) continue;
+    api::Registrations::Host host;
+    host.set_name(session.host);
+    for (const std::string& function : session.registered) host.add_serves(function);
+    if (bytes + host.ByteSizeLong() > kReplyBytesMax) {
+      parts.back().mutable_registrations()->set_more(true);
+      parts.emplace_back();
+      bytes = 0;
+    }
+    bytes += host.ByteSizeLong();
+    *parts.back().mutable_registrations()->add_hosts() = std::move(host);
+  }
+  std::vector<SessionId> listeners;
+  for (const auto& [id, connection] : connections_) {
+    if (only != 0 ? id == only : connection->programs) listeners.push_back(id);
+  }
+  for (api::AdminReply& part : parts) {
+    part.mutable_registrations()->set_node(engine_->node());
+    part.mutable_registrations()->set_generation(engine_->acknowledged_generation());
+    for (const SessionId listener : listeners) Reply(listener, part);
+  }
+}
+
+void Server::Acknowledge(const Output& output) {
+  if (const absl::Status saved = store_->Save(*output.model); !saved.ok()) {
+    spdlog::error("generation {} is programmed but not saved: {}", output.programmed.generation(),
+                  saved.ToString());
+  }
+  for (const std::string& host : output.programmed.cut_off())
+    spdlog::warn("generation {}: host {} was cut off", output.programmed.generation(), host);
+  for (const std::string& failed : output.programmed.failed())
+    spdlog::warn("generation {}: {}", output.programmed.generation(), failed);
+  spdlog::info("generation {} is programmed", output.programmed.generation());
+  api::AdminReply reply;
+  *reply.mutable_programmed() = output.programmed;
+  std::vector<SessionId> programmers;
+  for (const auto& [id, connection] : connections_) {
+    if (connection->programs) programmers.push_back(id);
+  }
+  for (const SessionId id : programmers) Reply(id, reply);
+}
+
+}  // namespace weft::agent

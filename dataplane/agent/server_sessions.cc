@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+// Connections: admitting them, taking their messages apart, refusing and closing.
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/admission.h"
+#include "dataplane/agent/server.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/status.h"
+#include "dataplane/channel/layout.h"
+#include "dataplane/channel/side_memory.h"
+#include "spdlog/spdlog.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77  // Linux 6.5; Debian 12's headers are older.
+#endif
+
+namespace weft::agent {
+namespace {
+
+constexpr uint64_t kTagProcess = uint64_t{1} << 62;
+constexpr uint64_t kHelloNs = 5 * kNsPerSecond;
+// Out of descriptors: hosts that leave give some back.
+constexpr uint64_t kAcceptPauseNs = 100 * kNsPerMs;
+// What one event may take from one listener or one peer before the others have their turn.
+constexpr int kAcceptsMax = 64;
+constexpr int kMessagesMax = 16;
+// Of control_user and root on the admin socket.
+constexpr uint32_t kAdminConnectionsMax = 256;
+
+// A pidfd of the process that connected `socket`. Before Linux 6.5 it is found by number, and a process that
+// died and whose number was given anew since is mistaken for it: its death is then seen by the socket only.
+UniqueFd ProcessOf(int socket, pid_t pid) {
+  int fd = -1;
+  socklen_t bytes = sizeof(fd);
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &bytes) == 0) return UniqueFd(fd);
+  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+}
+
+bool Readable(int fd, short events) {
+  pollfd entry{fd, events, 0};
+  return poll(&entry, 1, 0) > 0 && (entry.revents & (events | POLLHUP | POLLERR)) != 0;
+}
+
+}  // namespace
+
+absl::Status Server::CheckConnection(const PeerCredentials& peer, bool admin, const Tenant** tenant) const {
+  const auto count = connections_of_.find(peer.uid);
+  const uint32_t held = count == connections_of_.end() ? 0 : count->second;
+  if (reaper_.Overloaded(peer.uid)) {
+    return Refuse(Refusal::kTooManyBlockedFds,
+                  absl::StrCat("uid ", peer.uid, " has sent descriptors that do not close"));
+  }
+  if (admin) {
+    *tenant = &admin_tenant_;
+    if (held < kAdminConnectionsMax) return absl::OkStatus();
+    return Refuse(Refusal::kTooManyConnections,
+                  absl::StrCat("uid ", peer.uid, " has ", held, " connections already"));
+  }
+  *tenant = FindTenant(options_.config, peer.uid);
+  if (*tenant == nullptr)
+    return Refuse(Refusal::kNotAdmitted,
+                  absl::StrCat("uid ", peer.uid, " belongs to no tenant of this node"));
+  if (held >= (*tenant)->limits.hosts + (*tenant)->limits.clients) {
+    return Refuse(Refusal::kTooManyConnections,
+                  absl::StrCat("tenant ", (*tenant)->name, " has ", held, " connections already"));
+  }
+  return absl::OkStatus();
+}
+
+void Server::Accept(bool admin) {
+  const int listener = admin ? admin_listener_.get() : agent_listener_.get();
+  for (int i = 0; i < kAcceptsMax; ++i) {
+    UniqueFd socket(accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!socket.valid()) {
+      if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+        spdlog::warn("cannot accept connections: {}; trying again in 100 ms",
+                     absl::ErrnoToStatus(errno, "accept").ToString());
+        for (const UniqueFd* fd : {&admin_listener_, &agent_listener_})
+          (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd->get(), nullptr);
+        accept_again_ns_ = NowNs() + kAcceptPauseNs;
+      }
+      return;
+    }
+    const absl::StatusOr<PeerCredentials> peer = CredentialsOf(socket.get());
+    if (!peer.ok()) continue;
+    AcceptOne(std::move(socket), *peer, admin);
+  }
+}
+
+void Server::AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin) {
+  auto connection = std::make_unique<Connection>();
+  connection->id = ++last_session_;
+  connection->socket = std::move(socket);
+  connection->peer = peer;
+  connection->on_admin_socket = admin;
+  const absl::Status allowed = CheckConnection(peer, admin, &connection->tenant);
+  ++connections_of_[peer.uid];
+  Connection& held = *connections_.emplace(connection->id, std::move(connection)).first->second;
+  if (!allowed.ok()) return RefuseAndClose(held, allowed);
+  held.process = ProcessOf(held.socket.get(), peer.pid);
+  if (!held.process.valid() || !Watch(held.process.get(), held.id | kTagProcess, EPOLLIN).ok() ||
+      !Watch(held.socket.get(), held.id, EPOLLIN).ok()) {
+    return Close(held.id, "its process cannot be watched");
+  }
+  hello_due_.emplace_back(NowNs() + kHelloNs, held.id);
+  if (admin && MayProgram(held)) PushRegistrations(held.id);
+}
+
+void Server::Close(SessionId id, const std::string& reason) {
+  const auto found = connections_.find(id);
+  if (found == connections_.end()) return;
+  const std::unique_ptr<Connection> connection = std::move(found->second);
+  connections_.erase(found);
+  const uid_t owner = connection->peer.uid;
+  if (--connections_of_[owner] == 0) connections_of_.erase(owner);
+  if (connection->role == Connection::Role::kHost) {
+    const Session* session = engine_->state().Find(id);
+    if (session != nullptr && !session->is_client)
+      spdlog::info("host {} has left: {}", session->host, reason);
+    engine_->Detach(id, reason, NowNs());
+    TellDrained(id);
+  }
+  engine_->ForgetProgrammer(id);
+  std::erase_if(drain_waiters_, [&](const auto& entry) { return entry.second == id; });
+  std::erase_if(queries_, [&](const auto& entry) { return entry.second.asker == id; });
+  for (auto& [number, query] : queries_) query.waiting.erase(id);
+  // The socket may hold descriptors that were never received, and the queue doorbells that the peer's peer
+  // has used.
+  for (UniqueFd* fd : {&connection->socket, &connection->process}) {
+    if (fd->valid()) (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd->get(), nullptr);
+    CloseLater(owner, std::move(*fd));
+  }
+  for (Connection::Outgoing& outgoing : connection->queue) {
+    for (UniqueFd& fd : outgoing.fds) CloseLater(owner, std::move(fd));
+  }
+}
+
+void Server::RefuseAndClose(Connection& connection, const absl::Status& why) {
+  refusals_.Count(RefusalOf(why));
+  const Session* session = engine_->state().Find(connection.id);
+  if (log_limit_.Allow(NowNs())) {
+    spdlog::warn("refused uid {} pid {}{}: {}", connection.peer.uid, connection.peer.pid,
+                 session == nullptr ? "" : absl::StrCat(" host ", session->host), std::string(why.message()));
+  }
+  if (connection.role == Connection::Role::kAdmin) {
+    api::AdminReply reply;
+    reply.mutable_failed()->set_code(static_cast<uint32_t>(why.code()));
+    reply.mutable_failed()->set_reason(std::string(why.message()));
+    (void)connection.Send(reply.SerializeAsString(), {});
+  } else {
+    api::ToHost message;
+    message.mutable_refused()->set_code(static_cast<uint32_t>(why.code()));
+    message.mutable_refused()->set_reason(std::string(why.message()));
+    (void)connection.Send(message.SerializeAsString(), {});
+  }
+  Close(connection.id, std::string(why.message()));
+}
+
+void Server::Receive(Connection& connection) {
+  const SessionId id = connection.id;
+  for (int i = 0; i < kMessagesMax; ++i) {
+    absl::StatusOr<ReceivedMessage> message = ReceiveMessage(connection.socket.get());
+    if (absl::IsUnavailable(message.status())) return;
+    if (!message.ok())
+      return Close(id, absl::IsOutOfRange(message.status()) ? "it closed its socket"
+                                                            : std::string(message.status().message()));
+    Handle(id, *std::move(message));
+    if (!connections_.contains(id)) return;
+  }
+}
+
+void Server::Handle(SessionId id, ReceivedMessage message) {
+  Connection& connection = *connections_.at(id);
+  const uid_t owner = connection.peer.uid;
+  const absl::Status taken = Take(connection, message);
+  for (UniqueFd& fd : message.fds) CloseLater(owner, std::move(fd));
+  if (taken.ok() || !connections_.contains(id)) return;
+  RefuseAndClose(connection, taken);
+}
+
+absl::Status Server::Take(Connection& connection, ReceivedMessage& message) {
+  if (message.truncated)
+    return Refuse(Refusal::kOversized,
+                  absl::StrCat("a message of more than ", kControlMessageBytesMax, " bytes"));
+  if (message.fds_truncated) return Refuse(Refusal::kSurplusFds, "more descriptors than a message can carry");
+  if (connection.on_admin_socket && connection.role != Connection::Role::kHost) {
+    api::AdminRequest request;
+    if (!request.ParseFromString(message.bytes)) return Refuse(Refusal::kGarbage, "not an admin message");
+    if (request.kind_case() != api::AdminRequest::KIND_NOT_SET) {
+      connection.role = Connection::Role::kAdmin;
+      if (!message.fds.empty()) return Refuse(Refusal::kSurplusFds, "an admin message carries no descriptor");
+      return HandleAdmin(connection, request);
+    }
+    if (connection.role == Connection::Role::kAdmin) return Refuse(Refusal::kGarbage, "not an admin message");
+  }
+  api::FromHost from_host;
+  if (!from_host.ParseFromString(message.bytes) || from_host.kind_case() == api::FromHost::KIND_NOT_SET) {
+    return Refuse(Refusal::kGarbage, "not a message of a host");
+  }
+  const std::size_t wanted = from_host.has_channel_memory() ? 1 : 0;
+  if (message.fds.size() > wanted) {
+    return Refuse(Refusal::kSurplusFds,
+                  absl::StrCat(message.fds.size(), " descriptors where ", wanted, " are expected"));
+  }
+  if (message.fds.size() < wanted) return Refuse(Refusal::kMissingFd, "ChannelMemory without its descriptor");
+  return HandleFromHost(connection, from_host, message.fds);
+}
+
+absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost& message,
+                                    std::vector<UniqueFd>& fds) {
+  const SessionId id = connection.id;
+  if (connection.role == Connection::Role::kNew) {
+    if (!message.has_hello()) return Refuse(Refusal::kHelloMissing, "the first message is Hello");
+    return HandleHello(connection, message.hello());
+  }
+  switch (message.kind_case()) {
+    case api::FromHost::kHello:
+      return Refuse(Refusal::kHelloTwice, "Hello was said already");
+    case api::FromHost::kFunctionReport:
+      return engine_->Report(id, message.function_report());
+    case api::FromHost::kSubscribe:
+      return engine_->Subscribe(id, message.subscribe());
+    case api::FromHost::kChannelMemory:
+      return HandleMemory(connection, message.channel_memory().id(), fds);
+    case api::FromHost::kChannelClosed:
+      return engine_->ChannelClosed(id, message.channel_closed(), NowNs());
+    case api::FromHost::kApplied:
+      return engine_->Applied(id, message.applied().serial());
+    case api::FromHost::kStats:
+      TakeStats(id, message.stats());
+      return absl::OkStatus();
+    case api::FromHost::kDrained:
+      return engine_->HostDrained(id);
+    case api::FromHost::KIND_NOT_SET:
+      break;
+  }
+  return Refuse(Refusal::kGarbage, "not a message of a host");
+}
+
+// A host that was restarted at once may say Hello before the end of its former process was noticed.
+void Server::MakeWay(const std::string& host) {
+  const Session* holder = engine_->state().FindHost(host);
+  if (holder == nullptr) return;
+  const Connection& former = *connections_.at(holder->id);
+  if (Readable(former.process.get(), POLLIN) || Readable(former.socket.get(), POLLRDHUP)) {
+    Close(holder->id, "its process ended");
+  }
+}
+
+absl::Status Server::HandleHello(Connection& connection, const api::Hello& hello) {
+  WEFT_RETURN_IF_ERROR(CheckHello(*connection.tenant, hello, connection.on_admin_socket));
+  AttachRequest request;
+  request.session = connection.id;
+  request.tenant = connection.tenant;
+  request.is_client = hello.host().empty();
+  // No label holds a colon: no host can go by a client's name.
+  request.host =
+      request.is_client ? absl::StrCat("client:", connection.peer.pid, ".", connection.id) : hello.host();
+  request.call_as = hello.call_as().empty() ? connection.tenant->call_as : hello.call_as();
+  request.hello = hello;
+  if (!request.is_client) MakeWay(hello.host());
+  WEFT_RETURN_IF_ERROR(engine_->Attach(request, NowNs()));
+  connection.role = Connection::Role::kHost;
+  if (!request.is_client) {
+    spdlog::info("host {} of tenant {} has attached: uid {} pid {}, {} functions, {} channels held",
+                 hello.host(), connection.tenant->name, connection.peer.uid, connection.peer.pid,
+                 hello.serves_size() + hello.loaded_size(), hello.channels_size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::HandleMemory(Connection& connection, const std::string& id, std::vector<UniqueFd>& fds) {
+  const absl::StatusOr<uint32_t> arena_bytes = engine_->ExpectedArena(connection.id, id);
+  if (!arena_bytes.ok()) return arena_bytes.status();
+  if (*arena_bytes == 0) return absl::OkStatus();
+  const SideMemoryFault fault = FindSideMemoryFault(fds[0].get(), SideMemoryBytes(*arena_bytes));
+  if (fault != SideMemoryFault::kNone) return Refuse(Refusal::kBadMemory, SideMemoryFaultText(fault));
+  const Channel& channel = engine_->state().channels.at(id);
+  parts_[id].memory[static_cast<std::size_t>(channel.EndOf(connection.id))] = std::move(fds[0]);
+  return engine_->MemoryArrived(connection.id, id);
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The last acknowledged generation on disk: routes.pb in the state directory, one Program message. Written
+// whole under another name and renamed, so that a reader sees the old one or the new one. Blocks on the disk;
+// called by the registry thread, and only when a generation was acknowledged.
+#ifndef WEFT_DATAPLANE_AGENT_STORE_H_
+#define WEFT_DATAPLANE_AGENT_STORE_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/agent/model.h"
+
+namespace weft::agent {
+
+class Store {
+ public:
+  // Keeps `directory`/routes.pb. Makes the directory, mode 0700, where it is missing.
+  static absl::StatusOr<Store> Create(const std::string& directory);
+
+  // The model on disk; an empty one where there is no file. INVALID_ARGUMENT where it is damaged.
+  absl::StatusOr<Model> Load() const;
+
+  // Not synced: after a crash of the kernel the file may be an older one, and control programs what is
+  // missing.
+  absl::Status Save(const Model& model) const;
+
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit Store(std::string path) : path_(std::move(path)) {}
+
+  std::string path_;
+};
+
+}  // namespace weft::agent
+
+#endif  // WEFT_DATAPLANE_AGENT_STORE_H_

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// weftd: the agent of a node. Command line, log and signals around the Server; runs in the foreground.
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/server.h"
+#include "spdlog/pattern_formatter.h"
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace weft::agent {
+namespace {
+
+constexpr char kHelp[] =
+    "weftd: agent of a weft node; admits hosts, hands out channels and routes\n"
+    "\n"
+    "usage: weftd [--config FILE] [--run-dir DIR] [--state-dir DIR] [--log-format text|json] [--check]\n"
+    "\n"
+    "  --config FILE        settings (default /etc/weft/weftd.yaml)\n"
+    "  --run-dir DIR        where agent.sock and admin.sock are made (default /run/weft)\n"
+    "  --state-dir DIR      where the last routes are kept (default /var/lib/weft)\n"
+    "  --log-format FORMAT  text (default) or json, one line an event, on standard error\n"
+    "  --check              check the settings, then exit\n"
+    "  --version            print the version, then exit\n"
+    "  --help               print this, then exit\n"
+    "\n"
+    "SIGTERM and SIGINT stop it; hosts keep running and attach again. Exit codes: 0 stopped, 1 failed, 2 "
+    "usage.\n";
+
+struct Arguments {
+  std::string config = "/etc/weft/weftd.yaml";
+  std::string run_dir = "/run/weft";
+  std::string state_dir = "/var/lib/weft";
+  std::string log_format = "text";
+  bool check = false;
+};
+
+constexpr int kGoOn = -1;
+
+// Returns the exit code, or kGoOn.
+int ParseArguments(int argc, char** argv, Arguments* arguments) {
+  const std::pair<const char*, std::string*> values[] = {{"--config", &arguments->config},
+                                                         {"--run-dir", &arguments->run_dir},
+                                                         {"--state-dir", &arguments->state_dir},
+                                                         {"--log-format", &arguments->log_format}};
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (argument == "--help" || argument == "-h") {
+      std::fputs(kHelp, stdout);
+      return 0;
+    }
+    if (argument == "--version") {
+      std::puts("weftd " WEFT_VERSION);
+      return 0;
+    }
+    if (argument == "--check") {
+      arguments->check = true;
+      continue;
+    }
+    bool known = false;
+    for (const auto& [name, value] : values) {
+      const std::string prefix = absl::StrCat(name, "=");
+      if (absl::StartsWith(argument, prefix)) {
+        *value = argument.substr(prefix.size());
+        known = true;
+      } else if (argument == name && i + 1 < argc) {
+        *value = argv[++i];
+        known = true;
+      }
+    }
+    if (!known) {
+      std::fprintf(stderr, "weftd: unknown argument or missing value: %s (see --help)\n", argument.c_str());
+      return 2;
+    }
+  }
+  if (arguments->log_format != "text" && arguments->log_format != "json") {
+    std::fprintf(stderr, "weftd: --log-format must be text or json, not %s\n", arguments->log_format.c_str());
+    return 2;
+  }
+  return kGoOn;
+}
+
+// Writes a message as a JSON string needs it.
+class JsonText final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
+    for (const char c : message.payload) {
+      if (c == '"' || c == '\\') out.push_back('\\');
+      if (static_cast<unsigned char>(c) < 0x20) {
+        fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<int>(c));
+      } else {
+        out.push_back(c);
+      }
+    }
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonText>(); }
+};
+
+void StartLog(const std::string& format) {
+  auto logger = std::make_shared<spdlog::logger>("weftd", std::make_shared<spdlog::sinks::stderr_sink_st>());
+  if (format == "json") {
+    auto formatter = std::make_unique<spdlog::pattern_formatter>();
+    formatter->add_flag<JsonText>('*').set_pattern(
+        R"({"time":"%Y-%m-%dT%H:%M:%S.%f%z","level":"%l","message":"%*"})");
+    logger->set_formatter(std::move(formatter));
+  } else {
+    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%f %l %v");
+  }
+  spdlog::set_default_logger(std::move(logger));
+}
+
+// SIGTERM and SIGINT as a readable descriptor.
+UniqueFd StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+int Main(int argc, char** argv) {
+  Arguments arguments;
+  if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
+  StartLog(arguments.log_format);
+  absl::StatusOr<AgentConfig> config = LoadAgentConfig(arguments.config);
+  if (!config.ok()) {
+    std::fprintf(stderr, "weftd: %s\n", std::string(config.status().message()).c_str());
+    return 1;
+  }
+  if (arguments.check) {
+    std::printf("%s: good, %zu tenants\n", arguments.config.c_str(), config->tenants.size());
+    return 0;
+  }
+  ServerOptions options;
+  options.run_dir = arguments.run_dir;
+  options.state_dir = arguments.state_dir;
+  options.config = *std::move(config);
+  options.stop = StopSignals();
+  options.notifier = Notifier::FromEnvironment();
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(std::move(options));
+  const absl::Status ended = server.ok() ? (*server)->Run() : server.status();
+  if (!ended.ok()) {
+    std::fprintf(stderr, "weftd: %s\n", std::string(ended.message()).c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace weft::agent
+
+int main(int argc, char** argv) { return weft::agent::Main(argc, argv); }

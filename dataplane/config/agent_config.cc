@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/config/agent_config.h"
+
+#include <pwd.h>
+#include <unistd.h>
+
+#include <bit>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+#include "dataplane/config/yaml.h"
+
+namespace weft {
+namespace {
+
+constexpr uint64_t kArenaBytesMin = 4 * 1024;
+constexpr uint64_t kArenaBytesMax = 64 * 1024 * 1024;
+
+// A name of the user database or a number.
+absl::StatusOr<uid_t> UidOf(const std::string& user) {
+  uint32_t number = 0;
+  if (absl::SimpleAtoi(user, &number)) return number;
+  std::string buffer(16 * 1024, '\0');
+  passwd entry;
+  passwd* found = nullptr;
+  getpwnam_r(user.c_str(), &entry, buffer.data(), buffer.size(), &found);
+  if (found == nullptr) return absl::InvalidArgumentError(absl::StrCat("no user is called \"", user, "\""));
+  return found->pw_uid;
+}
+
+// namespace/name or namespace/*
+absl::Status CheckPattern(absl::string_view pattern) {
+  if (absl::EndsWith(pattern, "/*")) return CheckLabel(pattern.substr(0, pattern.size() - 2), "namespace");
+  return CheckFunctionName(pattern);
+}
+
+// address:port, where an IPv6 address stands in brackets.
+absl::Status CheckListen(absl::string_view listen) {
+  const std::size_t colon = listen.rfind(':');
+  uint32_t port = 0;
+  if (colon == absl::string_view::npos || colon == 0 || !absl::SimpleAtoi(listen.substr(colon + 1), &port) ||
+      port == 0 || port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("must be address:port, as in 192.0.2.1:4810, not \"", listen, "\""));
+  }
+  return absl::OkStatus();
+}
+
+void ReadLimits(YamlMap& map, TenantLimits* limits) {
+  limits->hosts = static_cast<uint32_t>(map.Uint("hosts", 1, 1024, limits->hosts));
+  limits->clients = static_cast<uint32_t>(map.Uint("clients", 1, 16384, limits->clients));
+  limits->functions = static_cast<uint32_t>(map.Uint("functions", 1, 65536, limits->functions));
+  limits->channels = static_cast<uint32_t>(map.Uint("channels", 1, 65536, limits->channels));
+  limits->bytes = map.Bytes("bytes", 1 << 16, uint64_t{1} << 40, limits->bytes);
+  limits->arena_bytes =
+      static_cast<uint32_t>(map.Bytes("arena", kArenaBytesMin, kArenaBytesMax, limits->arena_bytes));
+  if (!std::has_single_bit(limits->arena_bytes)) map.Error("arena", "must be a power of two");
+}
+
+// Reads a list of names, each checked; a wrong one is reported at the key.
+template <typename Check>
+std::vector<std::string> Names(YamlMap& map, absl::string_view key, Check&& check) {
+  std::vector<std::string> names = map.Strings(key);
+  std::set<std::string> seen;
+  for (const std::string& name : names) {
+    map.Check(key, check(name));
+    if (!seen.insert(name).second) map.Error(key, absl::StrCat("\"", name, "\" stands there twice"));
+  }
+  return names;
+}
+
+Tenant ReadTenant(YamlMap& map) {
+  Tenant tenant;
+  map.Require({"tenant", "user"});
+  tenant.name = map.String("tenant");
+  if (map.Has("tenant")) map.Check("tenant", CheckLabel(tenant.name, "tenant"));
+  tenant.user = map.Scalar("user");
+  if (map.Has("user")) {
+    const absl::StatusOr<uid_t> uid = UidOf(tenant.user);
+    if (map.Check("user", uid.status())) tenant.uid = *uid;
+  }
+  tenant.hosts = Names(map, "hosts", [](const std::string& name) { return CheckLabel(name, "host"); });
+  tenant.serve = Names(map, "serve", [](const std::string& name) { return CheckPattern(name); });
+  tenant.call_as = map.String("call_as");
+  if (map.Has("call_as")) map.Check("call_as", CheckLabel(tenant.call_as, "namespace"));
+  map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &tenant.limits); });
+  if (tenant.hosts.empty() && !tenant.serve.empty())
+    map.Error("serve", "needs a name under `hosts` to serve from");
+  return tenant;
+}
+
+// One user is one tenant: processes of one uid can read each other's memory, whatever this file says. A
+// host's name belongs to one tenant too.
+void ReadAdmitted(YamlMap& map, AgentConfig* config) {
+  std::map<uid_t, std::string> tenant_of_uid;
+  std::map<std::string, std::string> tenant_of_host;
+  std::set<std::string> names;
+  map.Maps("admit", [&](YamlMap& entry) {
+    Tenant tenant = ReadTenant(entry);
+    if (!tenant.name.empty() && !names.insert(tenant.name).second) {
+      entry.Error("tenant", absl::StrCat("\"", tenant.name, "\" is admitted twice"));
+    }
+    const auto [first, is_new] = tenant_of_uid.emplace(tenant.uid, tenant.name);
+    if (!is_new && !tenant.user.empty()) {
+      entry.Error("user", absl::StrCat("tenants \"", first->second, "\" and \"", tenant.name, "\" share uid ",
+                                       tenant.uid,
+                                       "; processes of one uid are not isolated, give each tenant its own"));
+    }
+    for (const std::string& host : tenant.hosts) {
+      const auto [owner, fresh] = tenant_of_host.emplace(host, tenant.name);
+      if (!fresh) {
+        entry.Error("hosts",
+                    absl::StrCat("host \"", host, "\" belongs to tenant \"", owner->second, "\" already"));
+      }
+    }
+    config->tenants.push_back(std::move(tenant));
+  });
+}
+
+absl::StatusOr<AgentConfig> ReadConfig(YamlDocument document) {
+  AgentConfig config;
+  config.control_uid = geteuid();
+  const absl::Status read = document.Read([&](YamlMap& map) {
+    map.Require({"node"});
+    config.node = map.String("node");
+    if (map.Has("node")) map.Check("node", CheckLabel(config.node, "node"));
+    config.listen = map.String("listen");
+    if (map.Has("listen")) map.Check("listen", CheckListen(config.listen));
+    if (map.Has("control_user")) {
+      const absl::StatusOr<uid_t> uid = UidOf(map.Scalar("control_user"));
+      if (map.Check("control_user", uid.status())) config.control_uid = *uid;
+    }
+    ReadAdmitted(map, &config);
+  });
+  WEFT_RETURN_IF_ERROR(read);
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<AgentConfig> ParseAgentConfig(absl::string_view text, const std::string& file) {
+  return ReadConfig(YamlDocument::Parse(text, file));
+}
+
+absl::StatusOr<AgentConfig> LoadAgentConfig(const std::string& path) {
+  WEFT_ASSIGN_OR_RETURN(YamlDocument document, LoadYaml(path));
+  return ReadConfig(std::move(document));
+}
+
+}  // namespace weft

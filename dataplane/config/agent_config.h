@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// weftd.yaml as a plain struct: who may attach to this node's agent, under which names and within which
+// limits. Read once, by weftd at its start.
+#ifndef WEFT_DATAPLANE_CONFIG_AGENT_CONFIG_H_
+#define WEFT_DATAPLANE_CONFIG_AGENT_CONFIG_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace weft {
+
+// What all processes of one user may hold together, as counted by the agent.
+struct TenantLimits {
+  uint32_t hosts = 16;        // Attached under a name.
+  uint32_t clients = 64;      // Attached without one, and connections that have not introduced themselves.
+  uint32_t functions = 1024;  // Served by all its hosts.
+  uint32_t channels = 4096;   // Ends of channels.
+  // Shared memory that the user's side of all its channels may take; half of it, divided by `hosts`, is also
+  // what each host may hold for messages that stream in.
+  uint64_t bytes = uint64_t{1} << 30;
+  uint32_t arena_bytes = 256 * 1024;  // Of each channel, a power of two from 4 KiB to 64 MiB.
+};
+
+struct Tenant {
+  std::string name;
+  std::string user;  // As written: a name or a number.
+  uid_t uid = 0;
+  std::vector<std::string> hosts;  // Names that its hosts may go by.
+  std::vector<std::string> serve;  // namespace/name or namespace/*
+  std::string call_as;             // Namespace of clients that serve nothing; may be empty.
+  TenantLimits limits;
+};
+
+struct AgentConfig {
+  std::string node;
+  std::string listen;  // address:port for other nodes; validated, not used on one node.
+  uid_t control_uid = 0;
+  std::vector<Tenant> tenants;
+};
+
+// Parses `text`; `file` is the name that errors carry. INVALID_ARGUMENT names file, line and key of
+// everything that is wrong. Looks users up in the system's user database, which may block.
+absl::StatusOr<AgentConfig> ParseAgentConfig(absl::string_view text, const std::string& file);
+
+// The same, of the file `path`. Blocks.
+absl::StatusOr<AgentConfig> LoadAgentConfig(const std::string& path);
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CONFIG_AGENT_CONFIG_H_

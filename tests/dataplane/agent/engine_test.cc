@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rounds of the engine: opening, permissions before routes, moving, cutting off.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "dataplane/agent/refusal.h"
+#include "tests/dataplane/agent/engine_fixture.h"
+
+namespace weft::agent::test {
+namespace {
+
+using testing::Test;
+using Hosts = std::set<std::string>;
+
+constexpr uint32_t kPermissionDenied = 7;
+constexpr uint32_t kNotFound = 5;
+constexpr uint32_t kUnavailable = 14;
+
+TEST_F(EngineTest, CallWithinANamespaceIsRoutedByRegistrationAlone) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& back = Attach("b", "web", {"web/back"});
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"b"});
+  const api::Target& target = front.routes[{"web/front", "web/back"}].targets(0);
+  ASSERT_TRUE(back.channels.contains(target.channel()));
+  EXPECT_EQ(back.access[target.channel()][target.caller_index()].first, "web/front");
+}
+
+TEST_F(EngineTest, TableOfPermittedCallersGoesAheadOfChannelAndRoute) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& back = Attach("b", "web", {"web/back"});
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  int access = -1;
+  int peer = -1;
+  for (int i = 0; i < static_cast<int>(back.applied.size()); ++i) {
+    if (back.applied[static_cast<std::size_t>(i)].has_channel_access()) access = i;
+    if (back.applied[static_cast<std::size_t>(i)].has_channel_peer()) peer = i;
+  }
+  ASSERT_GE(access, 0);
+  EXPECT_LT(access, peer);
+  EXPECT_TRUE(front.applied.back().has_route());
+}
+
+TEST_F(EngineTest, RouteWaitsUntilTheReceiverHasAppliedItsLargerTable) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& back = Attach("b", "web", {"web/back", "web/deep"});
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  back.deaf = true;
+  Subscribe(front, "web/front", "web/deep");
+  Settle();
+  EXPECT_TRUE(TargetsAt(front, "web/front", "web/deep").empty());
+  back.deaf = false;
+  Settle();
+  EXPECT_EQ(TargetsAt(front, "web/front", "web/deep"), Hosts{"b"});
+}
+
+TEST_F(EngineTest, TwoHostsShareOneChannelInBothDirections) {
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  FakeHost& b = Attach("b", "web", {"web/back"});
+  Subscribe(a, "web/front", "web/back");
+  Subscribe(b, "web/back", "web/front");
+  Settle();
+  EXPECT_EQ(a.channels.size(), 1u);
+  EXPECT_EQ(a.channels, b.channels);
+  EXPECT_EQ(TargetsAt(b, "web/back", "web/front"), Hosts{"a"});
+}
+
+TEST_F(EngineTest, HostThatServesWhatItCallsNeedsNoChannel) {
+  FakeHost& a = Attach("a", "web", {"web/front", "web/back"});
+  Subscribe(a, "web/front", "web/back");
+  Settle();
+  ASSERT_EQ(a.routes[std::make_pair("web/front", "web/back")].targets_size(), 1);
+  EXPECT_TRUE(a.routes[std::make_pair("web/front", "web/back")].targets(0).channel().empty());
+  EXPECT_TRUE(a.channels.empty());
+}
+
+TEST_F(EngineTest, CallAcrossNamespacesNamesTheMissingRule) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  Attach("b", "vision", {"vision/scale"});
+  Subscribe(front, "web/front", "vision/scale");
+  Settle();
+  const api::Route& route = front.routes[{"web/front", "vision/scale"}];
+  EXPECT_EQ(route.code(), kPermissionDenied);
+  EXPECT_EQ(
+      route.reason(),
+      "PERMISSION_DENIED: web/front may not call vision/scale: no rule allows from web/front (or web/*) to "
+      "vision/scale (or vision/*)");
+  EXPECT_TRUE(front.channels.empty());
+}
+
+TEST_F(EngineTest, EachFormOfRuleAllowsTheCall) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  Attach("b", "vision", {"vision/scale"});
+  Subscribe(front, "web/front", "vision/scale");
+  for (const auto& [from, to] : {std::pair("web/front", "vision/scale"), std::pair("web/*", "vision/scale"),
+                                 std::pair("web/front", "vision/*"), std::pair("web/*", "vision/*")}) {
+    api::Mesh mesh;
+    AddAllow(&mesh, from, to);
+    const uint64_t generation = Program(mesh);
+    Settle();
+    EXPECT_TRUE(Acknowledged(generation));
+    EXPECT_EQ(TargetsAt(front, "web/front", "vision/scale"), Hosts{"b"}) << from << " " << to;
+    const uint64_t none = Program(api::Mesh());
+    Settle();
+    EXPECT_TRUE(Acknowledged(none));
+    EXPECT_TRUE(TargetsAt(front, "web/front", "vision/scale").empty());
+  }
+}
+
+TEST_F(EngineTest, RevocationIsAppliedByTheReceiverBeforeItIsAcknowledged) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& scale = Attach("b", "vision", {"vision/scale"});
+  Subscribe(front, "web/front", "vision/scale");
+  api::Mesh mesh;
+  AddAllow(&mesh, "web/*", "vision/*");
+  Program(mesh);
+  Settle();
+  ASSERT_EQ(scale.channels.size(), 1u);
+  scale.deaf = true;
+  const uint64_t revoked = Program(api::Mesh());
+  Settle();
+  EXPECT_FALSE(Acknowledged(revoked));
+  scale.deaf = false;
+  Settle();
+  EXPECT_TRUE(Acknowledged(revoked));
+  EXPECT_TRUE(scale.channels.empty());
+  EXPECT_EQ(scale.closed.begin()->second.first, kPermissionDenied);
+}
+
+TEST_F(EngineTest, RevokingOneOfTwoCallersLeavesTheOthersChannelOpen) {
+  FakeHost& front = Attach("a", "web", {"web/front", "web/other"});
+  FakeHost& scale = Attach("b", "vision", {"vision/scale"});
+  Subscribe(front, "web/front", "vision/scale");
+  Subscribe(front, "web/other", "vision/scale");
+  api::Mesh mesh;
+  AddAllow(&mesh, "web/front", "vision/*");
+  AddAllow(&mesh, "web/other", "vision/*");
+  Program(mesh);
+  Settle();
+  api::Mesh less;
+  AddAllow(&less, "web/other", "vision/*");
+  Program(less);
+  Settle();
+  EXPECT_TRUE(TargetsAt(front, "web/front", "vision/scale").empty());
+  EXPECT_EQ(TargetsAt(front, "web/other", "vision/scale"), Hosts{"b"});
+  ASSERT_EQ(scale.channels.size(), 1u);
+  for (const auto& [index, entry] : scale.access[*scale.channels.begin()])
+    EXPECT_EQ(entry.first, "web/other");
+}
+
+TEST_F(EngineTest, UnknownFunctionIsNotFoundAndKnownOneIsUnavailable) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/back", "b");
+  Program(mesh);
+  Subscribe(front, "web/front", "web/nothing");
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  EXPECT_EQ((front.routes[{"web/front", "web/nothing"}].code()), kNotFound);
+  EXPECT_EQ((front.routes[{"web/front", "web/back"}].code()), kUnavailable);
+  EXPECT_THAT((front.routes[{"web/front", "web/back"}].reason()), testing::HasSubstr("host b: not attached"));
+}
+
+TEST_F(EngineTest, ClientCallsAsItsNamespaceAndAsNothingElse) {
+  Attach("b", "web", {"web/back"});
+  FakeHost& client = AttachClient("web");
+  Subscribe(client, "web", "web/back");
+  Subscribe(client, "vision", "web/back");
+  Subscribe(client, "web/front", "web/back");
+  Settle();
+  EXPECT_EQ(TargetsAt(client, "web", "web/back"), Hosts{"b"});
+  EXPECT_EQ((client.routes[{"vision", "web/back"}].code()), kPermissionDenied);
+  EXPECT_EQ((client.routes[{"web/front", "web/back"}].code()), kPermissionDenied);
+  EXPECT_EQ(engine_->forged_callers(), 2u);
+}
+
+TEST_F(EngineTest, DeathOfAHostWithdrawsItsTargetsAtOnce) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& b = Attach("b", "web", {"web/back"});
+  Attach("c", "web", {"web/back"});
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  ASSERT_EQ(TargetsAt(front, "web/front", "web/back"), (Hosts{"b", "c"}));
+  // Even while a round is stuck on another host.
+  FakeHost& deaf = Attach("d", "web", {"web/deaf"});
+  Settle();
+  deaf.deaf = true;
+  Subscribe(front, "web/front", "web/deaf");
+  Settle();
+  Kill(b);
+  Settle();
+  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"c"});
+  ASSERT_EQ(front.closed.size(), 1u);
+  EXPECT_EQ(front.closed.begin()->second.first, kUnavailable);
+  EXPECT_THAT(front.closed.begin()->second.second, testing::HasSubstr("host b"));
+}
+
+TEST_F(EngineTest, HostThatDoesNotAnswerIsCutOffAfter100MsAndNamed) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& other = Attach("d", "web", {"web/other"});
+  Attach("b", "web", {"web/back"});
+  Subscribe(front, "web/front", "web/back");
+  Subscribe(other, "web/other", "web/back");
+  Settle();
+  front.deaf = true;
+  Attach("c", "web", {"web/back"});
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/back", "c");
+  const uint64_t generation = Program(mesh);
+  Pass(99 * kNsPerMs);
+  EXPECT_FALSE(Acknowledged(generation));
+  Pass(30 * kNsPerMs);
+  ASSERT_TRUE(Acknowledged(generation));
+  ASSERT_EQ(programmed_[generation].cut_off_size(), 1);
+  EXPECT_EQ(programmed_[generation].cut_off(0), "a");
+  EXPECT_EQ(TargetsAt(other, "web/other", "web/back"), Hosts{"c"});
+}
+
+TEST_F(EngineTest, TwoStoppedHostsCostOneWait) {
+  // The receiver of a new permission and the caller of a changed route are asked in different phases.
+  FakeHost& caller = Attach("a", "web", {"web/front"});
+  FakeHost& receiver = Attach("b", "web", {"web/back", "web/deep"});
+  Attach("c", "web", {"web/deep"});
+  FakeHost& free = Attach("d", "web", {"web/free"});
+  Subscribe(caller, "web/front", "web/back");
+  Subscribe(free, "web/free", "web/back");
+  Settle();
+  caller.deaf = receiver.deaf = true;
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/back", "c");
+  Attach("e", "web", {"web/back"});
+  AddEndpoint(&mesh, "web/back", "e");
+  Subscribe(free, "web/free", "web/deep");
+  const uint64_t generation = Program(mesh);
+  Pass(150 * kNsPerMs);
+  EXPECT_TRUE(Acknowledged(generation));
+  EXPECT_EQ(cut_off_, (Hosts{"a", "b"}));
+}
+
+TEST_F(EngineTest, HostThatNeverHandsItsMemoryOverIsCutOff) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& back = Attach("b", "web", {"web/back"});
+  Settle();
+  back.deaf = true;
+  Subscribe(front, "web/front", "web/back");
+  Pass(120 * kNsPerMs);
+  EXPECT_EQ(cut_off_, Hosts{"b"});
+  EXPECT_EQ((front.routes[{"web/front", "web/back"}].code()), kNotFound);
+}
+
+TEST_F(EngineTest, ClosedChannelIsMadeAnewWithABackoff) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  FakeHost& back = Attach("b", "web", {"web/back"});
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  const ChannelId first = *front.channels.begin();
+  api::ChannelClosed closed;
+  closed.set_id(first);
+  closed.set_reason("poisoned: bad lap");
+  front.channels.erase(first);
+  ASSERT_TRUE(engine_->ChannelClosed(front.id, closed, now_ns_).ok());
+  Settle();
+  EXPECT_TRUE(back.channels.empty());
+  EXPECT_EQ((front.routes[{"web/front", "web/back"}].code()), kUnavailable);
+  EXPECT_THAT((front.routes[{"web/front", "web/back"}].reason()), testing::HasSubstr("bad lap"));
+  Pass(2 * kNsPerMs);
+  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"b"});
+  EXPECT_NE(*front.channels.begin(), first);
+}
+
+TEST_F(EngineTest, SecondHostOfANameAndSerialsNeverSentAreRefused) {
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  Settle();
+  api::Hello hello;
+  hello.set_host("a");
+  EXPECT_EQ(RefusalOf(TryAttach("a", "web", hello)), Refusal::kHostTaken);
+  EXPECT_EQ(RefusalOf(engine_->Applied(a.id, 999)), Refusal::kBadSerial);
+}
+
+TEST_F(EngineTest, RegistrationOfSomeoneElsesFunctionIsRefused) {
+  api::Hello hello;
+  hello.set_host("x");
+  hello.add_serves("vision/scale");
+  EXPECT_EQ(RefusalOf(TryAttach("x", "web", hello)), Refusal::kFunctionNotAllowed);
+  FakeHost& a = Attach("a", "web");
+  api::FunctionReport report;
+  report.set_function("vision/scale");
+  EXPECT_EQ(RefusalOf(engine_->Report(a.id, report)), Refusal::kFunctionNotAllowed);
+}
+
+TEST_F(EngineTest, LimitsOfHostsFunctionsAndChannelsHold) {
+  tenants_["web"].limits.hosts = 2;
+  tenants_["web"].limits.functions = 3;
+  tenants_["web"].limits.channels = 1;
+  FakeHost& a = Attach("a", "web", {"web/1", "web/2"});
+  Attach("b", "vision", {"vision/1"});
+  Attach("c", "vision", {"vision/2"});
+  api::Hello hello;
+  hello.set_host("d");
+  hello.add_serves("web/3");
+  hello.add_serves("web/4");
+  EXPECT_EQ(RefusalOf(TryAttach("d", "web", hello)), Refusal::kFunctionLimit);
+  Attach("e", "web");
+  hello.clear_serves();
+  hello.set_host("f");
+  EXPECT_EQ(RefusalOf(TryAttach("f", "web", hello)), Refusal::kHostLimit);
+  api::Mesh mesh;
+  AddAllow(&mesh, "web/*", "vision/*");
+  Program(mesh);
+  Subscribe(a, "web/1", "vision/1");
+  Settle();
+  Subscribe(a, "web/1", "vision/2");
+  Settle();
+  EXPECT_EQ(TargetsAt(a, "web/1", "vision/1"), Hosts{"b"});
+  EXPECT_EQ((a.routes[{"web/1", "vision/2"}].code()), kUnavailable);
+  EXPECT_THAT((a.routes[{"web/1", "vision/2"}].reason()), testing::HasSubstr("limit of channels"));
+}
+
+TEST_F(EngineTest, LimitOfBytesBoundsChannelMemory) {
+  tenants_["web"].limits.bytes = 1024 * 1024;  // Half of it: one side memory of 256 KiB and a bit.
+  FakeHost& a = Attach("a", "web", {"web/1"});
+  Attach("b", "vision", {"vision/1"});
+  Attach("c", "vision", {"vision/2"});
+  api::Mesh mesh;
+  AddAllow(&mesh, "web/*", "vision/*");
+  Program(mesh);
+  Subscribe(a, "web/1", "vision/1");
+  Subscribe(a, "web/1", "vision/2");
+  Settle();
+  EXPECT_EQ(a.channels.size(), 1u);
+}
+
+}  // namespace
+}  // namespace weft::agent::test

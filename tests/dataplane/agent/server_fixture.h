@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The shipping Server on a thread of its own, in a private directory, and peers that talk to it over real
+// sockets.
+#ifndef WEFT_TESTS_DATAPLANE_AGENT_SERVER_FIXTURE_H_
+#define WEFT_TESTS_DATAPLANE_AGENT_SERVER_FIXTURE_H_
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dataplane/agent/server.h"
+#include "dataplane/api/admin.pb.h"
+#include "dataplane/api/host.pb.h"
+#include "dataplane/base/unix_socket.h"
+#include "dataplane/channel/side_memory.h"
+#include "tests/support/temporary_directory.h"
+
+namespace weft::agent::test {
+
+// A host or client at the other end of agent.sock.
+class Peer {
+ public:
+  explicit Peer(const std::string& socket_path);
+
+  // Says Hello and waits for the answer; true where it is a Welcome.
+  bool Hello(const std::string& host, std::vector<std::string> serves = {});
+  void Send(const api::FromHost& message, absl::Span<const int> fds = {});
+  void SendBytes(absl::string_view bytes, absl::Span<const int> fds = {});
+  void Subscribe(const std::string& caller, const std::string& callee);
+
+  // Obeys what arrives (makes memories, applies) until `done`, the end of the conversation, or 10 s. Returns
+  // done().
+  bool PumpUntil(const std::function<bool()>& done);
+  bool PumpUntilRouted(const std::string& caller, const std::string& callee);
+  // Waits until the agent has closed this socket; what it said last is in refusal().
+  bool PumpUntilClosed() {
+    return PumpUntil([this] { return closed_; });
+  }
+
+  int fd() const { return socket_.get(); }
+  bool closed() const { return closed_; }
+  const std::string& refusal() const { return refusal_; }
+  const api::Welcome& welcome() const { return welcome_; }
+  const std::map<std::pair<std::string, std::string>, api::Route>& routes() const { return routes_; }
+  const std::set<std::string>& channels() const { return channels_; }
+  const std::map<std::string, api::ChannelClose>& closes() const { return closes_; }
+  std::map<std::string, api::ChannelAccess>& access() { return access_; }
+  // Descriptors of each channel: the peer's memory and the doorbell.
+  std::map<std::string, std::vector<UniqueFd>>& channel_fds() { return channel_fds_; }
+  const std::set<std::string>& placed() const { return placed_; }
+  std::vector<UniqueFd>& module_fds() { return module_fds_; }
+  // Sends this in place of a memory of its own.
+  void set_memory_maker(std::function<UniqueFd(const api::ChannelOpen&)> maker) {
+    memory_maker_ = std::move(maker);
+  }
+  void set_on_place(std::function<void(const api::Place&)> on_place) { on_place_ = std::move(on_place); }
+
+ private:
+  void Obey(const api::ToHost& message, std::vector<UniqueFd> fds);
+  void MakeMemory(const api::ChannelOpen& open);
+
+  UniqueFd socket_;
+  bool closed_ = false;
+  std::string refusal_;
+  api::Welcome welcome_;
+  bool welcomed_ = false;
+  std::map<std::pair<std::string, std::string>, api::Route> routes_;
+  std::map<std::string, SideMemory> memories_;
+  std::map<std::string, api::ChannelAccess> access_;
+  std::map<std::string, std::vector<UniqueFd>> channel_fds_;
+  std::set<std::string> channels_;
+  std::map<std::string, api::ChannelClose> closes_;
+  std::set<std::string> placed_;
+  std::vector<UniqueFd> module_fds_;
+  std::function<UniqueFd(const api::ChannelOpen&)> memory_maker_;
+  std::function<void(const api::Place&)> on_place_;
+};
+
+// Somebody at admin.sock.
+class AdminPeer {
+ public:
+  explicit AdminPeer(const std::string& socket_path);
+  void Send(const api::AdminRequest& request);
+  // The next reply that is no push of registrations; nothing at the end or after 10 s.
+  std::optional<api::AdminReply> Next();
+  // All rows of one question.
+  std::vector<api::Item> Ask(api::Query::Kind kind);
+  std::vector<api::Item> Explain(const std::string& caller, const std::string& callee);
+  // A whole snapshot as generation `generation`; the acknowledgement.
+  std::optional<api::Programmed> Program(uint64_t generation, const api::Mesh& mesh);
+  int fd() const { return socket_.get(); }
+  const api::Registrations& registrations() const { return registrations_; }
+
+ private:
+  std::vector<api::Item> Rows();
+
+  UniqueFd socket_;
+  api::Registrations registrations_;
+};
+
+// Value of a field as text; "" where the row has none.
+std::string Field(const api::Item& item, const std::string& name);
+
+class ServerTest : public testing::Test {
+ protected:
+  // One tenant, the user of this test, unless a test changes config_ before Start().
+  ServerTest();
+  ~ServerTest() override;
+
+  void Start();
+  void Stop();
+  std::string agent_sock() const { return run_dir() + "/agent.sock"; }
+  std::string admin_sock() const { return run_dir() + "/admin.sock"; }
+  std::string run_dir() const { return directory_ / "run"; }
+  // How often `refusal` was counted, as weftctl status would say.
+  uint64_t Refused(const std::string& name);
+  // A pair of hosts that have a route and a channel between them, and go on obeying when asked whether they
+  // are well.
+  void ConnectBystanders();
+  void ExpectBystandersWell();
+
+  weft::test::TemporaryDirectory directory_;
+  AgentConfig config_;
+  std::unique_ptr<Peer> front_;
+  std::unique_ptr<Peer> back_;
+
+ private:
+  std::unique_ptr<Server> server_;
+  UniqueFd stop_;
+  std::thread thread_;
+  int questions_ = 0;
+};
+
+}  // namespace weft::agent::test
+
+#endif  // WEFT_TESTS_DATAPLANE_AGENT_SERVER_FIXTURE_H_
