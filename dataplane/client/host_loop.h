@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one loop of a host: polls channels, lets the call layer move on, serves the agent. A template over what
+// takes the requests that come in (see LinkSink for the concept Local), so that their bytes go straight to
+// where they are needed. libweft's Mesh drives one, weft-host another. Owner thread only.
+#ifndef WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_
+#define WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/call/link_sink.h"
+#include "dataplane/client/session.h"
+
+namespace weft {
+
+template <class Local>
+class HostLoop {
+ public:
+  // Both outlive the loop.
+  HostLoop(Session& session, Local& local)
+      : session_(session), core_(session.core()), poller_(session.poller()), local_(local) {}
+  HostLoop(const HostLoop&) = delete;
+  HostLoop& operator=(const HostLoop&) = delete;
+
+  // Takes what has come in, on every active channel once; runs no function and no callback but Local's and
+  // CallDone. Publishes what was sent. Returns the messages taken. Never blocks.
+  WEFT_HOT int PollOnce() {
+    const int taken = poller_.PollOnce(*this);
+    AfterPoll();
+    return taken;
+  }
+
+  // The same, polling and then sleeping until something came in, the agent spoke, a deadline of a call fired,
+  // or CLOCK_MONOTONIC reached `deadline_ns` (kNoDeadline: never).
+  int Wait(uint64_t deadline_ns) {
+    core_.Publish();
+    uint64_t wake_ns = std::min(deadline_ns, session_.next_ns());
+    if (core_.Busy()) wake_ns = std::min(wake_ns, core_.NextNs(NowNs()));
+    const int taken = poller_.Wait(*this, wake_ns);
+    AfterPoll();
+    return taken;
+  }
+
+  // Serves the agent alone: takes nothing from any channel. For the keeper.
+  void ServeAgent() {
+    session_.ServeSocket();
+    SlowTurn(weft::NowNs());
+    core_.Publish();
+  }
+
+  // CLOCK_MONOTONIC, for the price of reading the counter.
+  uint64_t NowNs() const { return clock_.NowNs(); }
+  // When the messages of this poll were found; free. What Local::NowNs returns.
+  uint64_t MessageNs() const { return clock_.NsAt(poller_.polled_ticks()); }
+
+  // --- The poller's handler.
+  LinkSink<Local>& SinkFor(Channel& channel) {
+    Link& link = *static_cast<Link*>(channel.user_data);
+    if (link.sink == nullptr) [[unlikely]]
+      link.sink = sinks_.emplace_back(std::make_unique<LinkSink<Local>>(core_, local_, link)).get();
+    return *static_cast<LinkSink<Local>*>(link.sink);
+  }
+  void OnClosed(Channel& channel) { session_.OnChannelClosed(channel); }
+
+ private:
+  // The parts of a turn that are not for every message, at least this often.
+  static constexpr uint32_t kSlowEvery = 64;
+  static constexpr uint64_t kResyncNs = kNsPerSecond / 4;
+  // A link that the agent has closed is read once more, for the replies that it still holds.
+  static constexpr int kLastCells = 4 * static_cast<int>(kCells);
+
+  WEFT_HOT void AfterPoll() {
+    if (++turns_ % kSlowEvery == 0 || session_.HasClosing() || core_.Busy()) [[unlikely]] {
+      SlowTurn(NowNs());
+    }
+    core_.Publish();
+  }
+
+  void SlowTurn(uint64_t now_ns) {
+    if (session_.HasClosing()) {
+      session_.CloseClosing([this](Link& link) {
+        LinkSink<Local>& sink = SinkFor(*link.channel);
+        link.channel->Poll(sink, kLastCells);
+        link.channel->consumer().AbortPartials(sink);
+        core_.Publish();
+      });
+    }
+    session_.Tick(now_ns);
+    if (core_.Busy()) core_.Advance(now_ns);
+    if (now_ns - resynced_ns_ > kResyncNs) {
+      clock_.Resync();
+      resynced_ns_ = now_ns;
+    }
+  }
+
+  Session& session_;
+  CallCore& core_;
+  Poller& poller_;
+  Local& local_;
+  TickClock clock_;
+  uint32_t turns_ = 0;
+  uint64_t resynced_ns_ = 0;
+  std::vector<std::unique_ptr<LinkSink<Local>>> sinks_;  // One per slot of a link, for good.
+};
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+// MeshImpl: calls that this process makes.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/status.h"
+#include "dataplane/client/mesh_impl.h"
+
+namespace weft {
+namespace {
+
+// A ring that has no room is looked at again this often, where its peer's ring of the doorbell should get
+// lost.
+constexpr uint64_t kRoomCheckNs = 10 * kNsPerMs;
+
+}  // namespace
+
+// The end of a call that a thread waits for.
+struct MeshImpl::SyncWait {
+  bool done = false;
+  absl::StatusCode code = absl::StatusCode::kOk;
+  uint32_t bytes = 0;
+  std::string text;
+  std::string response;  // Of CallForString
+
+  static std::byte* Reserve(void* context, uint32_t bytes) {
+    auto& wait = *static_cast<SyncWait*>(context);
+    wait.response.resize(bytes);
+    return reinterpret_cast<std::byte*>(wait.response.data());
+  }
+  static void Done(void* context, const CallOutcome& outcome) {
+    auto& wait = *static_cast<SyncWait*>(context);
+    wait.done = true;
+    wait.code = outcome.code;
+    wait.bytes = outcome.response_bytes;
+    if (!outcome.text.empty()) [[unlikely]]
+      wait.text.assign(outcome.text.data(), outcome.text.size());
+  }
+};
+
+namespace {
+
+absl::Status TooLate(const RouteEntry& route) {
+  return absl::DeadlineExceededError(absl::StrCat("call of ", route.callee, ": no time left to send it"));
+}
+
+}  // namespace
+
+uint64_t MeshImpl::DeadlineOf(const RouteEntry& route, const CallOptions& options, uint64_t now_ns) const {
+  uint64_t timeout_ns = route.policy.timeout_ns;
+  if (options.timeout > absl::ZeroDuration()) [[unlikely]] {
+    // A century is for ever, and does not overflow.
+    timeout_ns =
+        static_cast<uint64_t>(absl::ToInt64Nanoseconds(std::min(options.timeout, absl::Hours(876'000))));
+  }
+  uint64_t deadline_ns = now_ns + timeout_ns;
+  if (current_ != nullptr && current_->incoming_.deadline_ns != 0) {
+    deadline_ns = std::min(deadline_ns, current_->incoming_.deadline_ns);
+  }
+  return deadline_ns;
+}
+
+std::span<const std::byte> MeshImpl::TraceOf(const CallOptions& options) const {
+  if (options.trace != nullptr) [[unlikely]]
+    return options.trace->wire();
+  if (current_ != nullptr && current_->trace_.has_value()) [[unlikely]]
+    return current_->trace_->wire();
+  return {};
+}
+
+absl::StatusOr<std::size_t> MeshImpl::Call(RouteEntry& route, CallSpec& spec, const CallOptions& options) {
+  SyncWait wait;
+  WEFT_RETURN_IF_ERROR(CallAndWait(route, spec, options, wait));
+  return wait.bytes;
+}
+
+absl::StatusOr<std::string> MeshImpl::CallForString(RouteEntry& route, std::span<const std::byte> request,
+                                                    const CallOptions& options) {
+  SyncWait wait;
+  CallSpec spec;
+  spec.request.body = request;
+  spec.reserve = SyncWait::Reserve;
+  WEFT_RETURN_IF_ERROR(CallAndWait(route, spec, options, wait));
+  return std::move(wait.response);
+}
+
+absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec, const CallOptions& options,
+                                   SyncWait& wait) {
+  if (HandlerCancelled()) [[unlikely]]
+    return absl::CancelledError(
+        absl::StrCat("call of ", route.callee, ": the call being handled was cancelled"));
+  uint64_t now_ns = loop_.NowNs();
+  spec.request.prefix = TraceOf(options);
+  spec.deadline_ns = DeadlineOf(route, options, now_ns);
+  spec.done = SyncWait::Done;
+  spec.context = &wait;
+  spec.timed = false;
+  CallHandle handle;
+  bool local = false;
+  uint32_t local_id = 0;
+  for (;;) {
+    if (!route.known) [[unlikely]] {
+      WEFT_RETURN_IF_ERROR(WaitForRoute(route, spec.deadline_ns));
+      now_ns = loop_.NowNs();
+    }
+    if (now_ns >= spec.deadline_ns) [[unlikely]]
+      return TooLate(route);
+    const StartState state = core_.Start(route, spec, now_ns, &handle);
+    if (state == StartState::kStarted) [[likely]]
+      break;
+    if (state == StartState::kFailed) return core_.start_error();
+    if (state == StartState::kLocal) {
+      local = true;
+      WEFT_RETURN_IF_ERROR(StartLocal(route, spec, now_ns, &local_id));
+      break;
+    }
+    WaitTurn(std::min(spec.deadline_ns, now_ns + kRoomCheckNs));
+    now_ns = loop_.NowNs();
+  }
+  while (!wait.done) {
+    WaitTurn(spec.deadline_ns);
+    if (wait.done) [[likely]]
+      break;
+    const bool cancelled = HandlerCancelled();
+    if (!cancelled && loop_.NowNs() < spec.deadline_ns) continue;
+    if (local) {
+      local_calls_.erase(local_id);
+      return cancelled ? absl::CancelledError("the call being handled was cancelled") : TooLate(route);
+    }
+    cancelled ? core_.Cancel(handle) : core_.Expire(handle);
+  }
+  if (wait.code != absl::StatusCode::kOk) [[unlikely]]
+    return absl::Status(wait.code, wait.text);
+  return absl::OkStatus();
+}
+
+absl::Status MeshImpl::Send(RouteEntry& route, std::span<const std::byte> message, const CallOptions& options,
+                            bool publish) {
+  SyncWait wait;
+  uint64_t now_ns = loop_.NowNs();
+  CallSpec spec;
+  spec.request = Payload(TraceOf(options), message);
+  spec.deadline_ns = DeadlineOf(route, options, now_ns);
+  spec.done = SyncWait::Done;
+  spec.context = &wait;
+  for (;;) {
+    if (!route.known) [[unlikely]]
+      WEFT_RETURN_IF_ERROR(WaitForRoute(route, spec.deadline_ns));
+    bool in_parts = false;
+    const StartState state = core_.SendOneWay(route, spec, now_ns, &in_parts);
+    if (state == StartState::kStarted) [[likely]] {
+      if (publish) core_.Publish();
+      // The memory of a long message is the caller's: it is gone when this returns.
+      while (in_parts && !wait.done) WaitTurn(now_ns + kRoomCheckNs);
+      if (wait.code == absl::StatusCode::kOk) return absl::OkStatus();
+      return absl::Status(wait.code, absl::StrCat("message to ", route.callee, ": its host stopped reading"));
+    }
+    if (state == StartState::kFailed) return core_.start_error();
+    if (state == StartState::kLocal) {
+      uint32_t local_id = 0;
+      spec.done = nullptr;
+      return StartLocal(route, spec, now_ns, &local_id);
+    }
+    WaitTurn(std::min(spec.deadline_ns, now_ns + kRoomCheckNs));
+    now_ns = loop_.NowNs();
+    if (now_ns >= spec.deadline_ns) return TooLate(route);
+  }
+}
+
+// A function of this very process: runs on top of the caller, like a request that comes in while it waits. An
+// error means that it did not run. A spec without `done` is a one-way.
+absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                  uint32_t* local_id) {
+  LocalFunction& function = core_.Function(route.callee_id);
+  if (nesting_ >= kNestingMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(route.callee, ": ", kNestingMax, " calls wait on top of each other"));
+  }
+  WEFT_RETURN_IF_ERROR(core_.AdmitLocal(function, route.caller, spec.deadline_ns, now_ns));
+  // A copy, as between processes: the handler may keep reading after the caller has been answered.
+  RequestBuffer* const request = pool_.Take(static_cast<uint32_t>(spec.request.bytes()));
+  if (request == nullptr) {
+    core_.EndLocal(function);
+    return absl::ResourceExhaustedError(absl::StrCat(route.callee, ": no memory for the request"));
+  }
+  const Payload& payload = spec.request;
+  std::memcpy(request->payload(), payload.prefix.data(), payload.prefix.size());
+  std::memcpy(request->payload() + payload.prefix.size(), payload.body.data(), payload.body.size());
+  *local_id = next_local_id_++;
+  local_calls_[*local_id] = {spec, &function};
+  const Incoming incoming{.function = &function,
+                          .caller = &route.caller,
+                          .deadline_ns = spec.deadline_ns,
+                          .link = kLocalLink,
+                          .request_id = *local_id,
+                          .kind = spec.done != nullptr ? MessageKind::kRequest : MessageKind::kOneWay,
+                          .flags = payload.prefix.empty() ? uint8_t{0} : kFlagTrace};
+  RunHandler(incoming, {request->payload(), payload.bytes()});
+  pool_.Give(request);
+  return absl::OkStatus();
+}
+
+void MeshImpl::AnswerLocal(const Incoming& incoming, absl::StatusCode code,
+                           std::span<const std::byte> payload) {
+  core_.EndLocal(*incoming.function);
+  auto found = local_calls_.find(incoming.request_id);
+  if (found == local_calls_.end()) return;  // Its caller has stopped waiting.
+  const CallSpec spec = found->second.spec;
+  local_calls_.erase(found);
+  if (spec.done == nullptr) return;
+  const auto bytes = static_cast<uint32_t>(payload.size());
+  if (code != absl::StatusCode::kOk) {
+    spec.done(spec.context,
+              {.code = code, .text = {reinterpret_cast<const char*>(payload.data()), payload.size()}});
+    return;
+  }
+  std::byte* room = bytes <= spec.response.size() ? spec.response.data() : nullptr;
+  if (spec.reserve != nullptr) room = spec.reserve(spec.context, bytes);
+  if (room == nullptr && bytes != 0) {
+    spec.done(spec.context, {.code = absl::StatusCode::kResourceExhausted,
+                             .text = "the response does not fit the caller's buffer"});
+    return;
+  }
+  if (bytes != 0) std::memcpy(room, payload.data(), bytes);
+  spec.done(spec.context, {.response = room, .response_bytes = bytes});
+}
+
+// --- Batches and callbacks
+
+void MeshImpl::CallBatch(std::span<BatchCall> calls, const CallOptions& options) {
+  struct Member {
+    BatchCall* call;
+    std::size_t* left;
+  };
+  std::vector<Member> members(calls.size());
+  std::size_t left = 0;
+  const Client::Callback callback = [](void* context, const CallResult& result) {
+    auto& member = *static_cast<Member*>(context);
+    member.call->result = result.status();
+    member.call->response_bytes = result.response_bytes;
+    --*member.left;
+  };
+  for (std::size_t i = 0; i < calls.size();) {
+    members[i] = {&calls[i], &left};
+    RouteEntry& route = *calls[i].function.route();
+    absl::Status started;
+    if (!route.known) started = WaitForRoute(route, DeadlineOf(route, options, loop_.NowNs()));
+    if (started.ok()) {
+      started =
+          CallAsync(route, calls[i].request, calls[i].response, callback, &members[i], options).status();
+    }
+    if (started.ok()) {
+      ++left;
+    } else if (absl::IsResourceExhausted(started) && left != 0) {
+      // What is under way makes room; all of it has deadlines.
+      WaitTurn(kNoDeadline);
+      continue;
+    } else {
+      calls[i].result = started;
+    }
+    ++i;
+  }
+  while (left != 0) WaitTurn(kNoDeadline);
+}
+
+MeshImpl::Async* MeshImpl::TakeAsync() {
+  if (free_async_ == nullptr) {
+    free_async_ = &asyncs_.emplace_back();
+    free_async_->mesh = this;
+  }
+  Async* const async = free_async_;
+  free_async_ = async->next;
+  return async;
+}
+
+void MeshImpl::AsyncDone(void* context, const CallOutcome& outcome) {
+  auto* const async = static_cast<Async*>(context);
+  async->result.code = outcome.code;
+  async->result.response_bytes = outcome.response_bytes;
+  async->text.assign(outcome.text.data(), outcome.text.size());
+  async->next = nullptr;
+  MeshImpl& mesh = *async->mesh;
+  (mesh.ended_last_ != nullptr ? mesh.ended_last_->next : mesh.ended_first_) = async;
+  mesh.ended_last_ = async;
+}
+
+void MeshImpl::RunCallbacks(int* ran) {
+  while (ended_first_ != nullptr && *ran < kRunMax) {
+    Async* const async = ended_first_;
+    ended_first_ = async->next;
+    if (ended_first_ == nullptr) ended_last_ = nullptr;
+    async->result.text = async->text;
+    {
+      Outside outside(*this);
+      async->callback(async->context, async->result);
+    }
+    async->next = free_async_;
+    free_async_ = async;
+    ++*ran;
+  }
+}
+
+absl::StatusOr<CallId> MeshImpl::CallAsync(RouteEntry& route, std::span<const std::byte> request,
+                                           std::span<std::byte> response, Client::Callback callback,
+                                           void* context, const CallOptions& options) {
+  if (!route.known) return absl::UnavailableError(absl::StrCat("call of ", route.callee, ": no route yet"));
+  const uint64_t now_ns = loop_.NowNs();
+  Async* const async = TakeAsync();
+  async->callback = callback;
+  async->context = context;
+  CallSpec spec;
+  spec.request = Payload(TraceOf(options), request);
+  spec.response = response;
+  spec.done = AsyncDone;
+  spec.context = async;
+  spec.deadline_ns = DeadlineOf(route, options, now_ns);
+  CallHandle handle;
+  absl::Status status;
+  switch (core_.Start(route, spec, now_ns, &handle)) {
+    case StartState::kStarted:
+      return CallId{handle.slot, handle.generation};
+    case StartState::kLocal: {
+      uint32_t local_id = 0;
+      status = StartLocal(route, spec, now_ns, &local_id);
+      if (status.ok()) return CallId{};
+      break;
+    }
+    case StartState::kNoRoom:
+      status =
+          absl::ResourceExhaustedError(absl::StrCat("call of ", route.callee, ": no room to send it now"));
+      break;
+    case StartState::kFailed:
+      status = core_.start_error();
+      break;
+  }
+  async->next = free_async_;
+  free_async_ = async;
+  return status;
+}
+
+}  // namespace weft

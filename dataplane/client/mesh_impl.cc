@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// MeshImpl: making, attaching and running. Calls out are in mesh_call.cc, calls in in mesh_serve.cc.
+#include "dataplane/client/mesh_impl.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+
+namespace weft {
+
+absl::StatusOr<std::unique_ptr<MeshImpl>> MeshImpl::Create(const MeshOptions& options) {
+  WEFT_RETURN_IF_ERROR(Ownership::Prepare());
+  SessionOptions session_options;
+  session_options.run_dir = options.run_dir;
+  session_options.host = options.host;
+  session_options.call_as = options.call_as;
+  session_options.admin = options.admin;
+  session_options.calls_max = options.calls_max;
+  if (options.poll_time >= absl::ZeroDuration()) {
+    session_options.poll_time_ns = static_cast<uint64_t>(absl::ToInt64Nanoseconds(options.poll_time));
+  }
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Session::Create(session_options));
+  std::unique_ptr<MeshImpl> mesh(new MeshImpl(session_options, std::move(session)));
+  mesh->stop_fd_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!mesh->stop_fd_.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
+  MeshImpl* const raw = mesh.get();
+  WEFT_RETURN_IF_ERROR(mesh->session_->poller().AddFd(mesh->stop_fd_.get(), EPOLLIN, [raw](uint32_t) {
+    uint64_t ignored;
+    [[maybe_unused]] const ssize_t bytes = read(raw->stop_fd_.get(), &ignored, sizeof(ignored));
+  }));
+  return mesh;
+}
+
+MeshImpl::MeshImpl(const SessionOptions& options, std::unique_ptr<Session> session)
+    : options_(options), session_(std::move(session)), core_(session_->core()), loop_(*session_, *this) {
+  session_->set_events(this);
+}
+
+MeshImpl::~MeshImpl() {
+  keeper_.reset();
+  while (RequestBuffer* request = ready_.Pop()) pool_.Give(request);
+}
+
+absl::Status MeshImpl::Attach(absl::Duration timeout) {
+  if (session_->welcomed()) return absl::FailedPreconditionError("attached already");
+  const absl::Time until = absl::Now() + timeout;
+  session_->Start();
+  while (!session_->attached()) {
+    if (session_->refused()) {
+      session_->Stop();
+      return session_->last_error();
+    }
+    const absl::Duration left = until - absl::Now();
+    if (left <= absl::ZeroDuration()) {
+      session_->Stop();
+      return absl::DeadlineExceededError(
+          absl::StrCat("attach to the agent in ", options_.run_dir, ": ", session_->last_error().message()));
+    }
+    loop_.Wait(weft::NowNs() + static_cast<uint64_t>(absl::ToInt64Nanoseconds(left)));
+  }
+  keeper_ = std::make_unique<Keeper>(*session_, ownership_, [this] { loop_.ServeAgent(); });
+  return absl::OkStatus();
+}
+
+absl::Status MeshImpl::Register(absl::string_view name, Server::RawHandler handler, void* state,
+                                std::shared_ptr<void> holder) {
+  WEFT_RETURN_IF_ERROR(CheckFunctionName(name));
+  if (core_.Function(FunctionIdOf(name)).user != nullptr) {
+    return absl::AlreadyExistsError(absl::StrCat(name, " is served by this process already"));
+  }
+  served_.push_back({handler, state, std::move(holder)});
+  core_.Serve(name, &served_.back());
+  session_->AddServed(std::string(name));
+  return absl::OkStatus();
+}
+
+absl::Status MeshImpl::Run() {
+  if (!session_->welcomed()) return absl::FailedPreconditionError("run a server: not attached");
+  while (!stop_.load(std::memory_order_relaxed)) {  // Relaxed: the eventfd wakes, and orders.
+    WaitTurn(kNoDeadline);
+    if (draining_ && QuietForDrain()) {
+      session_->SendDrained();
+      drained_ = true;
+      break;
+    }
+  }
+  stop_.store(false, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+void MeshImpl::Stop() {
+  stop_.store(true, std::memory_order_relaxed);
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(stop_fd_.get(), &one, sizeof(one));
+}
+
+// All routes led elsewhere before the agent asked to drain: what is still to come is in the rings already.
+bool MeshImpl::QuietForDrain() {
+  return loop_.PollOnce() == 0 && ready_.size() == 0 && core_.incoming_in_flight() == 0 && !core_.Busy();
+}
+
+absl::StatusOr<RouteEntry*> MeshImpl::Resolve(absl::string_view name, absl::string_view caller) {
+  WEFT_RETURN_IF_ERROR(CheckFunctionName(name));
+  if (!caller.empty() && caller.find('/') != absl::string_view::npos) {
+    WEFT_RETURN_IF_ERROR(CheckFunctionName(caller));
+  }
+  if (!session_->welcomed()) return absl::FailedPreconditionError("resolve a function: not attached");
+  return &session_->Subscribe(caller, name);
+}
+
+absl::Status MeshImpl::WaitForRoute(RouteEntry& route, uint64_t deadline_ns) {
+  while (!route.known) {
+    if (weft::NowNs() >= deadline_ns) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("call of ", route.callee, ": the agent has not said where it is", attached_text()));
+    }
+    WaitTurn(deadline_ns);
+  }
+  return absl::OkStatus();
+}
+
+const char* MeshImpl::attached_text() const { return session_->attached() ? "" : "; the agent is away"; }
+
+}  // namespace weft

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands behind weft/mesh.h, client.h and server.h: one Session with its loop, the functions that this
+// process serves, and the queue of requests between the channels and their handlers. Handlers and callbacks
+// run after a poll, never inside it, so that they may wait, and thereby poll, themselves.
+#ifndef WEFT_DATAPLANE_CLIENT_MESH_IMPL_H_
+#define WEFT_DATAPLANE_CLIENT_MESH_IMPL_H_
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/client/host_loop.h"
+#include "dataplane/client/keeper.h"
+#include "dataplane/client/ownership.h"
+#include "dataplane/client/request_pool.h"
+#include "dataplane/client/session.h"
+#include "weft/client.h"
+#include "weft/mesh.h"
+#include "weft/server.h"
+
+namespace weft {
+
+class MeshImpl final : public SessionEvents {
+ public:
+  static absl::StatusOr<std::unique_ptr<MeshImpl>> Create(const MeshOptions& options);
+  ~MeshImpl() override;
+
+  // The user's thread is inside the library while one of these lives; they nest.
+  class Inside {
+   public:
+    explicit Inside(MeshImpl& mesh) : mesh_(mesh) {
+      if (mesh_.depth_inside_++ == 0) mesh_.ownership_.Enter();
+    }
+    ~Inside() {
+      if (--mesh_.depth_inside_ == 0) mesh_.ownership_.Leave();
+    }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+
+   private:
+    MeshImpl& mesh_;
+  };
+  // The user's code runs, called from inside.
+  class Outside {
+   public:
+    explicit Outside(MeshImpl& mesh) : mesh_(mesh), depth_(std::exchange(mesh.depth_inside_, 0)) {
+      mesh_.ownership_.Leave();
+    }
+    ~Outside() {
+      mesh_.ownership_.Enter();
+      mesh_.depth_inside_ = depth_;
+    }
+    Outside(const Outside&) = delete;
+    Outside& operator=(const Outside&) = delete;
+
+   private:
+    MeshImpl& mesh_;
+    int depth_;
+  };
+
+  // --- For the public classes; all of them inside.
+  absl::Status Attach(absl::Duration timeout);
+  absl::Status Register(absl::string_view name, Server::RawHandler handler, void* state,
+                        std::shared_ptr<void> holder);
+  absl::Status Run();
+  void Stop();
+  absl::StatusOr<RouteEntry*> Resolve(absl::string_view name, absl::string_view caller);
+  absl::Status WaitForRoute(RouteEntry& route, uint64_t deadline_ns);
+  // Calls, with the response to `spec.response` or `spec.reserve`; blocks. The response's length is returned.
+  absl::StatusOr<std::size_t> Call(RouteEntry& route, CallSpec& spec, const CallOptions& options);
+  absl::StatusOr<std::string> CallForString(RouteEntry& route, std::span<const std::byte> request,
+                                            const CallOptions& options);
+  void CallBatch(std::span<BatchCall> calls, const CallOptions& options);
+  absl::Status Send(RouteEntry& route, std::span<const std::byte> message, const CallOptions& options,
+                    bool publish);
+  absl::StatusOr<CallId> CallAsync(RouteEntry& route, std::span<const std::byte> request,
+                                   std::span<std::byte> response, Client::Callback callback, void* context,
+                                   const CallOptions& options);
+  // A turn of the loop, then handlers and callbacks; returns how many of those ran.
+  int Turn() {
+    loop_.PollOnce();
+    return RunReady();
+  }
+  int WaitTurn(uint64_t deadline_ns) {
+    if (const int ran = RunReady(); ran != 0) return ran;
+    loop_.Wait(deadline_ns);
+    return RunReady();
+  }
+  CallCore& core() { return core_; }
+  Session& session() { return *session_; }
+  HostLoop<MeshImpl>& loop() { return loop_; }
+  const SessionOptions& options() const { return options_; }
+
+  // --- Answers of handlers.
+  void Answer(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
+  void AnswerDeferred(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
+  void NoteDeferred(const ServerCall& call);
+  bool DeferredCancelled(const Incoming& incoming);
+
+  // --- LinkSink's Local.
+  uint64_t NowNs() const { return loop_.MessageNs(); }
+  WEFT_HOT std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes);
+  WEFT_HOT void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes);
+  void OnRequestAbort(const Incoming& incoming, std::byte* payload);
+  void OnCancel(uint32_t link, uint32_t request_id);
+
+  // --- SessionEvents.
+  void OnDrain() override { draining_ = true; }
+
+ private:
+  struct Served {
+    Server::RawHandler handler = nullptr;
+    void* state = nullptr;
+    std::shared_ptr<void> holder;
+  };
+  // A call with a callback: started, or ended and waiting for its callback to run.
+  struct Async {
+    MeshImpl* mesh = nullptr;
+    Client::Callback callback = nullptr;
+    void* context = nullptr;
+    CallResult result;
+    std::string text;
+    Async* next = nullptr;
+  };
+  // A call within this process; its record lives until it is answered.
+  struct LocalCall {
+    CallSpec spec;
+    LocalFunction* function = nullptr;
+  };
+
+  MeshImpl(const SessionOptions& options, std::unique_ptr<Session> session);
+  const char* attached_text() const;
+
+  // --- mesh_serve.cc
+  WEFT_HOT int RunReady();
+  WEFT_HOT void RunRequest(RequestBuffer* request);
+  void RunHandler(const Incoming& incoming, std::span<const std::byte> payload);
+  void RunCallbacks(int* ran);
+  bool QuietForDrain();
+
+  // --- mesh_call.cc
+  struct SyncWait;
+  absl::Status CallAndWait(RouteEntry& route, CallSpec& spec, const CallOptions& options, SyncWait& wait);
+  uint64_t DeadlineOf(const RouteEntry& route, const CallOptions& options, uint64_t now_ns) const;
+  std::span<const std::byte> TraceOf(const CallOptions& options) const;
+  bool HandlerCancelled() const { return current_ != nullptr && current_->cancelled_; }
+  absl::Status StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, uint32_t* local_id);
+  void AnswerLocal(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
+  Async* TakeAsync();
+  static void AsyncDone(void* context, const CallOutcome& outcome);
+
+  static constexpr uint32_t kReadyMax = 1024;
+  // Handlers that run between two polls, so that replies and the agent are not kept waiting by a burst of
+  // requests.
+  static constexpr int kRunMax = 64;
+
+  SessionOptions options_;
+  Ownership ownership_;
+  int depth_inside_ = 0;  // Of the user's thread
+  std::unique_ptr<Session> session_;
+  CallCore& core_;
+  HostLoop<MeshImpl> loop_;
+  RequestPool pool_;
+  RequestQueue ready_;
+  ServerCall* current_ = nullptr;  // The innermost handler that runs.
+  int nesting_ = 0;
+  bool draining_ = false;
+  bool drained_ = false;
+  std::atomic<bool> stop_{false};
+  UniqueFd stop_fd_;
+  std::deque<Served> served_;
+  absl::flat_hash_map<uint64_t, bool> deferred_;  // By link and request id: was it cancelled?
+  std::deque<Async> asyncs_;
+  Async* free_async_ = nullptr;
+  Async* ended_first_ = nullptr;
+  Async* ended_last_ = nullptr;
+  absl::flat_hash_map<uint32_t, LocalCall> local_calls_;
+  uint32_t next_local_id_ = 1;
+  std::unique_ptr<Keeper> keeper_;  // Last: it uses the rest.
+};
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CLIENT_MESH_IMPL_H_

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// MeshImpl: requests on their way to handlers, handlers, and their answers.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/client/mesh_impl.h"
+
+namespace weft {
+namespace {
+
+uint64_t KeyOf(uint32_t link, uint32_t request_id) { return uint64_t{link} << 32 | request_id; }
+
+std::span<const std::byte> BytesOfText(absl::string_view text) {
+  text = text.substr(0, kErrorTextBytesMax);
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+}  // namespace
+
+std::byte* MeshImpl::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
+  if (ready_.size() >= kReadyMax) [[unlikely]]
+    return nullptr;
+  RequestBuffer* const buffer = pool_.Take(bytes);
+  return buffer != nullptr ? buffer->payload() : nullptr;
+}
+
+void MeshImpl::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
+  RequestBuffer* const request = RequestBuffer::Of(payload);
+  request->incoming = incoming;
+  request->bytes = bytes;
+  request->cancelled = false;
+  ready_.Push(request);
+}
+
+void MeshImpl::OnRequestAbort(const Incoming& incoming, std::byte* payload) {
+  pool_.Give(RequestBuffer::Of(payload));
+}
+
+void MeshImpl::OnCancel(uint32_t link, uint32_t request_id) {
+  for (RequestBuffer* request = ready_.first(); request != nullptr; request = request->next) {
+    if (request->incoming.link == link && request->incoming.request_id == request_id)
+      request->cancelled = true;
+  }
+  for (ServerCall* call = current_; call != nullptr; call = call->outer_) {
+    if (call->incoming_.link == link && call->incoming_.request_id == request_id) call->cancelled_ = true;
+  }
+  if (deferred_.empty()) return;
+  if (auto deferred = deferred_.find(KeyOf(link, request_id)); deferred != deferred_.end())
+    deferred->second = true;
+}
+
+int MeshImpl::RunReady() {
+  int ran = 0;
+  if (ended_first_ != nullptr) RunCallbacks(&ran);
+  while (ran < kRunMax) {
+    RequestBuffer* const request = ready_.Pop();
+    if (request == nullptr) break;
+    RunRequest(request);
+    core_.Publish();
+    ++ran;
+  }
+  return ran;
+}
+
+void MeshImpl::RunRequest(RequestBuffer* request) {
+  if (request->cancelled) [[unlikely]] {
+    ++core_.counters().dropped_cancelled;
+    core_.Reply(request->incoming, absl::StatusCode::kCancelled, {}, nullptr, nullptr, true);
+  } else if (nesting_ >= kNestingMax) [[unlikely]] {
+    ++core_.counters().refused_room;
+    const std::string text =
+        absl::StrCat(request->incoming.function->name, " on host ", session_->welcome().host(), ": ",
+                     kNestingMax, " calls wait on top of each other");
+    core_.Reply(request->incoming, absl::StatusCode::kResourceExhausted, BytesOfText(text), nullptr, nullptr,
+                true);
+  } else {
+    RunHandler(request->incoming, {request->payload(), request->bytes});
+  }
+  pool_.Give(request);
+}
+
+void MeshImpl::RunHandler(const Incoming& incoming, std::span<const std::byte> payload) {
+  const auto& served = *static_cast<const Served*>(incoming.function->user);
+  ServerCall call(*this, incoming, payload);
+  call.outer_ = std::exchange(current_, &call);
+  ++nesting_;
+  {
+    Outside outside(*this);
+    served.handler(served.state, call);
+  }
+  --nesting_;
+  current_ = call.outer_;
+  if (call.answered_) return;
+  Answer(incoming, absl::StatusCode::kInternal,
+         BytesOfText(absl::StrCat("the handler of ", incoming.function->name, " gave no answer")));
+}
+
+void MeshImpl::Answer(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload) {
+  if (incoming.link == kLocalLink) [[unlikely]] {
+    AnswerLocal(incoming, code, payload);
+    return;
+  }
+  core_.Reply(incoming, code, payload);
+}
+
+void MeshImpl::NoteDeferred(const ServerCall& call) {
+  deferred_[KeyOf(call.incoming_.link, call.incoming_.request_id)] = call.cancelled_;
+}
+
+void MeshImpl::AnswerDeferred(const Incoming& incoming, absl::StatusCode code,
+                              std::span<const std::byte> payload) {
+  deferred_.erase(KeyOf(incoming.link, incoming.request_id));
+  Answer(incoming, code, payload);
+  core_.Publish();
+}
+
+bool MeshImpl::DeferredCancelled(const Incoming& incoming) {
+  auto found = deferred_.find(KeyOf(incoming.link, incoming.request_id));
+  return found != deferred_.end() && found->second;
+}
+
+// --- weft/server.h
+
+ServerCall::ServerCall(MeshImpl& mesh, const Incoming& incoming, std::span<const std::byte> payload)
+    : mesh_(mesh), incoming_(incoming), request_(payload) {
+  if ((incoming.flags & kFlagTrace) == 0) [[likely]]
+    return;
+  trace_ = TraceContext::FromWire(payload.first<kTraceBytes>());
+  request_ = payload.subspan(kTraceBytes);
+}
+
+void ServerCall::Reply(std::span<const std::byte> response) {
+  if (std::exchange(answered_, true)) return;
+  MeshImpl::Inside inside(mesh_);
+  mesh_.Answer(incoming_, absl::StatusCode::kOk, response);
+}
+
+void ServerCall::ReplyError(const absl::Status& status) {
+  if (std::exchange(answered_, true)) return;
+  MeshImpl::Inside inside(mesh_);
+  mesh_.Answer(incoming_, status.code(), BytesOfText(status.message()));
+}
+
+DeferredCall ServerCall::Defer() {
+  if (std::exchange(answered_, true)) return {};
+  MeshImpl::Inside inside(mesh_);
+  mesh_.NoteDeferred(*this);
+  return DeferredCall(&mesh_, incoming_);
+}
+
+DeferredCall& DeferredCall::operator=(DeferredCall&& other) noexcept {
+  if (this == &other) return *this;
+  if (valid()) ReplyError(absl::InternalError("the call was dropped without an answer"));
+  mesh_ = std::exchange(other.mesh_, nullptr);
+  incoming_ = other.incoming_;
+  return *this;
+}
+
+DeferredCall::~DeferredCall() {
+  if (valid()) ReplyError(absl::InternalError("the call was dropped without an answer"));
+}
+
+bool DeferredCall::cancelled() const {
+  if (!valid()) return false;
+  MeshImpl::Inside inside(*mesh_);
+  return mesh_->DeferredCancelled(incoming_);
+}
+
+void DeferredCall::Reply(std::span<const std::byte> response) {
+  MeshImpl* const mesh = std::exchange(mesh_, nullptr);
+  if (mesh == nullptr) return;
+  MeshImpl::Inside inside(*mesh);
+  mesh->AnswerDeferred(incoming_, absl::StatusCode::kOk, response);
+}
+
+void DeferredCall::ReplyError(const absl::Status& status) {
+  MeshImpl* const mesh = std::exchange(mesh_, nullptr);
+  if (mesh == nullptr) return;
+  MeshImpl::Inside inside(*mesh);
+  mesh->AnswerDeferred(incoming_, status.code(), BytesOfText(status.message()));
+}
+
+Server::Server(Mesh& mesh) : impl_(mesh.impl()) {}
+
+absl::Status Server::RegisterRaw(absl::string_view name, RawHandler handler, void* state,
+                                 std::shared_ptr<void> holder) {
+  MeshImpl::Inside inside(impl_);
+  return impl_.Register(name, handler, state, std::move(holder));
+}
+
+absl::Status Server::Run() {
+  MeshImpl::Inside inside(impl_);
+  return impl_.Run();
+}
+
+void Server::Stop() { impl_.Stop(); }
+
+}  // namespace weft
