@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+// Instances of one function, the queue for them, and the names that it calls.
+#include "dataplane/host/function.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+
+namespace weft::host {
+
+Function::Function(Host& host, std::string name, std::shared_ptr<const Module> module,
+                   const FunctionOptions& options)
+    : host_(host),
+      name_(std::move(name)),
+      module_(std::move(module)),
+      options_(options),
+      path_(module_->leaf() ? Path::kTrial : Path::kFiber) {
+  const size_t instances = options_.keep ? 1 : options_.instances_max;
+  all_.reserve(instances);
+  clean_.reserve(instances);
+  used_.reserve(instances);
+}
+
+Function::~Function() { WEFT_CHECK(active_ == 0); }
+
+absl::StatusOr<std::unique_ptr<Function>> Function::Create(Host& host, std::string name,
+                                                           std::shared_ptr<const Module> module,
+                                                           const FunctionOptions& options) {
+  WEFT_RETURN_IF_ERROR(CheckFunctionName(name));
+  if (options.instances_max == 0 || options.memory_bytes_max > module->engine().options().memory_bytes_max) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": limits outside those of the engine"));
+  }
+  std::unique_ptr<Function> function(new Function(host, std::move(name), std::move(module), options));
+  Instance* first = function->NewInstance();
+  if (absl::Status status = first->Reset(); !status.ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(function->name_, " does not start: ", status.message()));
+  }
+  function->clean_.push_back(first);
+  return function;
+}
+
+Instance* Function::NewInstance() {
+  all_.push_back(std::make_unique<Instance>(*this));
+  return all_.back().get();
+}
+
+Instance* Function::Take(std::string* fault) {
+  Instance* instance;
+  if (!clean_.empty()) [[likely]] {
+    instance = clean_.back();
+    clean_.pop_back();
+    ++active_;
+    return instance;
+  }
+  if (!used_.empty()) {
+    instance = used_.back();
+    used_.pop_back();
+  } else if (all_.size() < all_.capacity()) {
+    instance = NewInstance();
+  } else {
+    return nullptr;
+  }
+  ++counters_.resets;
+  ++counters_.resets_on_path;
+  if (absl::Status status = instance->Reset(); !status.ok()) {
+    // Its memory may be short for a moment, or its start-up fail now and then; the next call tries again.
+    *fault = std::string(status.message());
+    used_.push_back(instance);
+    return nullptr;
+  }
+  ++active_;
+  return instance;
+}
+
+void Function::GiveBack(Instance* instance) {
+  --active_;
+  if (options_.keep && !instance->faulted()) {
+    clean_.push_back(instance);
+  } else {
+    used_.push_back(instance);
+  }
+}
+
+bool Function::IdleWork() {
+  if (draining_) return false;
+  const size_t target = options_.keep ? 1 : std::min<size_t>(options_.clean_target, options_.instances_max);
+  if (clean_.size() < target) {
+    Instance* instance = nullptr;
+    if (!used_.empty()) {
+      instance = used_.back();
+      used_.pop_back();
+    } else if (all_.size() < std::min(target, all_.capacity())) {
+      instance = NewInstance();
+    } else {
+      return false;
+    }
+    ++counters_.resets;
+    if (!instance->Reset().ok()) {
+      // The call that needs it reports why.
+      used_.push_back(instance);
+      return false;
+    }
+    clean_.push_back(instance);
+    return true;
+  }
+  // More than enough are clean: what is left from a burst gives its memory back.
+  for (Instance* instance : used_) {
+    if (instance->live()) {
+      instance->Drop();
+      return true;
+    }
+  }
+  return false;
+}
+
+void Function::CountTrial(uint64_t ns) {
+  if (path_ != Path::kTrial) return;
+  trial_left_ = ns <= kTrialCallNsMax ? trial_left_ - 1 : kTrialCalls;
+  if (trial_left_ == 0) path_ = Path::kPlain;
+}
+
+void Function::Demote() {
+  if (path_ != Path::kPlain) return;
+  path_ = Path::kFiber;
+  ++counters_.demotions;
+}
+
+bool Function::Charge(uint32_t bytes) {
+  if (queue_count_ >= options_.queued_max || queue_bytes_ + bytes > options_.queued_bytes_max) return false;
+  ++queue_count_;
+  queue_bytes_ += bytes;
+  return true;
+}
+
+void Function::Uncharge(uint32_t bytes) {
+  --queue_count_;
+  queue_bytes_ -= bytes;
+}
+
+void Function::Enqueue(InCall* call) {
+  call->next = nullptr;
+  (queue_tail_ == nullptr ? queue_head_ : queue_tail_->next) = call;
+  queue_tail_ = call;
+  ++counters_.queued;
+}
+
+void Function::Requeue(InCall* call) {
+  call->next = queue_head_;
+  queue_head_ = call;
+  if (queue_tail_ == nullptr) queue_tail_ = call;
+}
+
+void Function::RemoveQueued(InCall* call) {
+  InCall* before = nullptr;
+  for (InCall* at = queue_head_; at != call; at = at->next) before = at;
+  (before == nullptr ? queue_head_ : before->next) = call->next;
+  if (queue_tail_ == call) queue_tail_ = before;
+  call->next = nullptr;
+}
+
+Target* Function::Resolve(uint32_t guest_pointer, absl::string_view name, CallsOut& out, Status* status) {
+  CachedName& cached = cached_names_[(guest_pointer >> 2) % kCachedNames];
+  if (cached.pointer == guest_pointer && cached.bytes == name.size() && cached.target != nullptr &&
+      std::memcmp(cached.name.data(), name.data(), name.size()) == 0) [[likely]] {
+    return cached.target;
+  }
+  auto known = targets_.find(name);
+  if (known == targets_.end()) {
+    if (!CheckFunctionName(name).ok()) {
+      *status = kInvalidArgument;
+      return nullptr;
+    }
+    if (targets_.size() >= kTargetsMax) {
+      *status = kResourceExhausted;
+      return nullptr;
+    }
+    absl::StatusOr<Target*> target = out.Resolve(*this, name);
+    if (!target.ok()) {
+      *status = static_cast<Status>(target.status().code());
+      return nullptr;
+    }
+    known = targets_.emplace(std::string(name), *target).first;
+  }
+  if (name.size() <= kCachedNameBytesMax) {
+    cached.pointer = guest_pointer;
+    cached.bytes = static_cast<uint32_t>(name.size());
+    cached.target = known->second;
+    std::memcpy(cached.name.data(), name.data(), name.size());
+  }
+  return known->second;
+}
+
+}  // namespace weft::host

@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls that come in: their room, their instance, plain or on a fiber, their answer; and the loop that
+// resumes them. Calls that guests make are in host_calls.cc.
+#include "dataplane/host/host.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/status.h"
+
+namespace weft::host {
+namespace {
+
+absl::Span<const std::byte> AsBytes(absl::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+// Fibers resumed by one RunReady() before the channels get their turn again.
+constexpr int kResumedMax = 256;
+
+}  // namespace
+
+Host::Host(Engine& engine, const HostOptions& options, CallsOut& out, CallsIn& in, GuestLog& log)
+    : engine_(engine), options_(options), out_(out), in_(in), log_(log) {
+  WEFT_CHECK(options_.out_calls_max <= (1u << kIndexBits));
+  resync_every_ticks_ = static_cast<uint64_t>(TicksPerSecond() / 2);
+  in_calls_.reserve(options_.in_calls_max);
+  out_calls_.reserve(options_.out_calls_max);
+  ResyncClock();
+}
+
+Host::~Host() {
+  // Whoever delivered a call still under way has gone or is about to; the guests' fibers must end before
+  // their stores do.
+  for (const std::unique_ptr<InCall>& call : in_calls_) {
+    if (call->function != nullptr) Cancel(call.get());
+  }
+}
+
+absl::StatusOr<Function*> Host::Add(std::string name, std::shared_ptr<const Module> module,
+                                    const FunctionOptions& options) {
+  if (Find(name) != nullptr) return absl::AlreadyExistsError(absl::StrCat(name, " is already served here"));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Function> function,
+                        Function::Create(*this, std::move(name), std::move(module), options));
+  functions_.push_back(std::move(function));
+  return functions_.back().get();
+}
+
+Function* Host::Find(absl::string_view name) const {
+  for (const std::unique_ptr<Function>& function : functions_) {
+    if (function->name() == name) return function.get();
+  }
+  return nullptr;
+}
+
+absl::Status Host::Remove(Function* function) {
+  if (function->active() != 0 || function->queued() != nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(function->name(), " still has calls"));
+  }
+  auto at =
+      std::find_if(functions_.begin(), functions_.end(), [&](const auto& f) { return f.get() == function; });
+  WEFT_CHECK(at != functions_.end());
+  functions_.erase(at);
+  return absl::OkStatus();
+}
+
+void Host::ResyncClock() {
+  clock_.Resync();
+  resync_ticks_ = Ticks();
+  timespec real;
+  clock_gettime(CLOCK_REALTIME, &real);
+  const uint64_t real_ns =
+      static_cast<uint64_t>(real.tv_sec) * kNsPerSecond + static_cast<uint64_t>(real.tv_nsec);
+  realtime_offset_ns_ = static_cast<int64_t>(real_ns - weft::NowNs());
+}
+
+uint64_t Host::NowNs() {
+  const uint64_t ticks = Ticks();
+  if (ticks - resync_ticks_ > resync_every_ticks_) [[unlikely]] {
+    ResyncClock();
+    return weft::NowNs();
+  }
+  return clock_.NsAt(ticks);
+}
+
+InCall* Host::NewInCall() {
+  if (in_free_ == nullptr) {
+    if (in_calls_.size() == options_.in_calls_max) return nullptr;
+    in_calls_.push_back(std::make_unique<InCall>());
+    in_free_ = in_calls_.back().get();
+  }
+  InCall* call = in_free_;
+  in_free_ = call->next;
+  call->next = nullptr;
+  ++in_call_count_;
+  return call;
+}
+
+void Host::FreeInCall(InCall* call) {
+  if (call->charged) call->function->Uncharge(call->bytes);
+  call->charged = false;
+  call->function = nullptr;
+  call->instance = nullptr;
+  call->local_caller = nullptr;
+  call->large.reset();
+  call->next = in_free_;
+  in_free_ = call;
+  --in_call_count_;
+}
+
+void Host::UsePrivateRoom(InCall* call) {
+  call->large = std::make_unique_for_overwrite<std::byte[]>(call->bytes);
+  call->room = call->large.get();
+}
+
+bool Host::AllocRoom(InCall* call) {
+  Instance& instance = *call->instance;
+  EnterGuest();
+  instance.BeginCall(&call->context, call);
+  call->guest_ptr = instance.AllocPlain(call->bytes);
+  LeaveGuest();
+  if (call->guest_ptr != 0) [[likely]] {
+    call->room = instance.At(call->guest_ptr, call->bytes);
+    return true;
+  }
+  call->failure = instance.faulted() ? kInternal : kResourceExhausted;
+  return false;
+}
+
+InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& context, bool one_way,
+                    Status* refusal) {
+  InCall* call = nullptr;
+  *refusal = kResourceExhausted;
+  if (function.draining()) {
+    *refusal = kUnavailable;
+  } else if (bytes > kMessageBytesMax) {
+    *refusal = kOutOfRange;
+  } else {
+    call = NewInCall();
+  }
+  if (call == nullptr) {
+    ++function.counters().refused;
+    return nullptr;
+  }
+  call->function = &function;
+  call->bytes = bytes;
+  call->context = context;
+  call->one_way = one_way;
+  call->local = false;
+  call->mesh = nullptr;
+  call->stage = InCall::Stage::kFilling;
+  call->wait = InCall::Wait::kNone;
+  call->ready = false;
+  call->failure = kOk;
+  if (function.queued() == nullptr && !function.module().alloc_suspends()) [[likely]] {
+    std::string fault;
+    call->instance = function.Take(&fault);
+    if (call->instance != nullptr && AllocRoom(call)) [[likely]]
+      return call;
+    // The bytes are taken all the same, then the call fails with the guest's words.
+    if (call->instance == nullptr && !fault.empty()) call->failure = kInternal;
+  }
+  if (!function.Charge(bytes)) {
+    if (call->instance != nullptr) ReleaseInstance(call);
+    FreeInCall(call);
+    ++function.counters().refused;
+    return nullptr;
+  }
+  call->charged = true;
+  UsePrivateRoom(call);
+  return call;
+}
+
+void Host::Run(InCall* call) {
+  Function& function = *call->function;
+  ++function.counters().calls;
+  if (call->failure != kOk) [[unlikely]] {
+    Refuse(call);
+  } else if (call->instance != nullptr) [[likely]] {
+    Execute(call);
+  } else if (function.queued() != nullptr || !StartOnInstance(call)) {
+    call->stage = InCall::Stage::kQueued;
+    function.Enqueue(call);
+  }
+}
+
+void Host::Refuse(InCall* call) {
+  if (call->instance != nullptr && call->instance->faulted()) {
+    Complete(call, kInternal);
+    return;
+  }
+  const bool started = call->instance != nullptr;
+  if (started) ReleaseInstance(call);
+  Fail(call, call->failure,
+       started ? "the guest has no room for the request" : "the guest does not start up");
+}
+
+bool Host::StartOnInstance(InCall* call) {
+  Function& function = *call->function;
+  if (call->context.deadline_ns != 0 && NowNs() >= call->context.deadline_ns) {
+    Fail(call, kDeadlineExceeded, "the deadline passed before an instance was free");
+    return true;
+  }
+  std::string fault;
+  call->instance = function.Take(&fault);
+  if (call->instance == nullptr) {
+    if (fault.empty()) return false;
+    Fail(call, kInternal, absl::StrCat("the guest does not start up: ", fault));
+    return true;
+  }
+  if (function.module().alloc_suspends()) {
+    call->instance->BeginCall(&call->context, call);
+    call->stage = InCall::Stage::kAlloc;
+    StartFiber(call);
+    return true;
+  }
+  const std::byte* bytes = call->room;
+  if (!AllocRoom(call)) {
+    Refuse(call);
+    return true;
+  }
+  std::memcpy(call->room, bytes, call->bytes);
+  function.Uncharge(call->bytes);
+  call->charged = false;
+  call->large.reset();
+  Execute(call);
+  return true;
+}
+
+void Host::ReleaseInstance(InCall* call) {
+  Instance* instance = std::exchange(call->instance, nullptr);
+  instance->EndCall();
+  call->function->GiveBack(instance);
+  if (call->function->queued() != nullptr) queue_kick_ = true;
+}
+
+void Host::Execute(InCall* call) {
+  call->stage = InCall::Stage::kHandle;
+  if (call->function->plain()) {
+    ExecutePlain(call);
+  } else {
+    StartFiber(call);
+  }
+}
+
+void Host::ExecutePlain(InCall* call) {
+  Instance& instance = *call->instance;
+  EnterGuest();
+  const uint32_t status = instance.HandlePlain(call->guest_ptr, call->bytes);
+  LeaveGuest();
+  ++call->function->counters().plain_calls;
+  if (instance.overran()) [[unlikely]]
+    call->function->Demote();
+  Complete(call, status);
+}
+
+void Host::StartFiber(InCall* call) {
+  Instance& instance = *call->instance;
+  if (call->stage == InCall::Stage::kAlloc) {
+    instance.set_phase(Instance::Phase::kAlloc);
+    instance.fiber = instance.NewAllocFiber(call->bytes);
+  } else {
+    instance.set_phase(Instance::Phase::kHandle);
+    instance.fiber = instance.NewHandleFiber(call->guest_ptr, call->bytes);
+  }
+  WEFT_CHECK(instance.fiber != nullptr);  // Module::Load() has checked the types.
+  PollFiber(call);
+}
+
+bool Host::EnterHandleStage(InCall* call, uint32_t pointer) {
+  std::byte* room = pointer == 0 ? nullptr : call->instance->At(pointer, call->bytes);
+  if (room == nullptr) return false;
+  std::memcpy(room, call->room, call->bytes);
+  call->guest_ptr = pointer;
+  call->room = room;
+  call->function->Uncharge(call->bytes);
+  call->charged = false;
+  call->large.reset();
+  return true;
+}
+
+void Host::PollFiber(InCall* call) {
+  Instance& instance = *call->instance;
+  Function& function = *call->function;
+  const bool trial = function.module().leaf();
+  const uint64_t begin_ns = trial ? NowNs() : 0;
+  uint32_t result = 0;
+  weft_fault* fault = nullptr;
+  instance.yielded = false;
+  EnterGuest();
+  const int32_t ended = weft_fiber_poll(instance.fiber, &result, &fault);
+  LeaveGuest();
+  if (ended == 0) {
+    if (instance.yielded) PushYielded(call);
+    return;
+  }
+  weft_fiber_delete(std::exchange(instance.fiber, nullptr));
+  if (ended == 2) {
+    instance.SetFault(fault);
+  } else if (call->stage == InCall::Stage::kAlloc) {
+    if (EnterHandleStage(call, result)) {
+      Execute(call);
+      return;
+    }
+    ReleaseInstance(call);
+    Fail(call, kResourceExhausted, "the guest has no room for the request");
+    return;
+  }
+  // A call that has overrun spent its earlier turns before `begin_ns`.
+  if (trial) function.CountTrial(instance.overran() ? UINT64_MAX : NowNs() - begin_ns);
+  Complete(call, result);
+}
+
+void Host::Complete(InCall* call, uint32_t status) {
+  Instance& instance = *call->instance;
+  absl::Span<const std::byte> reply = instance.reply();
+  char message[64];
+  if (instance.faulted()) [[unlikely]] {
+    ++call->function->counters().faults;
+    status = kInternal;
+    reply = AsBytes(instance.fault_text());
+  } else if (status > kLastStatus) [[unlikely]] {
+    const int size = snprintf(message, sizeof message, "the handler returned %u, which is no status", status);
+    status = kInternal;
+    reply = AsBytes({message, static_cast<size_t>(size)});
+  } else if (status != kOk && reply.size() > kErrorBytesMax) {
+    reply = reply.first(kErrorBytesMax);
+  } else if (reply.size() > kMessageBytesMax) [[unlikely]] {
+    status = kOutOfRange;
+    reply = AsBytes("the reply is longer than messages may be");
+  }
+  if (instance.out_calls != nullptr) [[unlikely]]
+    CancelOutCalls(instance);
+  Answer(call, static_cast<Status>(status), reply);
+  ReleaseInstance(call);
+  FreeInCall(call);
+}
+
+void Host::Answer(InCall* call, Status status, absl::Span<const std::byte> reply) {
+  if (call->local) {
+    if (call->local_caller == nullptr) return;
+    call->local_caller->local_call = nullptr;
+    FinishWith(*call->local_caller, status, reply);
+  } else if (!call->one_way || status != kOk) {
+    in_.Reply(*call, status, reply);
+  }
+}
+
+void Host::Fail(InCall* call, Status status, absl::string_view message) {
+  Answer(call, status, AsBytes(message.substr(0, kErrorBytesMax)));
+  FreeInCall(call);
+}
+
+void Host::Cancel(InCall* call) {
+  Unlink(call);
+  if (call->stage == InCall::Stage::kQueued) call->function->RemoveQueued(call);
+  if (Instance* instance = call->instance; instance != nullptr) {
+    CancelOutCalls(*instance);
+    if (instance->fiber != nullptr) {
+      // The guest is unwound where it stands. It must not start anything while that goes on.
+      instance->set_phase(Instance::Phase::kIdle);
+      weft_fiber_delete(std::exchange(instance->fiber, nullptr));
+      instance->Spoil();
+    }
+    ReleaseInstance(call);
+  }
+  if (call->local_caller != nullptr) call->local_caller->local_call = nullptr;
+  FreeInCall(call);
+}
+
+void Host::PushReady(InCall* call) {
+  if (call->ready) return;
+  call->ready = true;
+  call->next = nullptr;
+  (ready_head_ == nullptr ? ready_head_ : ready_tail_->next) = call;
+  ready_tail_ = call;
+}
+
+void Host::PushYielded(InCall* call) {
+  call->next = nullptr;
+  (yielded_head_ == nullptr ? yielded_head_ : yielded_tail_->next) = call;
+  yielded_tail_ = call;
+}
+
+void Host::Unlink(InCall* call) {
+  auto remove = [call](InCall*& head, InCall*& tail) {
+    InCall* before = nullptr;
+    for (InCall* at = head; at != nullptr; before = at, at = at->next) {
+      if (at != call) continue;
+      (before == nullptr ? head : before->next) = at->next;
+      if (tail == at) tail = before;
+      return;
+    }
+  };
+  if (call->ready) {
+    remove(ready_head_, ready_tail_);
+    call->ready = false;
+  } else if (call->instance != nullptr && call->instance->yielded) {
+    remove(yielded_head_, yielded_tail_);
+  }
+  for (InCall** at = &sleepers_; *at != nullptr; at = &(*at)->sleep_next) {
+    if (*at != call) continue;
+    *at = call->sleep_next;
+    break;
+  }
+}
+
+int Host::RunQueued() {
+  queue_kick_ = false;
+  int started = 0;
+  for (const std::unique_ptr<Function>& function : functions_) {
+    while (InCall* call = function->queued()) {
+      if (started == kResumedMax) {
+        queue_kick_ = true;
+        return started;
+      }
+      // Out of the queue first: a call that ends at once is gone when this returns.
+      function->RemoveQueued(call);
+      call->stage = InCall::Stage::kFilling;
+      if (!StartOnInstance(call)) {
+        call->stage = InCall::Stage::kQueued;
+        function->Requeue(call);
+        break;
+      }
+      ++started;
+    }
+  }
+  return started;
+}
+
+int Host::RunReady() {
+  int resumed = 0;
+  if (next_due_ns_ != UINT64_MAX) {
+    if (const uint64_t now_ns = NowNs(); now_ns >= next_due_ns_) RunTimers(now_ns);
+  }
+  while (ready_head_ != nullptr && resumed < kResumedMax) {
+    InCall* call = ready_head_;
+    ready_head_ = call->next;
+    call->ready = false;
+    ++resumed;
+    if (call->stage == InCall::Stage::kFilling) {
+      Run(call);  // A call from within this process.
+    } else {
+      PollFiber(call);
+    }
+  }
+  if (queue_kick_) resumed += RunQueued();
+  // One that gave up its turn runs for a millisecond again, so only one of them, after all the others.
+  if (InCall* call = yielded_head_; call != nullptr) {
+    yielded_head_ = call->next;
+    PollFiber(call);
+    ++resumed;
+  }
+  return resumed;
+}
+
+bool Host::IdleWork() {
+  for (size_t i = 0; i < functions_.size(); ++i) {
+    idle_next_ = idle_next_ + 1 < functions_.size() ? idle_next_ + 1 : 0;
+    if (functions_[idle_next_]->IdleWork()) return true;
+  }
+  return false;
+}
+
+uint64_t Host::NextDueNs() const { return has_runnable() ? 0 : next_due_ns_; }
+
+void Host::Sleep(InCall& call, uint64_t wake_ns) {
+  call.wait = InCall::Wait::kSleep;
+  call.wake_ns = wake_ns;
+  call.sleep_next = sleepers_;
+  sleepers_ = &call;
+  next_due_ns_ = std::min(next_due_ns_, wake_ns);
+}
+
+void Host::RunTimers(uint64_t now_ns) {
+  next_due_ns_ = UINT64_MAX;
+  RunSleepers(now_ns);
+  RunDeadlines(now_ns);
+}
+
+void Host::RunSleepers(uint64_t now_ns) {
+  for (InCall** at = &sleepers_; *at != nullptr;) {
+    InCall* call = *at;
+    if (now_ns >= call->wake_ns) {
+      *at = call->sleep_next;
+      call->wait = InCall::Wait::kNone;
+      PushReady(call);
+    } else {
+      next_due_ns_ = std::min(next_due_ns_, call->wake_ns);
+      at = &call->sleep_next;
+    }
+  }
+}
+
+void Host::RunDeadlines(uint64_t now_ns) {
+  for (OutCall** at = &timed_; *at != nullptr;) {
+    OutCall* call = *at;
+    const bool running = call->state == OutCall::State::kRunning;
+    if (running && now_ns < call->context.deadline_ns) {
+      next_due_ns_ = std::min(next_due_ns_, call->context.deadline_ns);
+      at = &call->timed_next;
+      continue;
+    }
+    *at = call->timed_next;
+    call->timed = false;
+    if (!running) continue;
+    if (call->local_call != nullptr) Cancel(call->local_call);
+    FinishWith(*call, kDeadlineExceeded, AsBytes("the deadline passed"));
+  }
+}
+
+}  // namespace weft::host

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ticker's own thread, and the rare hand-over by which a guest thread wakes it.
+#include "dataplane/host/ticker.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <chrono>
+
+namespace weft::host {
+namespace {
+
+bool Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
+
+}  // namespace
+
+Ticker::Ticker(wasm_engine_t* engine)
+    : engine_(engine), fenced_(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)) {
+  thread_ = std::thread([this] { Run(); });
+  pthread_setname_np(thread_.native_handle(), "weft-ticker");
+}
+
+Ticker::~Ticker() {
+  stop_.store(true, std::memory_order_release);  // [T3] pairs with Run()
+  Wake();
+  thread_.join();
+}
+
+void Ticker::Run() {
+  uint64_t seen = 0;
+  int idle = 0;
+  while (!stop_.load(std::memory_order_acquire)) {  // [T3]
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    wasmtime_engine_increment_epoch(engine_);
+    ticks_.fetch_add(1, std::memory_order_relaxed);
+    const uint64_t entries = entries_.load(std::memory_order_relaxed);  // [T1] a late value costs one tick
+    idle = entries != seen || entries % 2 == 1 ? 0 : idle + 1;
+    seen = entries;
+    // A kernel without membarrier leaves the race open that it closes; there the ticker never sleeps.
+    if (idle >= kIdleTicks && fenced_) {
+      Sleep(seen);
+      idle = 0;
+    }
+  }
+}
+
+void Ticker::Sleep(uint64_t seen) {
+  asleep_.store(true, std::memory_order_relaxed);  // [T2]
+  // From here on every guest thread either sees asleep_ in Enter(), or its entry is seen below.
+  Membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  if (entries_.load(std::memory_order_relaxed) != seen) {  // [T1]
+    asleep_.store(false, std::memory_order_relaxed);
+    return;
+  }
+  if (stop_.load(std::memory_order_acquire)) return;
+  asleep_.wait(true, std::memory_order_acquire);
+}
+
+void Ticker::Wake() {
+  asleep_.store(false, std::memory_order_release);
+  asleep_.notify_one();
+}
+
+}  // namespace weft::host

@@ -1,0 +1,3 @@
+module weft/guest
+
+go 1.24

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Guests that misbehave: exactly the call at fault fails, with a status that says why, and the host goes on.
+#include "tests/dataplane/host/fixture.h"
+
+namespace weft::host {
+namespace {
+
+class FaultTest : public HostTest {
+ protected:
+  // The function at fault, then another one, still answer.
+  void ExpectAlive(Function& function) {
+    EXPECT_EQ(Call(function, "e").status, kOk);
+    EXPECT_EQ(Call(function, "e").status, kOk);
+  }
+};
+
+TEST_F(FaultTest, TrapFailsItsCallOnly) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  const Answer answer = Call(tool, "t");
+  EXPECT_EQ(answer.status, kInternal);
+  EXPECT_THAT(answer.bytes, ::testing::HasSubstr("unreachable"));
+  EXPECT_EQ(tool.counters().faults, 1u);
+  ExpectAlive(tool);
+}
+
+TEST_F(FaultTest, StackOverflowFailsItsCallOnly) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  const Answer answer = Call(tool, Tool('s', 1));
+  EXPECT_EQ(answer.status, kInternal);
+  ExpectAlive(tool);
+  Promote(tool, "e");
+  EXPECT_EQ(Call(tool, Tool('s', 1)).status, kInternal);
+  ExpectAlive(tool);
+}
+
+TEST_F(FaultTest, StackOverflowInADirectCallFailsThatCallOnly) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  Function& caller = Serve("demo/caller", "test_caller");
+  Promote(tool, "e");
+  EXPECT_EQ(Call(caller, Caller('c', 0, "demo/tool", Tool('s', 1))).status, kInternal);
+  EXPECT_EQ(tool.counters().direct_calls, 1u);
+  EXPECT_EQ(Call(caller, Caller('c', 0, "demo/tool", "e")).status, kOk);
+}
+
+TEST_F(FaultTest, MemoryBombMeetsItsLimit) {
+  Function& tool = Serve("demo/tool", "test_tool", {.memory_bytes_max = 16 << 20, .time_limit_ms = 10'000});
+  const uint32_t mib = As<uint32_t>(Call(tool, "m").bytes);
+  EXPECT_GT(mib, 10u);
+  EXPECT_LT(mib, 16u);
+  ExpectAlive(tool);
+}
+
+TEST_F(FaultTest, GuestThatExitsFailsItsCallOnly) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  const Answer answer = Call(tool, "r");
+  EXPECT_EQ(answer.status, kInternal);
+  EXPECT_THAT(answer.bytes, ::testing::HasSubstr("proc_exit"));
+  ExpectAlive(tool);
+}
+
+TEST_F(FaultTest, EndlessLoopOnTrialStallsNobodyAndEndsAtItsLimit) {
+  Function& looping = Serve("demo/loop", "test_tool", {.time_limit_ms = 200});
+  Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
+  const uintptr_t loop = *Deliver(looping, "l");
+  EXPECT_FALSE(Answered(loop));
+  // The others get their turn between its own: in 200 ms far more than one call.
+  int others = 0;
+  while (!Answered(loop)) {
+    EXPECT_EQ(Call(tool, "e").status, kOk);
+    host_.RunReady();
+    ++others;
+  }
+  EXPECT_GT(others, 10);
+  const Answer answer = Await(loop);
+  EXPECT_EQ(answer.status, kInternal);
+  EXPECT_THAT(answer.bytes, ::testing::HasSubstr("time limit"));
+  EXPECT_EQ(looping.counters().time_limits, 1u);
+  ExpectAlive(looping);
+}
+
+TEST_F(FaultTest, EndlessLoopAfterPromotionIsTrappedOnceAndDemoted) {
+  Function& looping = Serve("demo/loop", "test_tool", {.keep = true, .time_limit_ms = 50});
+  Promote(looping, "e");
+  const uintptr_t loop = *Deliver(looping, "l");
+  // It held the thread until its limit.
+  ASSERT_TRUE(Answered(loop));
+  EXPECT_EQ(Await(loop).status, kInternal);
+  EXPECT_EQ(looping.counters().demotions, 1u);
+  // From now on it is on a fiber, so that the next loop stalls nobody.
+  EXPECT_FALSE(Answered(*Deliver(looping, "l")));
+}
+
+TEST_F(FaultTest, EndlessLoopInADirectCallIsTrapped) {
+  Function& looping = Serve("demo/loop", "test_tool", {.keep = true, .time_limit_ms = 50});
+  Function& caller = Serve("demo/caller", "test_caller", {.time_limit_ms = 10'000});
+  Promote(looping, "e");
+  EXPECT_EQ(Call(caller, Caller('c', 0, "demo/loop", "l")).status, kInternal);
+  EXPECT_EQ(Call(caller, Caller('c', 0, "demo/loop", "e")).status, kOk);
+}
+
+TEST_F(FaultTest, EndlessStartUpIsRefusedWhenTheFunctionIsAdded) {
+  absl::StatusOr<std::shared_ptr<const Module>> module =
+      Module::LoadFile(SharedEngine(), GuestPath("test_bad_start"), std::nullopt, nullptr);
+  ASSERT_TRUE(module.ok());
+  const absl::Status status = host_.Add("demo/bad", *module, {.time_limit_ms = 50}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("time limit"));
+}
+
+TEST_F(FaultTest, CancelUnwindsALoopingGuest) {
+  Function& looping = Serve("demo/loop", "test_tool");
+  Deliver(looping, "l");
+  host_.Cancel(latest_);
+  EXPECT_EQ(host_.in_call_count(), 0u);
+  EXPECT_EQ(looping.active(), 0u);
+  ExpectAlive(looping);
+}
+
+TEST_F(FaultTest, AllocThatMisbehavesFailsItsCallOnly) {
+  Function& bad = Serve("demo/bad", "test_bad_alloc");
+  EXPECT_EQ(Call(bad, std::string(1, 'x')).status, kResourceExhausted);
+  EXPECT_EQ(Call(bad, std::string(2, 'x')).status, kResourceExhausted);
+  EXPECT_EQ(Call(bad, std::string(3, 'x')).status, kInternal);
+  // It suspends where there is no fiber.
+  EXPECT_EQ(Call(bad, std::string(4, 'x')).status, kInternal);
+  // It may not call out either, but may find that out.
+  EXPECT_EQ(Call(bad, std::string(5, 'x')).bytes, "xxxxx");
+  EXPECT_EQ(Call(bad, std::string(6, 'x')).bytes, "xxxxxx");
+  EXPECT_EQ(Call(bad, std::string(10'000, 'x')).status,
+            kOk);  // It lies about its room, within its own memory.
+  EXPECT_EQ(host_.in_call_count(), 0u);
+}
+
+TEST_F(FaultTest, InstancesBeyondTheEnginesPoolAreRefused) {
+  mesh_.Serve("else/where", Remote::kLater);
+  Function& caller = Serve("demo/caller", "test_caller", {.instances_max = 4000});
+  Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
+  std::vector<uintptr_t> calls;
+  for (int i = 0; i < 2600; ++i) calls.push_back(*Deliver(caller, Caller('c', 0, "else/where", "x")));
+  int refused = 0;
+  for (uintptr_t call : calls) refused += Answered(call) && mesh_.replies[call].status == kInternal;
+  EXPECT_GT(refused, 90);
+  EXPECT_EQ(Call(tool, "e").status, kOk);
+  while (!mesh_.pending.empty()) mesh_.FinishPending(mesh_.pending.size() - 1);
+  for (uintptr_t call : calls) Await(call);
+  ExpectAlive(tool);
+}
+
+}  // namespace
+}  // namespace weft::host
