@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The smallest useful function: answers "Hello, <request>!". docs/first-function.md builds, serves and calls it. */
+ * The smallest useful function: answers "Hello, <request>!". docs/first-function.md builds, serves and calls
+ * it. */
 #include <stdio.h>
 
 #include "sdk/c/weft_guest.h"

@@ -59,14 +59,15 @@ enum {
   WEFT_SHORT = 257    /* It succeeded, but the answer did not fit; `size` is its handle for weft_result(). */
 };
 
-/* How a call ended: its status, and the size of the answer in the caller's buffer. For a failed call the buffer
- * holds the error's message, cut to fit. */
+/* How a call ended: its status, and the size of the answer in the caller's buffer. For a failed call the
+ * buffer holds the error's message, cut to fit. */
 typedef struct {
   uint32_t status;
   uint32_t size;
 } weft_outcome;
 
-/* A request as the handler receives it. The bytes stay valid, and may be overwritten, until the handler returns. */
+/* A request as the handler receives it. The bytes stay valid, and may be overwritten, until the handler
+ * returns. */
 typedef struct {
   uint8_t* data;
   uint32_t size;
@@ -95,9 +96,10 @@ static inline weft_outcome weft_outcome_of(uint64_t packed) {
   return outcome;
 }
 
-/* Answers the call that is being handled. The host copies the bytes after the handler has returned WEFT_OK, so
- * they must outlive it: static, allocated or the request's own, never a local array of the handler. For those use
- * weft_reply(), which keeps a copy. Returns WEFT_OK, or WEFT_OUT_OF_RANGE where the bytes lie outside memory. */
+/* Answers the call that is being handled. The host copies the bytes after the handler has returned WEFT_OK,
+ * so they must outlive it: static, allocated or the request's own, never a local array of the handler. For
+ * those use weft_reply(), which keeps a copy. Returns WEFT_OK, or WEFT_OUT_OF_RANGE where the bytes lie
+ * outside memory. */
 static inline uint32_t weft_reply_static(const void* data, uint32_t size) {
   return weft_import_reply(data, size);
 }
@@ -121,14 +123,14 @@ static inline uint32_t weft_reply(const void* data, uint32_t size) {
   return weft_import_reply(copy, size);
 }
 
-/* Calls function `name` ("namespace/name") and waits for its answer, which is written to `room`. The call must
- * end within `timeout_ns` (0: as long as the call being handled may take). The name is best a literal: the host
- * remembers whose name stands at that address. */
+/* Calls function `name` ("namespace/name") and waits for its answer, which is written to `room`. The call
+ * must end within `timeout_ns` (0: as long as the call being handled may take). The name is best a literal:
+ * the host remembers whose name stands at that address. */
 static inline weft_outcome weft_call_within(const char* name, const void* data, uint32_t size, void* room,
                                             uint32_t room_size, int64_t timeout_ns) {
   uint64_t packed = weft_import_call(name, (uint32_t)strlen(name), data, size, room, room_size, timeout_ns);
-  /* `call` itself never suspends the guest, which makes it cheap; it answers PENDING where the answer is not there
-   * within a moment, and only then does the guest pay for being suspended. */
+  /* `call` itself never suspends the guest, which makes it cheap; it answers PENDING where the answer is not
+   * there within a moment, and only then does the guest pay for being suspended. */
   if ((uint32_t)(packed >> 32) == WEFT_PENDING) packed = weft_import_wait((uint32_t)packed);
   return weft_outcome_of(packed);
 }
@@ -138,9 +140,9 @@ static inline weft_outcome weft_call(const char* name, const void* data, uint32_
   return weft_call_within(name, data, size, room, room_size, 0);
 }
 
-/* Starts a call without waiting. WEFT_PENDING with a handle in `size`, or another status where it failed at once.
- * `room` belongs to the host until weft_wait() or weft_result() has given the outcome. At most 64 calls of an
- * instance may be under way. */
+/* Starts a call without waiting. WEFT_PENDING with a handle in `size`, or another status where it failed at
+ * once. `room` belongs to the host until weft_wait() or weft_result() has given the outcome. At most 64 calls
+ * of an instance may be under way. */
 static inline weft_outcome weft_start(const char* name, const void* data, uint32_t size, void* room,
                                       uint32_t room_size, int64_t timeout_ns) {
   return weft_outcome_of(
@@ -150,14 +152,14 @@ static inline weft_outcome weft_start(const char* name, const void* data, uint32
 /* Waits for the end of a started call, and forgets its handle. */
 static inline weft_outcome weft_wait(uint32_t handle) { return weft_outcome_of(weft_import_wait(handle)); }
 
-/* Waits until one of `count` started calls has ended and returns its index; `count` where a handle is unknown. Its
- * outcome is then there for weft_wait() without waiting. */
+/* Waits until one of `count` started calls has ended and returns its index; `count` where a handle is
+ * unknown. Its outcome is then there for weft_wait() without waiting. */
 static inline uint32_t weft_wait_any(const uint32_t* handles, uint32_t count) {
   return weft_import_wait_any(handles, count);
 }
 
-/* Fetches an answer that did not fit (WEFT_SHORT with a handle) into a larger room, and forgets the handle. Where it
- * does not fit again, WEFT_SHORT with the size that is needed, and the handle stays good. */
+/* Fetches an answer that did not fit (WEFT_SHORT with a handle) into a larger room, and forgets the handle.
+ * Where it does not fit again, WEFT_SHORT with the size that is needed, and the handle stays good. */
 static inline weft_outcome weft_result(uint32_t handle, void* room, uint32_t room_size) {
   return weft_outcome_of(weft_import_result(handle, room, room_size));
 }
@@ -167,11 +169,12 @@ static inline uint32_t weft_send(const char* name, const void* data, uint32_t si
   return weft_import_send(name, (uint32_t)strlen(name), data, size);
 }
 
-/* Nanoseconds that are left to the call being handled; INT64_MAX where it has no deadline, 0 where it has passed. */
+/* Nanoseconds that are left to the call being handled; INT64_MAX where it has no deadline, 0 where it has
+ * passed. */
 static inline int64_t weft_deadline_ns(void) { return weft_import_deadline(); }
 
-/* Writes the W3C `traceparent` of the call being handled, 55 characters and a NUL, to `room`; 0 where the call
- * carries none, else 55. Calls made meanwhile carry the same trace by themselves. */
+/* Writes the W3C `traceparent` of the call being handled, 55 characters and a NUL, to `room`; 0 where the
+ * call carries none, else 55. Calls made meanwhile carry the same trace by themselves. */
 static inline uint32_t weft_trace(char room[56]) {
   uint32_t size = weft_import_trace(room, 55);
   room[size] = 0;
@@ -180,15 +183,17 @@ static inline uint32_t weft_trace(char room[56]) {
 
 enum { WEFT_LOG_DEBUG = 0, WEFT_LOG_INFO = 1, WEFT_LOG_WARNING = 2, WEFT_LOG_ERROR = 3 };
 
-/* Writes a line to the host's log, cut to 1,024 bytes; a call may write 16 lines, further ones are counted only. */
+/* Writes a line to the host's log, cut to 1,024 bytes; a call may write 16 lines, further ones are counted
+ * only. */
 static inline void weft_log(uint32_t level, const char* text) {
   weft_import_log(level, text, (uint32_t)strlen(text));
 }
 
 /* ---- What the guest provides. ---- */
 
-/* Defines the handler: WEFT_FUNCTION(fn, request) { ... return status; }. `fn` tells apart the functions of one
- * module: it is the number after '#' where the module was named (`--serve text/upper=text.wasm#1`), else 0. */
+/* Defines the handler: WEFT_FUNCTION(fn, request) { ... return status; }. `fn` tells apart the functions of
+ * one module: it is the number after '#' where the module was named (`--serve text/upper=text.wasm#1`), else
+ * 0. */
 #define WEFT_FUNCTION(fn, request)                                                              \
   static uint32_t weft_user_handler(uint32_t fn, weft_bytes request);                           \
   __attribute__((export_name("weft_handle"))) uint32_t weft_handle(uint32_t number, void* data, \

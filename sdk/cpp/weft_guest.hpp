@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The C++ interface of a weft guest, over sdk/c/weft_guest.h. C++20; nothing of the standard library is linked, so
-// a guest builds with -nostdlib++ -fno-exceptions -fno-rtti. Include it in one source file.
+// The C++ interface of a weft guest, over sdk/c/weft_guest.h. C++20; nothing of the standard library is
+// linked, so a guest builds with -nostdlib++ -fno-exceptions -fno-rtti. Include it in one source file.
 //
 //     #include "sdk/cpp/weft_guest.hpp"
 //
@@ -55,7 +55,8 @@ Answer CallNow(const char* name, Bytes request, uint8_t (&room)[kRoom], int64_t 
   return {outcome.status, {room, outcome.size}};
 }
 
-// A call under way with room for an answer of up to kRoom bytes. It stays where it is: the host writes into it.
+// A call under way with room for an answer of up to kRoom bytes. It stays where it is: the host writes into
+// it.
 template <uint32_t kRoom>
 class Call {
  public:

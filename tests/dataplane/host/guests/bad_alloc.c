@@ -7,12 +7,19 @@ static uint8_t room[4096];
 
 __attribute__((export_name("weft_alloc"))) void* weft_alloc(uint32_t size) {
   switch (size) {
-    case 1: return NULL;
-    case 2: return (void*)0xffffffffu;
-    case 3: __builtin_trap();
-    case 4: weft_wait(1); return room; /* Suspends where it must not. */
-    case 5: return weft_call("demo/other", room, 1, room, 1).status == WEFT_FAILED_PRECONDITION ? room : NULL;
-    default: return room;
+    case 1:
+      return NULL;
+    case 2:
+      return (void*)0xffffffffu;
+    case 3:
+      __builtin_trap();
+    case 4:
+      weft_wait(1);
+      return room; /* Suspends where it must not. */
+    case 5:
+      return weft_call("demo/other", room, 1, room, 1).status == WEFT_FAILED_PRECONDITION ? room : NULL;
+    default:
+      return room;
   }
 }
 

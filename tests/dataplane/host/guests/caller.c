@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A guest that calls others. The request is a command byte, a number, the name of a function, a NUL and a payload.
- * Test of dataplane/host. */
+ * A guest that calls others. The request is a command byte, a number, the name of a function, a NUL and a
+ * payload. Test of dataplane/host. */
 #include "sdk/c/weft_guest.h"
 
 static char name[128];
@@ -48,13 +48,16 @@ static uint32_t fetch_long(const uint8_t* payload, uint32_t size) {
   return weft_reply_static(large, got.size);
 }
 
-/* Every way of handing the host a bad address or handle. Answers with the number of ways that were refused. */
+/* Every way of handing the host a bad address or handle. Answers with the number of ways that were refused.
+ */
 static uint32_t misuse(const uint8_t* payload, uint32_t size) {
   const uint32_t bad = 0xfffffff0u;
   uint32_t refused = 0;
   uint32_t stale[2] = {0x12345678u, 0xffffffffu};
-  refused += weft_outcome_of(weft_import_call((char*)bad, 64, payload, size, room, 4, 0)).status == WEFT_OUT_OF_RANGE;
-  refused += weft_outcome_of(weft_import_call(name, 500, payload, size, room, 4, 0)).status == WEFT_OUT_OF_RANGE;
+  refused += weft_outcome_of(weft_import_call((char*)bad, 64, payload, size, room, 4, 0)).status ==
+             WEFT_OUT_OF_RANGE;
+  refused +=
+      weft_outcome_of(weft_import_call(name, 500, payload, size, room, 4, 0)).status == WEFT_OUT_OF_RANGE;
   refused += weft_call(name, (void*)bad, 64, room, 4).status == WEFT_OUT_OF_RANGE;
   refused += weft_call(name, payload, size, (void*)bad, 64).status == WEFT_OUT_OF_RANGE;
   refused += weft_send(name, (void*)bad, 64) == WEFT_OUT_OF_RANGE;
@@ -85,10 +88,14 @@ WEFT_FUNCTION(fn, request) {
       got = weft_call_within(name, payload, size, room[0], sizeof room[0], number * 1000000ll);
       weft_reply(room[0], got.size);
       return got.status;
-    case 'f': return fan_out(number, payload, size);
-    case 'l': return fetch_long(payload, size);
-    case 'm': return misuse(payload, size);
-    case 's': return weft_send(name, payload, size);
+    case 'f':
+      return fan_out(number, payload, size);
+    case 'l':
+      return fetch_long(payload, size);
+    case 'm':
+      return misuse(payload, size);
+    case 's':
+      return weft_send(name, payload, size);
     case 'r': /* Itself, one level deeper, until something refuses. */
       got = weft_call(name, request.data, request.size, room[0], sizeof room[0]);
       if (got.status != WEFT_OK) return weft_reply(&got.status, 4);
@@ -104,6 +111,7 @@ WEFT_FUNCTION(fn, request) {
       while (weft_start(name, payload, size, room[0], sizeof room[0], 0).status == WEFT_PENDING) started++;
       return weft_reply(&started, sizeof started);
     }
-    default: return WEFT_UNIMPLEMENTED;
+    default:
+      return WEFT_UNIMPLEMENTED;
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A C++ guest: asks two functions at once and answers with the first price. Test of sdk/cpp and dataplane/host.
+// A C++ guest: asks two functions at once and answers with the first price. Test of sdk/cpp and
+// dataplane/host.
 #include "sdk/cpp/weft_guest.hpp"
 
 WEFT_FUNCTION(fn, request) {

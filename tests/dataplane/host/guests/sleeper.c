@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A guest that sleeps for as many milliseconds as the first byte of the request says. Test of dataplane/host. */
+ * A guest that sleeps for as many milliseconds as the first byte of the request says. Test of dataplane/host.
+ */
 #include <time.h>
 
 #include "sdk/c/weft_guest.h"

@@ -51,20 +51,35 @@ WEFT_FUNCTION(fn, request) {
   uint32_t number = 0;
   if (request.size >= 5) memcpy(&number, request.data + 1, 4);
   switch (request.data[0]) {
-    case 'e': return weft_reply_static(request.data, request.size);
-    case 'c': return weft_reply(&calls, sizeof calls);
-    case 'f': weft_reply("no such thing", 13); return WEFT_NOT_FOUND;
-    case 'n': return weft_reply(&fn, sizeof fn);
-    case 'q': return 4711; /* No status. */
-    case 't': __builtin_trap();
-    case 'l': for (;;) sink++;
-    case 's': return deeper(number);
-    case 'm': return fill_memory();
-    case 'o': return weft_reply_static((void*)0xfffffff0u, 0x20); /* Beyond memory, and wrapping. */
-    case 'g': return weft_reply_static(calloc(1, number), number);
-    case 'r': exit(3);
-    case 'p': return say_a_lot();
-    case 'w': return spin_ms(number);
+    case 'e':
+      return weft_reply_static(request.data, request.size);
+    case 'c':
+      return weft_reply(&calls, sizeof calls);
+    case 'f':
+      weft_reply("no such thing", 13);
+      return WEFT_NOT_FOUND;
+    case 'n':
+      return weft_reply(&fn, sizeof fn);
+    case 'q':
+      return 4711; /* No status. */
+    case 't':
+      __builtin_trap();
+    case 'l':
+      for (;;) sink++;
+    case 's':
+      return deeper(number);
+    case 'm':
+      return fill_memory();
+    case 'o':
+      return weft_reply_static((void*)0xfffffff0u, 0x20); /* Beyond memory, and wrapping. */
+    case 'g':
+      return weft_reply_static(calloc(1, number), number);
+    case 'r':
+      exit(3);
+    case 'p':
+      return say_a_lot();
+    case 'w':
+      return spin_ms(number);
     case 'd': {
       int64_t left_ns = weft_deadline_ns();
       return weft_reply(&left_ns, sizeof left_ns);
@@ -73,6 +88,7 @@ WEFT_FUNCTION(fn, request) {
       char trace[56];
       return weft_reply(trace, weft_trace(trace));
     }
-    default: return WEFT_UNIMPLEMENTED;
+    default:
+      return WEFT_UNIMPLEMENTED;
   }
 }
