@@ -20,6 +20,14 @@ class Merger {
   Merged Run() {
     for (const SourceMesh* source : sources_) TakeNodesAndFunctions(*source);
     for (const SourceMesh* source : sources_) TakeEndpointsAndRules(*source);
+    const MeshState& state = merged_.state;
+    const std::size_t entries =
+        state.nodes.size() + state.functions.size() + state.endpoints.size() + state.allow.size();
+    if (entries > kMeshEntriesMax) {
+      merged_.errors.push_back(
+          {sources_.back()->origin, Where{}, "",
+           absl::StrCat("makes a mesh of ", entries, " entries; at most ", kMeshEntriesMax)});
+    }
     return std::move(merged_);
   }
 

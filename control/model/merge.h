@@ -58,6 +58,9 @@ struct MeshError {
 // Errors that one merge reports at most.
 inline constexpr std::size_t kMergeErrorsMax = 20;
 
+// Nodes, functions, endpoints and rules of one mesh together; the agent takes no more either.
+inline constexpr std::size_t kMeshEntriesMax = 100'000;
+
 struct Merged {
   MeshState state;  // Complete only without errors.
   std::vector<MeshError> errors;

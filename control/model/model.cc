@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/model/model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -128,6 +129,11 @@ Model::Outcome Model::Evaluate() {
   }
   outcome.changed = !(before == state_);
   return outcome;
+}
+
+bool Model::ShrinkAllowed() const {
+  return allow_shrink_ || std::any_of(accepted_.begin(), accepted_.end(),
+                                      [](const auto& entry) { return entry.second.allow_shrink; });
 }
 
 std::vector<SourceStatus> Model::Sources() const {

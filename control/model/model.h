@@ -49,6 +49,9 @@ class Model {
   // further.
   Outcome Evaluate();
 
+  // Whether an empty state may be programmed: the flag, or a source that is in force, says so.
+  bool ShrinkAllowed() const;
+
   const MeshState& state() const { return state_; }
   // Every source that was ever accepted and not withdrawn, by origin.
   const std::map<std::string, SourceMesh>& accepted() const { return accepted_; }

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/daemon/controller.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "control/daemon/items.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/status.h"
+
+namespace weft::control {
+namespace {
+
+// A change is saved when it is acknowledged, at the latest after this time.
+constexpr uint64_t kSaveNs = kNsPerSecond;
+// Rows of a status reply; each is some 200 bytes, and the reply is one packet.
+constexpr std::size_t kSourceRowsMax = 100;
+constexpr std::size_t kErrorBytesMax = 200;
+
+std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+double Ms(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
+double Us(uint64_t ns) { return static_cast<double>(ns) / 1e3; }
+
+const char* StateName(AgentLink::State state) {
+  switch (state) {
+    case AgentLink::State::kDisconnected:
+      return "disconnected";
+    case AgentLink::State::kGreeting:
+      return "connecting";
+    case AgentLink::State::kReady:
+      return "connected";
+    case AgentLink::State::kRefused:
+      return "refused";
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Controller>> Controller::Create(ControllerOptions options) {
+  auto controller = std::unique_ptr<Controller>(new Controller(std::move(options)));
+  WEFT_RETURN_IF_ERROR(controller->Start());
+  return controller;
+}
+
+Controller::Controller(ControllerOptions options)
+    : options_(std::move(options)), model_(options_.allow_shrink) {}
+
+Controller::~Controller() {
+  if (writer_ != nullptr && save_at_ns_ != 0) Save();
+}
+
+absl::Status Controller::Start() {
+  WEFT_ASSIGN_OR_RETURN(writer_, StateWriter::Create(options_.state_dir));
+  Restore();
+  FileSourceOptions source;
+  source.path = options_.source;
+  WEFT_ASSIGN_OR_RETURN(source_, FileSource::Create(source));
+  AgentLink::Options link;
+  link.socket_path = options_.admin_socket;
+  link.seed = NowNs() ^ static_cast<uint64_t>(getpid());
+  link_ =
+      std::make_unique<AgentLink>(std::move(link), first_generation_, static_cast<AgentLinkObserver*>(this));
+  TakeFirstScan(source_->Scan());
+  return absl::OkStatus();
+}
+
+void Controller::Restore() {
+  absl::StatusOr<LastGood> last_good = LoadLastGood(options_.state_dir);
+  if (absl::IsNotFound(last_good.status())) return;
+  if (!last_good.ok()) {
+    spdlog::error("{}; going on without a last good state", std::string(last_good.status().message()));
+    return;
+  }
+  first_generation_ = last_good->generation;
+  const std::size_t count = last_good->sources.size();
+  if (model_.Restore(std::move(last_good->sources))) {
+    spdlog::info("restored the last good state of {} files, generation {}", count, first_generation_);
+  } else {
+    spdlog::error("the last good state in {} contradicts itself; going on without it", options_.state_dir);
+  }
+}
+
+void Controller::TakeFirstScan(std::vector<FileChange> changes) {
+  std::set<std::string> present;
+  for (const FileChange& change : changes) present.insert(change.path);
+  std::vector<std::string> missing;
+  for (const auto& [origin, mesh] : model_.accepted()) {
+    if (!present.contains(origin)) missing.push_back(origin);
+  }
+  LogNotes();
+  for (FileChange& change : changes) Offer(std::move(change));
+  for (const std::string& origin : missing) {
+    spdlog::warn("{} is gone since the last run", origin);
+    model_.Withdraw(origin);
+  }
+  Evaluate("start", 0);
+  // Also without a change: the agent may hold less than the last good state. Never an empty one that nobody
+  // asked for.
+  if (revision_ == 0 && (!model_.state().empty() || model_.ShrinkAllowed())) {
+    record_.Add(++revision_, "start", 0);
+    link_->SetTarget(std::make_shared<MeshState>(model_.state()), revision_);
+  }
+  spdlog::info("watching {}: {} nodes, {} functions, {} endpoints, {} rules", source_->Describe(),
+               model_.state().nodes.size(), model_.state().functions.size(), model_.state().endpoints.size(),
+               model_.state().allow.size());
+}
+
+void Controller::TakeChanges(std::vector<FileChange> changes) {
+  LogNotes();
+  if (changes.empty()) return;
+  uint64_t event_ns = changes.front().event_ns;
+  std::string cause = BaseName(changes.front().path);
+  for (const FileChange& change : changes) event_ns = std::min(event_ns, change.event_ns);
+  if (changes.size() > 1) absl::StrAppend(&cause, " and ", changes.size() - 1, " more");
+  for (FileChange& change : changes) Offer(std::move(change));
+  Evaluate(cause, event_ns);
+}
+
+void Controller::Offer(FileChange change) {
+  if (change.gone) {
+    spdlog::warn("{} is gone", change.path);
+    model_.Withdraw(change.path);
+  } else if (change.loaded.errors.empty()) {
+    model_.Offer(std::move(change.loaded.mesh));
+  } else {
+    for (const std::string& line : change.loaded.errors) spdlog::error("{}", line);
+    spdlog::warn("{} is not taken; its last good state stays in force", change.path);
+    model_.OfferUnreadable(change.path, std::move(change.loaded.errors));
+  }
+}
+
+void Controller::Evaluate(const std::string& cause, uint64_t event_ns) {
+  const Model::Outcome outcome = model_.Evaluate();
+  for (const std::string& line : outcome.errors) spdlog::error("{}", line);
+  if (!outcome.errors.empty())
+    spdlog::warn("what has errors is not taken; its last good state stays in force");
+  if (!outcome.changed) {
+    if (event_ns != 0 && outcome.errors.empty()) spdlog::info("{}: nothing changed", cause);
+    return;
+  }
+  record_.Add(++revision_, cause, event_ns);
+  save_at_ns_ = NowNs() + kSaveNs;
+  link_->SetTarget(std::make_shared<MeshState>(model_.state()), revision_);
+}
+
+void Controller::LogNotes() {
+  for (const std::string& note : source_->TakeNotes()) spdlog::warn("{}", note);
+}
+
+void Controller::AddPollEntries(std::vector<pollfd>* entries) const {
+  entries->push_back({source_->fd(), POLLIN, 0});
+  if (link_->fd() >= 0) entries->push_back({link_->fd(), link_->poll_events(), 0});
+}
+
+void Controller::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
+  for (const pollfd& entry : entries) {
+    if (entry.revents == 0) continue;
+    if (entry.fd == link_->fd()) {
+      link_->OnEvents(entry.revents, now_ns);
+    } else if (entry.fd == source_->fd()) {
+      TakeChanges(source_->OnReadable(now_ns));
+    }
+  }
+}
+
+uint64_t Controller::wake_ns() const {
+  uint64_t wake_ns = 0;
+  for (const uint64_t at_ns : {source_->wake_ns(), link_->wake_ns(), save_at_ns_}) {
+    if (at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
+  }
+  return wake_ns;
+}
+
+void Controller::OnTime(uint64_t now_ns) {
+  if (const uint64_t at_ns = source_->wake_ns(); at_ns != 0 && now_ns >= at_ns) {
+    TakeChanges(source_->OnTime(now_ns));
+  }
+  link_->OnTime(now_ns);
+  if (save_at_ns_ != 0 && now_ns >= save_at_ns_) Save();
+}
+
+void Controller::Save() {
+  save_at_ns_ = 0;
+  if (const absl::Status error = writer_->TakeError(); !error.ok()) {
+    spdlog::error("cannot save the last good state: {}", std::string(error.message()));
+  }
+  writer_->Write(
+      EncodeLastGood(link_ == nullptr ? first_generation_ : link_->generation(), model_.accepted()));
+}
+
+void Controller::OnConnected() {
+  last_problem_.clear();
+  spdlog::info("connected to the agent of node {}", link_->node().empty() ? "?" : link_->node());
+}
+
+void Controller::OnDisconnected(const absl::Status& why) {
+  // Once for each kind of trouble, not once for each try.
+  const std::string problem(why.message());
+  if (problem == last_problem_) return;
+  last_problem_ = problem;
+  spdlog::warn("no agent: {}; trying again", problem);
+}
+
+void Controller::OnSent(uint64_t generation, uint64_t revision, bool snapshot) {
+  record_.SetGeneration(revision, generation);
+  spdlog::debug("generation {} sent{}", generation, snapshot ? " as a snapshot" : "");
+}
+
+void Controller::OnProgrammed(uint64_t revision, const api::Programmed& programmed) {
+  const uint64_t now_ns = NowNs();
+  last_problem_.clear();
+  const std::vector<std::string> cut_off(programmed.cut_off().begin(), programmed.cut_off().end());
+  const std::vector<std::string> failed(programmed.failed().begin(), programmed.failed().end());
+  const Change* change = record_.SetProgrammed(revision, now_ns, cut_off, failed);
+  if (change != nullptr && change->timed()) {
+    spdlog::info("generation {} ({}) programmed {:.3f} ms after its event", programmed.generation(),
+                 change->cause, Ms(now_ns - change->event_ns));
+  } else {
+    spdlog::info("generation {} programmed", programmed.generation());
+  }
+  for (const std::string& host : cut_off) {
+    spdlog::warn("generation {}: host {} did not answer in time and was cut off", programmed.generation(),
+                 host);
+  }
+  for (const std::string& placement : failed) {
+    spdlog::error("generation {}: {}", programmed.generation(), placement);
+  }
+  Save();
+}
+
+void Controller::OnRefused(const std::string& reason) {
+  ++refusals_;
+  if (reason == last_problem_) return;
+  last_problem_ = reason;
+  spdlog::error("{}", reason);
+}
+
+api::QueryReply Controller::Status() const {
+  api::QueryReply reply;
+  reply.set_generation(link_->acknowledged());
+  const Histogram& times = record_.times();
+  ItemBuilder(reply.add_items())
+      .Text("component", "weft-control")
+      .Text("version", WEFT_VERSION)
+      .Text("source", source_->Describe())
+      .Text("agent", StateName(link_->state()))
+      .Text("node", link_->node())
+      .Number("generation", link_->generation())
+      .Number("programmed", link_->acknowledged())
+      .Number("changes", times.count())
+      .Number("refusals", refusals_)
+      .Real("event_to_programmed_p50_us", Us(times.Quantile(0.5)))
+      .Real("event_to_programmed_p99_us", Us(times.Quantile(0.99)))
+      .Real("event_to_programmed_max_us", Us(times.max()))
+      .Text("problem", last_problem_.substr(0, kErrorBytesMax));
+  std::size_t rows = 0;
+  for (const SourceStatus& source : model_.Sources()) {
+    if (++rows > kSourceRowsMax) break;
+    ItemBuilder(reply.add_items())
+        .Text("file", source.origin)
+        .Text("state", source.current    ? "current"
+                       : source.accepted ? "last good"
+                                         : "refused")
+        .Text("error", source.errors.empty() ? "" : source.errors.front().substr(0, kErrorBytesMax));
+  }
+  for (const Change& change : record_.changes()) {
+    ItemBuilder(reply.add_items())
+        .Number("change", change.generation)
+        .Text("cause", change.cause)
+        .Text("state", change.programmed_ns != 0 ? "programmed"
+                       : change.generation != 0  ? "sent"
+                                                 : "waiting")
+        .Real("event_to_programmed_us", change.timed() ? Us(change.programmed_ns - change.event_ns) : 0)
+        .Text("cut_off", absl::StrJoin(change.cut_off, ",").substr(0, kErrorBytesMax))
+        .Text("failed", absl::StrJoin(change.failed, "; ").substr(0, kErrorBytesMax));
+  }
+  return reply;
+}
+
+std::string Controller::Summary() const {
+  return absl::StrCat("generation ", link_->acknowledged(), ", ", model_.state().endpoints.size(),
+                      " endpoints, agent ", StateName(link_->state()));
+}
+
+}  // namespace weft::control

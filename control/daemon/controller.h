@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-control between its borders: takes file changes in, keeps the model, has it programmed, saves it, and
+// says how it stands. The daemon's loop drives it; tests drive it with a real file system and an agent of
+// their own. One thread.
+#ifndef WEFT_CONTROL_DAEMON_CONTROLLER_H_
+#define WEFT_CONTROL_DAEMON_CONTROLLER_H_
+
+#include <poll.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/daemon/record.h"
+#include "control/model/model.h"
+#include "control/publish/agent_link.h"
+#include "control/publish/state_file.h"
+#include "control/source/file_source.h"
+#include "dataplane/api/admin.pb.h"
+
+namespace weft::control {
+
+struct ControllerOptions {
+  std::string source;  // File or directory
+  std::string admin_socket;
+  std::string state_dir;
+  bool allow_shrink = false;
+};
+
+class Controller : private AgentLinkObserver {
+ public:
+  // Restores the last good state, then reads the source. Errors name the path at fault.
+  static absl::StatusOr<std::unique_ptr<Controller>> Create(ControllerOptions options);
+  ~Controller() override;
+
+  // The descriptors to poll, appended to `entries`; OnEvents() takes the same entries with their revents.
+  void AddPollEntries(std::vector<pollfd>* entries) const;
+  void OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns);
+  // CLOCK_MONOTONIC time at which OnTime() wants to be called; 0: never.
+  uint64_t wake_ns() const;
+  void OnTime(uint64_t now_ns);
+
+  // Rows for `weftctl status`: control itself, its sources, its last changes.
+  api::QueryReply Status() const;
+  std::string Summary() const;  // One line, for systemd
+
+  const Model& model() const { return model_; }
+  const AgentLink& link() const { return *link_; }
+  const Record& record() const { return record_; }
+
+ private:
+  explicit Controller(ControllerOptions options);
+
+  absl::Status Start();
+  void Restore();
+  // The first complete reading of all files: what is not there any more was removed while nobody watched.
+  void TakeFirstScan(std::vector<FileChange> changes);
+  void TakeChanges(std::vector<FileChange> changes);
+  void Offer(FileChange change);
+  void Evaluate(const std::string& cause, uint64_t event_ns);
+  void LogNotes();
+  void Save();
+
+  // AgentLinkObserver
+  void OnConnected() override;
+  void OnDisconnected(const absl::Status& why) override;
+  void OnSent(uint64_t generation, uint64_t revision, bool snapshot) override;
+  void OnProgrammed(uint64_t revision, const api::Programmed& programmed) override;
+  void OnRefused(const std::string& reason) override;
+
+  ControllerOptions options_;
+  Model model_;
+  Record record_;
+  uint64_t revision_ = 0;
+  uint64_t refusals_ = 0;
+  std::string last_problem_;  // Of the link, while it lasts; logged once.
+  uint64_t save_at_ns_ = 0;   // Not 0: the state on disk is older than the model.
+  uint64_t first_generation_ = 0;
+  std::unique_ptr<StateWriter> writer_;
+  std::unique_ptr<FileSource> source_;
+  std::unique_ptr<AgentLink> link_;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_DAEMON_CONTROLLER_H_

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/publish/agent_link.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/unix_socket.h"
+
+namespace weft::control {
+namespace {
+
+constexpr uint64_t kPauseMinNs = 10 * kNsPerMs;
+constexpr uint64_t kPauseMaxNs = kNsPerSecond;
+// After a refusal only a change of ours or of the agent's settings helps.
+constexpr uint64_t kRefusedPauseMinNs = kNsPerSecond;
+constexpr uint64_t kRefusedPauseMaxNs = 30 * kNsPerSecond;
+// Generations without acknowledgement that are remembered. An agent acknowledges within seconds, or is stuck;
+// then the oldest lose their time, not their effect.
+constexpr std::size_t kUnacknowledgedMax = 1024;
+// Messages that are taken before other work of the thread gets its turn.
+constexpr int kReceivesMax = 64;
+
+// An endpoint that this agent's node does not have, or "".
+std::string ForeignNode(const MeshState& state, const std::string& node) {
+  for (const auto& [key, endpoint] : state.endpoints) {
+    if (key.node != node) return key.node;
+  }
+  return "";
+}
+
+}  // namespace
+
+AgentLink::AgentLink(Options options, uint64_t generation, AgentLinkObserver* observer)
+    : options_(std::move(options)), observer_(observer), random_(options_.seed), generation_(generation) {}
+
+void AgentLink::SetTarget(std::shared_ptr<const MeshState> target, uint64_t revision) {
+  target_ = std::move(target);
+  target_revision_ = revision;
+  const uint64_t now_ns = NowNs();
+  if (state_ == State::kReady) {
+    BeginGeneration(now_ns);
+  } else if (state_ == State::kRefused) {
+    pause_ns_ = 0;
+    retry_at_ns_ = now_ns;
+  }
+}
+
+short AgentLink::poll_events() const {
+  return static_cast<short>(POLLIN | (outgoing_.empty() ? 0 : POLLOUT));
+}
+
+void AgentLink::OnTime(uint64_t now_ns) {
+  if (retry_at_ns_ != 0 && now_ns >= retry_at_ns_) Connect(now_ns);
+}
+
+void AgentLink::Connect(uint64_t now_ns) {
+  retry_at_ns_ = 0;
+  absl::StatusOr<UniqueFd> socket = ConnectUnix(options_.socket_path);
+  if (!socket.ok()) return Disconnect(socket.status(), now_ns);
+  socket_ = *std::move(socket);
+  state_ = State::kGreeting;
+  sent_ = nullptr;
+  outgoing_.clear();
+  unacknowledged_.clear();
+  // The answer tells the generation that the agent holds. Its registrations tell the node, and come before.
+  api::AdminRequest request;
+  request.mutable_query()->set_kind(api::Query::STATUS);
+  if (const absl::Status sent = SendMessage(socket_.get(), request.SerializeAsString()); !sent.ok()) {
+    Disconnect(sent, now_ns);
+  }
+}
+
+// Pauses grow from 10 ms to 1 s, each cut by up to a half at random, so that an agent that restarts is found
+// soon.
+void AgentLink::Disconnect(const absl::Status& why, uint64_t now_ns) {
+  const bool was_ready = state_ == State::kReady;
+  state_ = State::kDisconnected;
+  socket_.Reset();
+  outgoing_.clear();
+  pause_ns_ = was_ready ? kPauseMinNs : std::clamp(pause_ns_ * 2, kPauseMinNs, kPauseMaxNs);
+  retry_at_ns_ = now_ns + pause_ns_ - random_.Below(pause_ns_ / 2);
+  observer_->OnDisconnected(why);
+}
+
+void AgentLink::Refuse(const std::string& reason, uint64_t now_ns) {
+  state_ = State::kRefused;
+  socket_.Reset();
+  outgoing_.clear();
+  pause_ns_ = std::clamp(pause_ns_ * 2, kRefusedPauseMinNs, kRefusedPauseMaxNs);
+  retry_at_ns_ = now_ns + pause_ns_;
+  observer_->OnRefused(reason);
+}
+
+void AgentLink::OnEvents(short revents, uint64_t now_ns) {
+  if (!socket_.valid() || revents == 0) return;
+  // What the agent said before it went away is read first.
+  Receive(now_ns);
+  if (socket_.valid() && (revents & POLLOUT) != 0) Flush(now_ns);
+}
+
+void AgentLink::Receive(uint64_t now_ns) {
+  for (int i = 0; i < kReceivesMax && socket_.valid(); ++i) {
+    absl::StatusOr<ReceivedMessage> message = ReceiveMessage(socket_.get());
+    if (absl::IsUnavailable(message.status())) return;
+    if (!message.ok()) return Disconnect(message.status(), now_ns);
+    api::AdminReply reply;
+    if (message->truncated || !reply.ParseFromString(message->bytes)) {
+      return Disconnect(absl::InternalError("the agent sent what is no admin message"), now_ns);
+    }
+    Take(reply, now_ns);
+  }
+}
+
+void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
+  switch (reply.kind_case()) {
+    case api::AdminReply::kRegistrations:
+      node_ = reply.registrations().node();
+      generation_ = std::max(generation_, reply.registrations().generation());
+      return;
+    case api::AdminReply::kQueryReply: {
+      generation_ = std::max(generation_, reply.query_reply().generation());
+      for (const api::Item& item : reply.query_reply().items()) {
+        for (const api::Item::Field& field : item.fields()) {
+          // One that was sent but never acknowledged counts, too: generations rise.
+          if (field.name() == "generation_held" && field.number() > 0) {
+            generation_ = std::max(generation_, static_cast<uint64_t>(field.number()));
+          }
+        }
+      }
+      if (reply.query_reply().more() || state_ != State::kGreeting) return;
+      state_ = State::kReady;
+      observer_->OnConnected();
+      return BeginGeneration(now_ns);
+    }
+    case api::AdminReply::kProgrammed: {
+      const uint64_t generation = reply.programmed().generation();
+      acknowledged_ = std::max(acknowledged_, generation);
+      uint64_t revision = 0;
+      while (!unacknowledged_.empty() && unacknowledged_.front().generation <= generation) {
+        revision = unacknowledged_.front().revision;
+        unacknowledged_.pop_front();
+      }
+      pause_ns_ = 0;  // It works.
+      if (revision != 0) observer_->OnProgrammed(revision, reply.programmed());
+      return;
+    }
+    case api::AdminReply::kFailed:
+      return Refuse(absl::StrCat("the agent refuses: ", reply.failed().reason()), now_ns);
+    case api::AdminReply::KIND_NOT_SET:
+      return Disconnect(absl::InternalError("the agent sent a message of no known kind"), now_ns);
+  }
+}
+
+void AgentLink::BeginGeneration(uint64_t now_ns) {
+  // A generation that has begun is finished first; Flush comes back here.
+  if (target_ == nullptr || !outgoing_.empty() || sent_ == target_) return;
+  if (!node_.empty()) {
+    if (const std::string foreign = ForeignNode(*target_, node_); !foreign.empty()) {
+      return Refuse(absl::StrCat("endpoints are on node \"", foreign, "\", but the agent's node is \"", node_,
+                                 "\", and calls between nodes are not supported yet"),
+                    now_ns);
+    }
+  }
+  const bool snapshot = sent_ == nullptr;
+  std::vector<api::Program> parts =
+      snapshot ? MakeSnapshot(*target_, generation_ + 1) : MakeDelta(*sent_, *target_, generation_ + 1);
+  sent_ = target_;
+  sent_revision_ = target_revision_;
+  if (parts.empty()) return TakeBack();
+  ++generation_;
+  for (api::Program& part : parts) {
+    api::AdminRequest request;
+    *request.mutable_program() = std::move(part);
+    outgoing_.push_back(request.SerializeAsString());
+  }
+  if (unacknowledged_.size() >= kUnacknowledgedMax) unacknowledged_.pop_front();
+  unacknowledged_.push_back({generation_, sent_revision_});
+  observer_->OnSent(generation_, sent_revision_, snapshot);
+  Flush(now_ns);
+}
+
+// The target was changed and changed back before it was sent: in force as soon as what was sent before is.
+void AgentLink::TakeBack() {
+  if (!unacknowledged_.empty()) {
+    unacknowledged_.back().revision = sent_revision_;
+    return;
+  }
+  api::Programmed programmed;
+  programmed.set_generation(generation_);
+  observer_->OnProgrammed(sent_revision_, programmed);
+}
+
+void AgentLink::Flush(uint64_t now_ns) {
+  while (!outgoing_.empty()) {
+    const absl::Status sent = SendMessage(socket_.get(), outgoing_.front());
+    if (absl::IsUnavailable(sent)) return;  // POLLOUT brings us back.
+    if (!sent.ok()) return Disconnect(sent, now_ns);
+    outgoing_.pop_front();
+  }
+  if (sent_ != target_) BeginGeneration(now_ns);
+}
+
+}  // namespace weft::control

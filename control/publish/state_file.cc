@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/publish/state_file.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "control/publish/state.pb.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+
+namespace weft::control {
+namespace {
+
+constexpr uint32_t kStateFormat = 1;
+// Larger files are none of ours: 100,000 endpoints take some 20 MiB.
+constexpr std::size_t kStateBytesMax = std::size_t{256} << 20;
+// SHA-256 of the message, before it: a torn or rotten file is told from a good one.
+constexpr std::size_t kDigestBytes = sizeof(Sha256);
+
+std::string PathOf(const std::string& directory) { return directory + "/state.pb"; }
+
+absl::Status WriteAll(int fd, absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return absl::ErrnoToStatus(errno, "write");
+    bytes.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return absl::OkStatus();
+}
+
+// Durable before it takes the place of the old one, so that a crash leaves the one or the other.
+absl::Status Replace(const std::string& path, absl::string_view bytes) {
+  const std::string temporary = path + ".new";
+  UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", temporary));
+  WEFT_RETURN_IF_ERROR(WriteAll(fd.get(), bytes));
+  if (fdatasync(fd.get()) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("sync ", temporary));
+  if (rename(temporary.c_str(), path.c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("rename to ", path));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ReadWhole(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+  struct stat info;
+  if (fstat(fd.get(), &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("stat ", path));
+  if (static_cast<std::size_t>(info.st_size) > kStateBytesMax) {
+    return absl::DataLossError(absl::StrCat(path, ": larger than any state of ours"));
+  }
+  std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
+  for (std::size_t done = 0; done < bytes.size();) {
+    const ssize_t count = read(fd.get(), bytes.data() + done, bytes.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return absl::ErrnoToStatus(errno, absl::StrCat("read ", path));
+    if (count == 0) bytes.resize(done);
+    done += static_cast<std::size_t>(count);
+  }
+  return bytes;
+}
+
+std::string DigestOf(absl::string_view message) {
+  const Sha256 digest = Sha256Of(message);
+  return std::string(digest.begin(), digest.end());
+}
+
+template <typename T, typename List>
+void Take(const List& list, std::vector<Said<T>>* out) {
+  for (const T& value : list) out->push_back({value, Where{}});
+}
+
+}  // namespace
+
+std::string EncodeLastGood(uint64_t generation, const std::map<std::string, SourceMesh>& sources) {
+  SavedState state;
+  state.set_format(kStateFormat);
+  state.set_generation(generation);
+  for (const auto& [origin, mesh] : sources) {
+    SavedSource* saved = state.add_sources();
+    saved->set_origin(origin);
+    for (const auto& [node, where] : mesh.nodes) *saved->mutable_mesh()->add_nodes() = node;
+    for (const auto& [function, where] : mesh.functions) *saved->mutable_mesh()->add_functions() = function;
+    for (const auto& [endpoint, where] : mesh.endpoints) *saved->mutable_mesh()->add_endpoints() = endpoint;
+    for (const auto& [allow, where] : mesh.allow) *saved->mutable_mesh()->add_allow() = allow;
+  }
+  const std::string message = state.SerializeAsString();
+  return DigestOf(message) + message;
+}
+
+absl::StatusOr<LastGood> LoadLastGood(const std::string& directory) {
+  const std::string path = PathOf(directory);
+  WEFT_ASSIGN_OR_RETURN(std::string bytes, ReadWhole(path));
+  const absl::string_view all(bytes);
+  SavedState state;
+  if (all.size() < kDigestBytes || all.substr(0, kDigestBytes) != DigestOf(all.substr(kDigestBytes)) ||
+      !state.ParseFromString(bytes.substr(kDigestBytes))) {
+    return absl::DataLossError(absl::StrCat(path, ": damaged"));
+  }
+  if (state.format() != kStateFormat) {
+    return absl::DataLossError(absl::StrCat(path, ": format ", state.format(), " is not ", kStateFormat));
+  }
+  LastGood last_good;
+  last_good.generation = state.generation();
+  for (const SavedSource& saved : state.sources()) {
+    SourceMesh& mesh = last_good.sources.emplace_back();
+    mesh.origin = saved.origin();
+    Take(saved.mesh().nodes(), &mesh.nodes);
+    Take(saved.mesh().functions(), &mesh.functions);
+    Take(saved.mesh().endpoints(), &mesh.endpoints);
+    Take(saved.mesh().allow(), &mesh.allow);
+  }
+  return last_good;
+}
+
+absl::StatusOr<std::unique_ptr<StateWriter>> StateWriter::Create(const std::string& directory) {
+  if (mkdir(directory.c_str(), 0750) != 0 && errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("make directory ", directory));
+  }
+  if (access(directory.c_str(), W_OK | X_OK) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("write to directory ", directory));
+  }
+  return std::unique_ptr<StateWriter>(new StateWriter(directory));
+}
+
+StateWriter::StateWriter(std::string directory) : directory_(std::move(directory)) {
+  // Signals are for the main thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { Run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+StateWriter::~StateWriter() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+void StateWriter::Write(std::string bytes) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    waiting_ = std::move(bytes);
+  }
+  wake_.notify_one();
+}
+
+absl::Status StateWriter::TakeError() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::exchange(error_, absl::OkStatus());
+}
+
+void StateWriter::Run() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [this] { return stop_ || waiting_.has_value(); });
+    if (!waiting_.has_value()) return;
+    const std::string bytes = *std::exchange(waiting_, std::nullopt);
+    lock.unlock();
+    const absl::Status status = Replace(PathOf(directory_), bytes);
+    lock.lock();
+    error_ = status;
+  }
+}
+
+}  // namespace weft::control

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/daemon/control_socket.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "dataplane/base/unix_socket.h"
+#include "tests/support/temporary_directory.h"
+
+namespace weft::control {
+namespace {
+
+class ControlSocketTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    auto socket = ControlSocket::Create(path_, [] {
+      api::QueryReply reply;
+      reply.set_generation(7);
+      return reply;
+    });
+    ASSERT_TRUE(socket.ok()) << socket.status();
+    socket_ = *std::move(socket);
+  }
+  void Pump() {
+    for (int i = 0; i < 4; ++i) {
+      std::vector<pollfd> entries;
+      socket_->AddPollEntries(&entries);
+      poll(entries.data(), entries.size(), 5);
+      socket_->OnEvents(entries);
+    }
+  }
+  absl::StatusOr<api::AdminReply> Ask(int fd, const std::string& bytes) {
+    if (absl::Status sent = SendMessage(fd, bytes); !sent.ok()) return sent;
+    Pump();
+    auto message = ReceiveMessage(fd);
+    if (!message.ok()) return message.status();
+    api::AdminReply reply;
+    reply.ParseFromString(message->bytes);
+    return reply;
+  }
+  static std::string QueryOf(api::Query::Kind kind) {
+    api::AdminRequest request;
+    request.mutable_query()->set_kind(kind);
+    return request.SerializeAsString();
+  }
+
+  test::TemporaryDirectory directory_;
+  std::string path_ = directory_ / "control.sock";
+  std::unique_ptr<ControlSocket> socket_;
+};
+
+TEST_F(ControlSocketTest, AStatusQueryIsAnsweredAndAnotherRefusedByName) {
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  auto reply = Ask(client->get(), QueryOf(api::Query::STATUS));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->query_reply().generation(), 7u);
+  reply = Ask(client->get(), QueryOf(api::Query::ROUTES));
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(reply->failed().code(), static_cast<uint32_t>(absl::StatusCode::kUnimplemented));
+}
+
+TEST_F(ControlSocketTest, GarbageClosesThatConnectionOnly) {
+  auto good = ConnectUnix(path_);
+  auto bad = ConnectUnix(path_);
+  ASSERT_TRUE(good.ok() && bad.ok());
+  EXPECT_FALSE(Ask(bad->get(), std::string(1000, '\xff')).ok());
+  EXPECT_TRUE(Ask(good->get(), QueryOf(api::Query::STATUS)).ok());
+  EXPECT_EQ(socket_->clients(), 1u);
+}
+
+TEST_F(ControlSocketTest, ManyConnectionsAreBoundedAndTheNewestIsServed) {
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < 200; ++i) {
+    auto client = ConnectUnix(path_);
+    ASSERT_TRUE(client.ok());
+    clients.push_back(*std::move(client));
+    if (i % 10 == 0) Pump();
+  }
+  Pump();
+  EXPECT_EQ(socket_->clients(), ControlSocket::kClientsMax);
+  EXPECT_TRUE(Ask(clients.back().get(), QueryOf(api::Query::STATUS)).ok());
+}
+
+TEST_F(ControlSocketTest, AClientThatNeverReadsIsClosed) {
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  const int small = 1;
+  setsockopt(client->get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+  bool closed = false;
+  for (int i = 0; i < 100'000 && !closed; ++i) {
+    const absl::Status sent = SendMessage(client->get(), QueryOf(api::Query::STATUS));
+    closed = absl::IsFailedPrecondition(sent);
+    if (absl::IsUnavailable(sent) || i % 8 == 0) Pump();
+    closed |= socket_->clients() == 0 && i > 0;
+  }
+  EXPECT_TRUE(closed);
+}
+
+}  // namespace
+}  // namespace weft::control

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Control whole, in one process: real files, real inotify, a real socket, and an agent with a will of its
+// own.
+#include "control/daemon/controller.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
+#include "tests/control/publish/scripted_agent.h"
+#include "tests/support/temporary_directory.h"
+
+namespace weft::control {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::string Head() { return "version: 1\nnodes: [{name: n1}]\nfunctions: [{name: v/f}]\n"; }
+std::string EndpointOn(const std::string& host) {
+  return absl::StrCat("- {function: v/f, node: n1, host: ", host, "}\n");
+}
+std::string MeshOn(const std::string& host) { return Head() + "endpoints:\n" + EndpointOn(host); }
+
+class ControllerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    mkdir((directory_ / "mesh.d").c_str(), 0755);
+    agent_.Listen();
+  }
+  void Write(const std::string& name, const std::string& text) {
+    test::WriteFile(directory_ / "mesh.d/" + name, text);
+  }
+  void Remove(const std::string& name) { unlink((directory_ / "mesh.d/" + name).c_str()); }
+  void Start(bool allow_shrink = false) {
+    controller_.reset();
+    auto controller = Controller::Create(
+        {directory_ / "mesh.d", directory_ / "admin.sock", directory_ / "state", allow_shrink});
+    ASSERT_TRUE(controller.ok()) << controller.status();
+    controller_ = *std::move(controller);
+  }
+  // The daemon's loop, with the agent's turn in it.
+  template <typename Done>
+  bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
+    const uint64_t deadline_ns = NowNs() + timeout_ns;
+    while (!done()) {
+      if (NowNs() > deadline_ns) return false;
+      controller_->OnTime(NowNs());
+      std::vector<pollfd> entries;
+      controller_->AddPollEntries(&entries);
+      poll(entries.data(), entries.size(), 1);
+      controller_->OnEvents(entries, NowNs());
+      agent_.Pump();
+    }
+    return true;
+  }
+  bool RunUntilProgrammed(const std::vector<std::string>& hosts) {
+    return RunUntil(
+        [&] { return Hosts() == hosts && controller_->link().acknowledged() == agent_.generation; });
+  }
+  void RunFor(uint64_t ns) {
+    RunUntil([] { return false; }, ns);
+  }
+  std::vector<std::string> Hosts() const {
+    std::vector<std::string> hosts;
+    for (const auto& [key, endpoint] : agent_.state.endpoints) hosts.push_back(key.host);
+    return hosts;
+  }
+
+  test::TemporaryDirectory directory_;
+  ScriptedAgent agent_{directory_ / "admin.sock"};
+  std::unique_ptr<Controller> controller_;
+};
+
+TEST_F(ControllerTest, AnEditIsProgrammedAndTimed) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  EXPECT_EQ(controller_->record().times().count(), 0u);  // The start is no event.
+  Write("a.yaml", MeshOn("h2"));
+  ASSERT_TRUE(RunUntilProgrammed({"h2"}));
+  EXPECT_EQ(controller_->record().times().count(), 1u);
+  const Change& change = controller_->record().changes().back();
+  EXPECT_EQ(change.cause, "a.yaml");
+  EXPECT_EQ(change.generation, agent_.generation);
+  EXPECT_TRUE(change.timed());
+}
+
+TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  const uint64_t generation = agent_.generation;
+  for (const std::string& text :
+       {std::string(), MeshOn("h2").substr(0, 60), Head(), std::string("version: 1\n"),
+        MeshOn("h2") + "nonsense: 1\n", MeshOn("h2") + EndpointOn("h2")}) {
+    Write("a.yaml", text);
+    RunFor(60 * kNsPerMs);
+    EXPECT_THAT(Hosts(), ElementsAre("h1")) << text;
+    const api::QueryReply status = controller_->Status();
+    EXPECT_EQ(status.items(1).fields(1).text(), "last good") << text;
+    EXPECT_THAT(status.items(1).fields(2).text(), HasSubstr("a.yaml")) << text;
+  }
+  Remove("a.yaml");
+  RunFor(400 * kNsPerMs);
+  EXPECT_THAT(Hosts(), ElementsAre("h1"));
+  EXPECT_EQ(agent_.generation, generation);
+  Write("a.yaml", MeshOn("h3"));
+  EXPECT_TRUE(RunUntilProgrammed({"h3"}));
+}
+
+TEST_F(ControllerTest, AnEmptyStateIsProgrammedWhereItIsMeant) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  Write("a.yaml", "version: 1\nallowShrink: true\n");
+  EXPECT_TRUE(RunUntilProgrammed({}));
+}
+
+TEST_F(ControllerTest, OneFileOfSeveralGoesAfterItsGrace) {
+  Write("a.yaml", MeshOn("h1"));
+  Write("b.yaml", "version: 1\nendpoints:\n" + EndpointOn("h2"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1", "h2"}));
+  Remove("b.yaml");
+  EXPECT_TRUE(RunUntilProgrammed({"h1"}));
+}
+
+TEST_F(ControllerTest, LastGoodStateOutlivesARestartWithABrokenFile) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  const uint64_t generation = agent_.generation;
+  controller_.reset();
+  Write("a.yaml", "version: [\n");
+  agent_.Die();
+  agent_.state = {};
+  agent_.generation = 0;  // Nor does the agent remember.
+  agent_.Listen();
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  EXPECT_GT(agent_.generation, generation);
+}
+
+TEST_F(ControllerTest, AFileRemovedWhileControlWasAwayIsTakenBack) {
+  Write("a.yaml", MeshOn("h1"));
+  Write("b.yaml", "version: 1\nendpoints:\n" + EndpointOn("h2"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1", "h2"}));
+  controller_.reset();
+  Remove("b.yaml");
+  Start();
+  EXPECT_TRUE(RunUntilProgrammed({"h1"}));
+}
+
+TEST_F(ControllerTest, AnEmptyDirectoryAtStartProgramsNothing) {
+  agent_.state.nodes["n1"].set_name("n1");
+  agent_.generation = 5;
+  Start();
+  RunFor(200 * kNsPerMs);
+  EXPECT_EQ(agent_.parts, 0);
+  EXPECT_FALSE(agent_.state.empty());
+}
+
+TEST_F(ControllerTest, ADamagedStateFileIsNoReasonToStop) {
+  mkdir((directory_ / "state").c_str(), 0755);
+  test::WriteFile(directory_ / "state/state.pb", "rotten");
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  EXPECT_TRUE(RunUntilProgrammed({"h1"}));
+}
+
+TEST_F(ControllerTest, EditsWhileTheAgentIsAwayArriveWithItsReturn) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  agent_.Die();
+  Write("a.yaml", MeshOn("h2"));
+  RunFor(100 * kNsPerMs);
+  Write("a.yaml", MeshOn("h3"));
+  RunFor(100 * kNsPerMs);
+  agent_.Listen();
+  EXPECT_TRUE(RunUntilProgrammed({"h3"}));
+}
+
+TEST_F(ControllerTest, ManyFilesOfALargeMeshArrive) {
+  Write("base.yaml", Head());
+  for (int file = 0; file < 20; ++file) {
+    std::string text = "version: 1\nendpoints:\n";
+    for (int host = 0; host < 200; ++host)
+      absl::StrAppend(&text, EndpointOn(absl::StrCat("h", file, "-", host)));
+    Write(absl::StrCat("f", file, ".yaml"), text);
+  }
+  Start();
+  ASSERT_TRUE(RunUntil([&] { return agent_.state.endpoints.size() == 4000; }));
+  EXPECT_GT(agent_.parts, 1);
+  Remove("f7.yaml");
+  EXPECT_TRUE(RunUntil([&] { return agent_.state.endpoints.size() == 3800; }));
+}
+
+}  // namespace
+}  // namespace weft::control
