@@ -38,7 +38,7 @@ ROWS = {
 FREE = ('bench', 'tests', 'tools')
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 # The public headers of libweft are included by their published names.
-ALIASES = {'weft/': 'dataplane/client/weft/'}
+ALIASES = {'weft/': 'dataplane/client/include/weft/'}
 
 
 def folder_of(path):
