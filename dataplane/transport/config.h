@@ -55,7 +55,9 @@ struct Config {
   uint32_t ack_every = 8;
   uint64_t keepalive_ns = 10 * kNsPerMs;  // Silence after which a peer that owes something is asked.
   uint64_t stall_ns = 10 * kNsPerMs;      // A message without progress for this long is asked for (RESEND).
-  uint64_t revive_ns = 100 * kNsPerMs;    // How often a dead peer is tried again.
+  uint64_t memory_wait_ns =
+      20 * kNsPerMs;                    // An announced message that finds no memory for so long is rejected.
+  uint64_t revive_ns = 100 * kNsPerMs;  // How often a dead peer is tried again.
   BrakeConfig brake;
 
   // Keys. The upper bits of the key ids that this core chooses begin here: random or counted at each start,

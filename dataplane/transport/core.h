@@ -149,6 +149,7 @@ class Core {
   // core_send.cc: messages of this side.
   bool FillOut(uint32_t out, Bytes head, Bytes body);
   void StartOut(uint32_t out, uint64_t now_ns);
+  void StartResponse(uint32_t peer, uint32_t slot, absl::StatusCode code, uint64_t now_ns);
   void UpdateReady(uint32_t out);
   void RemoveReady(uint32_t out);
   void EndCall(Peer& peer, uint32_t slot, absl::StatusCode code, bool from_peer, bool maybe_executed);
@@ -164,9 +165,11 @@ class Core {
   bool OpenServed(uint32_t peer, uint32_t slot, const ParsedFrame& frame, uint64_t now_ns);
   absl::StatusCode ReserveServed(uint32_t peer, uint32_t slot, const ParsedFrame& frame);
   bool OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
+  static uint64_t ChargeOf(uint32_t bytes, uint32_t segments);
+  void RejectIn(uint32_t in);
   bool ReserveIn(uint32_t in);
   bool StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
-  void DeliverServed(uint32_t peer, uint32_t slot);
+  void DeliverServed(uint32_t peer, uint32_t slot, uint64_t now_ns);
   void RetireServed(uint32_t peer, uint32_t slot);
   void RejectServed(uint32_t peer, uint32_t slot, absl::StatusCode code);
 
@@ -187,6 +190,7 @@ class Core {
   void TakeLost(uint32_t peer, uint64_t counter);
   void NoteArrival(uint32_t peer, uint64_t counter, bool asks_for_ack, bool ping, uint64_t now_ns);
   uint64_t DueNs(const Peer& peer, uint64_t now_ns) const;
+  void TickGrants(uint64_t now_ns);
   void TickPeer(uint32_t peer, uint64_t now_ns);
   void QueryStalled(uint32_t peer, uint64_t now_ns);
   void ReleaseBlocked(Peer& peer);

@@ -146,14 +146,24 @@ void Core::Tick(uint64_t now_ns) {
     const uint32_t member = timers_.Front();
     timers_.PopFront();
     if (member == config_.peers_max) {
-      grants_.WriteOffStalled(now_ns - std::min(now_ns, 2 * config_.probe_ns));
-      if (grants_.AnyActive()) timers_.ArmAtLatest(member, now_ns + config_.probe_ns);
-      IssueGrants(now_ns);
+      TickGrants(now_ns);
       continue;
     }
     TickPeer(member, now_ns);
     timers_.ArmAtLatest(member, DueNs(*peers_[member], now_ns));
   }
+}
+
+// Messages that wait for grants: those that stopped coming, and those that there is no memory for. Two nodes
+// could wait for each other's memory for ever, so the latter are rejected after a while.
+void Core::TickGrants(uint64_t now_ns) {
+  const auto before = [now_ns](uint64_t ns) { return now_ns - std::min(now_ns, ns); };
+  grants_.WriteOffStalled(before(2 * config_.probe_ns));
+  const uint32_t in = grants_.WithoutMemorySince(before(config_.memory_wait_ns),
+                                                 [this](uint32_t message) { return ReserveIn(message); });
+  if (in != kNone) RejectIn(in);
+  IssueGrants(now_ns);
+  if (grants_.AnyWaiting()) timers_.ArmAtLatest(config_.peers_max, now_ns + config_.probe_ns);
 }
 
 void Core::TickPeer(uint32_t index, uint64_t now_ns) {
@@ -211,8 +221,7 @@ void Core::QueryStalled(uint32_t index, uint64_t now_ns) {
   const uint32_t slot = peer.waiting_calls.front();
   if (slot == kNone) return;
   const CallSlot& call = peer.calls[slot];
-  if (call.kind != MessageKind::kRequest || call.out != kNone ||
-      now_ns - call.progress_ns < config_.stall_ns) {
+  if (call.out != kNone || now_ns - call.progress_ns < config_.stall_ns) {
     return;
   }
   ++counters_.resends_asked;

@@ -117,7 +117,7 @@ WEFT_HOT void Core::OnRequestData(uint32_t index, const ParsedFrame& frame, uint
     ++counters_.frames_duplicate;
     return;
   }
-  if (StoreSegment(served.in, frame, now_ns)) DeliverServed(index, slot);
+  if (StoreSegment(served.in, frame, now_ns)) DeliverServed(index, slot, now_ns);
 }
 
 // The peer uses `slot` for a new message: what the slot held before is over for the peer too.
@@ -152,7 +152,6 @@ absl::StatusCode Core::ReserveServed(uint32_t index, uint32_t slot, const Parsed
   message.kind = frame.kind;
   message.id = frame.data.id;
   message.function = frame.target.function;
-  if (frame.kind == MessageKind::kOneWay) return absl::StatusCode::kOk;
   served.out = TakeOut();
   if (served.out == kNone) return absl::StatusCode::kResourceExhausted;
   OutMessage& response = out_[served.out];
@@ -175,7 +174,7 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
   message.state = InState::kReceiving;
   if (message.scheduled) {
     // It gets its memory with its first grant, but must be able to.
-    if (message.bytes > tenants_[message.tenant].limit_bytes) return false;
+    if (ChargeOf(message.bytes, message.segments) > tenants_[message.tenant].limit_bytes) return false;
     grants_.Add(in);
   } else if (!ReserveIn(in)) {
     return false;
@@ -187,6 +186,25 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
     timers_.ArmAtLatest(message.peer, peer.query_due_ns);
   }
   return true;
+}
+
+// What a message of that size takes of its tenant's memory at most.
+uint64_t Core::ChargeOf(uint32_t bytes, uint32_t segments) {
+  const auto block = [](std::size_t size) { return uint64_t{kBlockUnitBytes} << BlockPool::OrderOf(size); };
+  return block(bytes) + (segments > 64 ? block(segments / 8 + 8) : 0);
+}
+
+// An incoming message for which there is no memory is given up, and its sender told.
+void Core::RejectIn(uint32_t in) {
+  const InMessage& message = in_[in];
+  const uint32_t index = message.peer, slot = SlotOf(message.id);
+  ++counters_.drops[WEFT_DROP_NO_ROOM];
+  if (message.kind != MessageKind::kResponse) {
+    return RejectServed(index, slot, absl::StatusCode::kResourceExhausted);
+  }
+  PushNotice(index, {FrameType::kReject, MessageKind::kResponse, message.id,
+                     static_cast<uint32_t>(absl::StatusCode::kResourceExhausted), 0});
+  EndCall(*peers_[index], slot, absl::StatusCode::kResourceExhausted, false, true);
 }
 
 // Memory for all of a message, unless it has it.
@@ -240,7 +258,7 @@ WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t
   return true;
 }
 
-WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot) {
+WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot, uint64_t now_ns) {
   ServedSlot& served = peers_[index]->served[slot];
   const InMessage& message = in_[served.in];
   Event event;
@@ -254,17 +272,22 @@ WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot) {
   event.message = served.in;
   PushEvent(event);
   served.in = kNone;  // The owner's, until it releases the event.
-  served.state = served.kind == MessageKind::kOneWay ? ServedState::kDone : ServedState::kExecuting;
+  served.state = ServedState::kExecuting;
+  // A one-way message is a request that its delivery answers: only now may its sender hear that it has
+  // arrived.
+  if (served.kind == MessageKind::kOneWay) StartResponse(index, slot, absl::StatusCode::kOk, now_ns);
 }
 
 WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
   Peer& peer = *peers_[index];
   const uint32_t slot = SlotOf(frame.data.id);
   CallSlot& call = peer.calls[slot];
-  if (call.sequence != SequenceOf(frame.data.id) || call.state != CallState::kWaiting ||
-      call.kind != MessageKind::kRequest) {
+  if (call.sequence != SequenceOf(frame.data.id) || call.state != CallState::kWaiting) {
     ++counters_.frames_duplicate;
     return;
+  }
+  if (call.kind == MessageKind::kOneWay) {
+    return EndCall(peer, slot, static_cast<absl::StatusCode>(frame.data.code), true, true);
   }
   if (call.out != kNone) {
     // There is an answer, so the request has arrived, whatever the ACKs have told so far.
@@ -274,10 +297,7 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   Touch(peer, slot, now_ns);
   InMessage& message = in_[call.in];
   if (message.state == InState::kReserved && !OpenIn(call.in, frame, now_ns)) {
-    PushNotice(index, {FrameType::kReject, MessageKind::kResponse, frame.data.id,
-                       static_cast<uint32_t>(absl::StatusCode::kResourceExhausted), 0});
-    EndCall(peer, slot, absl::StatusCode::kResourceExhausted, false, true);
-    return;
+    return RejectIn(call.in);
   }
   if (!StoreSegment(call.in, frame, now_ns)) return;
   Event event;

@@ -111,12 +111,20 @@ WEFT_HOT SendResult Core::TryRespond(CallHandle request, absl::StatusCode code, 
     return SendResult::kPeerDown;
   }
   if (!FillOut(served.out, head, body)) return SendResult::kFull;
+  StartResponse(request.peer.value, slot, code, now_ns);
+  return SendResult::kOk;
+}
+
+// The slot's filled response begins to be sent.
+WEFT_HOT void Core::StartResponse(uint32_t index, uint32_t slot, absl::StatusCode code, uint64_t now_ns) {
+  ServedSlot& served = peers_[index]->served[slot];
   OutMessage& message = out_[served.out];
   message.code = static_cast<uint16_t>(code);
-  message.id = request.id;
+  message.id = MessageId(served.sequence, slot);
+  message.segment_bytes = static_cast<uint16_t>(segment_bytes_);
+  message.segments = SegmentsOf(message.bytes, segment_bytes_);
   served.state = ServedState::kResponding;
   StartOut(served.out, now_ns);
-  return SendResult::kOk;
 }
 
 // Ends a call or one-way message of this side without payload, whatever state it is in.
@@ -214,11 +222,9 @@ void Core::FinishOut(uint32_t out) {
   const uint32_t slot = SlotOf(message.id);
   switch (message.kind) {
     case MessageKind::kRequest:
+    case MessageKind::kOneWay:
       peer.calls[slot].out = kNone;
       FreeOut(out);
-      return;
-    case MessageKind::kOneWay:
-      EndCall(peer, slot, absl::StatusCode::kOk, true, true);
       return;
     case MessageKind::kResponse:
       peer.served[slot].out = kNone;

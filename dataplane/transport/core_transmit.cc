@@ -51,7 +51,7 @@ void Core::IssueGrants(uint64_t now_ns) {
     if (!message.pending.linked) peers_[message.peer]->grants_to_send.PushBack(in_.data(), in);
     MakeUrgent(message.peer);
   }
-  if (grants_.AnyActive()) timers_.ArmAtLatest(config_.peers_max, now_ns + config_.probe_ns);
+  if (grants_.AnyWaiting()) timers_.ArmAtLatest(config_.peers_max, now_ns + config_.probe_ns);
 }
 
 bool Core::MaySendData(const Peer& peer) const {

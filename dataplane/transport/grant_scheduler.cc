@@ -22,13 +22,16 @@ uint32_t GrantScheduler::QuantumOf(const InMessage& message) const {
   return std::min(config_.grant_quantum_segments * segment_bytes_, message.bytes - message.granted_bytes);
 }
 
-// Room for a whole quantum, so that a GRANT frame is not spent on each segment; and always for one sender or
-// one message that holds nothing, so that bounds below a quantum do not stop everything.
+// Room for a whole quantum, so that a GRANT frame is not spent on each segment; and always for one message
+// where nothing is granted, so that bounds below a quantum do not stop everything.
+bool GrantScheduler::HasRoomInAll(const InMessage& message) const {
+  return outstanding_bytes_ == 0 || outstanding_bytes_ + QuantumOf(message) <= config_.granted_bytes_max;
+}
+
 bool GrantScheduler::HasRoom(const InMessage& message) const {
-  const uint32_t quantum = QuantumOf(message);
   const Sender& sender = senders_[message.peer];
-  if (outstanding_bytes_ != 0 && outstanding_bytes_ + quantum > config_.granted_bytes_max) return false;
-  return sender.credit_bytes == 0 || sender.credit_bytes + quantum <= sender.limit_bytes;
+  return HasRoomInAll(message) &&
+         (sender.credit_bytes == 0 || sender.credit_bytes + QuantumOf(message) <= sender.limit_bytes);
 }
 
 // One message a sender, and a second one where it is the shorter.

@@ -31,7 +31,19 @@ class GrantScheduler {
   // Takes back the grants of messages that have made no progress since `before_ns`: they stop counting until
   // data arrives.
   void WriteOffStalled(uint64_t before_ns);
-  bool AnyActive() const { return active_count_ != 0; }
+  // A message that arrived before `before_ns` and still cannot get its memory, or kNone. Looks at the oldest
+  // few.
+  template <typename Reserve>
+  uint32_t WithoutMemorySince(uint64_t before_ns, Reserve&& reserve) {
+    uint32_t index = by_age_.front();
+    for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
+      if (messages_[index].arrived_ns >= before_ns) return kNone;
+      if (messages_[index].granted_bytes == 0 && !reserve(index)) return index;
+      index = by_age_.Next(messages_, index);
+    }
+    return kNone;
+  }
+  bool AnyWaiting() const { return !by_age_.empty(); }
   uint32_t outstanding_bytes() const { return outstanding_bytes_; }
 
   // Next message to grant to, with its granted_bytes raised; kNone: none now. `reserve(message)` gives the
@@ -42,6 +54,8 @@ class GrantScheduler {
     if (turns_to_oldest_ == 0) {
       const uint32_t oldest = Oldest(reserve);
       if (oldest != kNone) {
+        // Its turn is kept for it until there is room: shorter ones would take each bit of it.
+        if (!HasRoomInAll(messages_[oldest])) return kNone;
         turns_to_oldest_ = config_.oldest_share_one_in;
         Grant(oldest, now_ns);
         return oldest;
@@ -68,7 +82,11 @@ class GrantScheduler {
   };
 
   uint32_t QuantumOf(const InMessage& message) const;
+  bool HasRoomInAll(const InMessage& message) const;
   bool HasRoom(const InMessage& message) const;
+  static bool Wants(const InMessage& message) {
+    return !message.stalled && message.granted_bytes < message.bytes;
+  }
   bool MayActivate(const InMessage& message) const;
   void Grant(uint32_t message, uint64_t now_ns);
   void Deactivate(uint32_t message);
@@ -77,17 +95,21 @@ class GrantScheduler {
 
   template <typename Reserve>
   bool Eligible(uint32_t index, Reserve&& reserve) {
-    InMessage& message = messages_[index];
-    if (message.stalled || message.granted_bytes >= message.bytes || !HasRoom(message)) return false;
+    const InMessage& message = messages_[index];
+    if (!Wants(message) || !HasRoom(message)) return false;
     if (!message.active && !MayActivate(message)) return false;
     return message.granted_bytes > 0 || reserve(index);
   }
 
+  // The message that has waited longest, beside the bounds that are per sender: else a sender with a steady
+  // supply of short ones would never be asked for its long one.
   template <typename Reserve>
   uint32_t Oldest(Reserve&& reserve) {
     uint32_t index = by_age_.front();
     for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
-      if (Eligible(index, reserve)) return index;
+      const InMessage& message = messages_[index];
+      const bool may_be_active = message.active || active_count_ <= config_.granted_messages_max;
+      if (Wants(message) && may_be_active && (message.granted_bytes > 0 || reserve(index))) return index;
       index = by_age_.Next(messages_, index);
     }
     return kNone;

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bad input and faults, one at a time: what the simulator mixes is told apart here by name.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/dataplane/transport/core_fixture.h"
+
+namespace weft::transport {
+namespace {
+
+class LossTest : public TwoCores {
+ protected:
+  // Makes `count` calls of `bytes`, runs, serves, and returns how many came back right.
+  int CallAndServe(int count, uint32_t bytes, uint64_t run_ns) {
+    for (int i = 0; i < count; ++i) EXPECT_EQ(Call(bytes, i), SendResult::kOk);
+    int good = 0;
+    for (const uint64_t end = now_ns_ + run_ns; now_ns_ < end;) {
+      RunFor(100'000);
+      served_ += EchoAll(*b_);
+      for (const Event& event : Events(*a_)) {
+        good += event.code == absl::StatusCode::kOk && PayloadIs(event, bytes, event.user);
+        codes_.push_back(event.code);
+        a_->Release(event);
+      }
+    }
+    return good;
+  }
+  uint64_t DropsAtB(weft_drop_reason reason) const { return b_->counters().drops[reason]; }
+  void Inject(const std::string& wire) {
+    b_->HandleDatagram(reinterpret_cast<const uint8_t*>(wire.data()), wire.size(), now_ns_);
+  }
+
+  int served_ = 0;
+  std::vector<absl::StatusCode> codes_;
+};
+
+TEST_F(LossTest, AThirdOfDatagramsLostEitherWayAndEachCallRunsOnce) {
+  Start(SmallConfig());
+  Random random(5);
+  eat_ = [&](uint64_t, const std::string&) { return random.Below(3) == 0; };
+  EXPECT_EQ(CallAndServe(40, 100, 500'000'000), 40);
+  EXPECT_EQ(served_, 40);
+  EXPECT_GT(a_->counters().packets_lost, 0u);
+}
+
+TEST_F(LossTest, LargeMessageOutlivesLoss) {
+  Start(SmallConfig());
+  Random random(3);
+  eat_ = [&](uint64_t, const std::string&) { return random.Below(20) == 0; };
+  EXPECT_EQ(CallAndServe(2, 2'000'000, 1'000'000'000), 2);
+  EXPECT_EQ(served_, 2);
+}
+
+TEST_F(LossTest, LostTailIsProbedForAfterTwoMilliseconds) {
+  Start(SmallConfig());
+  int sent = 0;
+  eat_ = [&](uint64_t, const std::string&) { return sent++ == 0; };
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  RunFor(1'900'000);
+  EXPECT_EQ(a_->counters().probes, 0u);
+  RunFor(2'000'000);
+  EXPECT_EQ(a_->counters().probes, 1u);
+  EXPECT_EQ(a_->counters().segments_resent, 1u);
+  EXPECT_EQ(EchoAll(*b_), 1);
+}
+
+TEST_F(LossTest, ReorderingWithoutLossResendsNothing) {
+  Start(SmallConfig());
+  // Every fifth datagram is held back until two others have passed it.
+  std::vector<std::pair<uint64_t, std::string>> held;
+  int n = 0;
+  eat_ = [&](uint64_t path, const std::string& wire) {
+    if (++n % 5 == 0) return held.emplace_back(path, wire), true;
+    return false;
+  };
+  for (int i = 0; i < 30; ++i) {
+    ASSERT_EQ(Call(5'000, i, true), SendResult::kOk);
+    Pump(*a_, port_a_, now_ns_);
+    Carry(port_a_, port_b_);
+    Pump(*b_, port_b_, now_ns_ += 5'000);
+    Carry(port_b_, port_a_);
+    for (const auto& [path, wire] : held) {
+      (path == kPathToB ? port_b_ : port_a_)
+          .Deliver(reinterpret_cast<const uint8_t*>(wire.data()), wire.size());
+    }
+    held.clear();
+  }
+  Run();
+  EXPECT_EQ(Events(*b_).size(), 30u);
+  EXPECT_EQ(a_->counters().segments_resent, 0u);
+}
+
+TEST_F(LossTest, ForgedReplayedTruncatedAndForeignDatagramsAreCountedByReason) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(200), SendResult::kOk);
+  Run();
+  EXPECT_EQ(EchoAll(*b_), 1);
+  const std::string genuine = wire_[0];
+  Inject(genuine);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_REPLAYED), 1u);
+  std::string forged = genuine;
+  forged[15] = 99;  // Another counter, so that it is fresh.
+  Inject(forged);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_BAD_TAG), 1u);
+  Inject(forged.substr(0, forged.size() - 1));
+  EXPECT_EQ(DropsAtB(WEFT_DROP_BAD_TAG), 2u);
+  Inject(genuine.substr(0, 35));
+  EXPECT_EQ(DropsAtB(WEFT_DROP_TOO_SHORT), 1u);
+  Inject(std::string(10'000, 'x'));
+  EXPECT_EQ(DropsAtB(WEFT_DROP_TOO_LONG), 1u);
+  std::string other = genuine;
+  other[0] = 0x21;
+  Inject(other);
+  other = genuine;
+  other[1] |= 0x10;
+  Inject(other);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_BAD_VERSION), 2u);
+  other = genuine;
+  other[1] ^= 1;
+  Inject(other);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_WRONG_EPOCH), 1u);
+  other = genuine;
+  other[4] ^= 1;
+  Inject(other);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_UNKNOWN_KEY), 1u);
+  EXPECT_EQ(Events(*b_).size(), 0u) << "none of it was delivered";
+}
+
+TEST_F(LossTest, GoodCallsGoOnInAFloodOfForgeries) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  EXPECT_EQ(EchoAll(*b_), 1);
+  const std::string genuine = wire_[0];
+  Random random(9);
+  uint64_t forgeries = 0;
+  eat_ = [&](uint64_t path, const std::string&) {
+    for (int i = 0; i < 20 && path == kPathToB; ++i, ++forgeries) {
+      std::string forged = genuine;
+      for (size_t at = 8; at < forged.size(); ++at) forged[at] = static_cast<char>(random.Next());
+      forged[8] = forged[9] = 0;  // A counter that is not absurd.
+      Inject(forged);
+    }
+    return false;
+  };
+  codes_.clear();
+  Run();
+  for (const Event& event : Events(*a_)) a_->Release(event);
+  EXPECT_EQ(CallAndServe(60, 500, 20'000'000), 60);
+  uint64_t counted = 0;
+  for (int reason = WEFT_DROP_TOO_SHORT; reason < WEFT_DROP_REASON_COUNT; ++reason) {
+    counted += b_->counters().drops[reason];
+  }
+  EXPECT_EQ(counted, forgeries);
+  EXPECT_GT(forgeries, 100u);
+}
+
+TEST_F(LossTest, GenuineButMalformedDatagramChangesNothing) {
+  Start(SmallConfig());
+  // Sealed by a party that has the key: the second of its frames is not one.
+  const SealSecret secret = SecretFrom(4242);
+  const uint32_t id = b_->InstallReceiveKey(to_a_, 1, secret);
+  SealKey key;
+  key.Install(secret);
+  std::string wire(16 + 64 + 16, '\0');
+  auto* const bytes = reinterpret_cast<uint8_t*>(wire.data());
+  const weft_packet_header header{WEFT_PACKET_VERSION_AND_SUITE, 1, 0, __builtin_bswap32(id),
+                                  __builtin_bswap64(5)};
+  std::memcpy(bytes, &header, sizeof(header));
+  FrameWriter writer(bytes + 16, 64);
+  const DataTarget target{kEcho.value, 0, 0};
+  writer.Data(MessageKind::kRequest, 0, {{}, 0, MessageId(1, 0), 0, 1400, 0}, &target, nullptr, 0);
+  key.Seal(5, bytes, bytes + 16, 64);
+  Inject(wire);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_MALFORMED), 1u);
+  EXPECT_EQ(Events(*b_).size(), 0u);
+}
+
+TEST_F(LossTest, SilentPeerIsDeadAfterFiveProbesAndReturnsByItself) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  eat_ = [](uint64_t, const std::string&) { return true; };
+  ASSERT_EQ(Call(10, 2), SendResult::kOk);
+  RunFor(200'000'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kDead);
+  const auto ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 2u);
+  for (const Event& event : ended) {
+    EXPECT_EQ(event.code, absl::StatusCode::kUnavailable);
+    EXPECT_TRUE(event.maybe_executed);
+  }
+  EXPECT_EQ(Call(10), SendResult::kPeerDown) << "refused at once";
+  // A partition of ten seconds ends.
+  RunFor(10'000'000'000, 5'000'000);
+  eat_ = nullptr;
+  RunFor(200'000'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kUp);
+  EchoAll(*b_);
+  EXPECT_EQ(CallAndServe(5, 10, 20'000'000), 5);
+}
+
+TEST_F(LossTest, LongCallIsAskedForAndAnsweredBusyNotGivenUp) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  RunFor(500'000'000);
+  EXPECT_EQ(Events(*a_).size(), 0u);
+  EXPECT_GT(a_->counters().resends_asked, 10u);
+  EXPECT_EQ(a_->counters().peer_deaths, 0u);
+  EXPECT_EQ(EchoAll(*b_), 1);
+  RunFor(5'000'000);
+  EXPECT_EQ(Events(*a_).size(), 1u);
+}
+
+TEST_F(LossTest, NewSessionFailsWhatWasOutstandingAndStaleHandlesNameNothing) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  const auto requests = Events(*b_);
+  ASSERT_EQ(requests.size(), 1u);
+  Session(2);
+  const auto ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0].code, absl::StatusCode::kUnavailable);
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  EXPECT_EQ(b_->TryRespond(requests[0].handle, absl::StatusCode::kOk, {}, {}, now_ns_), SendResult::kStale);
+  b_->Release(requests[0]);
+  EXPECT_EQ(EchoAll(*b_), 1);
+  // A datagram of the first session is not taken in the second.
+  const uint64_t unknown = DropsAtB(WEFT_DROP_UNKNOWN_KEY);
+  Inject(wire_[0]);
+  EXPECT_EQ(DropsAtB(WEFT_DROP_UNKNOWN_KEY), unknown + 1);
+}
+
+TEST_F(LossTest, ClosedPeerFailsTheOthersCallsAtOnce) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  b_->ClosePeer(to_a_, now_ns_);
+  Run();
+  const auto ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0].code, absl::StatusCode::kUnavailable);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kDown);
+}
+
+// A peer that announces all that it can and sends none of it gets descriptors, no memory, and does not stop
+// others.
+TEST_F(LossTest, PeerThatClaimsEverythingHoldsNoMoreThanItsTenantsLimit) {
+  Config config = SmallConfig();
+  config.granted_bytes_max = 100'000;
+  Start(SmallConfig(), config);
+  b_->SetTenantLimit({1}, 1u << 20);
+  // Only announcements come through.
+  eat_ = [](uint64_t path, const std::string& wire) { return path == kPathToB && wire.size() > 1000; };
+  for (int i = 0; i < 40; ++i) ASSERT_EQ(Call(200'000, i), SendResult::kOk);
+  RunFor(50'000'000);
+  EXPECT_LE(b_->UseOf({1}).peak_bytes, 1u << 20);
+  EXPECT_LE(b_->granted_bytes(), 100'000u);
+}
+
+TEST_F(LossTest, PeerThatGrantsNothingCostsItsOwnMessagesOnly) {
+  Config mean = SmallConfig();
+  Start(SmallConfig(), mean);
+  b_->SetTenantLimit({1}, 4096);  // It has no memory for what is announced, and says so.
+  ASSERT_EQ(Call(200'000, 1), SendResult::kOk);
+  RunFor(100'000'000);
+  const auto ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0].code, absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(ended[0].maybe_executed);
+  EXPECT_EQ(CallAndServe(3, 100, 10'000'000), 3);
+}
+
+}  // namespace
+}  // namespace weft::transport

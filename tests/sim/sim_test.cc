@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Seeds of the simulator. A failing one is looked into with `weft-sim-seeds SEED`.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/sim/chaos.h"
+
+namespace weft::sim {
+namespace {
+
+TEST(SimTest, SameSeedGivesTheSameRun) {
+  for (uint64_t seed : {1u, 7u, 12u}) {
+    const ChaosResult first = RunSeed(seed), second = RunSeed(seed);
+    EXPECT_EQ(first.digest, second.digest) << seed;
+    EXPECT_EQ(first.datagrams, second.datagrams) << seed;
+    EXPECT_NE(first.digest, RunSeed(seed + 100).digest) << seed;
+  }
+}
+
+TEST(SimTest, HundredSeedsWithFaultsKeepEveryInvariant) {
+  ChaosResult sum;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    const ChaosResult result = RunSeed(seed);
+    EXPECT_EQ(result.violation, "") << "seed " << seed;
+    sum.calls += result.calls;
+    sum.succeeded += result.succeeded;
+    sum.lost += result.lost;
+    sum.crashes += result.crashes;
+  }
+  // The seeds mean something: there was trouble, and most calls came through it.
+  EXPECT_GT(sum.calls, 5'000u);
+  EXPECT_GT(sum.succeeded, sum.calls * 3 / 4);
+  EXPECT_GT(sum.lost, 500u);
+  EXPECT_GT(sum.crashes, 10u);
+}
+
+}  // namespace
+}  // namespace weft::sim
