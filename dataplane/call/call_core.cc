@@ -160,13 +160,24 @@ void CallCore::Advance(uint64_t now_ns) {
     GiveUp(*call, absl::StatusCode::kDeadlineExceeded,
            absl::StrCat("call of ", call->route->callee, ": no answer before the deadline"));
   });
+  if (HasJobs()) PumpJobs(now_ns);
+  Publish();
+}
+
+bool CallCore::PumpJobs(uint64_t now_ns) {
+  bool moved = false;
   if (jobs_ != 0) {
     for (const std::unique_ptr<Link>& link : links_) {
-      if (link->channel && !link->jobs.empty()) PumpLink(*link, now_ns);
+      if (link->channel && !link->jobs.empty()) moved |= PumpLink(*link, now_ns);
     }
   }
-  if (!waiting_.empty()) ResumeWaiting();
+  if (!waiting_.empty()) {
+    const std::size_t before = waiting_.size();
+    ResumeWaiting();
+    moved |= waiting_.size() != before;
+  }
   Publish();
+  return moved;
 }
 
 uint64_t CallCore::NextNs(uint64_t now_ns) const {

@@ -77,18 +77,24 @@ bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
   return job.state == StreamState::kDone || job.state == StreamState::kStalled;
 }
 
-void CallCore::PumpLink(Link& link, uint64_t now_ns) {
+// True where anything was sent or ended.
+bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
+  bool moved = false;
   // Far more than can be in progress at once; what is behind waits its turn.
   int looked_at = 0;
   for (auto job = link.jobs.begin(); job != link.jobs.end() && looked_at < 4 * static_cast<int>(kPartialsMax);
        ++looked_at) {
     const auto current = job++;
-    if (!PumpJob(link, *current, now_ns)) continue;
+    const uint32_t position = current->stream.position;
+    const bool ended = PumpJob(link, *current, now_ns);
+    moved |= ended || current->stream.position != position;
+    if (!ended) continue;
     const bool sent = current->state == StreamState::kDone;
     const bool was_last = job == link.jobs.end();
     EndJob(link, current, sent, !sent);
     if (was_last) break;
   }
+  return moved;
 }
 
 void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled) {

@@ -315,7 +315,11 @@ void Poller::Sleep(uint64_t deadline_ns) {
   for (int i = 0; i < active_count_; ++i) {
     if (active_[i]->asleep()) active_[i]->EndSleep();
   }
-  if (!quiet) return;
+  if (!quiet) {
+    // A message, or room for one of ours: the latter is the caller's to use.
+    ++events_seen_;
+    return;
+  }
   // Anew: what came while the last look at the descriptors was on its way must be seen before a channel is
   // drained.
   Housekeep(Ticks());

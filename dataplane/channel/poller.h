@@ -77,8 +77,8 @@ class Poller {
   template <class Handler>
   WEFT_HOT int PollOnce(Handler& handler);
 
-  // Polls, then sleeps, until a message was taken, a descriptor or doorbell had an event, a channel closed,
-  // or CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
+  // Polls, then sleeps, until a message was taken, a descriptor or doorbell had an event, a channel closed, a
+  // peer made room that was lacking, or CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
   template <class Handler>
   int Wait(Handler& handler, uint64_t deadline_ns);
 
