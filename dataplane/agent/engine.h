@@ -227,6 +227,7 @@ class Engine {
   void PlaceOne(Session& session, const api::Endpoint& endpoint);
   void Unplace();
   void SendPolicies();
+  bool JudgePending(Pending& pending, bool* absent) const;
   void SettlePending(uint64_t now_ns);
   void Acknowledge();
   void SendDrains();
