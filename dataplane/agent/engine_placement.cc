@@ -211,7 +211,13 @@ void Engine::Acknowledge() {
     output.kind = Output::Kind::kAcknowledged;
     output.programmed.set_generation(pending.generation);
     for (const std::string& host : pending.cut_off) output.programmed.add_cut_off(host);
-    for (const std::string& failed : pending.failed) output.programmed.add_failed(failed);
+    for (const std::string& failed : pending.failed) {
+      if (output.programmed.failed_size() == kFailuresMax) break;
+      output.programmed.add_failed(failed.substr(0, 500));
+    }
+    if (pending.failed.size() > kFailuresMax) {
+      output.programmed.add_failed(absl::StrCat("and ", pending.failed.size() - kFailuresMax, " more"));
+    }
     output.model = plan_.model;
     acknowledged_ = std::max(acknowledged_, pending.generation);
   }
