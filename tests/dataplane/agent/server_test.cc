@@ -239,6 +239,24 @@ TEST_F(ServerTest, SessionOfTheAdminSocketCallsAsTheNamespaceItNames) {
   EXPECT_THAT(plain.refusal(), HasSubstr("call_as_not_allowed"));
 }
 
+TEST_F(ServerTest, HelloInPartsIsOneHello) {
+  Start();
+  ConnectBystanders();
+  Peer peer(agent_sock());
+  api::FromHost part;
+  part.mutable_hello()->set_protocol(1);
+  part.mutable_hello()->set_host("c");
+  part.mutable_hello()->add_serves("web/one");
+  part.mutable_hello()->set_more(true);
+  peer.Send(part);
+  part.Clear();
+  part.mutable_hello()->add_serves("web/two");
+  peer.Send(part);
+  ASSERT_TRUE(peer.PumpUntil([&] { return peer.welcome().host() == "c"; }));
+  AdminPeer admin(admin_sock());
+  EXPECT_EQ(admin.Ask(api::Query::FUNCTIONS).size(), 5u);
+}
+
 TEST_F(ServerTest, RegistrationsReachWhoeverPrograms) {
   Start();
   AdminPeer admin(admin_sock());
