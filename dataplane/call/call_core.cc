@@ -160,18 +160,27 @@ void CallCore::Advance(uint64_t now_ns) {
     GiveUp(*call, absl::StatusCode::kDeadlineExceeded,
            absl::StrCat("call of ", call->route->callee, ": no answer before the deadline"));
   });
-  more_now_ = false;
-  if (jobs_ != 0) {
-    for (const std::unique_ptr<Link>& link : links_) {
-      if (link->channel && !link->jobs.empty()) PumpLink(*link, now_ns);
-    }
-  }
-  if (!waiting_.empty()) ResumeWaiting();
+  if (HasJobs()) PumpJobs(now_ns);
   Publish();
 }
 
+bool CallCore::PumpJobs(uint64_t now_ns) {
+  bool moved = false;
+  if (jobs_ != 0) {
+    for (const std::unique_ptr<Link>& link : links_) {
+      if (link->channel && !link->jobs.empty()) moved |= PumpLink(*link, now_ns);
+    }
+  }
+  if (!waiting_.empty()) {
+    const std::size_t before = waiting_.size();
+    ResumeWaiting();
+    moved |= waiting_.size() != before;
+  }
+  Publish();
+  return moved;
+}
+
 uint64_t CallCore::NextNs(uint64_t now_ns) const {
-  if (more_now_) return now_ns;
   // What waits for room is woken by the peer's ring; this only bounds how late a stall is noticed.
   const uint64_t jobs_ns =
       jobs_ != 0 || !waiting_.empty() ? now_ns + kStreamStallNs / 4 : DeadlineWheel::kNever;

@@ -119,6 +119,9 @@ class CallCore {
   // Fires deadlines, sends what waited for room, fails streams that stall. Whenever the loop turns and
   // Busy().
   void Advance(uint64_t now_ns);
+  // Sends what waits for room, as far as there is some; true where anything moved.
+  bool PumpJobs(uint64_t now_ns);
+  bool HasJobs() const { return jobs_ != 0 || !waiting_.empty(); }
   bool Busy() const { return wheel_.size() != 0 || jobs_ != 0 || !waiting_.empty(); }
   // When Advance is needed at the latest if nothing else happens; DeadlineWheel::kNever: not at all.
   uint64_t NextNs(uint64_t now_ns) const;
@@ -172,7 +175,7 @@ class CallCore {
   // --- Messages that wait for room.
   SendJob& AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane);
   bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
-  void PumpLink(Link& link, uint64_t now_ns);
+  bool PumpLink(Link& link, uint64_t now_ns);
   void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);
   void QueueReply(Link& link, const MessageHeader& header, const Payload& payload, SendDone done,
                   void* context);
@@ -195,7 +198,6 @@ class CallCore {
   std::vector<Link*> dirty_;
   std::vector<CallHandle> waiting_;  // Calls between two tries, for want of room.
   uint32_t jobs_ = 0;                // Over all links
-  bool more_now_ = false;            // A message in parts could go on at once.
   uint32_t incoming_ = 0;
   uint32_t local_outstanding_ = 0;
   uint32_t message_bytes_max_ = kMessageBytesMaxDefault;

@@ -8,13 +8,6 @@
 #include "dataplane/call/call_core.h"
 
 namespace weft {
-namespace {
-
-// A pump ends after one arena, also where the peer reads as fast as it is filled. So many in a row, 2 MiB by
-// default and some 100 us, before the other links have their turn.
-constexpr int kArenasPerPump = 8;
-
-}  // namespace
 
 SendJob& CallCore::AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane) {
   SendJob& job = link.jobs.emplace_back();
@@ -80,27 +73,28 @@ bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
     if (!channel.TryStart(job.stream, job.header, job.payload, job.lane, now_ns)) return false;
     job.started = true;
   }
-  for (int arenas = 0; arenas < kArenasPerPump; ++arenas) {
-    job.state = channel.Pump(job.stream, now_ns);
-    // Without room the peer's next report wakes this thread; until then there is nothing to do.
-    if (job.state != StreamState::kMoreToSend || channel.producer().wants_space()) break;
-    more_now_ = arenas + 1 == kArenasPerPump;
-  }
+  job.state = channel.Pump(job.stream, now_ns);
   return job.state == StreamState::kDone || job.state == StreamState::kStalled;
 }
 
-void CallCore::PumpLink(Link& link, uint64_t now_ns) {
+// True where anything was sent or ended.
+bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
+  bool moved = false;
   // Far more than can be in progress at once; what is behind waits its turn.
   int looked_at = 0;
   for (auto job = link.jobs.begin(); job != link.jobs.end() && looked_at < 4 * static_cast<int>(kPartialsMax);
        ++looked_at) {
     const auto current = job++;
-    if (!PumpJob(link, *current, now_ns)) continue;
+    const uint32_t position = current->stream.position;
+    const bool ended = PumpJob(link, *current, now_ns);
+    moved |= ended || current->stream.position != position;
+    if (!ended) continue;
     const bool sent = current->state == StreamState::kDone;
     const bool was_last = job == link.jobs.end();
     EndJob(link, current, sent, !sent);
     if (was_last) break;
   }
+  return moved;
 }
 
 void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled) {

@@ -291,22 +291,6 @@ void Poller::Yield(uint64_t now_ticks) {
   }
 }
 
-bool Poller::WantsSpace() const {
-  for (int i = 0; i < active_count_; ++i) {
-    if (active_[i]->producer().wants_space()) return true;
-  }
-  return false;
-}
-
-bool Poller::SpaceFreed() {
-  bool freed = false;
-  for (int i = 0; i < active_count_; ++i) {
-    BasicProducer<SharedAccess>& producer = active_[i]->producer();
-    freed |= producer.wants_space() && producer.RefreshHead();
-  }
-  return freed;
-}
-
 void Poller::Sleep(uint64_t deadline_ns) {
   if (rescan_) Housekeep(Ticks());
   if (attention_ || rescan_) return;
@@ -331,7 +315,11 @@ void Poller::Sleep(uint64_t deadline_ns) {
   for (int i = 0; i < active_count_; ++i) {
     if (active_[i]->asleep()) active_[i]->EndSleep();
   }
-  if (!quiet) return;
+  if (!quiet) {
+    // A message, or room for one of ours: the latter is the caller's to use.
+    ++events_seen_;
+    return;
+  }
   // Anew: what came while the last look at the descriptors was on its way must be seen before a channel is
   // drained.
   Housekeep(Ticks());

@@ -77,9 +77,8 @@ class Poller {
   template <class Handler>
   WEFT_HOT int PollOnce(Handler& handler);
 
-  // Polls, then sleeps, until a message was taken, a channel on which something had found no room has some
-  // again, a descriptor or doorbell had an event, a channel closed, or CLOCK_MONOTONIC reached `deadline_ns`.
-  // Returns the cells taken.
+  // Polls, then sleeps, until a message was taken, a descriptor or doorbell had an event, a channel closed, a
+  // peer made room that was lacking, or CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
   template <class Handler>
   int Wait(Handler& handler, uint64_t deadline_ns);
 
@@ -134,9 +133,6 @@ class Poller {
   void Yield(uint64_t now_ticks);
   // Blocks until an event or `deadline_ns`, unless something came in before the peers knew.
   void Sleep(uint64_t deadline_ns);
-  // Whether something on an active channel found no room; whether one of those has room by now.
-  bool WantsSpace() const;
-  bool SpaceFreed();
   // The part of PollOnce that is not for every poll: closed channels, stalled streams.
   template <class Handler>
   void Attend(Handler& handler);
@@ -238,11 +234,9 @@ void Poller::Attend(Handler& handler) {
 template <class Handler>
 int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
   events_seen_ = 0;
-  const bool wants_space = WantsSpace();
   for (;;) {
     const int taken = PollOnce(handler);
     if (taken != 0 || events_seen_ != 0) return taken;
-    if (wants_space && SpaceFreed()) return 0;
     if (!yield_each_poll_ && empty_polls_ % kYieldEvery != 0 && poll_ticks_ != 0) continue;
     const uint64_t now = Ticks();
     if (now - worked_ticks_ < poll_ticks_) {
@@ -253,8 +247,7 @@ int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
     if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;
     Sleep(deadline_ns);
     const int after = PollOnce(handler);
-    // Where space was wanted, it may be what ended the sleep, and nothing would tell so again.
-    if (after != 0 || events_seen_ != 0 || wants_space) return after;
+    if (after != 0 || events_seen_ != 0) return after;
   }
 }
 

@@ -5,6 +5,8 @@
 #ifndef WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_
 #define WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -40,7 +42,7 @@ class HostLoop {
     core_.Publish();
     uint64_t wake_ns = std::min(deadline_ns, session_.next_ns());
     if (core_.Busy()) wake_ns = std::min(wake_ns, core_.NextNs(NowNs()));
-    const int taken = poller_.Wait(*this, wake_ns);
+    const int taken = core_.HasJobs() ? WaitForRoom(wake_ns) : poller_.Wait(*this, wake_ns);
     AfterPoll();
     return taken;
   }
@@ -69,6 +71,7 @@ class HostLoop {
  private:
   // The parts of a turn that are not for every message, at least this often.
   static constexpr uint32_t kSlowEvery = 64;
+  static constexpr uint32_t kYieldEvery = 64;
   static constexpr uint64_t kResyncNs = kNsPerSecond / 4;
   // A link that the agent has closed is read once more, for the replies that it still holds.
   static constexpr int kLastCells = 4 * static_cast<int>(kCells);
@@ -78,6 +81,20 @@ class HostLoop {
       SlowTurn(NowNs());
     }
     core_.Publish();
+  }
+
+  // Wait while messages wait for room: the poller tells of room only when it sleeps, so the time before is
+  // spent here.
+  int WaitForRoom(uint64_t wake_ns) {
+    const uint64_t start_ns = NowNs();
+    for (uint32_t turn = 1;; ++turn) {
+      const int taken = poller_.PollOnce(*this);
+      if (taken != 0 || core_.PumpJobs(NowNs()) || !core_.HasJobs()) return taken;
+      const uint64_t now_ns = NowNs();
+      if (now_ns >= wake_ns) return 0;
+      if (now_ns - start_ns >= poller_.poll_time_ns()) return poller_.Wait(*this, wake_ns);
+      if (turn % kYieldEvery == 0) sched_yield();
+    }
   }
 
   void SlowTurn(uint64_t now_ns) {

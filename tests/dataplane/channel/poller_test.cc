@@ -63,34 +63,6 @@ TEST(PollerTest, AMessageWakesASleepingThread) {
   poller->RemoveChannel(pair.b.get());
 }
 
-// A sender that waits for room gets no message to wake it: the peer's head is all that moves, while it polls
-// and while it sleeps.
-TEST(PollerTest, RoomThatWasWantedEndsTheWait) {
-  for (const uint64_t poll_time_ns : {uint64_t{0}, 10 * kNsPerSecond}) {
-    ChannelPair pair;
-    std::unique_ptr<Poller> poller = MakePoller(poll_time_ns);
-    ASSERT_TRUE(poller->AddDoorbell(&*pair.a_bell).ok());
-    ASSERT_TRUE(poller->AddChannel(pair.a.get()).ok());
-    const std::string payload = Pattern(1, 64);
-    uint32_t id = 0;
-    while (pair.a->TrySend(Request(id), BytesOf(payload), Lane::kRequest)) ++id;
-    pair.a->Publish();
-    KeepingHandler handler;
-    std::thread reader([&] {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      KeepingSink sink;
-      pair.b->Poll(sink, 1000);
-    });
-    const uint64_t give_up_ns = NowNs() + 5 * kNsPerSecond;
-    poller->Wait(handler, give_up_ns);
-    EXPECT_LT(NowNs(), give_up_ns);
-    EXPECT_TRUE(pair.a->TrySend(Request(id), BytesOf(payload), Lane::kRequest));
-    reader.join();
-    poller->RemoveChannel(pair.a.get());
-    poller->RemoveDoorbell(&*pair.a_bell);
-  }
-}
-
 TEST(PollerTest, ManyParkedChannelsEachWake) {
   constexpr int kPairs = 200;
   std::unique_ptr<Poller> poller = MakePoller();

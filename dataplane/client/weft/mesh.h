@@ -34,9 +34,9 @@ struct MeshOptions {
   // Holds the agent's sockets.
   std::string run_dir = "/run/weft";
   // The name under which the agent's configuration admits this process. Empty: a client that serves nothing.
-  std::string host;
+  std::string host = {};
   // Namespace to call as. Only with `admin`; else the agent's configuration says.
-  std::string call_as;
+  std::string call_as = {};
   // Attach through admin.sock, as weftctl does.
   bool admin = false;
   // How long a waiting thread polls before it sleeps. Negative: what a wake costs on this machine, measured
