@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-control and weftctl with the real weftd and real hosts: what the scripted agents and fake daemons of
+// the other tests stand for.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/mesh.h"
+
+namespace weft::test {
+namespace {
+
+using testing::HasSubstr;
+
+std::string MeshOn(const std::string& host, const std::string& rules) {
+  return absl::StrCat(
+      "version: 1\nnodes: [{name: n1}]\nfunctions: [{name: demo/echo}]\nendpoints:\n"
+      "- {function: demo/echo, node: n1, host: ",
+      host, "}\n", rules);
+}
+
+class WeftctlMeshTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!Mesh::Privileged()) GTEST_SKIP() << "hosts under users of their own need root";
+    mesh_.SetMesh(MeshOn("a", "allow: [{from: web/*, to: demo/echo}]\n"));
+    mesh_.StartAgent();
+    mesh_.StartControl();
+    a_.emplace(mesh_.Start("native-server", {"--name", "a"}, kFirstTenantUid, "a.log"));
+    b_.emplace(mesh_.Start("native-server", {"--name", "b"}, kFirstTenantUid, "b.log"));
+    ASSERT_TRUE(mesh_.WaitForCtl({"explain", "web/x", "demo/echo"}, "reachable")) << mesh_.control().Output();
+  }
+  nlohmann::json Json(std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"-o", "json"});
+    return nlohmann::json::parse(mesh_.Ctl(arguments).output, nullptr, false);
+  }
+  bool WaitForTarget(const std::string& host) {
+    return Eventually([&] {
+      const nlohmann::json answer = Json({"get", "functions"});
+      return !answer.is_discarded() && !answer["items"].empty() && answer["items"][0]["hosts"] == host;
+    });
+  }
+
+  Mesh mesh_{{{"tenant", kFirstTenantUid, {"a", "b"}, {"demo/*"}, "", ""}}};
+  std::optional<Process> a_;
+  std::optional<Process> b_;
+};
+
+TEST_F(WeftctlMeshTest, ACallGoesThereAndBack) {
+  Ran ran = mesh_.Ctl({"call", "demo/echo", "hello"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.error;
+  EXPECT_EQ(ran.output, "hello");
+  // From a file, larger than a channel's arena, and from standard input.
+  std::string large(3'000'000, 'x');
+  for (std::size_t i = 0; i < large.size(); ++i) large[i] = static_cast<char>(i * 7919 >> 3);
+  WriteFile(mesh_.path("large"), large);
+  ran = mesh_.Ctl({"call", "demo/echo", "--file", mesh_.path("large")});
+  EXPECT_EQ(ran.exit_code, 0) << ran.error;
+  EXPECT_TRUE(ran.output == large);
+  ran = mesh_.Ctl({"call", "demo/echo"}, mesh_.path("large"));
+  EXPECT_TRUE(ran.output == large);
+  ran = mesh_.Ctl({"call", "demo/echo", "hello", "-o", "json"});
+  EXPECT_EQ(nlohmann::json::parse(ran.output)["items"][0]["base64"], "aGVsbG8=");
+}
+
+TEST_F(WeftctlMeshTest, ACallWithoutRuleNamesTheMissingRule) {
+  EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x", "--as", "web"}).exit_code, 0);
+  Ran ran = mesh_.Ctl({"call", "demo/echo", "x", "--as", "other"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.error,
+              HasSubstr("weftctl: call demo/echo: PERMISSION_DENIED: other may not call demo/echo: no rule"));
+  ran = mesh_.Ctl({"explain", "other", "demo/echo"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("denied"));
+  // The rule goes, and with it the permission, once the generation is acknowledged.
+  mesh_.SetMesh(MeshOn("a", ""));
+  ASSERT_TRUE(mesh_.WaitForCtl({"explain", "web/x", "demo/echo"}, "denied"));
+  EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x", "--as", "web"}).exit_code, 1);
+  EXPECT_EQ(mesh_.Ctl({"call", "demo/nothing", "x"}).exit_code, 1);
+  EXPECT_THAT(mesh_.Ctl({"call", "nonsense", "x"}).error, HasSubstr("must be NAMESPACE/NAME"));
+}
+
+TEST_F(WeftctlMeshTest, EditsMoveTheFunctionAndAreTimed) {
+  for (int edit = 0; edit < 20; ++edit) {
+    const std::string host = edit % 2 == 0 ? "b" : "a";
+    mesh_.SetMesh(MeshOn(host, ""));
+    ASSERT_TRUE(WaitForTarget(host)) << mesh_.control().Output();
+    EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x"}).output, "x");
+  }
+  const nlohmann::json status = Json({"status"});
+  const nlohmann::json& control = status["items"][1];
+  EXPECT_EQ(control["component"], "weft-control");
+  EXPECT_EQ(control["changes"], 20);
+  EXPECT_GT(control["event_to_programmed_p99_us"], 0);
+  EXPECT_EQ(control["generation"], status["generation"]);
+}
+
+TEST_F(WeftctlMeshTest, EveryTableHasItsColumns) {
+  const std::pair<const char*, std::vector<std::string>> tables[] = {
+      {"nodes", {"node", "address", "zone", "self"}},
+      {"functions", {"function", "ready", "hosts", "state"}},
+      {"hosts", {"host", "tenant", "uid", "state", "functions", "channels", "counters"}}};
+  for (const auto& [what, columns] : tables) {
+    const nlohmann::json answer = Json({"get", what});
+    ASSERT_FALSE(answer.is_discarded());
+    EXPECT_EQ(answer["kind"], what);
+    ASSERT_FALSE(answer["items"].empty()) << what;
+    for (const std::string& column : columns)
+      EXPECT_TRUE(answer["items"][0].contains(column)) << what << column;
+  }
+  for (const char* what : {"routes", "channels"}) EXPECT_TRUE(Json({"get", what})["items"].is_array());
+}
+
+TEST_F(WeftctlMeshTest, ChecksPassOnAGoodMesh) {
+  ASSERT_TRUE(mesh_.WaitForCtl({"check"}, "2 attached, all answer"));
+  const Ran ran = mesh_.Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+}
+
+TEST_F(WeftctlMeshTest, ADrainedHostGetsNoCalls) {
+  mesh_.SetMesh(MeshOn("a", "") + "- {function: demo/echo, node: n1, host: b}\n");
+  ASSERT_TRUE(WaitForTarget("a,b"));
+  const Ran ran = mesh_.Ctl({"drain", "b"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.error << ran.output;
+  EXPECT_TRUE(WaitForTarget("a"));
+  EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x"}).output, "x");
+  EXPECT_THAT(mesh_.Ctl({"drain", "nobody"}).error, HasSubstr("no host nobody is attached"));
+}
+
+TEST_F(WeftctlMeshTest, ControlAndAgentFindEachOtherAgain) {
+  for (int round = 0; round < 5; ++round) {
+    const std::string host = round % 2 == 0 ? "b" : "a";
+    if (round % 2 == 0) {
+      mesh_.control().Kill();
+      mesh_.SetMesh(MeshOn(host, ""));
+      EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x"}).output, "x");  // Nothing changes without control.
+      mesh_.StartControl();
+    } else {
+      mesh_.agent().Kill();
+      mesh_.SetMesh(MeshOn(host, ""));
+      mesh_.StartAgent();
+    }
+    ASSERT_TRUE(WaitForTarget(host)) << round << mesh_.control().Output();
+  }
+}
+
+// The state on disk stands in for files that are broken when control starts.
+TEST_F(WeftctlMeshTest, ABrokenFileAtStartDeletesNothing) {
+  mesh_.control().Kill();
+  mesh_.SetMesh("version: [\n");
+  mesh_.StartControl();
+  ASSERT_TRUE(mesh_.WaitForCtl({"status"}, "last good"));
+  EXPECT_TRUE(WaitForTarget("a"));
+  EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x"}).output, "x");
+  EXPECT_EQ(mesh_.Ctl({"check"}).exit_code, 1);
+}
+
+}  // namespace
+}  // namespace weft::test

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// The program against daemons that say what is written here: outputs to the letter, exit codes, errors.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "absl/status/status.h"
+#include "dataplane/api/host.pb.h"
+#include "tests/support/process.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/tools/fake_daemon.h"
+#include "tools/weftctl/output.h"
+
+namespace weft::ctl {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+const std::string kProgram = WEFT_BIN_DIR "/weftctl";
+
+std::string ReplyOf(uint64_t generation, const std::vector<api::Item>& items, bool more = false) {
+  api::AdminReply reply;
+  reply.mutable_query_reply()->set_generation(generation);
+  for (const api::Item& item : items) *reply.mutable_query_reply()->add_items() = item;
+  reply.mutable_query_reply()->set_more(more);
+  return reply.SerializeAsString();
+}
+
+std::string FailureOf(absl::StatusCode code, const std::string& reason) {
+  api::AdminReply reply;
+  reply.mutable_failed()->set_code(static_cast<uint32_t>(code));
+  reply.mutable_failed()->set_reason(reason);
+  return reply.SerializeAsString();
+}
+
+api::Item HostRow(const std::string& host) {
+  return Row()
+      .Text("host", host)
+      .Text("state", "attached")
+      .Text("counters", "current")
+      .Number("sent", 5)
+      .Take();
+}
+
+class WeftctlTest : public testing::Test {
+ protected:
+  test::Ran Ctl(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {kProgram, "--run-dir", directory_.path()});
+    return test::Run(arguments);
+  }
+  // weftd with one host, and weft-control in step with it.
+  std::vector<std::string> Agent(const api::AdminRequest& request) {
+    if (request.has_explain()) {
+      return {ReplyOf(4, {Row()
+                              .Text("caller", request.explain().caller())
+                              .Text("callee", request.explain().callee())
+                              .Text("verdict", verdict_)
+                              .Take()})};
+    }
+    if (request.has_drain_host()) {
+      return {ReplyOf(4, {Row().Text("host", request.drain_host().host()).Text("state", verdict_).Take()})};
+    }
+    switch (request.query().kind()) {
+      case api::Query::STATUS:
+        return {ReplyOf(4, {Row().Text("node", "n1").Text("version", "9").Number("generation", 4).Take()})};
+      case api::Query::HOSTS:
+        return {ReplyOf(4, {HostRow("a")}, true), ReplyOf(4, {HostRow("b-2")})};
+      case api::Query::FUNCTIONS:
+        return {ReplyOf(4, {Row().Text("function", "v/f").Number("ready", ready_).Take()})};
+      default:
+        return {ReplyOf(4, {})};
+    }
+  }
+  std::vector<std::string> Control(const api::AdminRequest&) {
+    return {
+        ReplyOf(4, {Row()
+                        .Text("component", "weft-control")
+                        .Text("version", "9")
+                        .Text("source", "/m.yaml")
+                        .Text("agent", link_)
+                        .Number("generation", sent_)
+                        .Text("problem", "why")
+                        .Take(),
+                    Row().Text("file", "/m.yaml").Text("state", file_).Text("error", file_error_).Take()})};
+  }
+  void StartBoth() {
+    agent_ =
+        std::make_unique<FakeDaemon>(directory_ / "admin.sock", [this](const auto& r) { return Agent(r); });
+    control_ = std::make_unique<FakeDaemon>(directory_ / "control.sock",
+                                            [this](const auto& r) { return Control(r); });
+  }
+
+  test::TemporaryDirectory directory_;
+  std::string verdict_ = "reachable";
+  std::string link_ = "connected";
+  std::string file_ = "current";
+  std::string file_error_;
+  int64_t ready_ = 1;
+  int64_t sent_ = 4;
+  std::unique_ptr<FakeDaemon> agent_;
+  std::unique_ptr<FakeDaemon> control_;
+};
+
+TEST_F(WeftctlTest, WrongUsageIsTwo) {
+  for (const std::vector<std::string>& arguments :
+       std::vector<std::vector<std::string>>{{},
+                                             {"frobnicate"},
+                                             {"get"},
+                                             {"get", "pods"},
+                                             {"status", "now"},
+                                             {"status", "-o", "yaml"},
+                                             {"explain", "a/b"},
+                                             {"call"},
+                                             {"call", "a/b", "payload", "--file", "x"},
+                                             {"call", "a/b", "--timeout", "5"},
+                                             {"drain"},
+                                             {"drain", "h", "--timeout", "soon"},
+                                             {"validate"},
+                                             {"completion", "tcsh"}}) {
+    const test::Ran ran = Ctl(arguments);
+    EXPECT_EQ(ran.exit_code, 2) << testing::PrintToString(arguments) << ran.output << ran.error;
+    EXPECT_EQ(ran.output, "") << testing::PrintToString(arguments);
+    EXPECT_NE(ran.error, "") << testing::PrintToString(arguments);
+  }
+}
+
+TEST_F(WeftctlTest, HelpIsZeroAndNamesEveryCommand) {
+  const test::Ran ran = Ctl({"--help"});
+  EXPECT_EQ(ran.exit_code, 0);
+  for (const char* command :
+       {"status", "check", "get", "call", "validate", "explain", "drain", "version", "completion"}) {
+    EXPECT_THAT(ran.output, HasSubstr(std::string("\n  ") + command));
+  }
+  EXPECT_EQ(ran.output.find("names"), std::string::npos);
+  EXPECT_EQ(Ctl({"call", "--help"}).exit_code, 0);
+}
+
+TEST_F(WeftctlTest, VersionIsPrinted) {
+  EXPECT_THAT(Ctl({"version"}).output, StartsWith("weftctl "));
+  EXPECT_THAT(Ctl({"version", "-o", "json"}).output, HasSubstr("\"kind\": \"version\""));
+}
+
+TEST_F(WeftctlTest, NoAgentIsNamedWithWhatToDo) {
+  const test::Ran ran = Ctl({"get", "hosts"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_EQ(ran.error,
+            "weftctl: get hosts: UNAVAILABLE: connect to " + directory_.path() +
+                "/admin.sock: No such file or directory; is weftd running, and is --run-dir right?\n");
+  EXPECT_EQ(Ctl({"status"}).exit_code, 1);
+  EXPECT_EQ(Ctl({"check"}).exit_code, 1);
+  EXPECT_EQ(Ctl({"drain", "a"}).exit_code, 1);
+  EXPECT_EQ(Ctl({"explain", "a/b", "c/d"}).exit_code, 1);
+}
+
+TEST_F(WeftctlTest, TablesAreAsWrittenHere) {
+  StartBoth();
+  EXPECT_EQ(Ctl({"get", "hosts"}).output,
+            "HOST  STATE     COUNTERS\n"
+            "a     attached  current\n"
+            "b-2   attached  current\n");
+  EXPECT_EQ(Ctl({"get", "hosts", "-o", "wide"}).output,
+            "HOST  STATE     COUNTERS  SENT\n"
+            "a     attached  current   5\n"
+            "b-2   attached  current   5\n");
+  EXPECT_EQ(Ctl({"explain", "w/a", "v/f"}).output,
+            "CALLER  CALLEE  VERDICT\n"
+            "w/a     v/f     reachable\n");
+  EXPECT_EQ(Ctl({"status"}).output,
+            "weftd\n"
+            "  node        n1\n"
+            "  version     9\n"
+            "  generation  4\n"
+            "\n"
+            "weft-control\n"
+            "  version     9\n"
+            "  source      /m.yaml\n"
+            "  agent       connected\n"
+            "  generation  4\n"
+            "  problem     why\n"
+            "\n"
+            "FILE     STATE    ERROR\n"
+            "/m.yaml  current  -\n");
+  const test::Ran none = Ctl({"get", "routes"});
+  EXPECT_EQ(none.exit_code, 0);
+  EXPECT_EQ(none.output, "");
+  EXPECT_EQ(none.error, "no routes\n");
+}
+
+TEST_F(WeftctlTest, JsonIsAsWrittenHere) {
+  StartBoth();
+  EXPECT_EQ(Ctl({"-o", "json", "get", "functions"}).output,
+            "{\n"
+            "  \"kind\": \"functions\",\n"
+            "  \"generation\": 4,\n"
+            "  \"items\": [\n"
+            "    {\n"
+            "      \"function\": \"v/f\",\n"
+            "      \"ready\": 1\n"
+            "    }\n"
+            "  ]\n"
+            "}\n");
+  EXPECT_EQ(Ctl({"get", "routes", "-o", "json"}).output,
+            "{\n  \"kind\": \"routes\",\n  \"generation\": 4,\n  \"items\": []\n}\n");
+}
+
+TEST_F(WeftctlTest, ExplainAndDrainTellTheirVerdictByExitCode) {
+  StartBoth();
+  EXPECT_EQ(Ctl({"explain", "w/a", "v/f"}).exit_code, 0);
+  verdict_ = "denied";
+  EXPECT_EQ(Ctl({"explain", "w/a", "v/f"}).exit_code, 1);
+  verdict_ = "draining";
+  EXPECT_EQ(Ctl({"drain", "a"}).exit_code, 1);
+  verdict_ = "drained";
+  EXPECT_EQ(Ctl({"drain", "a"}).exit_code, 0);
+}
+
+TEST_F(WeftctlTest, ChecksPassAndEachFailureIsNamed) {
+  StartBoth();
+  test::Ran ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+  EXPECT_THAT(ran.output, HasSubstr("generation     ok"));
+  EXPECT_THAT(ran.output, HasSubstr("sealed memory  ok"));
+  sent_ = 5;
+  ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("control sent 5, the agent is at 4"));
+  sent_ = 4;
+  link_ = "refused";
+  EXPECT_THAT(Ctl({"check"}).output, HasSubstr("refused why"));
+  link_ = "connected";
+  ready_ = 0;
+  EXPECT_THAT(Ctl({"check"}).output, HasSubstr("no ready host: v/f"));
+  ready_ = 1;
+  file_ = "last good";
+  file_error_ = "/m.yaml:3:1: bad";
+  EXPECT_THAT(Ctl({"check"}).output, HasSubstr("/m.yaml:3:1: bad"));
+  control_.reset();
+  unlink((directory_ / "control.sock").c_str());
+  ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("is weft-control running"));
+}
+
+TEST_F(WeftctlTest, RefusalsAndBadAnswersAreErrors) {
+  std::string packet = FailureOf(absl::StatusCode::kPermissionDenied, "PERMISSION_DENIED: not you");
+  FakeDaemon agent(directory_ / "admin.sock", [&](const api::AdminRequest&) {
+    return packet.empty() ? std::vector<std::string>() : std::vector<std::string>{packet};
+  });
+  EXPECT_EQ(Ctl({"get", "nodes"}).error, "weftctl: get nodes: PERMISSION_DENIED: not you\n");
+  api::ToHost refused;
+  refused.mutable_refused()->set_code(8);
+  refused.mutable_refused()->set_reason("too many connections");
+  packet = refused.SerializeAsString();
+  EXPECT_EQ(Ctl({"get", "nodes"}).error, "weftctl: get nodes: RESOURCE_EXHAUSTED: too many connections\n");
+  packet = std::string(100, '\xff');
+  EXPECT_THAT(Ctl({"get", "nodes"}).error, HasSubstr("is no answer"));
+  packet.clear();
+  EXPECT_THAT(Ctl({"get", "nodes"}).error, HasSubstr("closed the connection without an answer"));
+}
+
+TEST_F(WeftctlTest, PushedMessagesAreNoAnswers) {
+  FakeDaemon agent(directory_ / "admin.sock", [&](const api::AdminRequest&) {
+    api::AdminReply pushed;
+    pushed.mutable_registrations()->set_node("n1");
+    return std::vector<std::string>{pushed.SerializeAsString(),
+                                    ReplyOf(1, {Row().Text("node", "n1").Take()})};
+  });
+  EXPECT_EQ(Ctl({"get", "nodes"}).output, "NODE\nn1\n");
+}
+
+TEST_F(WeftctlTest, ValidateNamesFilesAndLines) {
+  test::WriteFile(directory_ / "good.yaml",
+                  "version: 1\nnodes: [{name: n1}]\nfunctions: [{name: v/f}]\n"
+                  "endpoints:\n- {function: v/f, node: n1, host: h}\n");
+  test::Ran ran = Ctl({"validate", directory_ / "good.yaml"});
+  EXPECT_EQ(ran.exit_code, 0);
+  EXPECT_EQ(ran.output, directory_ / "good.yaml" + ": good: 1 node, 1 function, 1 endpoint, 0 rules\n");
+  test::WriteFile(directory_ / "bad.yaml", "version: 1\nfunctions:\n- {name: v/f, hedge: {}}\n- {name: f}\n");
+  ran = Ctl({"validate", directory_ / "bad.yaml"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_EQ(ran.error,
+            directory_ / "bad.yaml" +
+                ":3:22: functions[0].hedge: hedging is not supported by this data plane; remove the key\n" +
+                directory_ / "bad.yaml" +
+                ":4:10: functions[1].name: function \"f\": must be NAMESPACE/NAME\n");
+  ran = Ctl({"validate", "-o", "json", directory_ / "bad.yaml"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("\"kind\": \"validation\""));
+  EXPECT_EQ(Ctl({"validate", directory_ / "none.yaml"}).exit_code, 1);
+}
+
+TEST_F(WeftctlTest, CompletionScriptsAreGoodShell) {
+  StartBoth();
+  const test::Ran bash = Ctl({"completion", "bash"});
+  EXPECT_EQ(bash.exit_code, 0);
+  test::WriteFile(directory_ / "completion.bash", bash.output);
+  const test::Ran completed =
+      test::Run({"/bin/bash", "-c",
+                 "PATH=" WEFT_BIN_DIR ":$PATH; source " + directory_ / "completion.bash" +
+                     "; COMP_WORDS=(weftctl --run-dir " + directory_.path() +
+                     " drain ''); COMP_CWORD=4; _weftctl; echo \"${COMPREPLY[@]}\"; "
+                     "COMP_WORDS=(weftctl get r); COMP_CWORD=2; _weftctl; echo \"${COMPREPLY[@]}\""});
+  EXPECT_EQ(completed.output, "--timeout a b-2\nroutes\n") << completed.error;
+  for (const char* shell : {"zsh", "fish"}) {
+    EXPECT_THAT(Ctl({"completion", shell}).output, HasSubstr("weftctl"));
+  }
+}
+
+}  // namespace
+}  // namespace weft::ctl

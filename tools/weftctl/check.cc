@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// `weftctl check`: what must be true for calls to flow, one line each, with what to do where it is not.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "dataplane/base/fd.h"
+#include "tools/weftctl/admin_client.h"
+#include "tools/weftctl/commands.h"
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
+namespace weft::ctl {
+namespace {
+
+// Descriptors that weftd needs at the least: a socket a host, and some for a channel while it is opened.
+constexpr rlim_t kFilesMin = 4096;
+
+class Checks {
+ public:
+  void Ok(const std::string& check, const std::string& detail) { Add(check, "ok", detail, ""); }
+  void Warn(const std::string& check, const std::string& detail, const std::string& hint) {
+    Add(check, "warning", detail, hint);
+  }
+  void Failed(const std::string& check, const std::string& detail, const std::string& hint) {
+    Add(check, "failed", detail, hint);
+    failed_ = true;
+  }
+  bool failed() const { return failed_; }
+  const std::vector<api::Item>& items() const { return items_; }
+
+ private:
+  void Add(const std::string& check, const char* result, const std::string& detail, const std::string& hint) {
+    items_.push_back(
+        Row().Text("check", check).Text("result", result).Text("detail", detail).Text("hint", hint).Take());
+  }
+
+  std::vector<api::Item> items_;
+  bool failed_ = false;
+};
+
+absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind) {
+  absl::StatusOr<AdminClient> client = AdminClient::Connect(socket);
+  if (!client.ok()) return client.status();
+  return client->Query(kind);
+}
+
+void CheckKernel(Checks* checks) {
+  const UniqueFd memory(memfd_create("weftctl-check", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  const int seals = F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  if (memory.valid() && ftruncate(memory.get(), 4096) == 0 && fcntl(memory.get(), F_ADD_SEALS, seals) == 0) {
+    checks->Ok("sealed memory", "memfd takes all four seals");
+  } else {
+    checks->Failed("sealed memory", std::strerror(errno), "channels need Linux 5.1 or newer");
+  }
+  const UniqueFd self(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  if (self.valid()) {
+    checks->Ok("pidfd", "the death of a host is noticed at once");
+  } else {
+    checks->Failed("pidfd", std::strerror(errno), "weftd needs Linux 5.3 or newer");
+  }
+  const UniqueFd socket_fd(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const int off = 0;
+  if (setsockopt(socket_fd.get(), SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off)) == 0) {
+    checks->Ok("doorbells", "the kernel keeps descriptors off them");
+  } else {
+    checks->Warn("doorbells", "the kernel cannot keep descriptors off them",
+                 "Linux 6.16 can; until then a peer that sends some loses its channels");
+  }
+}
+
+// Of weftd where this user may look at it; else of weftctl, which a service manager may have set differently.
+void CheckLimits(Checks* checks) {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  const std::string detail = absl::StrCat(files.rlim_cur, " open files here");
+  if (files.rlim_cur >= kFilesMin || files.rlim_max >= kFilesMin) {
+    checks->Ok("limits", detail);
+  } else {
+    checks->Warn("limits", detail, absl::StrCat("start weftd with LimitNOFILE=", kFilesMin, " or more"));
+  }
+}
+
+void CheckHosts(const Global& global, Checks* checks) {
+  const absl::StatusOr<Answer> hosts = AskOnce(global.AdminSocket(), api::Query::HOSTS);
+  if (!hosts.ok()) return checks->Failed("hosts", std::string(hosts.status().message()), "");
+  std::vector<std::string> silent;
+  for (const api::Item& item : hosts->items) {
+    if (TextOf(item, "counters") == "not answered") silent.push_back(TextOf(item, "host"));
+  }
+  if (hosts->items.empty()) {
+    checks->Warn("hosts", "none is attached", "start weft-host, or a process with libweft");
+  } else if (!silent.empty()) {
+    checks->Failed("hosts", absl::StrCat("no answer from ", absl::StrJoin(silent, ", ")),
+                   "a stopped or overloaded process; weftd cuts it off at the next change");
+  } else {
+    checks->Ok("hosts", absl::StrCat(hosts->items.size(), " attached, all answer"));
+  }
+}
+
+void CheckFunctions(const Global& global, Checks* checks) {
+  const absl::StatusOr<Answer> functions = AskOnce(global.AdminSocket(), api::Query::FUNCTIONS);
+  if (!functions.ok()) return checks->Failed("functions", std::string(functions.status().message()), "");
+  std::vector<std::string> without;
+  for (const api::Item& item : functions->items) {
+    if (TextOf(item, "ready") == "0") without.push_back(TextOf(item, "function"));
+  }
+  if (without.empty()) {
+    checks->Ok("functions", absl::StrCat(functions->items.size(), " known, each on a ready host"));
+  } else {
+    checks->Failed("functions", absl::StrCat("no ready host: ", absl::StrJoin(without, ", ")),
+                   "`weftctl get functions` says why");
+  }
+}
+
+void CheckControl(const Answer& control, uint64_t agent_generation, Checks* checks) {
+  if (control.items.empty()) return;
+  const api::Item& self = control.items[0];
+  const std::string link = TextOf(self, "agent");
+  checks->Ok("control",
+             absl::StrCat("version ", TextOf(self, "version"), ", watches ", TextOf(self, "source")));
+  if (link != "connected") {
+    checks->Failed("control to agent", absl::StrCat(link, " ", TextOf(self, "problem")),
+                   "the user of weft-control must be control_user of weftd.yaml");
+  } else if (TextOf(self, "generation") != absl::StrCat(agent_generation)) {
+    checks->Failed(
+        "generation",
+        absl::StrCat("control sent ", TextOf(self, "generation"), ", the agent is at ", agent_generation),
+        "a placement may still load; else see the log of weftd");
+  } else {
+    checks->Ok("generation", absl::StrCat(agent_generation, ", in step"));
+  }
+  for (const api::Item& item : control.items) {
+    const std::string file = TextOf(item, "file");
+    if (!file.empty() && TextOf(item, "state") != "current") {
+      checks->Failed("mesh file", TextOf(item, "error").empty() ? file : TextOf(item, "error"),
+                     absl::StrCat("weftctl validate ", file));
+    }
+  }
+}
+
+}  // namespace
+
+int RunCheck(const Global& global) {
+  Checks checks;
+  const absl::StatusOr<Answer> agent = AskOnce(global.AdminSocket(), api::Query::STATUS);
+  if (agent.ok() && !agent->items.empty()) {
+    checks.Ok("agent", absl::StrCat("node ", TextOf(agent->items[0], "node"), ", version ",
+                                    TextOf(agent->items[0], "version")));
+  } else {
+    checks.Failed("agent", std::string(agent.status().message()), "systemctl status weftd");
+  }
+  const absl::StatusOr<Answer> control = AskOnce(global.ControlSocket(), api::Query::STATUS);
+  if (control.ok()) {
+    CheckControl(*control, agent.ok() ? agent->generation : 0, &checks);
+  } else {
+    checks.Failed("control", std::string(control.status().message()),
+                  "systemctl status weft-control; calls go on meanwhile");
+  }
+  if (agent.ok()) {
+    CheckHosts(global, &checks);
+    CheckFunctions(global, &checks);
+  }
+  CheckKernel(&checks);
+  CheckLimits(&checks);
+  Print(global, "checks", agent.ok() ? agent->generation : 0, checks.items());
+  return checks.failed() ? 1 : 0;
+}
+
+}  // namespace weft::ctl

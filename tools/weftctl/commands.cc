@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commands that ask and print.
+#include "tools/weftctl/commands.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "control/source/validate.h"
+#include "tools/weftctl/admin_client.h"
+
+namespace weft::ctl {
+namespace {
+
+constexpr std::size_t kChangesShown = 10;
+
+api::Query::Kind KindOf(const std::string& what) {
+  if (what == "nodes") return api::Query::NODES;
+  if (what == "functions") return api::Query::FUNCTIONS;
+  if (what == "hosts") return api::Query::HOSTS;
+  if (what == "routes") return api::Query::ROUTES;
+  return api::Query::CHANNELS;
+}
+
+// An answer's row with `component` before its other fields.
+api::Item Named(const std::string& component, const api::Item& item) {
+  Row row;
+  row.Text("component", component);
+  api::Item named = row.Take();
+  for (const api::Item::Field& field : item.fields()) *named.add_fields() = field;
+  return named;
+}
+
+absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind) {
+  absl::StatusOr<AdminClient> client = AdminClient::Connect(socket);
+  if (!client.ok()) return client.status();
+  return client->Query(kind);
+}
+
+// Leaves the last few changes; people do not read more.
+void KeepLastChanges(std::vector<api::Item>* items) {
+  const auto is_change = [](const api::Item& item) {
+    return item.fields_size() > 0 && item.fields(0).name() == "change";
+  };
+  const auto changes = static_cast<std::size_t>(std::count_if(items->begin(), items->end(), is_change));
+  if (changes <= kChangesShown) return;
+  const auto first = std::find_if(items->begin(), items->end(), is_change);
+  items->erase(first, first + static_cast<std::ptrdiff_t>(changes - kChangesShown));
+}
+
+std::string Plural(std::size_t count, const char* what) {
+  return absl::StrCat(count, " ", what, count == 1 ? "" : "s");
+}
+
+}  // namespace
+
+int Fail(const std::string& doing, const absl::Status& why) {
+  // Reasons that come from the agent begin with the code already.
+  const std::string code = absl::StrCat(absl::StatusCodeToString(why.code()), ": ");
+  const std::string message(why.message());
+  std::fprintf(stderr, "weftctl: %s: %s%s\n", doing.c_str(),
+               absl::StartsWith(message, code) ? "" : code.c_str(), message.c_str());
+  return 1;
+}
+
+void Print(const Global& global, const std::string& kind, uint64_t generation,
+           const std::vector<api::Item>& items) {
+  const std::string text = global.format == Format::kJson ? ToJson(kind, generation, items)
+                           : kind == "status"             ? ToReport(items)
+                                                          : ToTables(items, global.format == Format::kWide);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+int RunStatus(const Global& global) {
+  std::vector<api::Item> items;
+  const absl::StatusOr<Answer> agent = AskOnce(global.AdminSocket(), api::Query::STATUS);
+  if (agent.ok()) {
+    for (const api::Item& item : agent->items) items.push_back(Named("weftd", item));
+  } else {
+    items.push_back(
+        Row().Text("component", "weftd").Text("problem", std::string(agent.status().message())).Take());
+  }
+  const absl::StatusOr<Answer> control = AskOnce(global.ControlSocket(), api::Query::STATUS);
+  if (control.ok()) {
+    items.insert(items.end(), control->items.begin(), control->items.end());
+  } else {
+    items.push_back(Row()
+                        .Text("component", "weft-control")
+                        .Text("problem", std::string(control.status().message()))
+                        .Take());
+  }
+  if (global.format == Format::kTable) KeepLastChanges(&items);
+  Print(global, "status", agent.ok() ? agent->generation : 0, items);
+  // Calls go on without control; without the agent nothing can be said of them.
+  return agent.ok() ? 0 : 1;
+}
+
+int RunGet(const Global& global, const std::string& what) {
+  absl::StatusOr<Answer> answer = AskOnce(global.AdminSocket(), KindOf(what));
+  if (!answer.ok()) return Fail(absl::StrCat("get ", what), answer.status());
+  if (answer->items.empty() && global.format != Format::kJson) {
+    std::fprintf(stderr, "no %s\n", what.c_str());
+    return 0;
+  }
+  Print(global, what, answer->generation, answer->items);
+  return 0;
+}
+
+int RunExplain(const Global& global, const std::string& caller, const std::string& callee) {
+  const std::string doing = absl::StrCat("explain ", caller, " ", callee);
+  absl::StatusOr<AdminClient> client = AdminClient::Connect(global.AdminSocket());
+  if (!client.ok()) return Fail(doing, client.status());
+  api::AdminRequest request;
+  request.mutable_explain()->set_caller(caller);
+  request.mutable_explain()->set_callee(callee);
+  absl::StatusOr<Answer> answer = client->Ask(request, absl::Seconds(5));
+  if (!answer.ok()) return Fail(doing, answer.status());
+  Print(global, "explanation", answer->generation, answer->items);
+  bool reachable = false;
+  for (const api::Item& item : answer->items) reachable |= TextOf(item, "verdict") == "reachable";
+  return reachable ? 0 : 1;
+}
+
+int RunDrain(const Global& global, const std::string& host, absl::Duration timeout) {
+  const std::string doing = absl::StrCat("drain ", host);
+  absl::StatusOr<AdminClient> client = AdminClient::Connect(global.AdminSocket());
+  if (!client.ok()) return Fail(doing, client.status());
+  api::AdminRequest request;
+  request.mutable_drain_host()->set_host(host);
+  absl::StatusOr<Answer> answer = client->Ask(request, timeout);
+  if (!answer.ok()) return Fail(doing, answer.status());
+  Print(global, "drain", answer->generation, answer->items);
+  for (const api::Item& item : answer->items) {
+    if (TextOf(item, "state") == "draining") return 1;  // It still serves what nobody else does.
+  }
+  return 0;
+}
+
+int RunValidate(const Global& global, const std::string& path) {
+  const control::Validation result = control::Validate(path);
+  const control::MeshState& state = result.state;
+  if (global.format == Format::kJson) {
+    std::vector<api::Item> items;
+    for (const std::string& error : result.errors) items.push_back(Row().Text("error", error).Take());
+    Print(global, "validation", 0, items);
+  } else if (result.errors.empty()) {
+    std::printf("%s: good: %s, %s, %s, %s\n", path.c_str(), Plural(state.nodes.size(), "node").c_str(),
+                Plural(state.functions.size(), "function").c_str(),
+                Plural(state.endpoints.size(), "endpoint").c_str(),
+                Plural(state.allow.size(), "rule").c_str());
+  } else {
+    for (const std::string& error : result.errors) std::fprintf(stderr, "%s\n", error.c_str());
+  }
+  return result.errors.empty() ? 0 : 1;
+}
+
+int RunVersion(const Global& global) {
+  if (global.format == Format::kJson) {
+    Print(global, "version", 0, {Row().Text("component", "weftctl").Text("version", WEFT_VERSION).Take()});
+  } else {
+    std::puts("weftctl " WEFT_VERSION);
+  }
+  return 0;
+}
+
+int RunNames(const Global& global, const std::string& what) {
+  const absl::StatusOr<Answer> answer = AskOnce(global.AdminSocket(), KindOf(what));
+  if (!answer.ok()) return 1;
+  for (const api::Item& item : answer->items) {
+    if (item.fields_size() > 0) std::puts(ShownValue(item.fields(0)).c_str());
+  }
+  return 0;
+}
+
+}  // namespace weft::ctl

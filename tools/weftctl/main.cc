@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// weftctl: the operator's command line. Parses, calls one command, returns its exit code: 0 done, 1 failed, 2
+// usage.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <string>
+
+#include "dataplane/config/yaml.h"
+#include "tools/weftctl/commands.h"
+
+namespace weft::ctl {
+namespace {
+
+// What the parser fills in.
+struct Parsed {
+  Global global;
+  std::string output = "table";
+  std::string what;
+  std::string caller;
+  std::string callee;
+  std::string host;
+  std::string path;
+  std::string shell;
+  std::string timeout;
+  CallArguments call;
+  std::function<int()> run;
+};
+
+// Checks a duration such as 250ms and takes it.
+std::string TakeTimeout(const std::string& text, absl::Duration* timeout) {
+  const absl::StatusOr<uint64_t> ns = ParseDurationNs(text);
+  if (!ns.ok()) return std::string(ns.status().message());
+  *timeout = absl::Nanoseconds(*ns);
+  return "";
+}
+
+CLI::App* AddCommand(CLI::App* app, const char* name, const char* text, Parsed* parsed,
+                     std::function<int()> run) {
+  CLI::App* command = app->add_subcommand(name, text);
+  command->fallthrough();
+  command->final_callback([parsed, run = std::move(run)] { parsed->run = run; });
+  return command;
+}
+
+void AddAskingCommands(CLI::App* app, Parsed* parsed) {
+  AddCommand(app, "status", "How agent and control stand, and how long the last changes took", parsed,
+             [parsed] { return RunStatus(parsed->global); });
+  AddCommand(app, "check", "Check what must be true for calls to flow; exit 1 where something is not", parsed,
+             [parsed] { return RunCheck(parsed->global); });
+  CLI::App* get = AddCommand(app, "get", "List what the agent knows", parsed,
+                             [parsed] { return RunGet(parsed->global, parsed->what); });
+  get->add_option("WHAT", parsed->what, "nodes, functions, hosts, routes or channels")
+      ->required()
+      ->check(CLI::IsMember({"nodes", "functions", "hosts", "routes", "channels"}));
+  CLI::App* explain =
+      AddCommand(app, "explain", "Say which path calls take and why, or why not (then exit 1)", parsed,
+                 [parsed] { return RunExplain(parsed->global, parsed->caller, parsed->callee); });
+  explain->add_option("CALLER", parsed->caller, "Function or namespace that calls")->required();
+  explain->add_option("CALLEE", parsed->callee, "Function that is called")->required();
+  CLI::App* names =
+      AddCommand(app, "names", "", parsed, [parsed] { return RunNames(parsed->global, parsed->what); });
+  names->group("");  // For completion scripts
+  names->add_option("WHAT", parsed->what)->required()->check(CLI::IsMember({"nodes", "functions", "hosts"}));
+}
+
+void AddActingCommands(CLI::App* app, Parsed* parsed) {
+  CLI::App* call = AddCommand(app, "call", "Call a function; the response goes to standard output", parsed,
+                              [parsed] { return RunCall(parsed->global, parsed->call); });
+  call->add_option("FUNCTION", parsed->call.function, "NAMESPACE/NAME")->required();
+  CLI::Option* payload =
+      call->add_option("PAYLOAD", parsed->call.payload, "Default: --file, else standard input");
+  call->add_option("--file", parsed->call.file, "File with the payload; - is standard input")
+      ->excludes(payload);
+  call->add_option("--as", parsed->call.call_as, "Namespace to call as; default: that of FUNCTION");
+  call->add_option("--timeout", parsed->timeout, "As in 250ms; default 10s")
+      ->check([parsed](const std::string& text) { return TakeTimeout(text, &parsed->call.timeout); });
+  payload->each([parsed](const std::string&) { parsed->call.has_payload = true; });
+  static absl::Duration drain_timeout = absl::Seconds(30);
+  CLI::App* drain = AddCommand(
+      app, "drain", "Have a host finish its calls and get no new ones; exit 1 while it is still needed",
+      parsed, [parsed] { return RunDrain(parsed->global, parsed->host, drain_timeout); });
+  drain->add_option("HOST", parsed->host, "Name of the host")->required();
+  drain->add_option("--timeout", parsed->timeout, "How long to wait for its calls; default 30s")
+      ->check([](const std::string& text) { return TakeTimeout(text, &drain_timeout); });
+}
+
+void AddOtherCommands(CLI::App* app, Parsed* parsed) {
+  CLI::App* validate =
+      AddCommand(app, "validate", "Check a mesh file, or a directory of them, without a mesh", parsed,
+                 [parsed] { return RunValidate(parsed->global, parsed->path); });
+  validate->add_option("PATH", parsed->path, "File or directory")->required();
+  AddCommand(app, "version", "Print the version", parsed, [parsed] { return RunVersion(parsed->global); });
+  CLI::App* completion = AddCommand(app, "completion", "Print a completion script", parsed,
+                                    [parsed] { return RunCompletion(parsed->shell); });
+  completion->add_option("SHELL", parsed->shell, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+}
+
+int Main(int argc, char** argv) {
+  Parsed parsed;
+  CLI::App app("weftctl: asks and steers the weft mesh of this node\nExit codes: 0 done, 1 failed, 2 usage.",
+               "weftctl");
+  app.require_subcommand(1);
+  app.add_option("--run-dir", parsed.global.run_dir, "Directory of admin.sock and control.sock")
+      ->capture_default_str();
+  app.add_option("-o,--output", parsed.output, "table, wide (with counters) or json")
+      ->check(CLI::IsMember({"table", "wide", "json"}))
+      ->capture_default_str();
+  app.set_version_flag("--version", "weftctl " WEFT_VERSION);
+  AddAskingCommands(&app, &parsed);
+  AddActingCommands(&app, &parsed);
+  AddOtherCommands(&app, &parsed);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  if (parsed.output == "json") parsed.global.format = Format::kJson;
+  if (parsed.output == "wide") parsed.global.format = Format::kWide;
+  return parsed.run();
+}
+
+}  // namespace
+}  // namespace weft::ctl
+
+int main(int argc, char** argv) { return weft::ctl::Main(argc, argv); }
