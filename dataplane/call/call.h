@@ -54,7 +54,7 @@ struct CallSpec {
   Payload
       request;  // Prefix: a trace context of kTraceBytes, or empty. Stays as it is until the call is done.
   std::span<std::byte> response;  // Stays until the call is done.
-  CallReserve reserve = nullptr;  // Asked instead of `response`, where given.
+  CallReserve reserve = nullptr;  // Asked for a response that is longer than `response`, where given.
   CallDone done = nullptr;
   void* context = nullptr;
   uint64_t deadline_ns = 0;  // CLOCK_MONOTONIC; 0: the policy's timeout from now on.

@@ -247,8 +247,7 @@ std::byte* CallCore::ResponseRoom(Link& link, const MessageHeader& header, uint3
     ++counters_.responses_unexpected;
     return nullptr;
   }
-  if (header.caller_index == 0 && bytes <= call->spec.response.size() && call->spec.reserve == nullptr)
-      [[likely]] {
+  if (header.caller_index == 0 && bytes <= call->spec.response.size()) [[likely]] {
     call->receiving = call->spec.response.data();
     // Even an empty response needs a place.
     return call->receiving != nullptr ? call->receiving : (call->receiving = error_text_);

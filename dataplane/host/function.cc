@@ -163,33 +163,33 @@ void Function::RemoveQueued(InCall* call) {
   call->next = nullptr;
 }
 
-Target* Function::Resolve(uint32_t guest_pointer, absl::string_view name, CallsOut& out, Status* status) {
+Callee* Function::Resolve(uint32_t guest_pointer, absl::string_view name, CallsOut& out, Status* status) {
   CachedName& cached = cached_names_[(guest_pointer >> 2) % kCachedNames];
-  if (cached.pointer == guest_pointer && cached.bytes == name.size() && cached.target != nullptr &&
+  if (cached.pointer == guest_pointer && cached.bytes == name.size() && cached.callee != nullptr &&
       std::memcmp(cached.name.data(), name.data(), name.size()) == 0) [[likely]] {
-    return cached.target;
+    return cached.callee;
   }
-  auto known = targets_.find(name);
-  if (known == targets_.end()) {
+  auto known = callees_.find(name);
+  if (known == callees_.end()) {
     if (!CheckFunctionName(name).ok()) {
       *status = kInvalidArgument;
       return nullptr;
     }
-    if (targets_.size() >= kTargetsMax) {
+    if (callees_.size() >= kCalleesMax) {
       *status = kResourceExhausted;
       return nullptr;
     }
-    absl::StatusOr<Target*> target = out.Resolve(*this, name);
-    if (!target.ok()) {
-      *status = static_cast<Status>(target.status().code());
+    absl::StatusOr<Callee*> callee = out.Resolve(*this, name);
+    if (!callee.ok()) {
+      *status = static_cast<Status>(callee.status().code());
       return nullptr;
     }
-    known = targets_.emplace(std::string(name), *target).first;
+    known = callees_.emplace(std::string(name), *callee).first;
   }
   if (name.size() <= kCachedNameBytesMax) {
     cached.pointer = guest_pointer;
     cached.bytes = static_cast<uint32_t>(name.size());
-    cached.target = known->second;
+    cached.callee = known->second;
     std::memcpy(cached.name.data(), name.data(), name.size());
   }
   return known->second;

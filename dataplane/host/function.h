@@ -34,7 +34,10 @@ struct FunctionOptions {
   uint64_t queued_bytes_max = 64 << 20;
   uint64_t memory_bytes_max = 64 << 20;
   // Time on the processor, of one call.
-  uint32_t time_limit_ms = 250;
+  uint32_t time_limit_ms = 1000;
+  // The same on the plain path, where the thread and all its channels wait meanwhile: within the 100 ms that
+  // the agent waits for an answer of this process.
+  uint32_t plain_limit_ms = 80;
 };
 
 // A leaf starts on a fiber, where a long call can be interrupted, and moves to the plain path once it has
@@ -75,6 +78,8 @@ class Function {
   // Calls that hold an instance or wait for one.
   uint32_t active() const { return active_; }
   uint32_t clean_count() const { return static_cast<uint32_t>(clean_.size()); }
+  // Whoever joins the host to the mesh may hang something here.
+  void* user = nullptr;
   bool draining() const { return draining_; }
   void Drain() { draining_ = true; }
 
@@ -106,21 +111,21 @@ class Function {
   // Takes `call` out of the queue, wherever it stands.
   void RemoveQueued(InCall* call);
 
-  // Finds the target of a name that the guest wrote at `guest_pointer`: from the cache by that address if the
-  // same name still stands there, else by the name. Null where `out` would not resolve it; then `*status`
+  // Finds the callee behind a name that the guest wrote at `guest_pointer`: from the cache by that address if
+  // the same name still stands there, else by the name. Null where `out` would not resolve it; then `*status`
   // says why.
-  WEFT_HOT Target* Resolve(uint32_t guest_pointer, absl::string_view name, CallsOut& out, Status* status);
+  WEFT_HOT Callee* Resolve(uint32_t guest_pointer, absl::string_view name, CallsOut& out, Status* status);
 
  private:
   enum class Path : uint8_t { kTrial, kPlain, kFiber };
-  // Names of callees that one function may use; a guest that invents names must not fill the host.
-  static constexpr size_t kTargetsMax = 1024;
+  // Names that one function may use; a guest that invents names must not fill the host.
+  static constexpr size_t kCalleesMax = 1024;
   static constexpr size_t kCachedNames = 16;
   static constexpr size_t kCachedNameBytesMax = 64;
   struct CachedName {
     uint32_t pointer = 0;
     uint32_t bytes = 0;
-    Target* target = nullptr;
+    Callee* callee = nullptr;
     std::array<char, kCachedNameBytesMax> name;
   };
 
@@ -146,7 +151,7 @@ class Function {
   uint32_t queue_count_ = 0;
   uint64_t queue_bytes_ = 0;
   std::array<CachedName, kCachedNames> cached_names_ = {};
-  absl::flat_hash_map<std::string, Target*> targets_;
+  absl::flat_hash_map<std::string, Callee*> callees_;
 };
 
 }  // namespace weft::host

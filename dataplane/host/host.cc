@@ -54,7 +54,7 @@ absl::StatusOr<Function*> Host::Add(std::string name, std::shared_ptr<const Modu
 
 Function* Host::Find(absl::string_view name) const {
   for (const std::unique_ptr<Function>& function : functions_) {
-    if (function->name() == name) return function.get();
+    if (function->name() == name && !function->draining()) return function.get();
   }
   return nullptr;
 }
@@ -94,6 +94,7 @@ InCall* Host::NewInCall() {
     if (in_calls_.size() == options_.in_calls_max) return nullptr;
     in_calls_.push_back(std::make_unique<InCall>());
     in_free_ = in_calls_.back().get();
+    in_free_->index = static_cast<uint32_t>(in_calls_.size() - 1);
   }
   InCall* call = in_free_;
   in_free_ = call->next;
@@ -103,38 +104,37 @@ InCall* Host::NewInCall() {
 }
 
 void Host::FreeInCall(InCall* call) {
-  if (call->charged) call->function->Uncharge(call->bytes);
-  call->charged = false;
+  DropPrivateRoom(call);
   call->function = nullptr;
   call->instance = nullptr;
   call->local_caller = nullptr;
-  call->large.reset();
   call->next = in_free_;
   in_free_ = call;
   --in_call_count_;
 }
 
-void Host::UsePrivateRoom(InCall* call) {
-  call->large = std::make_unique_for_overwrite<std::byte[]>(call->bytes);
-  call->room = call->large.get();
-}
-
-bool Host::AllocRoom(InCall* call) {
+// Guest memory for a request of `bytes` and, where `trace_bytes` is not 0, a trace context before it. The
+// request itself is aligned as weft_alloc aligned its room.
+bool Host::AllocRoom(InCall* call, uint32_t trace_bytes) {
+  constexpr uint32_t kTraceRoom = 32;
+  static_assert(kTraceRoom >= Trace::kBytes && kTraceRoom % 16 == 0);
+  const uint32_t before = trace_bytes == 0 ? 0 : kTraceRoom;
   Instance& instance = *call->instance;
   EnterGuest();
   instance.BeginCall(&call->context, call);
-  call->guest_ptr = instance.AllocPlain(call->bytes);
+  const uint32_t pointer = instance.AllocPlain(before + call->bytes);
   LeaveGuest();
-  if (call->guest_ptr != 0) [[likely]] {
-    call->room = instance.At(call->guest_ptr, call->bytes);
+  if (pointer != 0) [[likely]] {
+    call->guest_ptr = pointer + before;
+    call->room = instance.At(pointer, before + call->bytes) + before - trace_bytes;
     return true;
   }
   call->failure = instance.faulted() ? kInternal : kResourceExhausted;
   return false;
 }
 
-InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& context, bool one_way,
-                    Status* refusal) {
+InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& context, bool has_trace,
+                    bool one_way, Status* refusal) {
   InCall* call = nullptr;
   *refusal = kResourceExhausted;
   if (function.draining()) {
@@ -150,10 +150,11 @@ InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& conte
   }
   call->function = &function;
   call->bytes = bytes;
+  call->trace_bytes = has_trace ? Trace::kBytes : 0;
   call->context = context;
   call->one_way = one_way;
   call->local = false;
-  call->mesh = nullptr;
+  call->mesh = 0;
   call->stage = InCall::Stage::kFilling;
   call->wait = InCall::Wait::kNone;
   call->ready = false;
@@ -161,7 +162,7 @@ InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& conte
   if (function.queued() == nullptr && !function.module().alloc_suspends()) [[likely]] {
     std::string fault;
     call->instance = function.Take(&fault);
-    if (call->instance != nullptr && AllocRoom(call)) [[likely]]
+    if (call->instance != nullptr && AllocRoom(call, call->trace_bytes)) [[likely]]
       return call;
     // The bytes are taken all the same, then the call fails with the guest's words.
     if (call->instance == nullptr && !fault.empty()) call->failure = kInternal;
@@ -173,13 +174,18 @@ InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& conte
     return nullptr;
   }
   call->charged = true;
-  UsePrivateRoom(call);
+  call->large = std::make_unique_for_overwrite<std::byte[]>(call->trace_bytes + bytes);
+  call->room = call->large.get();
   return call;
 }
 
 void Host::Run(InCall* call) {
   Function& function = *call->function;
   ++function.counters().calls;
+  if (call->trace_bytes != 0) {
+    std::memcpy(call->context.trace.wire.data(), call->room, Trace::kBytes);
+    call->context.trace.present = true;
+  }
   if (call->failure != kOk) [[unlikely]] {
     Refuse(call);
   } else if (call->instance != nullptr) [[likely]] {
@@ -188,6 +194,12 @@ void Host::Run(InCall* call) {
     call->stage = InCall::Stage::kQueued;
     function.Enqueue(call);
   }
+}
+
+void Host::DropPrivateRoom(InCall* call) {
+  if (call->charged) call->function->Uncharge(call->bytes);
+  call->charged = false;
+  call->large.reset();
 }
 
 void Host::Refuse(InCall* call) {
@@ -220,15 +232,13 @@ bool Host::StartOnInstance(InCall* call) {
     StartFiber(call);
     return true;
   }
-  const std::byte* bytes = call->room;
-  if (!AllocRoom(call)) {
+  const std::byte* bytes = call->room + call->trace_bytes;
+  if (!AllocRoom(call, 0)) {
     Refuse(call);
     return true;
   }
   std::memcpy(call->room, bytes, call->bytes);
-  function.Uncharge(call->bytes);
-  call->charged = false;
-  call->large.reset();
+  DropPrivateRoom(call);
   Execute(call);
   return true;
 }
@@ -276,12 +286,9 @@ void Host::StartFiber(InCall* call) {
 bool Host::EnterHandleStage(InCall* call, uint32_t pointer) {
   std::byte* room = pointer == 0 ? nullptr : call->instance->At(pointer, call->bytes);
   if (room == nullptr) return false;
-  std::memcpy(room, call->room, call->bytes);
+  std::memcpy(room, call->room + call->trace_bytes, call->bytes);
   call->guest_ptr = pointer;
-  call->room = room;
-  call->function->Uncharge(call->bytes);
-  call->charged = false;
-  call->large.reset();
+  DropPrivateRoom(call);
   return true;
 }
 
@@ -337,19 +344,25 @@ void Host::Complete(InCall* call, uint32_t status) {
   }
   if (instance.out_calls != nullptr) [[unlikely]]
     CancelOutCalls(instance);
-  Answer(call, static_cast<Status>(status), reply);
+  call->stage = InCall::Stage::kReplying;
+  if (!Answer(call, static_cast<Status>(status), reply)) return;
   ReleaseInstance(call);
   FreeInCall(call);
 }
 
-void Host::Answer(InCall* call, Status status, absl::Span<const std::byte> reply) {
-  if (call->local) {
-    if (call->local_caller == nullptr) return;
+void Host::ReplySent(InCall* call) {
+  ReleaseInstance(call);
+  FreeInCall(call);
+}
+
+bool Host::Answer(InCall* call, Status status, absl::Span<const std::byte> reply) {
+  if (!call->local) return in_.Reply(*call, status, reply);
+  out_.LeaveLocal(*call->function);
+  if (call->local_caller != nullptr) {
     call->local_caller->local_call = nullptr;
     FinishWith(*call->local_caller, status, reply);
-  } else if (!call->one_way || status != kOk) {
-    in_.Reply(*call, status, reply);
   }
+  return true;
 }
 
 void Host::Fail(InCall* call, Status status, absl::string_view message) {
@@ -370,6 +383,7 @@ void Host::Cancel(InCall* call) {
     }
     ReleaseInstance(call);
   }
+  if (call->local) out_.LeaveLocal(*call->function);
   if (call->local_caller != nullptr) call->local_caller->local_call = nullptr;
   FreeInCall(call);
 }
@@ -510,8 +524,12 @@ void Host::RunDeadlines(uint64_t now_ns) {
     *at = call->timed_next;
     call->timed = false;
     if (!running) continue;
-    if (call->local_call != nullptr) Cancel(call->local_call);
-    FinishWith(*call, kDeadlineExceeded, AsBytes("the deadline passed"));
+    if (call->local_call == nullptr) {
+      out_.Expire(*call);
+    } else {
+      Cancel(call->local_call);
+      FinishWith(*call, kDeadlineExceeded, AsBytes("the deadline passed"));
+    }
   }
 }
 

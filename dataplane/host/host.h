@@ -44,7 +44,7 @@ class Host {
   // ---- Functions. Control path: instantiates, allocates.
   absl::StatusOr<Function*> Add(std::string name, std::shared_ptr<const Module> module,
                                 const FunctionOptions& options);
-  // Null where no function of that name is served.
+  // Null where no function of that name is served; one that drains does not count.
   Function* Find(absl::string_view name) const;
   // Destroys a function without calls: FAILED_PRECONDITION while it has some. No Target may name it any
   // longer.
@@ -54,16 +54,29 @@ class Host {
   // ---- Calls that come in.
   // A request of `bytes` for `function` is about to arrive: where to put it is in the result's `room`. Null
   // where it must be refused, with the reason in `*refusal`: kResourceExhausted, kUnavailable (draining).
-  WEFT_HOT InCall* Begin(Function& function, uint32_t bytes, const CallContext& context, bool one_way,
-                         Status* refusal);
+  WEFT_HOT InCall* Begin(Function& function, uint32_t bytes, const CallContext& context, bool has_trace,
+                         bool one_way, Status* refusal);
   // The bytes are in place: runs the handler, now where it can. Ends in CallsIn::Reply, now or later.
   WEFT_HOT void Run(InCall* call);
+  // As Run(), but by RunReady(): for whoever is inside a poll, where a guest that calls out must not run.
+  void Defer(InCall* call) { PushReady(call); }
+  // Run() would end at once, and on the plain path.
+  bool RunsPlain(const InCall& call) const {
+    return call.function->plain() && call.instance != nullptr && call.failure == kOk;
+  }
+  // The bytes given to CallsIn::Reply, which returned false, are no longer needed.
+  void ReplySent(InCall* call);
   // The caller has given up, or the bytes will never come: stops the call wherever it is. No reply follows.
   void Cancel(InCall* call);
 
   // ---- Calls that guests make, ended by CallsOut. `bytes` of answer (or error message) are where RoomFor()
   // said.
   WEFT_HOT void Finish(OutCall& call, Status status, uint32_t bytes);
+  // The same with bytes that lie elsewhere: copies them.
+  void FinishWith(OutCall& call, Status status, absl::Span<const std::byte> bytes);
+  // Runs `call` in `callee`, a function of this process that CallsOut has admitted: when the caller has
+  // suspended.
+  void StartLocal(OutCall& call, Function& callee);
 
   // ---- The loop.
   // Resumes every fiber whose wait is over and one that gave up its turn. The number resumed.
@@ -123,10 +136,13 @@ class Host {
   void FreeOutCall(OutCall& call);
   void CancelOutCalls(Instance& instance);
   CallContext ContextFor(const Instance& instance, int64_t timeout_ns);
+  uint64_t Start(Instance& instance, Callee& callee, const OutRequest& request, const CallContext& context,
+                 Function* local);
+  uint64_t Watched(OutCall& call);
 
   // The call's room in its instance's memory; false where the guest has none, with call->failure set.
-  WEFT_HOT bool AllocRoom(InCall* call);
-  void UsePrivateRoom(InCall* call);
+  WEFT_HOT bool AllocRoom(InCall* call, uint32_t trace_bytes);
+  void DropPrivateRoom(InCall* call);
   // Ends a call whose `failure` says that its guest cannot take it.
   void Refuse(InCall* call);
   // Gives a call whose bytes lie in a private buffer an instance and starts it; false where none is free.
@@ -139,7 +155,8 @@ class Host {
   // The fiber of stage kAlloc has ended: copies the request into the room that it gave.
   bool EnterHandleStage(InCall* call, uint32_t pointer);
   WEFT_HOT void Complete(InCall* call, uint32_t status);
-  void Answer(InCall* call, Status status, absl::Span<const std::byte> reply);
+  // False: the reply is still being read.
+  bool Answer(InCall* call, Status status, absl::Span<const std::byte> reply);
   // Ends a call that has no instance.
   void Fail(InCall* call, Status status, absl::string_view message);
   int RunQueued();
@@ -147,8 +164,6 @@ class Host {
   // Calls between functions of this process.
   WEFT_HOT bool CallDirect(Instance& caller, Function& callee, const OutRequest& request,
                            const CallContext& context, uint64_t* outcome);
-  void StartLocal(OutCall& call, Function& callee);
-  void FinishWith(OutCall& call, Status status, absl::Span<const std::byte> bytes);
   void AddTimed(OutCall& call);
   void RunTimers(uint64_t now_ns);
   void RunDeadlines(uint64_t now_ns);

@@ -31,7 +31,6 @@ OutCall* Host::NewOutCall(Instance& owner) {
   call->generation = (call->generation + 1) & ((1u << (32 - kIndexBits)) - 1);
   call->state = OutCall::State::kRunning;
   call->owner = &owner;
-  call->mesh = nullptr;
   call->local_call = nullptr;
   call->previous = nullptr;
   call->next = owner.out_calls;
@@ -56,9 +55,11 @@ void Host::FreeOutCall(OutCall& call) {
 
 void Host::CancelOutCalls(Instance& instance) {
   while (OutCall* call = instance.out_calls) {
+    const bool running = call->state == OutCall::State::kRunning;
+    call->state = OutCall::State::kFinished;  // Whatever ends it now, nobody is to be woken.
     if (call->local_call != nullptr) {
       Cancel(call->local_call);
-    } else if (call->state == OutCall::State::kRunning) {
+    } else if (running) {
       out_.Cancel(*call);
     }
     FreeOutCall(*call);
@@ -75,6 +76,7 @@ OutCall* Host::FindOutCall(Instance& instance, uint32_t handle) {
 }
 
 void Host::Finish(OutCall& call, Status status, uint32_t bytes) {
+  if (call.state != OutCall::State::kRunning) return;
   call.state = OutCall::State::kFinished;
   call.status = status;
   call.bytes = bytes;
@@ -125,54 +127,85 @@ CallContext Host::ContextFor(const Instance& instance, int64_t timeout_ns) {
 }
 
 uint64_t Host::GuestCall(Instance& instance, const OutRequest& request) {
-  Status status = kInternal;
-  Target* target = instance.function().Resolve(request.name_pointer, request.name, out_, &status);
-  if (target == nullptr) return Outcome(status, 0);
-  if (target->local != nullptr && target->local->plain()) {
-    const CallContext context = ContextFor(instance, request.timeout_ns);
-    uint64_t outcome;
-    if (CallDirect(instance, *target->local, request, context, &outcome)) return outcome;
-  }
-  const uint64_t started = GuestStart(instance, request);
-  if (started >> 32 != kPending) return started;
-  OutCall& call = *out_calls_[started & ((1u << kIndexBits) - 1)];
-  if (call.local_call == nullptr) out_.PollBriefly(call);
-  return call.state == OutCall::State::kFinished ? TakeOutcome(call) : started;
+  Status status = kOk;
+  Callee* callee = instance.function().Resolve(request.name_pointer, request.name, out_, &status);
+  if (callee == nullptr) return Outcome(status, 0);
+  CallContext context = ContextFor(instance, request.timeout_ns);
+  Function* local = out_.EnterLocal(*callee, context, request.timeout_ns > 0, &status);
+  uint64_t outcome;
+  if (local != nullptr && CallDirect(instance, *local, request, context, &outcome)) return outcome;
+  if (status != kOk) return Outcome(status, 0);
+  outcome = Start(instance, *callee, request, context, local);
+  if (outcome >> 32 != kPending) return outcome;
+  OutCall& call = *out_calls_[outcome & ((1u << kIndexBits) - 1)];
+  if (call.local_call == nullptr && call.state == OutCall::State::kRunning) out_.PollBriefly(call);
+  return call.state == OutCall::State::kFinished ? TakeOutcome(call) : Watched(call);
 }
 
 uint64_t Host::GuestStart(Instance& instance, const OutRequest& request) {
-  Status status = kInternal;
-  Target* target = instance.function().Resolve(request.name_pointer, request.name, out_, &status);
-  if (target == nullptr) return Outcome(status, 0);
-  const CallContext context = ContextFor(instance, request.timeout_ns);
-  if (context.deadline_ns != 0 && NowNs() >= context.deadline_ns) return Outcome(kDeadlineExceeded, 0);
-  if (request.request.size() > kMessageBytesMax) return Outcome(kOutOfRange, 0);
-  OutCall* call = NewOutCall(instance);
-  if (call == nullptr) return Outcome(kResourceExhausted, 0);
-  call->target = target;
+  Status status = kOk;
+  Callee* callee = instance.function().Resolve(request.name_pointer, request.name, out_, &status);
+  if (callee == nullptr) return Outcome(status, 0);
+  CallContext context = ContextFor(instance, request.timeout_ns);
+  Function* local = out_.EnterLocal(*callee, context, request.timeout_ns > 0, &status);
+  if (status != kOk) return Outcome(status, 0);
+  const uint64_t outcome = Start(instance, *callee, request, context, local);
+  if (outcome >> 32 != kPending) return outcome;
+  return Watched(*out_calls_[outcome & ((1u << kIndexBits) - 1)]);
+}
+
+// Makes sure that a call under way ends at its deadline, now that nobody looks at it in person.
+uint64_t Host::Watched(OutCall& call) {
+  if (call.state == OutCall::State::kRunning) AddTimed(call);
+  return Outcome(kPending, HandleOf(call));
+}
+
+uint64_t Host::Start(Instance& instance, Callee& callee, const OutRequest& request,
+                     const CallContext& context, Function* local) {
+  Status status = kOk;
+  if (request.request.size() > kMessageBytesMax) {
+    status = kOutOfRange;
+  } else if (local == nullptr && context.deadline_ns != 0 && NowNs() >= context.deadline_ns) {
+    status = kDeadlineExceeded;
+  }
+  OutCall* call = status == kOk ? NewOutCall(instance) : nullptr;
+  if (call == nullptr) {
+    if (local != nullptr) out_.LeaveLocal(*local);
+    return Outcome(status == kOk ? kResourceExhausted : status, 0);
+  }
+  call->callee = &callee;
   call->request = request.request;
   call->room = request.room;
   call->room_bytes = request.room_bytes;
   call->context = context;
-  if (target->local != nullptr) {
-    StartLocal(*call, *target->local);
+  call->own_timeout = request.timeout_ns > 0;
+  if (local != nullptr) {
+    StartLocal(*call, *local);
   } else {
     out_.Start(*call);
   }
-  // Finished at once: the guest learns it like an answer that came quickly.
+  // Failed at once: the guest learns it at once. An answer it takes like one that came quickly.
   if (call->state == OutCall::State::kFinished && call->status != kOk) return TakeOutcome(*call);
   return Outcome(kPending, HandleOf(*call));
 }
 
 Status Host::GuestSend(Instance& instance, const OutRequest& request) {
-  Status status = kInternal;
-  Target* target = instance.function().Resolve(request.name_pointer, request.name, out_, &status);
-  if (target == nullptr) return status;
-  const CallContext context = ContextFor(instance, 0);
-  if (target->local == nullptr) return out_.Send(*target, request.request, context);
-  if (context.depth > kDepthMax) return kResourceExhausted;
-  InCall* call = Begin(*target->local, static_cast<uint32_t>(request.request.size()), context, true, &status);
-  if (call == nullptr) return status;
+  Status status = kOk;
+  Callee* callee = instance.function().Resolve(request.name_pointer, request.name, out_, &status);
+  if (callee == nullptr) return status;
+  CallContext context = ContextFor(instance, 0);
+  Function* local = out_.EnterLocal(*callee, context, false, &status);
+  if (status != kOk) return status;
+  if (local == nullptr) return out_.Send(*callee, request.request, context);
+  InCall* call = nullptr;
+  status = kResourceExhausted;
+  if (context.depth <= kDepthMax) {
+    call = Begin(*local, static_cast<uint32_t>(request.request.size()), context, false, true, &status);
+  }
+  if (call == nullptr) {
+    out_.LeaveLocal(*local);
+    return status;
+  }
   call->local = true;
   std::memcpy(call->room, request.request.data(), request.request.size());
   PushReady(call);
@@ -183,9 +216,11 @@ void Host::StartLocal(OutCall& call, Function& callee) {
   Status refusal = kResourceExhausted;
   InCall* incoming = nullptr;
   if (call.context.depth <= kDepthMax) {
-    incoming = Begin(callee, static_cast<uint32_t>(call.request.size()), call.context, false, &refusal);
+    const uint32_t bytes = static_cast<uint32_t>(call.request.size());
+    incoming = Begin(callee, bytes, call.context, false, false, &refusal);
   }
   if (incoming == nullptr) {
+    out_.LeaveLocal(callee);
     Finish(call, refusal, 0);
     return;
   }
@@ -195,7 +230,6 @@ void Host::StartLocal(OutCall& call, Function& callee) {
   std::memcpy(incoming->room, call.request.data(), call.request.size());
   // The caller's guest is on the stack now; the callee runs once it has suspended.
   PushReady(incoming);
-  AddTimed(call);
 }
 
 void Host::AddTimed(OutCall& call) {
@@ -209,11 +243,8 @@ void Host::AddTimed(OutCall& call) {
 
 bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& request,
                       const CallContext& context, uint64_t* outcome) {
-  if (callee.draining() || callee.queued() != nullptr || context.depth > kDepthMax) return false;
-  if (context.deadline_ns != 0 && NowNs() >= context.deadline_ns) {
-    *outcome = Outcome(kDeadlineExceeded, 0);
-    return true;
-  }
+  if (!callee.plain() || callee.draining() || callee.queued() != nullptr || context.depth > kDepthMax)
+    return false;
   std::string fault;
   Instance* instance = callee.Take(&fault);
   if (instance == nullptr) return false;
@@ -255,6 +286,7 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
   }
   instance->EndCall();
   callee.GiveBack(instance);
+  out_.LeaveLocal(callee);
   return true;
 }
 

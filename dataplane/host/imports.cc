@@ -111,33 +111,27 @@ wasm_trap_t* Deadline(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* valu
   return nullptr;
 }
 
-void Hex(char*& out, const uint8_t* bytes, size_t count) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  for (size_t i = 0; i < count; ++i) {
-    *out++ = kDigits[bytes[i] >> 4];
-    *out++ = kDigits[bytes[i] & 15];
-  }
-}
-
 wasm_trap_t* TraceParent(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  // "00-" id "-" span "-" flags, as W3C Trace Context writes it.
-  constexpr uint32_t kBytes = 3 + 32 + 1 + 16 + 1 + 2;
+  // As W3C Trace Context writes it: the fields in hexadecimal with '-' between them.
+  constexpr size_t kFields[] = {1, 16, 8, 1};
+  constexpr uint32_t kTextBytes = 2 * Trace::kBytes + 3;
   Instance& instance = InstanceOf(caller);
   std::byte* room = instance.At(U32(values[0]), U32(values[1]));
-  if (room == nullptr || U32(values[1]) < kBytes || !MayCall(instance) || !instance.context().trace.present) {
+  if (room == nullptr || U32(values[1]) < kTextBytes || !MayCall(instance) ||
+      !instance.context().trace.present) {
     Return32(values, 0);
     return nullptr;
   }
-  const Trace& trace = instance.context().trace;
   char* out = reinterpret_cast<char*>(room);
-  std::memcpy(out, "00-", 3);
-  out += 3;
-  Hex(out, trace.id.data(), trace.id.size());
-  *out++ = '-';
-  Hex(out, trace.span.data(), trace.span.size());
-  *out++ = '-';
-  Hex(out, &trace.flags, 1);
-  Return32(values, kBytes);
+  const std::byte* from = instance.context().trace.wire.data();
+  for (const size_t bytes : kFields) {
+    if (from != instance.context().trace.wire.data()) *out++ = '-';
+    for (size_t i = 0; i < bytes; ++i, ++from) {
+      *out++ = "0123456789abcdef"[static_cast<uint8_t>(*from) >> 4];
+      *out++ = "0123456789abcdef"[static_cast<uint8_t>(*from) & 15];
+    }
+  }
+  Return32(values, kTextBytes);
   return nullptr;
 }
 

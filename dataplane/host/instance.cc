@@ -2,6 +2,8 @@
 // Life of one guest instance: instantiation, plain and fiber entry, the epoch callback that bounds its time.
 #include "dataplane/host/instance.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
@@ -167,7 +169,12 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
   *kind = WASMTIME_UPDATE_DEADLINE_CONTINUE;
   // The first tick is one that passed while the instance was idle, or while this call had just begun.
   if (++self.ticks_ == 1) return nullptr;
-  if (self.ticks_ > self.function_.options().time_limit_ms + 1) {
+  const FunctionOptions& options = self.function_.options();
+  // Start-up has the whole time even where there is no fiber: nothing is served before it.
+  const bool plain = self.fiber == nullptr && self.phase_ != Phase::kInitialize;
+  const uint32_t limit_ms =
+      plain ? std::min(options.time_limit_ms, options.plain_limit_ms) : options.time_limit_ms;
+  if (self.ticks_ > limit_ms + 1) {
     self.cause_ = "the call exceeded its time limit";
     self.function_.CountTimeLimit();
     return wasmtime_error_new("time limit");

@@ -22,11 +22,10 @@ class Host;
 class Instance;
 struct InCall;
 
-// W3C trace context as it travels with a call.
+// W3C trace context as it travels with a call: version, trace id, parent id and flags in binary.
 struct Trace {
-  std::array<uint8_t, 16> id = {};
-  std::array<uint8_t, 8> span = {};
-  uint8_t flags = 0;
+  static constexpr uint32_t kBytes = 1 + 16 + 8 + 1;
+  std::array<std::byte, kBytes> wire = {};
   bool present = false;
 };
 
@@ -37,20 +36,20 @@ struct CallContext {
   Trace trace = {};
 };
 
-// A function that guests here call. Made by CallsOut::Resolve, owned by it, alive until it is destroyed.
-struct Target {
-  Function* local = nullptr;  // Served by this host, and the policy lets the caller reach it directly.
-  void* mesh = nullptr;       // CallsOut's own.
-};
+// A function as one of this host's functions calls it. Made by CallsOut::Resolve, which may keep more than
+// this in it; alive until CallsOut is destroyed.
+struct Callee {};
 
 // One call that a guest makes. The host owns it; CallsOut may touch it from Start() until it is finished or
 // cancelled.
 struct OutCall {
   // ---- For CallsOut.
-  Target* target = nullptr;
-  absl::Span<const std::byte> request;  // Guest memory. Valid within Start() only.
-  CallContext context;
-  void* mesh = nullptr;  // CallsOut's own; null at Start().
+  Callee* callee = nullptr;
+  absl::Span<const std::byte> request;  // Guest memory. Stays until the call is finished or cancelled.
+  CallContext context;                  // Start() may set an earlier deadline, which the host then watches.
+  bool own_timeout = false;             // The guest set the deadline itself.
+  uint32_t mesh_slot = 0;               // CallsOut's own.
+  uint32_t mesh_generation = 0;
   // Where to write an answer of `bytes`: the guest's own room where it fits, else a private buffer. Null
   // where it is longer than messages may be.
   std::byte* RoomFor(uint32_t bytes);
@@ -77,29 +76,36 @@ struct OutCall {
 class CallsOut {
  public:
   virtual ~CallsOut() = default;
-  // The target behind a name that `caller` uses for the first time. May allocate. The status goes to the
+  // The callee behind a name that `caller` uses for the first time. May allocate. The status goes to the
   // guest.
-  virtual absl::StatusOr<Target*> Resolve(Function& caller, absl::string_view name) = 0;
-  // Begins `call`. May finish it at once by Host::Finish. Never runs a guest.
+  virtual absl::StatusOr<Callee*> Resolve(Function& caller, absl::string_view name) = 0;
+  // The function of this process that a call must go to, counted as under way until LeaveLocal, with the
+  // deadline in `context` brought forward where a policy says so. Null: start it. Null and a `refusal` that
+  // is not kOk: it may not run.
+  virtual Function* EnterLocal(Callee& callee, CallContext& context, bool own_timeout, Status* refusal) = 0;
+  virtual void LeaveLocal(Function& function) = 0;
+  // Begins `call`. May finish it at once by Host::Finish, or turn it over to Host::StartLocal.
   virtual void Start(OutCall& call) = 0;
   // Looks for the end of `call` for a moment (some round trips of shared memory, less where other work
-  // waits). Never runs a guest.
+  // waits). Of guests it may run leaves only.
   virtual void PollBriefly(OutCall& call) = 0;
-  // Sends a message without an answer: kOk when it was handed over.
-  virtual Status Send(Target& target, absl::Span<const std::byte> message, const CallContext& context) = 0;
-  // Forgets `call`: its room may vanish as soon as this returns.
+  // Sends a message without an answer: kOk when it was handed over. The message is copied.
+  virtual Status Send(Callee& callee, absl::Span<const std::byte> message, const CallContext& context) = 0;
+  // Forgets `call`: its room may vanish as soon as this returns. A Finish meanwhile has no effect.
   virtual void Cancel(OutCall& call) = 0;
+  // The deadline of `call` has passed: finishes it so.
+  virtual void Expire(OutCall& call) = 0;
 };
 
 // One call that comes in. The host owns it from Host::Begin until CallsIn::Reply or Host::Cancel.
 struct InCall {
   // ---- For whoever delivers it.
-  std::byte* room = nullptr;  // Where the request's bytes go: guest memory or a private buffer.
-  uint32_t bytes = 0;
-  void* mesh = nullptr;
+  std::byte* room = nullptr;  // Where the request goes, the trace first: guest memory or a private buffer.
+  uint32_t index = 0;         // Of this record among all; below HostOptions::in_calls_max.
+  uint64_t mesh = 0;          // Theirs.
 
   // ---- The host's.
-  enum class Stage : uint8_t { kFilling, kQueued, kAlloc, kHandle };
+  enum class Stage : uint8_t { kFilling, kQueued, kAlloc, kHandle, kReplying };
   enum class Wait : uint8_t { kNone, kOne, kAny, kSleep };
   Function* function = nullptr;
   Instance* instance = nullptr;
@@ -111,8 +117,10 @@ struct InCall {
   Status failure = kOk;  // It will be refused when its bytes have come.
   Stage stage = Stage::kFilling;
   Wait wait = Wait::kNone;
-  bool ready = false;  // On the list of calls to resume.
-  uint32_t guest_ptr = 0;
+  bool ready = false;        // On the list of calls to resume.
+  uint32_t bytes = 0;        // Of the request proper.
+  uint32_t trace_bytes = 0;  // Before it in `room`: Trace::kBytes or none.
+  uint32_t guest_ptr = 0;    // Of the request proper.
   uint32_t wait_count = 0;
   uint64_t wake_ns = 0;  // Of Wait::kSleep.
   std::array<uint32_t, kOutCallsOfInstanceMax> wait_handles;
@@ -125,9 +133,11 @@ struct InCall {
 class CallsIn {
  public:
   virtual ~CallsIn() = default;
-  // `reply` is guest memory, valid within this function; for a failed call the error's message. `call` is
-  // gone when it returns. Not called for one-way messages whose handler succeeded. Must not call the host.
-  virtual void Reply(InCall& call, Status status, absl::Span<const std::byte> reply) = 0;
+  // `reply` is guest memory, or, for a failed call, the error's message, of at most kErrorBytesMax. True: it
+  // has been taken, and `call` is gone when this returns. False, for replies in guest memory only: it is
+  // still being read, until Host::ReplySent. Called for one-way messages too. Must not call the host in any
+  // other way.
+  virtual bool Reply(InCall& call, Status status, absl::Span<const std::byte> reply) = 0;
 };
 
 // Receives the guests' log lines.

@@ -64,13 +64,13 @@ TEST_F(CallsTest, TimeoutAndDeadlineTravelWithTheCall) {
   CallContext context;
   context.deadline_ns = far_ns;
   context.trace.present = true;
-  context.trace.id[0] = 42;
+  context.trace.wire[1] = std::byte{42};
   Call(caller, Caller('c', 0, "else/where", "x"), context);
   Call(caller, Caller('c', 100, "else/where", "x"), context);
   Call(caller, Caller('c', 0, "else/where", "x"));
   ASSERT_EQ(mesh_.contexts.size(), 3u);
   EXPECT_EQ(mesh_.contexts[0].deadline_ns, far_ns);
-  EXPECT_EQ(mesh_.contexts[0].trace.id[0], 42);
+  EXPECT_EQ(mesh_.contexts[0].trace.wire[1], std::byte{42});
   EXPECT_LT(mesh_.contexts[1].deadline_ns, far_ns);
   EXPECT_EQ(mesh_.contexts[2].deadline_ns, 0u);
 }
@@ -169,6 +169,7 @@ TEST_F(CallsTest, DirectCallReportsFailureFaultAndLongAnswer) {
   const std::string payload = "e" + std::string(100'000, 'x');
   EXPECT_EQ(Call(caller, Caller('l', 0, "demo/tool", payload)).bytes, payload);
   EXPECT_EQ(tool.counters().direct_calls, 4u);
+  EXPECT_EQ(mesh_.local_in_flight, 0);
   EXPECT_EQ(host_.out_call_count(), 0u);
 }
 
@@ -189,8 +190,27 @@ TEST_F(CallsTest, DeadlineEndsACallWithinTheProcessAndItsCallee) {
   Function& outer = Serve("demo/outer", "test_caller");
   const uintptr_t call = *Deliver(outer, Caller('c', 20, "demo/inner", Caller('c', 0, "else/where", "deep")));
   EXPECT_EQ(Await(call).status, kDeadlineExceeded);
-  EXPECT_EQ(mesh_.cancelled, 1);
+  EXPECT_TRUE(mesh_.pending.empty());
   EXPECT_EQ(inner.active(), 0u);
+}
+
+TEST_F(CallsTest, DeadlineStopsACalleeThatDoesNotHeedIt) {
+  Function& tool = Serve("demo/tool", "test_tool", {.time_limit_ms = 60'000});
+  Function& outer = Serve("demo/outer", "test_caller");
+  EXPECT_EQ(Call(outer, Caller('c', 20, "demo/tool", "l")).status, kDeadlineExceeded);
+  EXPECT_EQ(tool.active(), 0u);
+  EXPECT_EQ(tool.counters().time_limits, 0u);
+}
+
+TEST_F(CallsTest, DeadlineEndsACallThatNobodyAnswers) {
+  mesh_.Serve("else/where", Remote::kLater);
+  Function& caller = Serve("demo/caller", "test_caller");
+  const uintptr_t call = *Deliver(caller, Caller('c', 20, "else/where", "x"));
+  EXPECT_NE(host_.NextDueNs(), UINT64_MAX);
+  const Answer answer = Await(call);
+  EXPECT_EQ(answer.status, kDeadlineExceeded);
+  EXPECT_EQ(answer.bytes, "too late");
+  EXPECT_EQ(host_.NextDueNs(), UINT64_MAX);
 }
 
 TEST_F(CallsTest, CancellingTheCallerCancelsTheCalleeOfTheSameProcess) {
@@ -203,6 +223,7 @@ TEST_F(CallsTest, CancellingTheCallerCancelsTheCalleeOfTheSameProcess) {
   ASSERT_EQ(inner.active(), 1u);
   host_.Cancel(top);
   EXPECT_EQ(inner.active(), 0u);
+  EXPECT_EQ(mesh_.local_in_flight, 0);
   EXPECT_EQ(outer.active(), 0u);
   EXPECT_EQ(mesh_.cancelled, 1);
 }
@@ -223,6 +244,7 @@ TEST_F(CallsTest, EndlessNestingAcrossInstancesIsRefusedAtABoundedDepth) {
   EXPECT_EQ(answer.status, kOk);
   EXPECT_EQ(As<uint32_t>(answer.bytes), kResourceExhausted);
   EXPECT_EQ(caller.counters().calls, kDepthMax + 1);
+  EXPECT_EQ(mesh_.local_in_flight, 0);
   EXPECT_EQ(host_.in_call_count(), 0u);
 }
 

@@ -40,32 +40,44 @@ enum class Remote {
 
 class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
  public:
-  struct Peer {
+  struct Peer : Callee {
     std::string name;
     Remote remote;
-    Target target;
+    Function* local = nullptr;
   };
 
   void Serve(const std::string& name, Remote remote) {
-    peers_.push_back({name, remote, {}});
-    peers_.back().target.mesh = &peers_.back();
+    peers_.emplace_back();
+    peers_.back().name = name;
+    peers_.back().remote = remote;
   }
   void ServeLocal(const std::string& name, Function* function) {
     Serve(name, Remote::kRefuse);
-    peers_.back().target.local = function;
+    peers_.back().local = function;
   }
   void Attach(Host* host) { host_ = host; }
 
-  absl::StatusOr<Target*> Resolve(Function&, absl::string_view name) override {
+  absl::StatusOr<Callee*> Resolve(Function&, absl::string_view name) override {
     ++resolved;
     for (Peer& peer : peers_) {
-      if (peer.name == name) return &peer.target;
+      if (peer.name == name) return &peer;
     }
     return absl::NotFoundError("nobody serves it");
   }
+  Function* EnterLocal(Callee& callee, CallContext& context, bool, Status* refusal) override {
+    Function* local = static_cast<Peer&>(callee).local;
+    if (local == nullptr) return nullptr;
+    if (context.deadline_ns != 0 && NowNs() >= context.deadline_ns) {
+      *refusal = kDeadlineExceeded;
+      return nullptr;
+    }
+    ++local_in_flight;
+    return local;
+  }
+  void LeaveLocal(Function&) override { --local_in_flight; }
   void Start(OutCall& call) override {
     contexts.push_back(call.context);
-    Peer& peer = *static_cast<Peer*>(call.target->mesh);
+    Peer& peer = *static_cast<Peer*>(call.callee);
     // A copy of its own, as a channel would take.
     requests.emplace_back(reinterpret_cast<const char*>(call.request.data()), call.request.size());
     if (peer.remote == Remote::kEcho) Finish(call, kOk, requests.back());
@@ -77,11 +89,11 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
     ++polls;
     for (size_t i = 0; i < pending.size(); ++i) {
       if (pending[i].first != &call) continue;
-      if (static_cast<Peer*>(call.target->mesh)->remote == Remote::kPolled) FinishPending(i);
+      if (static_cast<Peer*>(call.callee)->remote == Remote::kPolled) FinishPending(i);
       return;
     }
   }
-  Status Send(Target& target, absl::Span<const std::byte> message, const CallContext&) override {
+  Status Send(Callee&, absl::Span<const std::byte> message, const CallContext&) override {
     sent.emplace_back(reinterpret_cast<const char*>(message.data()), message.size());
     return kOk;
   }
@@ -89,9 +101,14 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
     ++cancelled;
     std::erase_if(pending, [&](const auto& entry) { return entry.first == &call; });
   }
-  void Reply(InCall& call, Status status, absl::Span<const std::byte> reply) override {
-    replies[reinterpret_cast<uintptr_t>(call.mesh)] = {
-        status, std::string(reinterpret_cast<const char*>(reply.data()), reply.size())};
+  void Expire(OutCall& call) override {
+    std::erase_if(pending, [&](const auto& entry) { return entry.first == &call; });
+    Finish(call, kDeadlineExceeded, "too late");
+  }
+  bool Reply(InCall& call, Status status, absl::Span<const std::byte> reply) override {
+    replies[call.mesh] = {status, std::string(reinterpret_cast<const char*>(reply.data()), reply.size())};
+    if (status == kOk && reply.size() > keep_above) kept = &call;
+    return status != kOk || reply.size() <= keep_above;
   }
   void Line(absl::string_view function, uint32_t level, absl::string_view text) override {
     lines.push_back(absl::StrCat(function, " ", level, " ", text));
@@ -115,10 +132,12 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
   std::vector<std::string> requests, sent, lines;
   std::vector<CallContext> contexts;
   std::map<uintptr_t, Answer> replies;
-  int resolved = 0, polls = 0, cancelled = 0;
+  int resolved = 0, polls = 0, cancelled = 0, local_in_flight = 0;
+  size_t keep_above = SIZE_MAX;  // Longer replies are read until ReplySent().
+  InCall* kept = nullptr;
 
  private:
-  std::deque<Peer> peers_;  // Targets keep their addresses.
+  std::deque<Peer> peers_;  // They keep their addresses.
   Host* host_ = nullptr;
 };
 
@@ -145,9 +164,10 @@ class HostTest : public ::testing::Test {
   // Delivers a request; its number names it in mesh_.replies. Nullopt where it was refused.
   std::optional<uintptr_t> Deliver(Function& function, absl::string_view request,
                                    const CallContext& context = {}, bool one_way = false) {
-    InCall* call = host_.Begin(function, static_cast<uint32_t>(request.size()), context, one_way, &refusal_);
+    InCall* call =
+        host_.Begin(function, static_cast<uint32_t>(request.size()), context, false, one_way, &refusal_);
     if (call == nullptr) return std::nullopt;
-    call->mesh = reinterpret_cast<void*>(++last_);
+    call->mesh = ++last_;
     memcpy(call->room, request.data(), request.size());
     latest_ = call;
     host_.Run(call);

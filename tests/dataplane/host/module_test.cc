@@ -155,9 +155,9 @@ TEST_F(ModuleTest, ModuleFromTheCacheRuns) {
   auto function = host.Add("demo/tool", *Load(bytes, cache->get()), {});
   ASSERT_TRUE(function.ok());
   Status refusal;
-  InCall* call = host.Begin(**function, 2, {}, false, &refusal);
+  InCall* call = host.Begin(**function, 2, {}, false, false, &refusal);
   memcpy(call->room, "eX", 2);
-  call->mesh = reinterpret_cast<void*>(1);
+  call->mesh = 1;
   host.Run(call);
   EXPECT_EQ(mesh.replies[1].bytes, "eX");
 }

@@ -103,10 +103,50 @@ TEST_F(ServeTest, TraceParentIsWrittenAsW3cDoes) {
   EXPECT_EQ(Call(tool, "a").bytes, "");
   CallContext context;
   context.trace.present = true;
-  context.trace.flags = 1;
-  for (size_t i = 0; i < 16; ++i) context.trace.id[i] = static_cast<uint8_t>(0xa0 + i);
-  for (size_t i = 0; i < 8; ++i) context.trace.span[i] = static_cast<uint8_t>(i + 1);
+  for (size_t i = 0; i < 16; ++i) context.trace.wire[1 + i] = static_cast<std::byte>(0xa0 + i);
+  for (size_t i = 0; i < 8; ++i) context.trace.wire[17 + i] = static_cast<std::byte>(i + 1);
+  context.trace.wire[25] = std::byte{1};
   EXPECT_EQ(Call(tool, "a", context).bytes, "00-a0a1a2a3a4a5a6a7a8a9aaabacadaeaf-0102030405060708-01");
+}
+
+TEST_F(ServeTest, TraceBeforeTheRequestIsTakenOff) {
+  Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
+  Function& caller = Serve("demo/caller", "test_caller", {.keep = true});
+  mesh_.Serve("else/where", Remote::kLater);
+  Deliver(caller, Caller('c', 0, "else/where", "x"));  // The next one waits in a private buffer.
+  for (Function* function : {&tool, &caller}) {
+    const std::string request = function == &tool ? "e with a trace" : Caller('c', 0, "else/where", "y");
+    const uint32_t bytes = static_cast<uint32_t>(request.size());
+    InCall* call = host_.Begin(*function, bytes, {}, true, false, &refusal_);
+    ASSERT_NE(call, nullptr);
+    call->mesh = ++last_;
+    memset(call->room, 7, Trace::kBytes);
+    memcpy(call->room + Trace::kBytes, request.data(), request.size());
+    host_.Run(call);
+  }
+  mesh_.FinishPending();
+  host_.RunReady();
+  mesh_.FinishPending();
+  EXPECT_EQ(Await(last_ - 1).bytes, "e with a trace");
+  EXPECT_EQ(Await(last_).bytes, "y");
+  ASSERT_EQ(mesh_.contexts.size(), 2u);
+  EXPECT_FALSE(mesh_.contexts[0].trace.present);
+  EXPECT_TRUE(mesh_.contexts[1].trace.present);
+  EXPECT_EQ(mesh_.contexts[1].trace.wire[25], std::byte{7});
+}
+
+TEST_F(ServeTest, InstanceIsHeldWhileItsReplyIsRead) {
+  mesh_.keep_above = 100;
+  Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
+  Call(tool, "e" + std::string(1000, 'x'));
+  ASSERT_NE(mesh_.kept, nullptr);
+  EXPECT_EQ(tool.active(), 1u);
+  const uintptr_t next = *Deliver(tool, "e");
+  host_.RunReady();
+  EXPECT_FALSE(Answered(next));
+  host_.ReplySent(mesh_.kept);
+  EXPECT_EQ(Await(next).status, kOk);
+  EXPECT_EQ(tool.active(), 0u);
 }
 
 TEST_F(ServeTest, StandardOutputGoesToTheLogWithinItsBound) {
@@ -200,7 +240,7 @@ TEST_F(ServeTest, CancelStopsACallWhereverItIs) {
   InCall* running = latest_;
   Deliver(caller, request);
   InCall* queued = latest_;
-  InCall* filling = host_.Begin(caller, 10, {}, false, &refusal_);
+  InCall* filling = host_.Begin(caller, 10, {}, false, false, &refusal_);
   host_.Cancel(queued);
   host_.Cancel(filling);
   host_.Cancel(running);
@@ -211,14 +251,6 @@ TEST_F(ServeTest, CancelStopsACallWhereverItIs) {
   mesh_.FinishPending();
   EXPECT_EQ(Await(after).status, kOk);
   EXPECT_EQ(mesh_.replies.size(), 1u);
-}
-
-TEST_F(ServeTest, OneWayMessageHasNoReplyUnlessItFails) {
-  Function& tool = Serve("demo/tool", "test_tool");
-  const uintptr_t good = *Deliver(tool, "e", {}, true);
-  const uintptr_t bad = *Deliver(tool, "t", {}, true);
-  EXPECT_FALSE(Answered(good));
-  EXPECT_EQ(Await(bad).status, kInternal);
 }
 
 TEST_F(ServeTest, DrainingFunctionRefusesNewCallsAndCanThenBeRemoved) {

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-host without its command line: the session with the agent, the functions that it serves of its own
+// accord or places here, the loop, and the way out. One thread.
+#ifndef WEFT_DATAPLANE_HOST_HOST_PROGRAM_H_
+#define WEFT_DATAPLANE_HOST_HOST_PROGRAM_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/client/session.h"
+#include "dataplane/host/host.h"
+#include "dataplane/host/loader.h"
+#include "dataplane/host/mesh_bridge.h"
+#include "dataplane/host/module_cache.h"
+
+namespace weft::host {
+
+struct HostProgramOptions {
+  struct Served {
+    std::string function;
+    std::string path;
+    uint32_t number = 0;
+    bool keep = false;
+  };
+  std::string name;
+  std::string run_dir = "/run/weft";
+  std::string cache_dir;  // Empty: modules are not cached.
+  std::string version;
+  std::vector<Served> serve;
+  uint64_t poll_time_ns = kCalibratedPollTime;
+  UniqueFd stop;  // Readable when the program is to drain and end; may be invalid.
+};
+
+class HostProgram final : public SessionEvents, public GuestLog {
+ public:
+  // Loads every module of options.serve: a host that cannot serve what it was told to does not start.
+  static absl::StatusOr<std::unique_ptr<HostProgram>> Create(HostProgramOptions options);
+  ~HostProgram() override;
+
+  // Serves until `stop`, a drain that the agent asked for, or the agent's refusal, which is the error.
+  absl::Status Run();
+
+  // ---- SessionEvents.
+  void OnAttached() override;
+  void OnPlace(const api::Place& place, UniqueFd module) override;
+  void OnUnplace(const std::string& function) override;
+  void OnDrain() override;
+  std::vector<std::string> Loaded() override;
+  void AddCounters(const std::function<void(absl::string_view, uint64_t)>& add) override;
+
+  // ---- GuestLog.
+  void Line(absl::string_view function, uint32_t level, absl::string_view text) override;
+
+ private:
+  // A function that the agent placed here.
+  struct Placed {
+    std::string name;
+    Function* function = nullptr;  // Null while its module is being loaded.
+    Sha256 hash = {};
+  };
+  // A function that ends: served until nothing has come for a while, since what was sent before its routes
+  // led elsewhere is still in the rings.
+  struct Leaving {
+    Function* function = nullptr;
+    uint64_t calls_seen = 0;
+    uint64_t quiet_since_ns = 0;
+    bool report = false;    // Tell the agent when it is gone.
+    bool replaced = false;  // Another instance of the function serves in its place.
+  };
+
+  explicit HostProgram(HostProgramOptions options) : options_(std::move(options)) {}
+  absl::Status Prepare();
+  absl::Status ServeOwn(const HostProgramOptions::Served& served);
+  void FinishLoad(Loader::Done done);
+  void Leave(Function& function, bool report, bool replaced);
+  void LeaveAll();
+  // Removes what has become quiet.
+  void RunLeaving();
+  bool Ended() const { return ending_ && leaving_.empty() && gone_ns_ != 0; }
+
+  HostProgramOptions options_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ModuleCache> cache_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<MeshBridge> bridge_;
+  std::unique_ptr<Host> host_;
+  std::unique_ptr<Loader> loader_;
+  std::vector<Placed> placed_;
+  std::vector<Leaving> leaving_;
+  bool ending_ = false;        // Everything leaves, then Run() returns.
+  bool answer_drain_ = false;  // The agent asked for it.
+  uint64_t end_by_ns_ = 0;     // Whatever still runs then is given up.
+  uint64_t gone_ns_ = 0;
+  uint64_t log_window_ns_ = 0;  // Bound of guests' lines in a second.
+  uint32_t log_lines_ = 0;
+  uint64_t log_dropped_ = 0;
+};
+
+}  // namespace weft::host
+
+#endif  // WEFT_DATAPLANE_HOST_HOST_PROGRAM_H_

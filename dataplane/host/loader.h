@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiles modules on a thread of its own, so that a host goes on serving meanwhile. Used by weft-host for
+// the modules that the agent hands over.
+#ifndef WEFT_DATAPLANE_HOST_LOADER_H_
+#define WEFT_DATAPLANE_HOST_LOADER_H_
+
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/host/function.h"
+#include "dataplane/host/module.h"
+
+namespace weft::host {
+
+class Loader {
+ public:
+  struct Job {
+    std::string function;
+    UniqueFd module_fd;
+    Sha256 hash = {};
+    FunctionOptions options;
+  };
+  struct Done {
+    Job job;
+    absl::StatusOr<std::shared_ptr<const Module>> module = nullptr;
+  };
+
+  // `engine` outlives the loader, and so does `cache`, which may be null.
+  static absl::StatusOr<std::unique_ptr<Loader>> Create(Engine& engine, const ModuleCache* cache);
+  // Waits for the module that is being compiled.
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  // Queues a module. The agent bounds how many there are. Any thread.
+  void Add(Job job);
+  // Readable while TakeDone() has something.
+  int done_fd() const { return done_fd_.get(); }
+  std::vector<Done> TakeDone();
+
+ private:
+  Loader(Engine& engine, const ModuleCache* cache, UniqueFd done_fd);
+  void Run();
+
+  Engine& engine_;
+  const ModuleCache* const cache_;
+  const UniqueFd done_fd_;  // An eventfd.
+  std::mutex mutex_;        // Guards the rest.
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  std::vector<Done> done_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+}  // namespace weft::host
+
+#endif  // WEFT_DATAPLANE_HOST_LOADER_H_

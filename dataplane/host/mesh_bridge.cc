@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+// MeshBridge: between CallCore's records and the host's.
+#include "dataplane/host/mesh_bridge.h"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/check.h"
+
+namespace weft::host {
+namespace {
+
+static_assert(Trace::kBytes == kTraceBytes);
+
+// What CallsIn::Reply leaves in InCall::mesh while a reply is being read.
+constexpr uint64_t kReplyStarting = 1;
+constexpr uint64_t kReplyReading = 2;
+constexpr uint64_t kReplyOver = 3;
+
+Payload WithTrace(const CallContext& context, absl::Span<const std::byte> body) {
+  const std::span<const std::byte> bytes(body.data(), body.size());
+  if (!context.trace.present) return {bytes};
+  return {context.trace.wire, bytes};
+}
+
+}  // namespace
+
+MeshBridge::MeshBridge(Session& session) : loop_(session, *this), session_(session), core_(session.core()) {}
+
+void MeshBridge::Serve(Function& function) { function.user = &core_.Serve(function.name(), &function); }
+
+void MeshBridge::StopServing(Function& function) {
+  auto* local = static_cast<LocalFunction*>(function.user);
+  if (local == nullptr) return;
+  core_.StopServing(*local);
+  local->user = nullptr;
+}
+
+// ---- Calls of guests.
+
+absl::StatusOr<Callee*> MeshBridge::Resolve(Function& caller, absl::string_view name) {
+  MeshCallee*& callee = callee_of_[{caller.name(), std::string(name)}];
+  if (callee == nullptr) {
+    callee = &callees_.emplace_back();
+    callee->route = &session_.Subscribe(caller.name(), name);
+    callee->function = &core_.Function(callee->route->callee_id);
+  }
+  return callee;
+}
+
+// An inherited deadline, and the policy's timeout where the guest did not set one of its own.
+uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout,
+                                uint64_t now_ns) const {
+  if (own_timeout) return deadline_ns;
+  const uint64_t policy_ns = now_ns + route.policy.timeout_ns;
+  return deadline_ns == 0 ? policy_ns : std::min(deadline_ns, policy_ns);
+}
+
+Function* MeshBridge::EnterLocal(Callee& callee, CallContext& context, bool own_timeout, Status* refusal) {
+  MeshCallee& mine = static_cast<MeshCallee&>(callee);
+  const std::span<const weft::Target> targets = mine.route->targets.targets();
+  // Of several targets the call layer chooses one, which may be this host: then Start() comes back to it.
+  if (targets.size() != 1 || targets[0].link != kLocalLink) return nullptr;
+  const uint64_t now_ns = host_->NowNs();
+  context.deadline_ns = DeadlineNs(*mine.route, context.deadline_ns, own_timeout, now_ns);
+  const absl::Status admitted =
+      core_.AdmitLocal(*mine.function, mine.route->caller, context.deadline_ns, now_ns);
+  if (!admitted.ok()) [[unlikely]] {
+    *refusal = static_cast<Status>(admitted.code());
+    return nullptr;
+  }
+  return static_cast<Function*>(mine.function->user);
+}
+
+void MeshBridge::LeaveLocal(Function& function) {
+  core_.EndLocal(*static_cast<LocalFunction*>(function.user));
+}
+
+void MeshBridge::Start(OutCall& call) {
+  const MeshCallee& callee = *static_cast<MeshCallee*>(call.callee);
+  call.context.deadline_ns =
+      DeadlineNs(*callee.route, call.context.deadline_ns, call.own_timeout, host_->NowNs());
+  if (!TryStart(call)) waiting_.push_back(&call);
+}
+
+// False where it must be tried again later.
+bool MeshBridge::TryStart(OutCall& call) {
+  const MeshCallee& callee = *static_cast<MeshCallee*>(call.callee);
+  if (!callee.route->known) [[unlikely]]
+    return false;
+  CallSpec spec;
+  spec.request = WithTrace(call.context, call.request);
+  spec.response = {call.room, call.room_bytes};
+  spec.reserve = ResponseRoom;
+  spec.done = CallEnded;
+  spec.context = &call;
+  spec.deadline_ns = call.context.deadline_ns;
+  spec.timed = false;  // The host watches it, once the guest has been suspended.
+  CallHandle handle;
+  switch (core_.Start(*callee.route, spec, spec.deadline_ns, &handle)) {
+    case StartState::kStarted:
+      call.mesh_slot = handle.slot;
+      call.mesh_generation = handle.generation;
+      return true;
+    case StartState::kLocal: {
+      const absl::Status admitted =
+          core_.AdmitLocal(*callee.function, callee.route->caller, call.context.deadline_ns, host_->NowNs());
+      if (admitted.ok()) {
+        host_->StartLocal(call, *static_cast<Function*>(callee.function->user));
+      } else {
+        FinishText(call, admitted.code(), admitted.message());
+      }
+      return true;
+    }
+    case StartState::kNoRoom:
+      return false;
+    case StartState::kFailed:
+      FinishText(call, core_.start_error().code(), core_.start_error().message());
+      return true;
+  }
+  return true;
+}
+
+void MeshBridge::FinishText(OutCall& call, absl::StatusCode code, absl::string_view text) {
+  host_->FinishWith(call, static_cast<Status>(code),
+                    {reinterpret_cast<const std::byte*>(text.data()), text.size()});
+}
+
+std::byte* MeshBridge::ResponseRoom(void* context, uint32_t bytes) {
+  return static_cast<OutCall*>(context)->RoomFor(bytes);
+}
+
+void MeshBridge::CallEnded(void* context, const CallOutcome& outcome) {
+  OutCall& call = *static_cast<OutCall*>(context);
+  Host& host = call.owner->function().host();
+  call.mesh_slot = CallHandle{}.slot;
+  if (outcome.code == absl::StatusCode::kOk) [[likely]] {
+    host.Finish(call, kOk, outcome.response_bytes);
+    return;
+  }
+  host.FinishWith(call, static_cast<Status>(outcome.code),
+                  {reinterpret_cast<const std::byte*>(outcome.text.data()), outcome.text.size()});
+}
+
+void MeshBridge::PollBriefly(OutCall& call) {
+  core_.Publish();
+  for (int i = 0; i < kBriefPolls; ++i) {
+    loop_.PollOnce();
+    if (call.state != OutCall::State::kRunning || host_->has_runnable()) return;
+  }
+}
+
+void MeshBridge::Cancel(OutCall& call) {
+  if (std::erase(waiting_, &call) != 0) return;
+  core_.Cancel({call.mesh_slot, call.mesh_generation});
+}
+
+void MeshBridge::Expire(OutCall& call) {
+  if (std::erase(waiting_, &call) != 0) {
+    const MeshCallee& callee = *static_cast<MeshCallee*>(call.callee);
+    FinishText(call, absl::StatusCode::kDeadlineExceeded,
+               absl::StrCat("call of ", callee.route->callee,
+                            callee.route->known ? ": no room to send it" : ": no route to it became known"));
+    return;
+  }
+  core_.Expire({call.mesh_slot, call.mesh_generation});
+}
+
+Status MeshBridge::Send(Callee& callee, absl::Span<const std::byte> message, const CallContext& context) {
+  if (message.size() > core_.message_bytes_max()) return kOutOfRange;
+  PendingSend send;
+  send.callee = &static_cast<MeshCallee&>(callee);
+  send.size = static_cast<uint32_t>(message.size());
+  send.context = context;
+  RouteEntry& route = *send.callee->route;
+  send.context.deadline_ns = DeadlineNs(route, context.deadline_ns, false, host_->NowNs());
+  // One that fits into the ring now needs no copy but the ring's own.
+  if (route.known && message.size() <= kChunkBytesMax / 4 && sends_.empty()) {
+    CallSpec spec;
+    spec.request = WithTrace(send.context, message);
+    spec.deadline_ns = send.context.deadline_ns;
+    bool in_parts = false;
+    const StartState state = core_.SendOneWay(route, spec, spec.deadline_ns, &in_parts);
+    if (state == StartState::kStarted && !in_parts) return kOk;
+    if (state == StartState::kFailed) return static_cast<Status>(core_.start_error().code());
+  }
+  if (sends_.size() >= kSendsMax || send_bytes_ + send.size > kSendBytesMax + core_.message_bytes_max()) {
+    return kResourceExhausted;
+  }
+  send.bytes = std::make_unique_for_overwrite<std::byte[]>(send.size);
+  if (send.size != 0) std::memcpy(send.bytes.get(), message.data(), send.size);
+  send_bytes_ += send.size;
+  sends_.push_back(std::move(send));
+  return kOk;
+}
+
+// False where it must be tried again later; else it is gone, or on its way with `in_parts`.
+bool MeshBridge::TrySend(PendingSend& send, Status* status) {
+  RouteEntry& route = *send.callee->route;
+  if (host_->NowNs() >= send.context.deadline_ns) return true;
+  if (!route.known) return false;
+  CallSpec spec;
+  spec.request = WithTrace(send.context, {send.bytes.get(), send.size});
+  spec.deadline_ns = send.context.deadline_ns;
+  spec.done = [](void* context, const CallOutcome&) { static_cast<PendingSend*>(context)->sent = true; };
+  spec.context = &send;
+  const StartState state = core_.SendOneWay(route, spec, spec.deadline_ns, &send.in_parts);
+  if (state == StartState::kFailed) *status = static_cast<Status>(core_.start_error().code());
+  return state != StartState::kNoRoom;
+}
+
+void MeshBridge::RetryWaiting() {
+  for (size_t count = waiting_.size(), at = 0; count > 0; --count) {
+    if (at >= waiting_.size()) break;  // Starting one may have ended others.
+    OutCall* call = waiting_[at];
+    if (TryStart(*call)) {
+      std::erase(waiting_, call);
+    } else {
+      ++at;
+    }
+  }
+  for (auto send = sends_.begin(); send != sends_.end();) {
+    Status ignored = kOk;
+    const bool over =
+        send->in_parts ? send->sent : TrySend(*send, &ignored) && (!send->in_parts || send->sent);
+    if (!over) {
+      ++send;
+      continue;
+    }
+    send_bytes_ -= send->size;
+    send = sends_.erase(send);
+  }
+}
+
+// ---- Calls that come in.
+
+std::byte* MeshBridge::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
+  Function* function = static_cast<Function*>(incoming.function->user);
+  if (function == nullptr) [[unlikely]]
+    return nullptr;
+  const bool has_trace = (incoming.flags & kFlagTrace) != 0;
+  Status refusal;
+  InCall* call = host_->Begin(*function, has_trace ? bytes - kTraceBytes : bytes,
+                              {.deadline_ns = incoming.deadline_ns}, has_trace, incoming.one_way(), &refusal);
+  if (call == nullptr) [[unlikely]]
+    return nullptr;
+  begun_.push_back(call);
+  return call->room;
+}
+
+InCall* MeshBridge::TakeBegun(std::byte* room) {
+  auto at = std::find_if(begun_.rbegin(), begun_.rend(), [room](InCall* call) { return call->room == room; });
+  WEFT_CHECK(at != begun_.rend());  // The channel ends only messages that it began.
+  InCall* call = *at;
+  *at = begun_.back();
+  begun_.pop_back();
+  return call;
+}
+
+void MeshBridge::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
+  InCall* call = TakeBegun(payload);
+  if (call->index >= incoming_.size()) [[unlikely]]
+    incoming_.resize(call->index + 64);
+  incoming_[call->index] = incoming;
+  if (host_->RunsPlain(*call)) [[likely]] {
+    host_->Run(call);
+    return;
+  }
+  // A guest that calls out polls the channels, one of which is being polled here.
+  running_[KeyOf(incoming.link, incoming.request_id)] = call;
+  host_->Defer(call);
+}
+
+void MeshBridge::OnRequestAbort(const Incoming& incoming, std::byte* payload) {
+  host_->Cancel(TakeBegun(payload));
+}
+
+void MeshBridge::OnCancel(uint32_t link, uint32_t request_id) {
+  const auto found = running_.find(KeyOf(link, request_id));
+  if (found == running_.end()) return;
+  InCall* call = found->second;
+  running_.erase(found);
+  const Incoming incoming = incoming_[call->index];
+  host_->Cancel(call);
+  core_.Reply(incoming, absl::StatusCode::kCancelled, {});
+}
+
+void MeshBridge::ReplyOut(void* context, bool sent) {
+  InCall* call = static_cast<InCall*>(context);
+  if (call->mesh == kReplyReading) {
+    call->function->host().ReplySent(call);
+  } else {
+    call->mesh = kReplyOver;
+  }
+}
+
+bool MeshBridge::Reply(InCall& call, Status status, absl::Span<const std::byte> reply) {
+  const Incoming& incoming = incoming_[call.index];
+  if (!running_.empty()) running_.erase(KeyOf(incoming.link, incoming.request_id));
+  const Payload payload(std::span<const std::byte>(reply.data(), reply.size()));
+  const auto code = static_cast<absl::StatusCode>(status);
+  // Errors are short and lie in the host's memory: copied. So is what the ring takes whole.
+  if (status != kOk || reply.size() <= kErrorBytesMax) [[likely]] {
+    core_.Reply(incoming, code, payload);
+    return true;
+  }
+  call.mesh = kReplyStarting;
+  core_.Reply(incoming, code, payload, ReplyOut, &call);
+  if (call.mesh == kReplyOver) return true;
+  call.mesh = kReplyReading;
+  return false;
+}
+
+}  // namespace weft::host

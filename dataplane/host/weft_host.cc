@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-host: runs WebAssembly functions. Command line, log and signals around HostProgram; in the foreground.
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/host/host_program.h"
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace weft::host {
+namespace {
+
+constexpr char kHelp[] =
+    "weft-host: runs WebAssembly functions of one tenant and joins them to the mesh of its node\n"
+    "\n"
+    "usage: weft-host --name HOST [--serve NS/NAME=FILE]... [--keep NS/NAME=FILE]... [--run-dir DIR]\n"
+    "                 [--cache-dir DIR] [--no-cache] [--poll-us N]\n"
+    "\n"
+    "  --name HOST           this host's name, which the agent's settings must allow to this user\n"
+    "  --serve NS/NAME=FILE  serve the function from this module, a clean instance for each call\n"
+    "  --keep NS/NAME=FILE   the same, with one instance whose memory lives on from call to call\n"
+    "                        FILE#N: hand number N to the handler of a module that has several functions\n"
+    "  --run-dir DIR         where the agent's sockets are (default /run/weft)\n"
+    "  --cache-dir DIR       where compiled modules are kept (default: the user's cache directory)\n"
+    "  --no-cache            compile at every start\n"
+    "  --poll-us N           poll for N microseconds before sleeping (default: measured at start)\n"
+    "  --version             print the version, then exit\n"
+    "  --help                print this, then exit\n"
+    "\n"
+    "Further functions are placed here by weft-control. SIGTERM and SIGINT finish all calls, then end it.\n"
+    "Exit codes: 0 ended, 1 failed, 2 usage.\n";
+
+constexpr int kGoOn = -1;
+
+int Usage(const std::string& what) {
+  std::fprintf(stderr, "weft-host: %s (see --help)\n", what.c_str());
+  return 2;
+}
+
+// NS/NAME=FILE or NS/NAME=FILE#N.
+bool ParseServed(const std::string& text, bool keep, HostProgramOptions* options) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals + 1 == text.size()) return false;
+  HostProgramOptions::Served served;
+  served.function = text.substr(0, equals);
+  served.path = text.substr(equals + 1);
+  served.keep = keep;
+  const size_t hash = served.path.rfind('#');
+  if (hash != std::string::npos && absl::SimpleAtoi(served.path.substr(hash + 1), &served.number)) {
+    served.path.resize(hash);
+  }
+  if (!CheckFunctionName(served.function).ok()) return false;
+  options->serve.push_back(std::move(served));
+  return true;
+}
+
+// One option with its value. Returns the exit code, or kGoOn.
+int TakeOption(const std::string& name, const std::string& value, HostProgramOptions* options) {
+  if (name == "--name") {
+    options->name = value;
+  } else if (name == "--run-dir") {
+    options->run_dir = value;
+  } else if (name == "--cache-dir") {
+    options->cache_dir = value;
+  } else if (name == "--serve" || name == "--keep") {
+    if (!ParseServed(value, name == "--keep", options)) {
+      return Usage(absl::StrCat(name, " wants NAMESPACE/NAME=FILE, not ", value));
+    }
+  } else if (name == "--poll-us") {
+    uint64_t us;
+    if (!absl::SimpleAtoi(value, &us) || us > 1'000'000)
+      return Usage("--poll-us wants a number up to 1000000");
+    options->poll_time_ns = us * kNsPerUs;
+  } else {
+    return Usage(absl::StrCat("unknown argument: ", name));
+  }
+  return kGoOn;
+}
+
+int ParseArguments(int argc, char** argv, HostProgramOptions* options) {
+  for (int i = 1; i < argc; ++i) {
+    std::string name = argv[i];
+    if (name == "--help" || name == "-h") {
+      std::fputs(kHelp, stdout);
+      return 0;
+    }
+    if (name == "--version") {
+      std::puts("weft-host " WEFT_VERSION);
+      return 0;
+    }
+    if (name == "--no-cache") {
+      options->cache_dir.clear();
+      continue;
+    }
+    std::string value;
+    const size_t equals = name.find('=');
+    if (absl::StartsWith(name, "--") && equals != std::string::npos) {
+      value = name.substr(equals + 1);
+      name.resize(equals);
+    } else if (i + 1 < argc) {
+      value = argv[++i];
+    } else {
+      return Usage(absl::StrCat("unknown argument or missing value: ", name));
+    }
+    if (const int code = TakeOption(name, value, options); code != kGoOn) return code;
+  }
+  if (options->name.empty()) return Usage("--name is missing");
+  if (!CheckLabel(options->name, "host").ok())
+    return Usage(absl::StrCat("not a name of a host: ", options->name));
+  return kGoOn;
+}
+
+// SIGTERM and SIGINT as a readable descriptor. Before any thread is started, so that all inherit the mask.
+UniqueFd StopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+int Main(int argc, char** argv) {
+  HostProgramOptions options;
+  options.version = WEFT_VERSION;
+  options.cache_dir = ModuleCache::DefaultDirectory();
+  if (const int code = ParseArguments(argc, argv, &options); code != kGoOn) return code;
+  // No other process of this user may look into the guests' memory, or take this process's descriptors.
+  prctl(PR_SET_DUMPABLE, 0);
+  auto logger =
+      std::make_shared<spdlog::logger>("weft-host", std::make_shared<spdlog::sinks::stderr_sink_st>());
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%f %l %v");
+  spdlog::set_default_logger(std::move(logger));
+  options.stop = StopSignals();
+  absl::StatusOr<std::unique_ptr<HostProgram>> program = HostProgram::Create(std::move(options));
+  absl::Status status = program.status();
+  if (status.ok()) status = (*program)->Run();
+  if (!status.ok()) {
+    std::fprintf(stderr, "weft-host: %s\n", std::string(status.message()).c_str());
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace weft::host
+
+int main(int argc, char** argv) { return weft::host::Main(argc, argv); }
