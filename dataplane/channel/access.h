@@ -12,36 +12,33 @@
 
 namespace weft {
 
-// Copies 0 to 128 bytes without a call: two overlapping blocks of the largest power of two that fits.
-inline void CopySmall(std::byte* to, const std::byte* from, std::size_t bytes) {
-  auto ends = [&]<std::size_t kBlock>() {
+// Copies 0 to 96 bytes without a call, in blocks of one size, of which two may overlap. In falling order:
+// where `to` is a cell's payload, the cell's second line is complete before the first, which the peer
+// watches, is touched.
+[[gnu::always_inline]] inline void CopySmall(std::byte* to, const std::byte* from, std::size_t bytes) {
+  auto both = [&]<std::size_t kBlock>() {
     std::byte first[kBlock];
     std::byte last[kBlock];
     std::memcpy(first, from, kBlock);
     std::memcpy(last, from + bytes - kBlock, kBlock);
-    std::memcpy(to, first, kBlock);
     std::memcpy(to + bytes - kBlock, last, kBlock);
+    std::memcpy(to, first, kBlock);
   };
-  if (bytes >= 64) {
-    std::memcpy(to, from, 64);
-    if (bytes == 64) return;
-    if (bytes <= 96) {
-      std::memcpy(to + bytes - 32, from + bytes - 32, 32);
-    } else {
-      std::memcpy(to + bytes - 64, from + bytes - 64, 64);
-    }
-  } else if (bytes >= 32) {
-    ends.template operator()<32>();
+  if (bytes >= 32) {
+    if (bytes > 64) std::memcpy(to + bytes - 64, from + bytes - 64, 32);
+    both.template operator()<32>();
   } else if (bytes >= 16) {
-    ends.template operator()<16>();
+    both.template operator()<16>();
   } else if (bytes >= 8) {
-    ends.template operator()<8>();
+    both.template operator()<8>();
   } else if (bytes >= 4) {
-    ends.template operator()<4>();
-  } else if (bytes >= 2) {
-    ends.template operator()<2>();
-  } else if (bytes == 1) {
-    *to = *from;
+    both.template operator()<4>();
+  } else if (bytes != 0) {
+    // 1 to 3: first, middle and last coincide where there are fewer.
+    const std::byte middle = from[bytes / 2];
+    to[bytes - 1] = from[bytes - 1];
+    to[bytes / 2] = middle;
+    to[0] = from[0];
   }
 }
 
@@ -58,6 +55,13 @@ struct SharedAccess {
     return word.load(std::memory_order_seq_cst);
   }
 
+  // Reads a word of what the lap has published, once. Relaxed: ordered by the lap, atomic so that it is one
+  // read.
+  template <class Word>
+  static Word LoadOnce(const Word& word) {
+    return __atomic_load_n(&word, __ATOMIC_RELAXED);
+  }
+
   // Copies out of the peer's memory. Whatever was read is read once: after the copy the compiler must take
   // the destination for unknown, so that it cannot read the source again in its place, which the peer may
   // have changed meanwhile. This orders nothing between processors and is not meant to.
@@ -65,7 +69,8 @@ struct SharedAccess {
     std::memcpy(to, from, bytes);
     asm volatile("" : : "r"(to) : "memory");
   }
-  static void CopySmallFromPeer(std::byte* to, const std::byte* from, std::size_t bytes) {
+  [[gnu::always_inline]] static void CopySmallFromPeer(std::byte* to, const std::byte* from,
+                                                       std::size_t bytes) {
     CopySmall(to, from, bytes);
     asm volatile("" : : "r"(to) : "memory");
   }

@@ -3,6 +3,7 @@
 
 namespace weft {
 
+// All of the shipping channel is compiled here once, also what no program of ours calls.
 template class BasicProducer<SharedAccess>;
 template class BasicConsumer<SharedAccess>;
 template class BasicChannel<SharedAccess>;

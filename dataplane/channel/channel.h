@@ -78,12 +78,12 @@ class BasicChannel {
   absl::Status Connect(UniqueFd peer_memory, Doorbell* doorbell);
 
   // --- Sending. See BasicProducer for the terms.
-  WEFT_HOT bool TrySend(const MessageHeader& header, const Payload& payload, Lane lane) {
+  WEFT_HOT [[gnu::always_inline]] bool TrySend(MessageHeader header, Payload payload, Lane lane) {
     if (producer_->TrySend(header, payload, lane)) [[likely]]
       return true;
-    return asleep_ && AskForSpace() && producer_->TrySend(header, payload, lane);
+    return asleep_ && AskForSpace() && producer_->TrySendAgain(header, payload, lane);
   }
-  WEFT_HOT void Publish() {
+  WEFT_HOT [[gnu::always_inline]] void Publish() {
     producer_->Publish();
     // What is sent on a parked channel will be answered there.
     if (asleep_) [[unlikely]]
@@ -277,10 +277,6 @@ void BasicChannel<Access>::EndSleep() {
   // Relaxed: a peer that still sees the flag rings once too often.
   own_.lines->flags.store(episode_ << kFlagEpisodeShift, std::memory_order_relaxed);
 }
-
-extern template class BasicProducer<SharedAccess>;
-extern template class BasicConsumer<SharedAccess>;
-extern template class BasicChannel<SharedAccess>;
 
 }  // namespace weft
 

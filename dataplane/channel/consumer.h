@@ -7,6 +7,8 @@
 #define WEFT_DATAPLANE_CHANNEL_CONSUMER_H_
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstdint>
 
 #include "dataplane/base/attributes.h"
@@ -48,8 +50,10 @@ class BasicConsumer {
   // Poll has something to do: a message, or a poisoned ring. One load, of a line that stays in this core's
   // cache until the peer writes.
   WEFT_HOT bool Ready() const {
+    const Cell& cell = peer_.cells[head_ & kCellMask];
+    PrefetchSecondLine(cell);
     // Relaxed: only a hint; Poll loads the word again and acquires.
-    return peer_.cells[head_ & kCellMask].lap.load(std::memory_order_relaxed) != head_ + 1 - kCells;
+    return cell.lap.load(std::memory_order_relaxed) != head_ + 1 - kCells;
   }
 
   // Takes at most `budget` cells and hands their messages to `sink`. Returns how many cells it took; where
@@ -58,20 +62,23 @@ class BasicConsumer {
   template <class Sink, class Wake>
   WEFT_HOT int Poll(Sink& sink, int budget, Wake&& wake) {
     int taken = 0;
-    while (taken < budget) {
-      const Cell& cell = peer_.cells[head_ & kCellMask];
-      // [C1] acquires the cell and its chunk; pairs with Publish in the producer.
-      const uint32_t lap = Access::LoadAcquire(cell.lap);
-      if (lap != head_ + 1) {
-        if (lap != head_ + 1 - kCells) [[unlikely]]
-          Poison(PoisonReason::kBadLap);
-        break;
+    while (taken < budget && poison_reason_ == PoisonReason::kNone) {
+      if (batch_left_ != 0) {
+        taken += TakeRecords(sink, budget - taken);
+      } else {
+        const Cell& cell = peer_.cells[head_ & kCellMask];
+        PrefetchSecondLine(cell);
+        // [C1] acquires the cell and its chunk; pairs with Publish in the producer.
+        const uint32_t lap = Access::LoadAcquire(cell.lap);
+        if (lap != head_ + 1) {
+          if (lap != head_ + 1 - kCells) [[unlikely]]
+            Poison(PoisonReason::kBadLap);
+          break;
+        }
+        if (!TakeCell(cell, sink)) [[unlikely]]
+          break;
+        ++taken;
       }
-      if (poison_reason_ != PoisonReason::kNone) [[unlikely]]
-        break;
-      if (!TakeCell(cell, sink)) [[unlikely]]
-        break;
-      ++taken;
       if (head_ - published_head_ >= kHeadStepCells) wake(PublishHead());
     }
     return taken;
@@ -140,14 +147,11 @@ class BasicConsumer {
   uint32_t head() const { return head_; }
 
  private:
-  // What a cell says, in private memory.
+  // What a chunk's cell says, in private memory.
   struct Descriptor {
-    uint32_t lap;
-    uint32_t length;
     MessageHeader header;
     ChunkDescriptor chunk;
   };
-  static_assert(offsetof(Descriptor, chunk) == offsetof(Cell, payload));
 
   struct Partial {
     enum State : uint8_t { kFree, kReceiving, kDiscarding };
@@ -159,29 +163,46 @@ class BasicConsumer {
     State state = kFree;
   };
 
-  static bool KnownKind(const MessageHeader& header) {
-    return static_cast<uint8_t>(static_cast<uint8_t>(header.kind) - 1) < kMessageKindLast;
+  // Both lines of a cell then cross at the same time, instead of the second after the first was seen.
+  static void PrefetchSecondLine(const Cell& cell) {
+    __builtin_prefetch(reinterpret_cast<const std::byte*>(&cell) + kCacheLineBytes);
   }
-
+  static bool KnownKind(MessageKind kind) {
+    return static_cast<uint8_t>(static_cast<uint8_t>(kind) - 1) < kMessageKindLast;
+  }
+  // Takes the cell at head_, whose lap is the one due. False where it poisoned the channel.
   template <class Sink>
-  bool TakeCell(const Cell& cell, Sink& sink) {
-    Descriptor own;
-    Access::CopyFromPeer(&own, &cell, offsetof(Descriptor, chunk));
-    if (!KnownKind(own.header)) [[unlikely]]
+  [[gnu::always_inline]] bool TakeCell(const Cell& cell, Sink& sink) {
+    // Lap (not used), length and header in two blocks, from which the sink may load words of any width.
+    struct {
+      uint32_t lap;
+      uint32_t length;
+      MessageHeader header;
+    } own;
+    static_assert(sizeof(own) == offsetof(Cell, payload));
+    Access::CopyFromPeer(&own, &cell, sizeof(own));
+    const uint32_t length = own.length;
+    const MessageHeader& header = own.header;
+    if (!KnownKind(header.kind)) [[unlikely]]
       return Refuse(PoisonReason::kBadKind);
-    if (own.length > kInlineBytesMax) [[unlikely]]
-      return TakeChunk(cell, own, sink);
-    std::byte* to = sink.OnBegin(own.header, own.length);
+    if (length > kInlineBytesMax) [[unlikely]]
+      return TakeLarge(cell, length, header, sink);
+    std::byte* to = sink.OnBegin(header, length);
     if (to == nullptr) [[unlikely]] {
       ++head_;
       return true;
     }
-    Access::CopySmallFromPeer(to, cell.payload, own.length);
+    Access::CopySmallFromPeer(to, cell.payload, length);
     // The cell is done with before the sink runs, which may poll again.
     ++head_;
-    sink.OnMessage(own.header, to, own.length);
+    sink.OnMessage(header, to, length);
     return true;
   }
+
+  // Takes at most `budget` records of the open block; returns how many. Fewer than there are where it
+  // poisoned.
+  template <class Sink>
+  int TakeRecords(Sink& sink, int budget);
 
   bool Refuse(PoisonReason reason) {
     Poison(reason);
@@ -189,7 +210,10 @@ class BasicConsumer {
   }
 
   template <class Sink>
-  [[gnu::noinline]] bool TakeChunk(const Cell& cell, Descriptor& own, Sink& sink);
+  [[gnu::noinline]] bool TakeLarge(const Cell& cell, uint32_t length, MessageHeader header, Sink& sink);
+  template <class Sink>
+  bool TakeChunk(const Descriptor& own, uint32_t bytes, Sink& sink);
+  bool BeginBatch(const ChunkDescriptor& chunk, uint32_t bytes);
   PoisonReason CheckChunk(const ChunkDescriptor& chunk, uint32_t bytes) const;
   template <class Sink>
   void BeginPartial(Partial& partial, const Descriptor& own, Sink& sink);
@@ -217,6 +241,11 @@ class BasicConsumer {
   uint32_t head_ = 0;  // The next cell to take.
   uint32_t published_head_ = 0;
   uint32_t unpublished_bytes_ = 0;
+  uint32_t batch_left_ = 0;  // Bytes of the block of records that is being read; 0: none is.
+  uint32_t batch_bytes_ = 0;
+  const std::byte* batch_at_ = nullptr;
+  uint64_t batch_function_ = 0;
+  uint64_t batch_deadline_ns_ = 0;
   PoisonReason poison_reason_ = PoisonReason::kNone;
   int receiving_ = 0;
   uint64_t stalled_ = 0;
@@ -237,10 +266,78 @@ PoisonReason BasicConsumer<Access>::CheckChunk(const ChunkDescriptor& chunk, uin
 
 template <class Access>
 template <class Sink>
-bool BasicConsumer<Access>::TakeChunk(const Cell& cell, Descriptor& own, Sink& sink) {
-  if ((own.length & kChunkBit) == 0) return Refuse(PoisonReason::kBadLength);
-  const uint32_t bytes = own.length & ~kChunkBit;
+bool BasicConsumer<Access>::TakeLarge(const Cell& cell, uint32_t length, MessageHeader header, Sink& sink) {
+  Descriptor own{header, {}};
   Access::CopyFromPeer(&own.chunk, cell.payload, sizeof(own.chunk));
+  if ((length & kChunkBit) != 0) return TakeChunk(own, length & ~kChunkBit, sink);
+  if ((length & kBatchBit) != 0) return BeginBatch(own.chunk, length & ~kBatchBit);
+  return Refuse(PoisonReason::kBadLength);
+}
+
+template <class Access>
+bool BasicConsumer<Access>::BeginBatch(const ChunkDescriptor& chunk, uint32_t bytes) {
+  if (bytes < sizeof(BatchRecord) || bytes > kBatchBytesMax || bytes % kRecordAlign != 0) {
+    return Refuse(PoisonReason::kBadLength);
+  }
+  if (bytes > arena_bytes_ || chunk.offset > arena_bytes_ - bytes || chunk.offset % kRecordAlign != 0) {
+    return Refuse(PoisonReason::kBadOffset);
+  }
+  batch_at_ = peer_.arena + chunk.offset;
+  batch_left_ = batch_bytes_ = bytes;
+  batch_function_ = batch_deadline_ns_ = 0;
+  return true;
+}
+
+template <class Access>
+template <class Sink>
+int BasicConsumer<Access>::TakeRecords(Sink& sink, int budget) {
+  int taken = 0;
+  while (taken < budget && batch_left_ != 0) {
+    const std::byte* at = batch_at_;
+    const auto* words = reinterpret_cast<const uint32_t*>(at);
+    if (batch_left_ < sizeof(BatchRecord)) [[unlikely]] {
+      Poison(PoisonReason::kBadLength);
+      break;
+    }
+    const std::array<uint32_t, 3> own = {Access::LoadOnce(words[0]), Access::LoadOnce(words[1]),
+                                         Access::LoadOnce(words[2])};
+    const auto record = std::bit_cast<BatchRecord>(own);
+    const uint32_t function_bytes = (record.kind & kRecordHasFunction) != 0 ? 8 : 0;
+    const uint32_t deadline_bytes = (record.kind & kRecordHasDeadline) != 0 ? 8 : 0;
+    const uint32_t before = sizeof(BatchRecord) + function_bytes + deadline_bytes;
+    const uint32_t bytes = before + ((record.length + kRecordAlign - 1) & ~(kRecordAlign - 1));
+    if (record.length > kInlineBytesMax || bytes > batch_left_) [[unlikely]] {
+      Poison(PoisonReason::kBadLength);
+      break;
+    }
+    if (function_bytes != 0) Access::CopyFromPeer(&batch_function_, at + sizeof(record), 8);
+    if (deadline_bytes != 0) Access::CopyFromPeer(&batch_deadline_ns_, at + before - 8, 8);
+    const MessageHeader header{
+        batch_function_,
+        batch_deadline_ns_,
+        record.request_id,
+        record.caller_index,
+        static_cast<MessageKind>(record.kind & ~(kRecordHasFunction | kRecordHasDeadline)),
+        record.flags};
+    if (!KnownKind(header.kind)) [[unlikely]] {
+      Poison(PoisonReason::kBadKind);
+      break;
+    }
+    std::byte* to = sink.OnBegin(header, record.length);
+    if (to != nullptr) Access::CopySmallFromPeer(to, at + before, record.length);
+    // The record is done with before the sink runs, which may poll again.
+    batch_at_ = at + bytes;
+    batch_left_ -= bytes;
+    if (batch_left_ == 0) EndChunk(batch_bytes_);
+    ++taken;
+    if (to != nullptr) sink.OnMessage(header, to, record.length);
+  }
+  return taken;
+}
+
+template <class Access>
+template <class Sink>
+bool BasicConsumer<Access>::TakeChunk(const Descriptor& own, uint32_t bytes, Sink& sink) {
   const ChunkDescriptor& chunk = own.chunk;
   if (const PoisonReason reason = CheckChunk(chunk, bytes); reason != PoisonReason::kNone)
     return Refuse(reason);

@@ -40,28 +40,41 @@ class BasicProducer {
   // Puts a whole message into the ring, for the next Publish(), where it fits now; false, and nothing done,
   // where it does not: the ring or the arena has no room for this lane, or the message is longer than
   // whole_bytes_max() (then it needs a stream). Copies the payload before it returns.
-  WEFT_HOT bool TrySend(const MessageHeader& header, const Payload& payload, Lane lane) {
+  // By value and inlined: the header is then stored from registers, field by field. Stored by the caller and
+  // loaded again here as wider words, it would wait for the store buffer.
+  WEFT_HOT [[gnu::always_inline]] bool TrySend(MessageHeader header, Payload payload, Lane lane) {
     const std::size_t bytes = payload.bytes();
-    if (bytes > kInlineBytesMax) return TrySendInArena(header, payload, lane);
+    if (bytes > kInlineBytesMax) [[unlikely]]
+      return TrySendInArena(header, payload, lane);
+    if (tail_ - published_ >= kBatchAfter) {
+      if (batch_room_ - batch_at_ >= static_cast<std::ptrdiff_t>(kRecordBytesMax) || OpenBatch(lane)) {
+        if (lane == Lane::kReply || batch_lane_ == Lane::kRequest) {
+          AppendRecord(header, payload, static_cast<uint32_t>(bytes));
+          return true;
+        }
+      }
+      CloseBatch();
+    }
     if (!HasCell(lane)) [[unlikely]]
       return false;
     Cell& cell = own_.cells[tail_ & kCellMask];
-    if (payload.prefix.empty()) {
-      CopySmall(cell.payload, payload.body.data(), bytes);
-    } else {
-      CopySmall(cell.payload, payload.prefix.data(), payload.prefix.size());
-      CopySmall(cell.payload + payload.prefix.size(), payload.body.data(), payload.body.size());
-    }
+    CopyInline(cell.payload, payload);
     cell.length = static_cast<uint32_t>(bytes);
     cell.header = header;
     EndCell();
     return true;
   }
 
+  // The same, not inlined.
+  [[gnu::noinline]] bool TrySendAgain(MessageHeader header, Payload payload, Lane lane) {
+    return TrySend(header, payload, lane);
+  }
+
   // Shows the peer everything sent since the last call, and rings the doorbell where the peer sleeps. One
   // locked instruction a call; a system call only where the peer sleeps.
-  WEFT_HOT void Publish() {
+  WEFT_HOT [[gnu::always_inline]] void Publish() {
     if (published_ == tail_) return;
+    if (batch_at_ != nullptr) CloseBatch();
     // Last cell first: the peer, which waits for the first, then finds the batch complete, and does not
     // take lines away while they are being written.
     uint32_t position = tail_;
@@ -114,7 +127,7 @@ class BasicProducer {
  private:
   static constexpr uint32_t kArenaAlign = kCacheLineBytes;
 
-  bool HasCell(Lane lane) {
+  [[gnu::always_inline]] bool HasCell(Lane lane) {
     const uint32_t limit = lane == Lane::kRequest ? kCells - kReplyCells : kCells;
     if (tail_ - head_ < limit) [[likely]]
       return true;
@@ -129,11 +142,24 @@ class BasicProducer {
     wants_space_ = true;
     return false;
   }
-  void EndCell() {
+  [[gnu::always_inline]] void EndCell() {
     arena_end_[tail_ & kCellMask] = arena_tail_;
     ++tail_;
   }
-  bool TrySendInArena(const MessageHeader& header, const Payload& payload, Lane lane);
+  [[gnu::always_inline]] static void CopyInline(std::byte* to, Payload payload) {
+    if (payload.prefix.empty()) [[likely]] {
+      CopySmall(to, payload.body.data(), payload.body.size());
+    } else {
+      CopySmall(to + payload.prefix.size(), payload.body.data(), payload.body.size());
+      CopySmall(to, payload.prefix.data(), payload.prefix.size());
+    }
+  }
+  // A new block for records, in a cell of its own; false where there is no room for one.
+  bool OpenBatch(Lane lane);
+  void AppendRecord(MessageHeader header, Payload payload, uint32_t bytes);
+  // The open block, if there is one, gets no more records.
+  void CloseBatch();
+  [[gnu::noinline]] bool TrySendInArena(MessageHeader header, Payload payload, Lane lane);
   // Writes `bytes` of the payload from `position` on into the arena, which has room without a wrap, and the
   // cell that names them.
   void PutChunk(const MessageHeader& header, const Payload& payload, ChunkDescriptor descriptor,
@@ -147,13 +173,19 @@ class BasicProducer {
   PeerSide peer_;
   uint32_t arena_bytes_;
   uint32_t message_bytes_max_;
-  uint32_t tail_ = 0;        // The next cell to fill.
-  uint32_t published_ = 0;   // Cells below this one have their lap.
-  uint32_t head_ = 0;        // Cells below this one are free again: the peer's word, checked.
-  uint32_t arena_tail_ = 0;  // The next byte of the arena to fill, before its remainder is taken.
-  uint32_t arena_head_ = 0;  // Bytes below this one are free again.
-  uint32_t slots_used_ = 0;  // One bit a message in parts.
-  uint32_t aborts_due_ = 0;  // Messages given up of which the peer does not know yet.
+  uint32_t tail_ = 0;                // The next cell to fill.
+  uint32_t published_ = 0;           // Cells below this one have their lap.
+  uint32_t head_ = 0;                // Cells below this one are free again: the peer's word, checked.
+  uint32_t arena_tail_ = 0;          // The next byte of the arena to fill, before its remainder is taken.
+  uint32_t arena_head_ = 0;          // Bytes below this one are free again.
+  uint32_t slots_used_ = 0;          // One bit a message in parts.
+  uint32_t aborts_due_ = 0;          // Messages given up of which the peer does not know yet.
+  std::byte* batch_at_ = nullptr;    // Where the next record of the open block goes; null: none is open.
+  std::byte* batch_room_ = nullptr;  // Its end.
+  uint64_t batch_function_ = 0;
+  uint64_t batch_deadline_ns_ = 0;
+  Lane batch_lane_ = Lane::kRequest;
+  bool batch_fresh_ = false;  // No record yet.
   bool wants_space_ = false;
   PoisonReason poison_reason_ = PoisonReason::kNone;
   Doorbell* doorbell_ = nullptr;
@@ -163,6 +195,67 @@ class BasicProducer {
   MessageHeader slot_header_[kPartialsMax];
   uint32_t arena_end_[kCells] = {};  // For each cell: arena_tail_ after it.
 };
+
+template <class Access>
+bool BasicProducer<Access>::OpenBatch(Lane lane) {
+  CloseBatch();
+  const uint32_t left = arena_bytes_ - (arena_tail_ & (arena_bytes_ - 1));
+  const uint32_t skipped = left < 2 * kRecordBytesMax ? left : 0;
+  const uint32_t bytes = std::min({kBatchBytesMax, whole_bytes_max(), skipped == 0 ? left : arena_bytes_});
+  if (!HasCell(lane) || !HasArena(skipped + bytes, lane)) return false;
+  arena_tail_ += skipped;
+  batch_at_ = own_.arena + (arena_tail_ & (arena_bytes_ - 1));
+  batch_room_ = batch_at_ + bytes;
+  batch_lane_ = lane;
+  batch_fresh_ = true;
+  return true;
+}
+
+template <class Access>
+[[gnu::always_inline]] inline void BasicProducer<Access>::AppendRecord(MessageHeader header, Payload payload,
+                                                                       uint32_t bytes) {
+  std::byte* const record = batch_at_;
+  std::byte* at = record + sizeof(BatchRecord);
+  uint32_t kind = static_cast<uint32_t>(header.kind);
+  if (header.function_id != batch_function_ || batch_fresh_) {
+    kind |= kRecordHasFunction;
+    batch_function_ = header.function_id;
+    std::memcpy(at, &header.function_id, 8);
+    at += 8;
+  }
+  if (header.deadline_ns != batch_deadline_ns_ || batch_fresh_) {
+    kind |= kRecordHasDeadline;
+    batch_deadline_ns_ = header.deadline_ns;
+    std::memcpy(at, &header.deadline_ns, 8);
+    at += 8;
+  }
+  batch_fresh_ = false;
+  // In three words made in registers: a struct put together in memory would have to be stored before it is
+  // copied.
+  static_assert(offsetof(BatchRecord, kind) == 6 && offsetof(BatchRecord, flags) == 7);
+  const uint32_t rest = header.caller_index | kind << 16 | static_cast<uint32_t>(header.flags) << 24;
+  std::memcpy(record, &header.request_id, 4);
+  std::memcpy(record + 4, &rest, 4);
+  std::memcpy(record + 8, &bytes, 4);
+  CopyInline(at, payload);
+  batch_at_ = at + ((bytes + kRecordAlign - 1) & ~(kRecordAlign - 1));
+}
+
+template <class Access>
+void BasicProducer<Access>::CloseBatch() {
+  if (batch_at_ == nullptr) return;
+  const std::byte* begin = own_.arena + (arena_tail_ & (arena_bytes_ - 1));
+  const uint32_t bytes = static_cast<uint32_t>(batch_at_ - begin);
+  batch_at_ = batch_room_ = nullptr;
+  if (bytes == 0) return;
+  const ChunkDescriptor descriptor{arena_tail_ & (arena_bytes_ - 1), bytes, 0, 0};
+  arena_tail_ += (bytes + kArenaAlign - 1) & ~(kArenaAlign - 1);
+  Cell& cell = own_.cells[tail_ & kCellMask];
+  std::memcpy(cell.payload, &descriptor, sizeof(descriptor));
+  cell.length = kBatchBit | bytes;
+  cell.header = MessageHeader{};
+  EndCell();
+}
 
 template <class Access>
 bool BasicProducer<Access>::RefreshHead() {
@@ -224,7 +317,8 @@ void BasicProducer<Access>::PutChunk(const MessageHeader& header, const Payload&
 }
 
 template <class Access>
-bool BasicProducer<Access>::TrySendInArena(const MessageHeader& header, const Payload& payload, Lane lane) {
+bool BasicProducer<Access>::TrySendInArena(MessageHeader header, Payload payload, Lane lane) {
+  CloseBatch();
   const std::size_t length = payload.bytes();
   if (length > whole_bytes_max() || length > message_bytes_max_) return false;
   const uint32_t bytes = static_cast<uint32_t>(length);
@@ -259,6 +353,7 @@ bool BasicProducer<Access>::PushChunk(SendStream& stream) {
   if (aborts_due_ != 0) FlushAborts();
   const uint32_t left = static_cast<uint32_t>(stream.payload.bytes()) - stream.position;
   if (left == 0) return false;
+  CloseBatch();
   const uint32_t contiguous = arena_bytes_ - (arena_tail_ & (arena_bytes_ - 1));
   const uint32_t bytes = std::min({left, whole_bytes_max(), contiguous});
   if (!HasCell(stream.lane) || !HasArena(bytes, stream.lane)) return false;
@@ -283,6 +378,7 @@ void BasicProducer<Access>::Abort(SendStream& stream) {
 
 template <class Access>
 void BasicProducer<Access>::FlushAborts() {
+  if (aborts_due_ != 0) CloseBatch();
   while (aborts_due_ != 0 && HasCell(Lane::kReply)) {
     const uint32_t slot = static_cast<uint32_t>(std::countr_zero(aborts_due_));
     aborts_due_ &= aborts_due_ - 1;
