@@ -41,17 +41,18 @@ absl::Status PairRow::Setup() {
   WEFT_ASSIGN_OR_RETURN(samples_, SharedMemory(kSamplesMax * sizeof(uint32_t)));
   WEFT_RETURN_IF_ERROR(Prepare());
   auto* samples = reinterpret_cast<uint32_t*>(samples_.data());
-  WEFT_ASSIGN_OR_RETURN(callee_, Worker::Start({kCalleeCore, kCalleeUid, "bench-callee"}, [this](uint64_t) {
-                          const uint64_t cpu_before_ns = ProcessCpuNs();
-                          Worker::Reply reply = Answer();
-                          reply.cpu_ns = ProcessCpuNs() - cpu_before_ns;
-                          return reply;
-                        }));
+  WEFT_ASSIGN_OR_RETURN(
+      callee_, Worker::Start({kCalleeCore, kCalleeUid, "bench-callee"}, [this](const Worker::Command&) {
+        const uint64_t cpu_before_ns = ProcessCpuNs();
+        Worker::Reply reply = Answer();
+        reply.cpu_ns = ProcessCpuNs() - cpu_before_ns;
+        return reply;
+      }));
   WEFT_ASSIGN_OR_RETURN(caller_, Worker::Start({kCallerCore, kCallerUid, "bench-caller"},
-                                               [this, samples](uint64_t duration_ns) {
+                                               [this, samples](const Worker::Command& command) {
                                                  const uint64_t cpu_before_ns = ProcessCpuNs();
                                                  const uint64_t before_ns = NowNs();
-                                                 Worker::Reply reply = Call(samples, duration_ns);
+                                                 Worker::Reply reply = Call(samples, command.duration_ns);
                                                  reply.cpu_ns = ProcessCpuNs() - cpu_before_ns;
                                                  reply.wall_ns = NowNs() - before_ns;
                                                  return reply;
@@ -60,8 +61,8 @@ absl::Status PairRow::Setup() {
 }
 
 absl::StatusOr<Block> PairRow::RunBlock(uint64_t duration_ns) {
-  WEFT_RETURN_IF_ERROR(callee_.Run(duration_ns));
-  WEFT_RETURN_IF_ERROR(caller_.Run(duration_ns));
+  WEFT_RETURN_IF_ERROR(callee_.Run({.duration_ns = duration_ns}));
+  WEFT_RETURN_IF_ERROR(caller_.Run({.duration_ns = duration_ns}));
   WEFT_ASSIGN_OR_RETURN(const Worker::Reply caller, caller_.Finish(kBlockTimeoutMs));
   WEFT_ASSIGN_OR_RETURN(const Worker::Reply callee, callee_.Finish(kBlockTimeoutMs));
   if (caller.errors + callee.errors != 0) {

@@ -27,7 +27,7 @@ inline constexpr uint64_t kWarmUpNs = 2'000'000;
 
 // Fills each byte from the request id, so that a byte of another request, or of none, shows.
 inline void FillPayload(void* data, std::size_t bytes, uint64_t request_id) {
-  std::memset(data, static_cast<int>((request_id * 0x9e) & 0xff) ^ 0x5a, bytes);
+  std::memset(data, static_cast<int>((request_id * 0x9d) & 0xff) ^ 0x5a, bytes);
 }
 
 // True where every byte is what FillPayload wrote for this id.

@@ -12,6 +12,7 @@
 #include "bench/layer_rows.h"
 #include "bench/limit_rows.h"
 #include "bench/machine.h"
+#include "bench/native_rows.h"
 #include "bench/plot_svg.h"
 #include "bench/report.h"
 #include "bench/runner.h"
@@ -69,6 +70,8 @@ std::vector<std::unique_ptr<Row>> LocalRows() {
   rows.push_back(NewTcpLoopbackSpinRow());
   rows.push_back(NewChannelRow());
   rows.push_back(NewChannelBatchedRow());
+  AddNativeRows(&rows);
+  AddThousandChannelsRow(&rows);
   return rows;
 }
 

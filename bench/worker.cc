@@ -6,8 +6,10 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +17,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/unix_socket.h"
 
@@ -23,25 +26,39 @@ namespace {
 
 constexpr int kWakeTimeoutMs = 5'000;
 
-// Drops to `uid` for good; its group has the same number.
-bool BecomeUser(uid_t uid) {
-  return setgroups(0, nullptr) == 0 && setresgid(uid, uid, uid) == 0 && setresuid(uid, uid, uid) == 0;
-}
-
-[[noreturn]] void ServeCommands(int control, const std::function<Worker::Reply(uint64_t)>& body) {
+[[noreturn]] void ServeCommands(int control,
+                                const std::function<Worker::Reply(const Worker::Command&)>& body) {
   for (;;) {
-    uint64_t duration_ns = 0;
-    const ssize_t received = recv(control, &duration_ns, sizeof(duration_ns), 0);
+    Worker::Command command;
+    const ssize_t received = recv(control, &command, sizeof(command), 0);
     if (received < 0 && errno == EINTR) continue;
-    if (received != sizeof(duration_ns)) _exit(0);  // The coordinator closed its end.
+    if (received != sizeof(command)) _exit(0);  // The coordinator closed its end.
     const char begun = 1;
     if (send(control, &begun, sizeof(begun), MSG_NOSIGNAL) != sizeof(begun)) _exit(1);
-    const Worker::Reply reply = body(duration_ns);
+    const Worker::Reply reply = body(command);
     if (send(control, &reply, sizeof(reply), MSG_NOSIGNAL) != sizeof(reply)) _exit(1);
   }
 }
 
 }  // namespace
+
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+uint64_t ProcessCpuNsOf(pid_t pid) {
+  clockid_t clock;
+  timespec used{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0) return 0;
+  return static_cast<uint64_t>(used.tv_sec) * kNsPerSecond + static_cast<uint64_t>(used.tv_nsec);
+}
+
+bool BecomeUser(uid_t uid) {
+  return setgroups(0, nullptr) == 0 && setresgid(uid, uid, uid) == 0 && setresuid(uid, uid, uid) == 0;
+}
 
 bool CanSeparateUsers() { return geteuid() == 0; }
 
@@ -66,7 +83,7 @@ Worker& Worker::operator=(Worker&& other) noexcept {
 
 Worker::~Worker() { Kill(); }
 
-absl::StatusOr<Worker> Worker::Start(const Options& options, std::function<Reply(uint64_t)> body) {
+absl::StatusOr<Worker> Worker::Start(const Options& options, std::function<Reply(const Command&)> body) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
     return absl::ErrnoToStatus(errno, "create a worker's control socket");
@@ -78,7 +95,7 @@ absl::StatusOr<Worker> Worker::Start(const Options& options, std::function<Reply
   if (pid < 0) return absl::ErrnoToStatus(errno, "fork a worker");
   if (pid == 0) {
     ours.Reset();
-    const bool pinned = PinToCore(options.core);
+    const bool pinned = options.core < 0 || PinToCore(options.core);
     if (CanSeparateUsers() && options.uid != 0 && !BecomeUser(options.uid)) {
       std::perror("weft-bench: take on the worker's user");
       _exit(1);
@@ -98,8 +115,8 @@ absl::StatusOr<Worker> Worker::Start(const Options& options, std::function<Reply
   return worker;
 }
 
-absl::Status Worker::Run(uint64_t duration_ns) {
-  if (send(control_.get(), &duration_ns, sizeof(duration_ns), MSG_NOSIGNAL) != sizeof(duration_ns)) {
+absl::Status Worker::Run(const Command& command) {
+  if (send(control_.get(), &command, sizeof(command), MSG_NOSIGNAL) != sizeof(command)) {
     return absl::UnavailableError(absl::StrCat("worker ", pid_, " is gone"));
   }
   WEFT_RETURN_IF_ERROR(WaitReady(control_.get(), POLLIN, kWakeTimeoutMs));
@@ -116,6 +133,7 @@ absl::StatusOr<Worker::Reply> Worker::Finish(int timeout_ms) {
   if (recv(control_.get(), &reply, sizeof(reply), 0) != sizeof(reply)) {
     return absl::UnavailableError(absl::StrCat("worker ", pid_, " died during its block"));
   }
+  if (reply.failure[0] != 0) return absl::InternalError(reply.failure);
   return reply;
 }
 

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "dataplane/agent/engine_state.h"
+#include "dataplane/api/host.pb.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/unix_socket.h"
 
@@ -31,6 +32,8 @@ struct Connection {
   bool on_admin_socket = false;
   Role role = Role::kNew;
   const Tenant* tenant = nullptr;
+  api::Hello hello;  // Parts that came, while more are to come.
+  std::size_t hello_bytes = 0;
   bool programs = false;     // It has programmed: acknowledgements and registrations go here.
   bool wants_write = false;  // As epoll was told.
 

@@ -56,6 +56,10 @@ inline constexpr uint64_t kReopenForgetNs = 10 * kNsPerSecond;
 inline constexpr std::size_t kSubscriptionsMax = 16 * 1024;
 // A table of permitted callers has to fit one message, with room to spare.
 inline constexpr std::size_t kAccessBytesMax = 56 * 1024;
+// So has the list of channels that a re-attaching host may keep: 3,000 of 18 bytes.
+inline constexpr int kKeepChannelsMax = 3000;
+// So has the list of what failed in a generation: 100 of 500 bytes.
+inline constexpr int kFailuresMax = 100;
 // And so has a route: 400 targets of 63 + 16 + 20 bytes.
 inline constexpr int kTargetsMax = 400;
 // Indices fit the 16 bits of a request's header; a channel that used them up is closed and made anew.
@@ -227,6 +231,7 @@ class Engine {
   void PlaceOne(Session& session, const api::Endpoint& endpoint);
   void Unplace();
   void SendPolicies();
+  bool JudgePending(Pending& pending, bool* absent) const;
   void SettlePending(uint64_t now_ns);
   void Acknowledge();
   void SendDrains();

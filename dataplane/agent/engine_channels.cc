@@ -295,6 +295,7 @@ void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t n
                            api::Welcome* welcome) {
   for (const api::HeldChannel& held : hello.channels()) {
     if (now_ns >= settle_until_ns_ || state_.channels.contains(held.id())) continue;
+    if (welcome->keep_channels_size() >= kKeepChannelsMax) break;
     const auto other = state_.provisional.find(held.id());
     if (other == state_.provisional.end()) {
       const Session* peer = state_.FindHost(held.peer());

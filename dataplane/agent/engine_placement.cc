@@ -159,34 +159,43 @@ void Engine::SendPolicies() {
   }
 }
 
-// Finds out which generations wait for no placement any more, as of the plan that is about to be made.
-void Engine::SettlePending(uint64_t now_ns) {
-  for (Pending& pending : pending_) {
-    bool waits = false;
-    pending.failed.clear();
-    for (const auto& [key, sha256] : pending.asks) {
-      const auto endpoint = model_->endpoints().find(key);
-      if (endpoint == model_->endpoints().end() || endpoint->second.sha256() != sha256)
-        continue;  // Overtaken
-      const Session* session = state_.FindHost(key.host);
-      const std::string what = absl::StrCat(key.function, " on host ", key.host, ": ");
-      if (session == nullptr) {
-        waits = true;
-        pending.failed.push_back(absl::StrCat(what, "not attached"));
-        continue;
-      }
-      const auto placed = session->placements.find(key.function);
-      const bool current =
-          placed != session->placements.end() && placed->second.sha256 == sha256 && !placed->second.leaving;
-      if (current && placed->second.state == Placement::State::kReady) continue;
-      if (current && placed->second.state == Placement::State::kFailed) {
-        pending.failed.push_back(absl::StrCat(what, placed->second.error));
-        continue;
-      }
-      waits = true;
-      pending.failed.push_back(absl::StrCat(what, "still loading"));
+// What became of the placements that a generation asked for. Returns whether some host still loads; `absent`
+// is set where a host has not attached. Placements that a later generation has overtaken do not count.
+bool Engine::JudgePending(Pending& pending, bool* absent) const {
+  bool loading = false;
+  pending.failed.clear();
+  for (const auto& [key, sha256] : pending.asks) {
+    const auto endpoint = model_->endpoints().find(key);
+    if (endpoint == model_->endpoints().end() || endpoint->second.sha256() != sha256) continue;
+    const std::string what = absl::StrCat(key.function, " on host ", key.host, ": ");
+    const Session* session = state_.FindHost(key.host);
+    if (session == nullptr) {
+      *absent = true;
+      pending.failed.push_back(absl::StrCat(what, "not attached"));
+      continue;
     }
-    pending.settled = !waits || now_ns >= pending.deadline_ns;
+    const auto placed = session->placements.find(key.function);
+    const bool current =
+        placed != session->placements.end() && placed->second.sha256 == sha256 && !placed->second.leaving;
+    if (current && placed->second.state == Placement::State::kReady) continue;
+    const bool failed = current && placed->second.state == Placement::State::kFailed;
+    loading |= !failed;
+    pending.failed.push_back(absl::StrCat(what, failed ? placed->second.error : "still loading"));
+  }
+  return loading;
+}
+
+// Finds out which generations wait for no placement any more, as of the plan that is about to be made. They
+// settle in order; a host that is not there is waited for by the newest one only, so that it does not hold up
+// what comes after.
+void Engine::SettlePending(uint64_t now_ns) {
+  bool earlier_waits = false;
+  for (Pending& pending : pending_) {
+    bool absent = false;
+    const bool loading = JudgePending(pending, &absent);
+    const bool waits = loading || (absent && &pending == &pending_.back());
+    pending.settled = !earlier_waits && (!waits || now_ns >= pending.deadline_ns);
+    earlier_waits = !pending.settled;
   }
 }
 
@@ -202,7 +211,13 @@ void Engine::Acknowledge() {
     output.kind = Output::Kind::kAcknowledged;
     output.programmed.set_generation(pending.generation);
     for (const std::string& host : pending.cut_off) output.programmed.add_cut_off(host);
-    for (const std::string& failed : pending.failed) output.programmed.add_failed(failed);
+    for (const std::string& failed : pending.failed) {
+      if (output.programmed.failed_size() == kFailuresMax) break;
+      output.programmed.add_failed(failed.substr(0, 500));
+    }
+    if (pending.failed.size() > kFailuresMax) {
+      output.programmed.add_failed(absl::StrCat("and ", pending.failed.size() - kFailuresMax, " more"));
+    }
     output.model = plan_.model;
     acknowledged_ = std::max(acknowledged_, pending.generation);
   }

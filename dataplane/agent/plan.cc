@@ -82,8 +82,8 @@ void SayWhyNone(const Model& model, const std::string& function, const std::stri
                 FunctionPlan* plan) {
   if (!plan->notes.empty()) {
     plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
-    plan->reason =
-        absl::StrCat("UNAVAILABLE: no host of ", function, " is ready: ", absl::StrJoin(plan->notes, "; "));
+    plan->reason = absl::StrCat("UNAVAILABLE: no host of ", function,
+                                " is ready: ", absl::StrJoin(plan->notes, "; ").substr(0, 1000));
   } else if (elsewhere) {
     plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
     plan->reason =

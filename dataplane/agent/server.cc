@@ -40,12 +40,17 @@ ChannelId RandomChannelId() {
   return id;
 }
 
-// As many descriptors as the system lets this process have: each connection needs two.
-void RaiseDescriptorLimit() {
-  rlimit limit;
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("cannot raise the limit of descriptors");
+// Descriptors that connections leave to memories on their way, to messages full of them, and to the rest.
+constexpr uint64_t kSpareFds = 1024;
+
+// Takes as many descriptors as the system lets this process have. Returns how many connections that is: each
+// needs a socket and a pidfd.
+uint64_t RaiseDescriptorLimit() {
+  rlimit limit{1024, 1024};
+  (void)getrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit raised{limit.rlim_max, limit.rlim_max};
+  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+  return (limit.rlim_cur - std::min<uint64_t>(kSpareFds, limit.rlim_cur / 2)) / 2;
 }
 
 }  // namespace
@@ -58,7 +63,7 @@ Server::~Server() = default;
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
-  RaiseDescriptorLimit();
+  server->connections_max_ = RaiseDescriptorLimit();
   WEFT_ASSIGN_OR_RETURN(Store store, Store::Create(server->options_.state_dir));
   server->store_ = std::make_unique<Store>(std::move(store));
   WEFT_ASSIGN_OR_RETURN(Model model, server->store_->Load());

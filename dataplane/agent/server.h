@@ -92,6 +92,7 @@ class Server {
   void MakeWay(const std::string& host);
   void RefuseAndClose(Connection& connection, const absl::Status& why);
   void Close(SessionId id, const std::string& reason);
+  void CloseAllOf(uid_t owner, const std::string& reason);
   void CloseLater(uid_t owner, UniqueFd fd) { reaper_.Close(owner, std::move(fd)); }
 
   // server_admin.cc
@@ -120,6 +121,7 @@ class Server {
   UniqueFd admin_listener_;
   uint64_t accept_again_ns_ = 0;  // Not 0: out of descriptors, and not accepting until then.
   uint64_t next_watchdog_ns_ = 0;
+  uint64_t connections_max_ = 0;
   SessionId last_session_ = 0;
   std::map<SessionId, std::unique_ptr<Connection>> connections_;
   std::map<uid_t, uint32_t> connections_of_;

@@ -27,6 +27,8 @@ namespace {
 
 constexpr uint64_t kTagProcess = uint64_t{1} << 62;
 constexpr uint64_t kHelloNs = 5 * kNsPerSecond;
+// All parts of one Hello: 4,096 channels with a table of a few callers each.
+constexpr std::size_t kHelloBytesMax = 2 * 1024 * 1024;
 // Out of descriptors: hosts that leave give some back.
 constexpr uint64_t kAcceptPauseNs = 100 * kNsPerMs;
 // What one event may take from one listener or one peer before the others have their turn.
@@ -57,6 +59,10 @@ absl::Status Server::CheckConnection(const PeerCredentials& peer, bool admin, co
   if (reaper_.Overloaded(peer.uid)) {
     return Refuse(Refusal::kTooManyBlockedFds,
                   absl::StrCat("uid ", peer.uid, " has sent descriptors that do not close"));
+  }
+  if (connections_.size() >= connections_max_) {
+    return Refuse(Refusal::kTooManyConnections,
+                  absl::StrCat("the agent has ", connections_.size(), " connections already"));
   }
   if (admin) {
     *tenant = &admin_tenant_;
@@ -132,6 +138,8 @@ void Server::Close(SessionId id, const std::string& reason) {
   std::erase_if(drain_waiters_, [&](const auto& entry) { return entry.second == id; });
   std::erase_if(queries_, [&](const auto& entry) { return entry.second.asker == id; });
   for (auto& [number, query] : queries_) query.waiting.erase(id);
+  // The peer learns of it now, however long the close below takes.
+  (void)shutdown(connection->socket.get(), SHUT_RDWR);
   // The socket may hold descriptors that were never received, and the queue doorbells that the peer's peer
   // has used.
   for (UniqueFd* fd : {&connection->socket, &connection->process}) {
@@ -141,6 +149,16 @@ void Server::Close(SessionId id, const std::string& reason) {
   for (Connection::Outgoing& outgoing : connection->queue) {
     for (UniqueFd& fd : outgoing.fds) CloseLater(owner, std::move(fd));
   }
+}
+
+// Nothing more is taken from a user: each of its sockets may hold more of what cannot be closed.
+void Server::CloseAllOf(uid_t owner, const std::string& reason) {
+  std::vector<SessionId> theirs;
+  for (const auto& [id, connection] : connections_) {
+    if (connection->peer.uid == owner) theirs.push_back(id);
+  }
+  spdlog::warn("closing {} connections of uid {}: {}", theirs.size(), owner, reason);
+  for (const SessionId id : theirs) Close(id, reason);
 }
 
 void Server::RefuseAndClose(Connection& connection, const absl::Status& why) {
@@ -181,7 +199,12 @@ void Server::Handle(SessionId id, ReceivedMessage message) {
   Connection& connection = *connections_.at(id);
   const uid_t owner = connection.peer.uid;
   const absl::Status taken = Take(connection, message);
+  const bool gave_fds = !message.fds.empty();
   for (UniqueFd& fd : message.fds) CloseLater(owner, std::move(fd));
+  if (gave_fds && reaper_.Overloaded(owner)) {
+    refusals_.Count(Refusal::kTooManyBlockedFds);
+    return CloseAllOf(owner, "its user has sent descriptors that do not close");
+  }
   if (taken.ok() || !connections_.contains(id)) return;
   RefuseAndClose(connection, taken);
 }
@@ -255,7 +278,16 @@ void Server::MakeWay(const std::string& host) {
   }
 }
 
-absl::Status Server::HandleHello(Connection& connection, const api::Hello& hello) {
+absl::Status Server::HandleHello(Connection& connection, const api::Hello& part) {
+  connection.hello_bytes += part.ByteSizeLong();
+  if (connection.hello_bytes > kHelloBytesMax)
+    return Refuse(Refusal::kOversized, "a Hello of too many parts");
+  if (part.more()) {
+    connection.hello.MergeFrom(part);
+    return absl::OkStatus();
+  }
+  api::Hello hello = std::exchange(connection.hello, {});
+  hello.MergeFrom(part);
   WEFT_RETURN_IF_ERROR(CheckHello(*connection.tenant, hello, connection.on_admin_socket));
   AttachRequest request;
   request.session = connection.id;

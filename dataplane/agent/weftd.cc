@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // weftd: the agent of a node. Command line, log and signals around the Server; runs in the foreground.
+#include <google/protobuf/stubs/logging.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -133,6 +134,8 @@ int Main(int argc, char** argv) {
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
   StartLog(arguments.log_format);
+  // It would write a line for each malformed message that a stranger sends.
+  google::protobuf::SetLogHandler(nullptr);
   absl::StatusOr<AgentConfig> config = LoadAgentConfig(arguments.config);
   if (!config.ok()) {
     std::fprintf(stderr, "weftd: %s\n", std::string(config.status().message()).c_str());

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
@@ -117,9 +118,11 @@ absl::StatusOr<ReceivedMessage> ReceiveMessage(int socket_fd) {
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
   ssize_t received;
+  // A peer that closed without reading all is reported once as ECONNRESET, ahead of what it had sent before.
+  bool reset = false;
   do {
     received = recvmsg(socket_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  } while (received < 0 && errno == EINTR);
+  } while (received < 0 && (errno == EINTR || (errno == ECONNRESET && !std::exchange(reset, true))));
   if (received < 0) {
     if (errno == EAGAIN) return absl::UnavailableError("receive a control message: none there");
     if (errno == ECONNRESET) return absl::OutOfRangeError("receive a control message: the peer is gone");

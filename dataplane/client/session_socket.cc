@@ -20,6 +20,8 @@ constexpr uint64_t kBackoffFirstNs = 10 * kNsPerMs;
 constexpr uint64_t kBackoffMaxNs = 500 * kNsPerMs;
 // Packets that wait for an agent that does not read. One that lets this many pile up is as good as gone.
 constexpr std::size_t kOutgoingMax = 1024;
+// A part of a Hello goes out once it is this large; what was added last may be a table of 56 KiB.
+constexpr std::size_t kHelloPartBytes = 4 * 1024;
 // Packets taken in one turn, so that a flood from the agent does not stop the calls.
 constexpr int kPacketsPerTurn = 64;
 
@@ -102,18 +104,34 @@ void Session::Disconnect(absl::Status why) {
 void Session::SendHello() {
   api::FromHost message;
   api::Hello& hello = *message.mutable_hello();
+  // A thousand channels do not fit one packet.
+  const auto next_part = [&] {
+    if (hello.ByteSizeLong() < kHelloPartBytes) return;
+    hello.set_more(true);
+    Send(message);
+    hello.Clear();
+  };
   hello.set_protocol(kAgentProtocol);
   hello.set_host(options_.host);
   hello.set_call_as(options_.call_as);
   hello.set_version(options_.version);
-  for (const std::string& function : served_) hello.add_serves(function);
-  for (const std::string& function : events_->Loaded()) hello.add_loaded(function);
+  for (const std::string& function : served_) {
+    hello.add_serves(function);
+    next_part();
+  }
+  for (const std::string& function : events_->Loaded()) {
+    hello.add_loaded(function);
+    next_part();
+  }
   for (const auto& [id, record] : channels_) {
+    // The agent keeps a table within 56 KiB; a larger one of our own making is not reported.
+    if (record.access.ByteSizeLong() > kControlMessageBytesMax - kHelloPartBytes) continue;
     api::HeldChannel& held = *hello.add_channels();
     held.set_id(id);
     held.set_peer(record.peer);
     *held.mutable_callers() = record.access.callers();
     held.set_index_max(record.index_max);
+    next_part();
   }
   Send(message);
 }

@@ -52,7 +52,7 @@ struct Config {
   uint32_t probes_max = 5;                  // Then the peer is dead.
   uint64_t ack_delay_ns =
       50 * kNsPerUs;  // At most this long, or ack_every packets, an ACK waits for company.
-  uint32_t ack_every = 8;
+  uint32_t ack_every = 16;
   uint64_t keepalive_ns = 10 * kNsPerMs;  // Silence after which a peer that owes something is asked.
   uint64_t stall_ns = 10 * kNsPerMs;      // A message without progress for this long is asked for (RESEND).
   uint64_t memory_wait_ns =

@@ -256,6 +256,8 @@ class Core {
   uint32_t share_senders_ = 0;         // peers that sent data in it,
   uint32_t share_senders_before_ = 0;  // and in the one before.
 
+  static constexpr uint32_t kFramesKept = 16;
+  ParsedFrame frames_[kFramesKept];
   alignas(64) uint8_t plain_[WEFT_PACKET_BYTES_MAX];  // Where a datagram is opened; private to the worker.
 };
 

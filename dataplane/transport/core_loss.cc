@@ -11,7 +11,6 @@
 
 namespace weft::transport {
 namespace {
-constexpr uint64_t kNever = ~uint64_t{0};
 constexpr uint64_t kLaterPackets = 3;
 }  // namespace
 

@@ -6,10 +6,6 @@
 #include "dataplane/transport/core.h"
 
 namespace weft::transport {
-namespace {
-constexpr uint64_t kNever = ~uint64_t{0};
-}  // namespace
-
 absl::StatusOr<PeerIndex> Core::AddPeer(uint64_t path) {
   for (uint32_t i = 0; i < config_.peers_max; ++i) {
     if (peers_[i] != nullptr && peers_[i]->state != PeerState::kUnused) continue;

@@ -36,21 +36,31 @@ WEFT_HOT void Core::HandleDatagram(const uint8_t* datagram, std::size_t bytes, u
   }
   const bool in_order = peer.received.empty() || counter == peer.received.largest() + 1;
   peer.received.Note(counter);
-  if (!FramesAreValid(plain_, text_bytes)) return drop(WEFT_DROP_MALFORMED);
+  // All of it is checked before any of it is applied. The first frames, mostly all, are kept from the check.
+  FrameReader reader(plain_, text_bytes);
+  uint32_t kept = 0;
+  FrameReader::Result result;
+  while (kept < kFramesKept && (result = reader.Next(&frames_[kept])) == FrameReader::Result::kFrame) ++kept;
+  if (kept == 0 || (kept < kFramesKept && result == FrameReader::Result::kMalformed)) {
+    return drop(WEFT_DROP_MALFORMED);
+  }
+  if (kept == kFramesKept && !reader.RestIsValid()) return drop(WEFT_DROP_MALFORMED);
   peer.heard_ns = now_ns;
   if (peer.state == PeerState::kDead) Revive(index, now_ns);
-  FrameReader reader(plain_, text_bytes);
-  ParsedFrame frame;
   bool asks_for_ack = false, at_once = !in_order;
-  while (reader.Next(&frame) == FrameReader::Result::kFrame) {
-    if (frame.type == FrameType::kClose) {
-      EndEverything(index, true);
-      peer.state = PeerState::kDown;
-      return;
-    }
+  const auto apply = [&](const ParsedFrame& frame) {
     asks_for_ack |= frame.type != FrameType::kAck;
     at_once |= frame.type == FrameType::kPing;
     Apply(index, frame, now_ns);
+    return peer.state != PeerState::kDown;  // CLOSE ends it.
+  };
+  for (uint32_t i = 0; i < kept; ++i) {
+    if (!apply(frames_[i])) return;
+  }
+  if (kept == kFramesKept) {
+    while (reader.Next(&frames_[0]) == FrameReader::Result::kFrame) {
+      if (!apply(frames_[0])) return;
+    }
   }
   NoteArrival(index, counter, asks_for_ack, at_once, now_ns);
 }
@@ -71,8 +81,11 @@ void Core::Apply(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns) {
       return OnReject(peer, frame);
     case FrameType::kUnknown:
       return OnUnknown(peer, frame);
-    case FrameType::kPing:
     case FrameType::kClose:
+      EndEverything(peer, true);
+      peers_[peer]->state = PeerState::kDown;
+      return;
+    case FrameType::kPing:
       return;
   }
 }

@@ -10,7 +10,6 @@
 
 namespace weft::transport {
 namespace {
-constexpr uint64_t kNever = ~uint64_t{0};
 // Frames that one datagram can add to the log: 8,940 bytes of 16 each, but data stops at 64 and grants and
 // notices at 64 more.
 constexpr uint32_t kFramesPerDatagramMax = 64;

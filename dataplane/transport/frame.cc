@@ -104,12 +104,27 @@ WEFT_HOT FrameReader::Result FrameReader::Next(ParsedFrame* frame) {
   if (fixed == 0 || header.bytes < fixed || header.bytes > left) return Result::kMalformed;
   if (!KindIsValid(header.flags)) return Result::kMalformed;
   frame->kind = static_cast<MessageKind>(header.flags & kFlagKindMask);
-  std::memcpy(&frame->data, at_, fixed);  // All members of the union begin with the frame's first byte.
+  // All members of the union begin with the frame's first byte. DATA by itself, so that its copy has a fixed
+  // size.
+  if (frame->type == FrameType::kData) {
+    std::memcpy(&frame->data, at_, sizeof(DataFrame));
+  } else {
+    std::memcpy(&frame->data, at_, fixed);
+  }
   frame->payload = nullptr;
   frame->payload_bytes = 0;
   if (!CheckFrame(frame, at_ + fixed, header.bytes - fixed)) return Result::kMalformed;
   at_ += header.bytes;
   return Result::kFrame;
+}
+
+bool FrameReader::RestIsValid() const {
+  FrameReader rest = *this;
+  ParsedFrame frame;
+  Result result;
+  while ((result = rest.Next(&frame)) == Result::kFrame) {
+  }
+  return result == Result::kEnd;
 }
 
 WEFT_HOT bool FramesAreValid(const uint8_t* text, std::size_t bytes) {

@@ -131,12 +131,15 @@ class FrameReader {
   // Fills `frame` where the result is kFrame. After kEnd or kMalformed it is not called again.
   Result Next(ParsedFrame* frame);
 
+  // Whether all that has not been read yet is valid frames. Reads nothing.
+  bool RestIsValid() const;
+
  private:
   const uint8_t* at_;
-  const uint8_t* const end_;
+  const uint8_t* end_;
 };
 
-// Whether text[0, bytes) is at least one frame and every one of them is valid.
+// Whether text[0, bytes) is at least one frame and every one is valid.
 bool FramesAreValid(const uint8_t* text, std::size_t bytes);
 
 // Writes frames into a buffer; the caller has checked with room() that they fit.

@@ -17,6 +17,9 @@
 
 namespace weft::transport {
 
+// A time that does not come.
+inline constexpr uint64_t kNever = ~uint64_t{0};
+
 enum class PeerState : uint8_t {
   kUnused,
   kDown,  // Added, no session; or closed.

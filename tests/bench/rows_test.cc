@@ -83,10 +83,11 @@ TEST(RowsTest, DeathOfAProcessFailsTheBlock) {
 
 TEST(RowsTest, TwoSidesRunUnderSeparateUsers) {
   if (!CanSeparateUsers()) GTEST_SKIP() << "needs root: makes processes of other users";
-  absl::StatusOr<Worker> worker = Worker::Start(
-      {kCalleeCore, kCalleeUid, "w"}, [](uint64_t) { return Worker::Reply{.messages = geteuid()}; });
+  absl::StatusOr<Worker> worker = Worker::Start({kCalleeCore, kCalleeUid, "w"}, [](const Worker::Command&) {
+    return Worker::Reply{.messages = geteuid()};
+  });
   ASSERT_TRUE(worker.ok());
-  ASSERT_TRUE(worker->Run(0).ok());
+  ASSERT_TRUE(worker->Run({}).ok());
   const absl::StatusOr<Worker::Reply> reply = worker->Finish(5'000);
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->messages, kCalleeUid);

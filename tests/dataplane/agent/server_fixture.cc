@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/dataplane/agent/server_fixture.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <utility>
@@ -20,8 +22,19 @@ constexpr uint64_t kPatienceNs = 10 * kNsPerSecond;
 
 }  // namespace
 
-Peer::Peer(const std::string& socket_path) {
+absl::StatusOr<UniqueFd> ConnectAs(const std::string& socket_path, std::optional<uid_t> uid) {
+  if (!uid.has_value()) return ConnectUnix(socket_path);
+  // The system call, unlike the function of libc, changes the calling thread only.
+  constexpr uid_t kKeep = static_cast<uid_t>(-1);
+  const uid_t own = geteuid();
+  EXPECT_EQ(syscall(SYS_setresuid, kKeep, *uid, kKeep), 0);
   absl::StatusOr<UniqueFd> socket = ConnectUnix(socket_path);
+  EXPECT_EQ(syscall(SYS_setresuid, kKeep, own, kKeep), 0);
+  return socket;
+}
+
+Peer::Peer(const std::string& socket_path, std::optional<uid_t> uid) {
+  absl::StatusOr<UniqueFd> socket = ConnectAs(socket_path, uid);
   EXPECT_TRUE(socket.ok()) << socket.status();
   if (socket.ok()) socket_ = *std::move(socket);
 }
@@ -167,8 +180,8 @@ void Peer::Obey(const api::ToHost& message, std::vector<UniqueFd> fds) {
   Send(applied);
 }
 
-AdminPeer::AdminPeer(const std::string& socket_path) {
-  absl::StatusOr<UniqueFd> socket = ConnectUnix(socket_path);
+AdminPeer::AdminPeer(const std::string& socket_path, std::optional<uid_t> uid) {
+  absl::StatusOr<UniqueFd> socket = ConnectAs(socket_path, uid);
   EXPECT_TRUE(socket.ok()) << socket.status();
   if (socket.ok()) socket_ = *std::move(socket);
 }
@@ -254,6 +267,7 @@ ServerTest::ServerTest() {
 ServerTest::~ServerTest() { Stop(); }
 
 void ServerTest::Start() {
+  google::protobuf::SetLogHandler(nullptr);  // As weftd does.
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
   ServerOptions options;
   options.run_dir = run_dir();

@@ -24,10 +24,14 @@
 
 namespace weft::agent::test {
 
+// Connects with the effective uid `uid` of this thread alone: what SO_PEERCRED then tells.
+absl::StatusOr<UniqueFd> ConnectAs(const std::string& socket_path, std::optional<uid_t> uid);
+
 // A host or client at the other end of agent.sock.
 class Peer {
  public:
-  explicit Peer(const std::string& socket_path);
+  // `uid`: connects under this one, which needs root; not given, under the test's own.
+  explicit Peer(const std::string& socket_path, std::optional<uid_t> uid = std::nullopt);
 
   // Says Hello and waits for the answer; true where it is a Welcome.
   bool Hello(const std::string& host, std::vector<std::string> serves = {});
@@ -45,6 +49,7 @@ class Peer {
   }
 
   int fd() const { return socket_.get(); }
+  bool connected() const { return socket_.valid(); }
   bool closed() const { return closed_; }
   const std::string& refusal() const { return refusal_; }
   const api::Welcome& welcome() const { return welcome_; }
@@ -86,7 +91,7 @@ class Peer {
 // Somebody at admin.sock.
 class AdminPeer {
  public:
-  explicit AdminPeer(const std::string& socket_path);
+  explicit AdminPeer(const std::string& socket_path, std::optional<uid_t> uid = std::nullopt);
   void Send(const api::AdminRequest& request);
   // The next reply that is no push of registrations; nothing at the end or after 10 s.
   std::optional<api::AdminReply> Next();

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The whole agent over real sockets: brokering, programming, questions.
+// The whole agent over real sockets: brokering, programming, restart, questions.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
 
 #include "dataplane/channel/layout.h"
 #include "tests/dataplane/agent/server_fixture.h"
@@ -13,7 +17,29 @@
 namespace weft::agent::test {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+
+api::Endpoint* AddEndpoint(api::Mesh* mesh, const std::string& function, const std::string& host,
+                           const std::string& module) {
+  api::Endpoint* endpoint = mesh->add_endpoints();
+  endpoint->set_function(function);
+  endpoint->set_node("n1");
+  endpoint->set_host(host);
+  endpoint->set_module(module);
+  if (!module.empty()) endpoint->set_sha256(std::string(32, 'x'));
+  return endpoint;
+}
+
+// Runs `work` while `peer` obeys the agent.
+template <typename Work>
+void WhileObeying(Peer& peer, Work&& work) {
+  std::atomic<bool> done = false;
+  std::thread pump([&] { peer.PumpUntil([&] { return done.load(std::memory_order_acquire); }); });
+  work();
+  done.store(true, std::memory_order_release);
+  pump.join();
+}
 
 TEST_F(ServerTest, TwoHostsGetTheSameChannelWithMemoriesAndDoorbells) {
   Start();
@@ -21,15 +47,24 @@ TEST_F(ServerTest, TwoHostsGetTheSameChannelWithMemoriesAndDoorbells) {
   ASSERT_EQ(front_->channels(), back_->channels());
   const std::string id = *front_->channels().begin();
   std::vector<UniqueFd>& fds = front_->channel_fds()[id];
-  EXPECT_TRUE(
-      CheckSideMemory(fds[0].get(), SideMemoryBytes(static_cast<uint32_t>(front_->welcome().arena_bytes())))
-          .ok());
+  const auto arena_bytes = static_cast<uint32_t>(front_->welcome().arena_bytes());
+  EXPECT_TRUE(CheckSideMemory(fds[0].get(), SideMemoryBytes(arena_bytes)).ok());
   // The peer's memory cannot be mapped for writing, and the doorbells are two ends of one pair.
   EXPECT_EQ(mmap(nullptr, 4096, PROT_WRITE, MAP_SHARED, fds[0].get(), 0), MAP_FAILED);
   ASSERT_EQ(send(fds[1].get(), "r", 1, MSG_DONTWAIT), 1);
   char ring = 0;
   EXPECT_EQ(recv(back_->channel_fds()[id][1].get(), &ring, 1, MSG_DONTWAIT), 1);
   ExpectBystandersWell();
+}
+
+TEST_F(ServerTest, AgentKeepsNeitherEndOfADoorbell) {
+  Start();
+  ConnectBystanders();
+  const std::string id = *front_->channels().begin();
+  back_->channel_fds()[id].clear();
+  char ring = 0;
+  EXPECT_EQ(recv(front_->channel_fds()[id][1].get(), &ring, 1, MSG_DONTWAIT), 0)
+      << "the peer's end hangs up with its owner";
 }
 
 TEST_F(ServerTest, SocketsHaveTheModesThatAdmissionNeeds) {
@@ -39,6 +74,208 @@ TEST_F(ServerTest, SocketsHaveTheModesThatAdmissionNeeds) {
   EXPECT_EQ(about.st_mode & 0777, 0666u);
   ASSERT_EQ(stat(admin_sock().c_str(), &about), 0);
   EXPECT_EQ(about.st_mode & 0777, 0660u);
+}
+
+TEST_F(ServerTest, ProgrammedModuleIsPassedReadOnlyAndRouted) {
+  weft::test::WriteFile(directory_ / "m.wasm", "module");
+  Start();
+  ConnectBystanders();
+  front_->Subscribe("web/front", "web/placed");
+  AdminPeer admin(admin_sock());
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/placed", "b", directory_ / "m.wasm");
+  std::optional<api::Programmed> programmed;
+  WhileObeying(*front_, [&] { WhileObeying(*back_, [&] { programmed = admin.Program(1, mesh); }); });
+  ASSERT_TRUE(programmed.has_value());
+  EXPECT_EQ(programmed->generation(), 1u);
+  EXPECT_EQ(programmed->failed_size(), 0);
+  EXPECT_THAT(back_->placed(), ElementsAre("web/placed"));
+  ASSERT_EQ(back_->module_fds().size(), 1u);
+  const int module = back_->module_fds()[0].get();
+  EXPECT_EQ(fcntl(module, F_GETFL) & O_ACCMODE, O_RDONLY);
+  char bytes[16];
+  EXPECT_EQ(read(module, bytes, sizeof(bytes)), 6);
+  EXPECT_EQ((front_->routes().at({"web/front", "web/placed"}).targets_size()), 1);
+}
+
+TEST_F(ServerTest, ModuleThatDoesNotOpenFailsItsPlacementByName) {
+  Start();
+  ConnectBystanders();
+  AdminPeer admin(admin_sock());
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/placed", "b", directory_ / "nothing.wasm");
+  AddEndpoint(&mesh, "web/other", "b", directory_.path());
+  const std::optional<api::Programmed> programmed = admin.Program(1, mesh);
+  ASSERT_TRUE(programmed.has_value());
+  ASSERT_EQ(programmed->failed_size(), 2);
+  EXPECT_THAT(programmed->failed(0), HasSubstr("web/other on host b: module"));
+  EXPECT_THAT(programmed->failed(0), HasSubstr("not a regular file"));
+  EXPECT_THAT(programmed->failed(1), HasSubstr("nothing.wasm"));
+  EXPECT_THAT(programmed->failed(1), HasSubstr("No such file"));
+}
+
+TEST_F(ServerTest, GenerationOutlivesTheAgent) {
+  Start();
+  {
+    AdminPeer admin(admin_sock());
+    api::Mesh mesh;
+    mesh.add_allow()->set_from("web/*");
+    mesh.mutable_allow(0)->set_to("vision/*");
+    ASSERT_TRUE(admin.Program(41, mesh).has_value());
+  }
+  Stop();
+  Start();
+  AdminPeer admin(admin_sock());
+  EXPECT_EQ(Field(admin.Ask(api::Query::STATUS).at(0), "generation"), "41");
+  EXPECT_EQ(admin.registrations().generation(), 41u);
+  EXPECT_EQ(Field(admin.Explain("web/front", "vision/scale").at(0), "verdict"), "unreachable");
+  EXPECT_EQ(Field(admin.Explain("web/front", "shop/cart").at(0), "verdict"), "denied");
+}
+
+TEST_F(ServerTest, DamagedStateIsAnErrorThatNamesTheFile) {
+  ASSERT_EQ(mkdir((directory_ / "state").c_str(), 0700), 0);
+  weft::test::WriteFile(directory_ / "state/routes.pb", "garbage");
+  ServerOptions options;
+  options.run_dir = run_dir();
+  options.state_dir = directory_ / "state";
+  options.config = config_;
+  const auto server = Server::Create(std::move(options));
+  ASSERT_FALSE(server.ok());
+  EXPECT_THAT(std::string(server.status().message()), HasSubstr("routes.pb is damaged"));
+}
+
+TEST_F(ServerTest, SecondAgentInTheSameDirectoryIsRefused) {
+  Start();
+  ServerOptions options;
+  options.run_dir = run_dir();
+  options.state_dir = directory_ / "state";
+  options.config = config_;
+  EXPECT_EQ(Server::Create(std::move(options)).status().code(), absl::StatusCode::kAlreadyExists);
+  ConnectBystanders();
+}
+
+TEST_F(ServerTest, HostsChannelsAndRoutesAreListedWithTheirCounters) {
+  Start();
+  ConnectBystanders();
+  WhileObeying(*front_, [&] {
+    WhileObeying(*back_, [&] {
+      AdminPeer admin(admin_sock());
+      const std::vector<api::Item> hosts = admin.Ask(api::Query::HOSTS);
+      ASSERT_EQ(hosts.size(), 2u);
+      EXPECT_EQ(Field(hosts[0], "host"), "a");
+      EXPECT_EQ(Field(hosts[0], "calls"), "42");
+      EXPECT_EQ(Field(hosts[0], "counters"), "current");
+      const std::vector<api::Item> channels = admin.Ask(api::Query::CHANNELS);
+      ASSERT_EQ(channels.size(), 2u);
+      EXPECT_EQ(Field(channels[0], "state"), "open");
+      const std::vector<api::Item> routes = admin.Ask(api::Query::ROUTES);
+      ASSERT_EQ(routes.size(), 1u);
+      EXPECT_EQ(Field(routes[0], "to"), "b*100");
+      EXPECT_EQ(admin.Ask(api::Query::FUNCTIONS).size(), 3u);
+      EXPECT_EQ(Field(admin.Ask(api::Query::NODES).at(0), "node"), "n1");
+      EXPECT_THAT(Field(admin.Explain("web/front", "web/back").at(0), "path"), HasSubstr("hosts a and b"));
+    });
+  });
+}
+
+TEST_F(ServerTest, HostThatDoesNotAnswerTheQuestionIsListedWithoutItsCounters) {
+  Start();
+  ConnectBystanders();
+  WhileObeying(*front_, [&] {
+    AdminPeer admin(admin_sock());
+    const std::vector<api::Item> hosts = admin.Ask(api::Query::HOSTS);
+    ASSERT_EQ(hosts.size(), 2u);
+    EXPECT_EQ(Field(hosts[1], "counters"), "not answered");
+  });
+}
+
+TEST_F(ServerTest, DrainedHostIsReportedOnceItsCallsAreDone) {
+  Start();
+  ConnectBystanders();
+  AdminPeer admin(admin_sock());
+  api::AdminRequest drain;
+  drain.mutable_drain_host()->set_host("a");
+  WhileObeying(*front_, [&] {
+    WhileObeying(*back_, [&] {
+      admin.Send(drain);
+      // web/front is served by no other host: nobody calls it, so nothing holds the drain up.
+      const std::optional<api::AdminReply> reply = admin.Next();
+      ASSERT_TRUE(reply.has_value() && reply->has_query_reply());
+      EXPECT_EQ(Field(reply->query_reply().items(0), "state"), "drained");
+      drain.mutable_drain_host()->set_host("b");
+      admin.Send(drain);
+      const std::optional<api::AdminReply> last = admin.Next();
+      ASSERT_TRUE(last.has_value() && last->has_query_reply());
+      EXPECT_EQ(Field(last->query_reply().items(0), "state"), "draining");
+      EXPECT_EQ(Field(last->query_reply().items(0), "function"), "web/back");
+    });
+  });
+  drain.mutable_drain_host()->set_host("nobody");
+  admin.Send(drain);
+  const std::optional<api::AdminReply> reply = admin.Next();
+  ASSERT_TRUE(reply.has_value() && reply->has_failed());
+  EXPECT_THAT(reply->failed().reason(), HasSubstr("unknown_host"));
+}
+
+TEST_F(ServerTest, SessionOfTheAdminSocketCallsAsTheNamespaceItNames) {
+  config_.tenants[0].hosts = {"a", "b"};
+  Start();
+  ConnectBystanders();
+  WhileObeying(*back_, [&] {
+    Peer caller(admin_sock());
+    api::FromHost hello;
+    hello.mutable_hello()->set_protocol(1);
+    hello.mutable_hello()->set_call_as("web");
+    caller.Send(hello);
+    caller.Subscribe("web", "web/back");
+    EXPECT_TRUE(caller.PumpUntilRouted("web", "web/back"));
+  });
+  Peer plain(agent_sock());
+  api::FromHost hello;
+  hello.mutable_hello()->set_protocol(1);
+  hello.mutable_hello()->set_call_as("vision");
+  plain.Send(hello);
+  EXPECT_TRUE(plain.PumpUntilClosed());
+  EXPECT_THAT(plain.refusal(), HasSubstr("call_as_not_allowed"));
+}
+
+TEST_F(ServerTest, HelloInPartsIsOneHello) {
+  Start();
+  ConnectBystanders();
+  Peer peer(agent_sock());
+  api::FromHost part;
+  part.mutable_hello()->set_protocol(1);
+  part.mutable_hello()->set_host("c");
+  part.mutable_hello()->add_serves("web/one");
+  part.mutable_hello()->set_more(true);
+  peer.Send(part);
+  part.Clear();
+  part.mutable_hello()->add_serves("web/two");
+  peer.Send(part);
+  ASSERT_TRUE(peer.PumpUntil([&] { return peer.welcome().host() == "c"; }));
+  AdminPeer admin(admin_sock());
+  EXPECT_EQ(admin.Ask(api::Query::FUNCTIONS).size(), 5u);
+}
+
+TEST_F(ServerTest, RegistrationsReachWhoeverPrograms) {
+  Start();
+  AdminPeer admin(admin_sock());
+  ASSERT_TRUE(admin.Program(1, api::Mesh()).has_value());
+  ConnectBystanders();
+  (void)admin.Ask(api::Query::STATUS);  // Reads past the pushes.
+  ASSERT_EQ(admin.registrations().hosts_size(), 2);
+  EXPECT_EQ(admin.registrations().hosts(0).name(), "a");
+  EXPECT_EQ(admin.registrations().hosts(0).serves(0), "web/front");
+}
+
+TEST_F(ServerTest, HostThatEndsIsWithdrawnAndItsNameIsFreeAtOnce) {
+  Start();
+  ConnectBystanders();
+  back_ = std::make_unique<Peer>(
+      agent_sock());  // The old one's socket closes only now, after this one connected.
+  ASSERT_TRUE(back_->Hello("b", {"web/back"}));
+  EXPECT_TRUE(front_->PumpUntil([&] { return !front_->closes().empty(); }));
+  EXPECT_EQ(front_->closes().begin()->second.code(), 14u);
 }
 
 }  // namespace

@@ -89,6 +89,18 @@ TEST_F(UnixSocketTest, ClosedPeerEndsTheConversation) {
   EXPECT_EQ(SendMessage(server.get(), "x").code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(UnixSocketTest, LastWordsOfAPeerThatReadNothingArrive) {
+  UniqueFd client, server;
+  Connect(&client, &server);
+  ASSERT_TRUE(SendMessage(client.get(), "never read").ok());
+  ASSERT_TRUE(SendMessage(server.get(), "last words").ok());
+  server.Reset();
+  auto message = ReceiveMessage(client.get());
+  ASSERT_TRUE(message.ok()) << message.status();
+  EXPECT_EQ(message->bytes, "last words");
+  EXPECT_EQ(ReceiveMessage(client.get()).status().code(), absl::StatusCode::kOutOfRange);
+}
+
 TEST_F(UnixSocketTest, FullBufferIsUnavailableAndNothingIsLost) {
   UniqueFd client, server;
   Connect(&client, &server);

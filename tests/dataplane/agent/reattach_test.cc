@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// A new agent and hosts that outlived the last one: what they hold is kept where both ends claim it and
+// today's policy allows it, and nothing else.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/dataplane/agent/engine_fixture.h"
+
+namespace weft::agent::test {
+namespace {
+
+using Hosts = std::set<std::string>;
+
+class ReattachTest : public EngineTest {
+ protected:
+  // web/front on a calls vision/scale on b by a rule, and they have a channel.
+  ReattachTest() {
+    FakeHost& a = Attach("a", "web", {"web/front"});
+    Attach("b", "vision", {"vision/scale"});
+    api::Mesh mesh;
+    AddAllow(&mesh, "web/*", "vision/*");
+    Program(mesh);
+    Subscribe(a, "web/front", "vision/scale");
+    Settle();
+    channel_ = *a.channels.begin();
+    index_ = a.routes[{"web/front", "vision/scale"}].targets(0).caller_index();
+  }
+  FakeHost& host(const std::string& name) { return *hosts_.at(name); }
+  void Reattach(const std::string& name, const std::string& tenant) {
+    Attach(name, tenant, HelloOf(host(name)));
+  }
+
+  ChannelId channel_;
+  uint32_t index_ = 0;
+};
+
+TEST_F(ReattachTest, ChannelThatBothEndsHoldIsKeptWithItsIndices) {
+  RestartAgent();
+  Reattach("a", "web");
+  Settle();
+  EXPECT_EQ(host("a").welcome.keep_channels_size(), 1);
+  Reattach("b", "vision");
+  Settle();
+  EXPECT_EQ(host("b").welcome.keep_channels_size(), 1);
+  EXPECT_TRUE(host("b").access[channel_].contains(index_))
+      << "calls by the old route are permitted before it is told anew";
+  Subscribe(host("a"), "web/front", "vision/scale");
+  Settle();
+  const api::Route& route = host("a").routes[{"web/front", "vision/scale"}];
+  ASSERT_EQ(route.targets_size(), 1);
+  EXPECT_EQ(route.targets(0).channel(), channel_);
+  EXPECT_EQ(route.targets(0).caller_index(), index_);
+  Pass(2 * kNsPerSecond);
+  EXPECT_TRUE(host("a").closed.empty());
+  EXPECT_TRUE(host("b").closed.empty());
+}
+
+TEST_F(ReattachTest, NothingIsRoutedAwayFromAHostThatHasNotComeBackYet) {
+  RestartAgent();
+  Reattach("a", "web");
+  Subscribe(host("a"), "web/front", "vision/scale");
+  Pass(400 * kNsPerMs);
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+  Reattach("b", "vision");
+  Settle();
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+  EXPECT_TRUE(host("a").closed.empty());
+}
+
+TEST_F(ReattachTest, ChannelWhoseOtherEndStaysAwayIsClosedWithinASecond) {
+  RestartAgent();
+  Reattach("a", "web");
+  Subscribe(host("a"), "web/front", "vision/scale");
+  Pass(kNsPerSecond - kNsPerMs);
+  EXPECT_TRUE(host("a").closed.contains(channel_));
+  EXPECT_EQ((host("a").routes[{"web/front", "vision/scale"}].code()), 5u);
+}
+
+TEST_F(ReattachTest, ChannelThatTodaysPolicyForbidsIsClosed) {
+  saved_ = nullptr;  // The new agent starts without the rule.
+  RestartAgent();
+  Reattach("a", "web");
+  Reattach("b", "vision");
+  Settle();
+  EXPECT_TRUE(host("a").closed.contains(channel_));
+  EXPECT_TRUE(host("b").closed.contains(channel_));
+}
+
+TEST_F(ReattachTest, CallerThatDoesNotAskAgainLosesItsPermission) {
+  RestartAgent();
+  Reattach("a", "web");
+  Reattach("b", "vision");
+  Settle();
+  EXPECT_FALSE(host("b").access[channel_].empty());
+  Pass(2 * kNsPerSecond);
+  EXPECT_TRUE(host("b").access[channel_].empty());
+}
+
+TEST_F(ReattachTest, HostThatWasCutOffFindsNoneOfItsChannelsKept) {
+  host("a").deaf = true;
+  Attach("c", "vision", {"vision/scale"});
+  Pass(2 * kNsPerSecond);
+  ASSERT_TRUE(cut_off_.contains("a"));
+  EXPECT_TRUE(host("b").closed.contains(channel_));
+  host("a").deaf = false;
+  host("a").inbox.clear();
+  Reattach("a", "web");
+  host("a").channels.clear();
+  Subscribe(host("a"), "web/front", "vision/scale");
+  Settle();
+  EXPECT_EQ(host("a").welcome.keep_channels_size(), 0);
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), (Hosts{"b", "c"}));
+  EXPECT_FALSE(host("a").channels.contains(channel_));
+}
+
+TEST_F(ReattachTest, StrangerWhoNamesAChannelOfOthersDoesNotGetIt) {
+  RestartAgent();
+  Reattach("a", "web");
+  api::Hello hello;
+  hello.set_host("thief");
+  api::HeldChannel& held = *hello.add_channels();
+  held.set_id(channel_);
+  held.set_peer("a");
+  FakeHost& thief = Attach("thief", "shop", hello);
+  Settle();
+  EXPECT_EQ(thief.welcome.keep_channels_size(), 0);
+  Reattach("b", "vision");
+  Settle();
+  EXPECT_EQ(host("b").welcome.keep_channels_size(), 1);
+}
+
+TEST_F(ReattachTest, PlacedFunctionThatTheHostBringsAlongStaysRouted) {
+  api::Mesh mesh;
+  AddAllow(&mesh, "web/*", "vision/*");
+  AddEndpoint(&mesh, "vision/scale", "b", 'm');
+  Program(mesh);
+  Settle();
+  ASSERT_TRUE(Acknowledged(generation_));
+  RestartAgent();
+  Reattach("a", "web");
+  Subscribe(host("a"), "web/front", "vision/scale");
+  host("b").loads_slowly = true;
+  api::Hello hello = HelloOf(host("b"));
+  hello.clear_serves();
+  hello.add_loaded("vision/scale");
+  Attach("b", "vision", hello);
+  Settle();
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+  EXPECT_EQ(host("b").loading, Hosts{"vision/scale"})
+      << "whether it is today's module is for the host to check";
+  FinishLoading(host("b"), "vision/scale");
+  Settle();
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+  EXPECT_TRUE(host("a").closed.empty());
+}
+
+TEST_F(ReattachTest, IndexOfAFormerCallerIsNotGivenAgain) {
+  RestartAgent();
+  api::Hello hello = HelloOf(host("b"));
+  hello.mutable_channels(0)->set_index_max(9);
+  Reattach("a", "web");
+  Attach("b", "vision", hello);
+  api::FunctionReport report;
+  report.set_function("web/other");
+  ASSERT_TRUE(engine_->Report(host("a").id, report).ok());
+  Subscribe(host("a"), "web/other", "vision/scale");
+  Settle();
+  EXPECT_EQ((host("a").routes[{"web/other", "vision/scale"}].targets(0).caller_index()), 10u);
+}
+
+}  // namespace
+}  // namespace weft::agent::test
