@@ -279,6 +279,7 @@ api::QueryReply Controller::Status() const {
                        : change.generation != 0  ? "sent"
                                                  : "waiting")
         .Real("event_to_programmed_us", change.timed() ? Us(change.programmed_ns - change.event_ns) : 0)
+        .Number("programmed_at_ns", change.programmed_ns)  // CLOCK_MONOTONIC; 0: not yet.
         .Text("cut_off", absl::StrJoin(change.cut_off, ",").substr(0, kErrorBytesMax))
         .Text("failed", absl::StrJoin(change.failed, "; ").substr(0, kErrorBytesMax));
   }

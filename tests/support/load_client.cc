@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -159,7 +160,7 @@ class Load {
     } else {
       const std::string code = absl::StatusCodeToString(result.code);
       ++codes_[code];
-      if (texts_[code].size() < 3) texts_[code].emplace_back(result.text);
+      if (texts_[code].size() < 8) texts_[code].emplace(result.text);
       failed_max_ns_ = std::max(failed_max_ns_, now_ns - slot.started_ns);
     }
     if (ledger_ != nullptr)
@@ -181,7 +182,7 @@ class Load {
   uint64_t no_room_ = 0;
   uint64_t failed_max_ns_ = 0;
   std::map<std::string, uint64_t> codes_;
-  std::map<std::string, std::vector<std::string>> texts_;
+  std::map<std::string, std::set<std::string>> texts_;
   std::map<uint32_t, Tag> tags_;
   Histogram latency_;
 };

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/integration/load_run.h"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace weft::test {
+
+std::vector<Tenant> LoadTenants() {
+  return {
+      {"a", kUidA, {"a"}, {"app/*"}, "app", ""},
+      {"b", kUidB, {"b"}, {"app/*"}, "app", ""},
+      {"caller", kUidCaller, {"caller", "caller2"}, {}, "app", ""},
+      {"stranger", kUidStranger, {"stranger"}, {"other/*"}, "other", ""},
+  };
+}
+
+LoadRun::LoadRun(Mesh& mesh) : mesh_(mesh), ledger_(mesh.path("ledger")) {}
+
+Process LoadRun::StartServer(const std::string& name, uid_t uid, int tag) {
+  Process server = mesh_.Start(
+      "weft-test-echo",
+      {"--name", name, "--serve", "app/echo", "--tag", absl::StrCat(tag), "--ledger", mesh_.path("ledger")},
+      uid, absl::StrCat("echo.", name, ".", runs_++, ".log"));
+  EXPECT_TRUE(server.WaitForOutput("serving", absl::Seconds(20))) << server.Output();
+  return server;
+}
+
+Process LoadRun::StartClient(double seconds, int rate, std::vector<std::string> more, const std::string& host,
+                             uid_t uid) {
+  std::vector<std::string> arguments = {"--function", "app/echo",          "--seconds", absl::StrCat(seconds),
+                                        "--rate",     absl::StrCat(rate),  "--name",    host,
+                                        "--ledger",   mesh_.path("ledger")};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  Process client =
+      mesh_.Start("weft-test-load", std::move(arguments), uid, absl::StrCat("load.", runs_++, ".log"));
+  EXPECT_TRUE(client.WaitForOutput("calling", absl::Seconds(20))) << client.Output();
+  return client;
+}
+
+nlohmann::json LoadRun::Finish(Process& client) {
+  EXPECT_TRUE(client.Wait(absl::Seconds(120)).has_value()) << "the client did not end";
+  const std::string output = client.Output();
+  const std::size_t begin = output.find('{');
+  nlohmann::json result = begin == std::string::npos ? nlohmann::json()
+                                                     : nlohmann::json::parse(output.substr(begin), nullptr,
+                                                                             /*allow_exceptions=*/false);
+  EXPECT_TRUE(result.is_object()) << output;
+  return result;
+}
+
+}  // namespace weft::test

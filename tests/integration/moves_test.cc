@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Changes of the mesh file under load: moves without a failed call, revocation that takes effect, hosts that
+// do not answer.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "tests/integration/load_run.h"
+
+namespace weft::test {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kRate = 5000;
+
+// A mesh in which app/echo has an endpoint on each of `hosts`.
+std::string MeshWith(const std::vector<std::string>& hosts, const std::string& more = "") {
+  std::string yaml = "version: 1\nnodes: [{name: n1}]\nfunctions: [{name: app/echo}]\nendpoints:\n";
+  for (const std::string& host : hosts) {
+    absl::StrAppend(&yaml, "  - {function: app/echo, node: n1, host: ", host, "}\n");
+  }
+  return yaml + more;
+}
+
+class MovesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!Mesh::Privileged()) GTEST_SKIP() << "needs root: each host runs as a user of its own";
+    mesh_.SetMesh(MeshWith({"a"}));
+    mesh_.StartAgent();
+    mesh_.StartControl();
+  }
+
+  // The generation that weftd last acknowledged to weft-control.
+  int64_t Generation() {
+    const json status = json::parse(mesh_.Ctl({"status", "-o", "json"}).output, nullptr, false);
+    return status.is_object() ? status.value("generation", int64_t{-1}) : -1;
+  }
+  // Replaces the mesh file and waits for the acknowledgement.
+  void Edit(const std::string& yaml) {
+    const int64_t before = Generation();
+    mesh_.SetMesh(yaml);
+    ASSERT_TRUE(Eventually([&] { return Generation() > before; })) << mesh_.control().Output();
+  }
+
+  // When weft-control got the acknowledgement of the newest generation, by CLOCK_MONOTONIC.
+  uint64_t AcknowledgedNs() {
+    const json status = json::parse(mesh_.Ctl({"status", "-o", "json"}).output, nullptr, false);
+    uint64_t newest_ns = 0;
+    for (const json& item : status["items"])
+      newest_ns = std::max(newest_ns, item.value("programmed_at_ns", uint64_t{0}));
+    EXPECT_GT(newest_ns, 0u) << status.dump(1);
+    return newest_ns;
+  }
+
+  Mesh mesh_{LoadTenants()};
+  LoadRun run_{mesh_};
+};
+
+TEST_F(MovesTest, MovesUnderLoadFailNoCallAndLeaveTheOldHost) {
+  Process a = run_.StartServer("a", kUidA, 1);
+  Process b = run_.StartServer("b", kUidB, 2);
+  Process client = run_.StartClient(6, kRate);
+  uint64_t acknowledged_ns = 0;
+  for (int round = 0; round < 8; ++round) {
+    Edit(MeshWith({round % 2 == 0 ? "b" : "a"}));
+    acknowledged_ns = AcknowledgedNs();
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+  const json result = run_.Finish(client);
+  EXPECT_EQ(result["ok"], result["started"]) << result.dump(1);
+  EXPECT_EQ(run_.Totals().executed_twice, 0u);
+  // The last move was to host a (tag 1); no call that started after its acknowledgement ran on b.
+  ASSERT_TRUE(result["tags"].contains("2"));
+  EXPECT_LT(result["tags"]["2"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
+  EXPECT_GT(result["tags"]["1"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
+}
+
+TEST_F(MovesTest, StoppedCallerIsCutOffAndTheMoveIsAcknowledged) {
+  Process a = run_.StartServer("a", kUidA, 1);
+  Process b = run_.StartServer("b", kUidB, 2);
+  Process steady = run_.StartClient(4, kRate / 2);
+  Process stopped =
+      run_.StartClient(4, kRate / 2, {"--first-id", "1000000", "--timeout-ms", "5000"}, "caller2");
+  absl::SleepFor(absl::Milliseconds(300));
+  stopped.Signal(SIGSTOP);
+  Edit(MeshWith({"b"}));
+  absl::SleepFor(absl::Milliseconds(500));
+  stopped.Signal(SIGCONT);
+  const json result = run_.Finish(steady);
+  EXPECT_EQ(result["ok"], result["started"]) << result.dump(1);
+  // It attached anew and goes on where the function is now.
+  const json after = run_.Finish(stopped);
+  EXPECT_TRUE(after["tags"].contains("2")) << after.dump(1);
+  EXPECT_EQ(run_.Totals().executed_twice, 0u);
+}
+
+TEST_F(MovesTest, RevokedRuleIsInForceOnceAcknowledged) {
+  const std::string rule = "allow: [{from: \"other/*\", to: app/echo}]\n";
+  Edit(MeshWith({"a"}, rule));
+  Process a = run_.StartServer("a", kUidA, 1);
+  Process client = run_.StartClient(3, kRate, {}, "stranger", kUidStranger);
+  absl::SleepFor(absl::Milliseconds(500));
+  Edit(MeshWith({"a"}));
+  const uint64_t acknowledged_ns = AcknowledgedNs();
+  const json result = run_.Finish(client);
+  EXPECT_GT(result["ok"], 0);
+  EXPECT_LT(result["tags"]["1"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
+  EXPECT_EQ(result["codes"].size(), 1u) << result.dump(1);
+  ASSERT_TRUE(result["codes"].contains("PERMISSION_DENIED")) << result.dump(1);
+  // Calls that were under way name the channel that closed; those made since name the rule that is missing.
+  bool named = false;
+  for (const std::string text : result["texts"]["PERMISSION_DENIED"]) {
+    named = named || text.find("other may not call app/echo") != std::string::npos;
+  }
+  EXPECT_TRUE(named) << result.dump(1);
+}
+
+TEST_F(MovesTest, BrokenOrEmptyFileUnderLoadDeletesNothing) {
+  Process a = run_.StartServer("a", kUidA, 1);
+  Process client = run_.StartClient(3, kRate);
+  for (const char* broken : {"", "version: 1\nendpoints: [", "version: 1\nunknown: key\n", "\xff\xfe"}) {
+    mesh_.SetMesh(broken);
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+  const json result = run_.Finish(client);
+  EXPECT_EQ(result["ok"], result["started"]) << result.dump(1);
+}
+
+}  // namespace
+}  // namespace weft::test
