@@ -124,7 +124,10 @@ void Driver::Load(uint32_t rate, double seconds) {
   const auto count = static_cast<uint64_t>(rate * seconds);
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t intended_ns = begin_ns + i * kNsPerSecond / rate;
-    while (NowNs() < intended_ns || free == nullptr) client_.Poll();
+    // Waits as any good neighbour does: it polls, yields and sleeps, so that hosts find a core.
+    for (uint64_t now_ns = NowNs(); now_ns < intended_ns || free == nullptr; now_ns = NowNs()) {
+      client_.Wait(absl::Nanoseconds(now_ns < intended_ns ? intended_ns - now_ns : kNsPerMs));
+    }
     Slot& slot = *free;
     free = slot.next_free;
     slot.sample = &samples_[i % samples_.size()];

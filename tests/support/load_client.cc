@@ -73,8 +73,9 @@ class Load {
     const double gap_ns = 1e9 / options_.rate;
     for (uint32_t i = 0; i < count && stopped == 0; ++i) {
       const uint64_t intended_ns = begin_ns + static_cast<uint64_t>(gap_ns * i);
-      // Short waits, since a wait that the library may sleep in can overshoot the schedule.
-      while (NowNs() < intended_ns && stopped == 0) client_.Poll();
+      for (uint64_t now_ns = NowNs(); now_ns < intended_ns && stopped == 0; now_ns = NowNs()) {
+        client_.Wait(absl::Nanoseconds(intended_ns - now_ns));
+      }
       Start(options_.first_id + i, intended_ns);
     }
     while (under_way_ > 0) client_.Wait(absl::Milliseconds(10));
