@@ -19,7 +19,6 @@ Link& CallCore::AddLink(std::unique_ptr<Channel> channel, std::unique_ptr<Doorbe
     links_.push_back(std::make_unique<Link>());
     free = links_.end() - 1;
     (*free)->index = static_cast<uint32_t>(links_.size() - 1);
-    dirty_.reserve(links_.size());
   }
   Link& link = **free;
   link.channel = std::move(channel);
@@ -72,8 +71,7 @@ void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view re
     TryFailed(call, code, not_executed, reason);
   });
   while (!link.jobs.empty()) EndJob(link, link.jobs.begin(), false, false);
-  std::erase(dirty_, &link);
-  link.dirty = false;
+  Publish();  // Takes it out of the list of those that have something to publish.
   link.channel.reset();
   link.doorbell.reset();
   link.access = AccessTable();
@@ -143,14 +141,6 @@ void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Po
   route.code = code;
   route.reason = std::string(reason);
   route.known = true;
-}
-
-void CallCore::PublishDirty() {
-  for (Link* link : dirty_) {
-    link->dirty = false;
-    link->channel->Publish();
-  }
-  dirty_.clear();
 }
 
 void CallCore::Advance(uint64_t now_ns) {

@@ -87,6 +87,8 @@ class CallCore {
   // --- Calling.
   // Sends a call for the next Publish(). `now_ns` dates its deadline. kStarted fills `handle`.
   WEFT_HOT StartState Start(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
+  // The same, and publishes at once, before it keeps its books: for a thread that will wait for the answer.
+  WEFT_HOT StartState StartNow(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
   // Sends a message that expects no answer. One longer than whole_bytes_max() goes out in parts: then
   // `spec.done` is called when its payload is no longer needed, with the code OK or why not all of it went
   // out; else `done` is not called.
@@ -99,7 +101,12 @@ class CallCore {
   bool Expire(CallHandle handle);
   // Publishes all that was sent on every link since the last time.
   WEFT_HOT void Publish() {
-    if (!dirty_.empty()) PublishDirty();
+    while (dirty_ != nullptr) {
+      Link& link = *dirty_;
+      dirty_ = std::exchange(link.next_dirty, nullptr);
+      link.dirty = false;
+      link.channel->Publish();
+    }
   }
 
   // --- Being called; see LinkSink for how requests come in.
@@ -141,6 +148,8 @@ class CallCore {
 
   // --- Requests on their way in; for LinkSink.
   WEFT_HOT bool Admit(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
+  bool AdmitOddly(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
+  WEFT_HOT void Begin(Link& link, const MessageHeader& header, const AccessEntry& entry);
   bool RefuseUnlisted(Link& link, const MessageHeader& header);
   bool RefuseAbsent(Link& link, const MessageHeader& header, const AccessEntry& entry);
   bool RefuseRate(Link& link, const MessageHeader& header, const AccessEntry& entry);
@@ -148,27 +157,39 @@ class CallCore {
   void RefuseAdmitted(Link& link, const Incoming& incoming);
   void RefuseNoBudget(Link& link, const MessageHeader& header, uint32_t bytes);
   void Refuse(Link& link, const MessageHeader& header, absl::StatusCode code, absl::string_view text);
-  Incoming TakeBegun(Link& link, uint32_t request_id);
+  WEFT_HOT Incoming TakeBegun(Link& link, uint32_t request_id);
+  Incoming TakePartial(Link& link, uint32_t request_id);
   void AbortIncoming(const Incoming& incoming);
-  void EndIncoming(const Incoming& incoming);
+  WEFT_HOT void EndIncoming(const Incoming& incoming);
+  void ReplyOddly(Link& link, const Incoming& incoming, const MessageHeader& header, const Payload& payload,
+                  SendDone done, void* context);
 
   // --- Responses on their way in; for LinkSink.
   WEFT_HOT std::byte* ResponseRoom(Link& link, const MessageHeader& header, uint32_t bytes);
   std::byte* OddResponseRoom(OutgoingCall& call, Link& link, const MessageHeader& header, uint32_t bytes);
   WEFT_HOT void TakeResponse(Link& link, const MessageHeader& header, std::byte* payload, uint32_t bytes);
+  void TakeError(OutgoingCall& call, const MessageHeader& header, std::byte* payload, uint32_t bytes);
   void ResponseAborted(Link& link, const MessageHeader& header, absl::string_view why);
 
   // --- Calls under way.
   StartState Fail(absl::StatusCode code, absl::string_view text);
   StartState NoTarget(RouteEntry& route);
+  template <bool kNow>
+  StartState StartCall(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
+  StartState StartOddly(RouteEntry& route, const CallSpec& spec, const Target* target);
+  StartState StartInParts(OutgoingCall& call, const Target& target);
+  StartState SendOneWayInParts(Link& link, const MessageHeader& header, const CallSpec& spec, uint64_t now_ns,
+                               bool* in_parts);
   bool SendRequest(OutgoingCall& call, const Target& target);
-  MessageHeader RequestHeader(const OutgoingCall& call, const Target& target) const;
+  static MessageHeader RequestHeader(const OutgoingCall& call, const Target& target);
+  const Target* ChooseTarget(const RouteEntry& route, uint32_t avoid_link = TargetSet::kNoLink);
   // The try of a call has ended without success: tries again or ends it.
   void TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed, absl::string_view text);
   void Retry(OutgoingCall& call);
-  void Complete(OutgoingCall& call, const CallOutcome& outcome);
+  WEFT_HOT void Complete(OutgoingCall& call, const CallOutcome& outcome);
   // Detaches the call from its link: nothing of its memory is read or written any more.
-  void Detach(OutgoingCall& call);
+  WEFT_HOT void Detach(OutgoingCall& call);
+  void DetachOddly(OutgoingCall& call);
   void GiveUp(OutgoingCall& call, absl::StatusCode code, absl::string_view text);
   void ResumeWaiting();
 
@@ -183,9 +204,9 @@ class CallCore {
   void MarkDirty(Link& link) {
     if (link.dirty) return;
     link.dirty = true;
-    dirty_.push_back(&link);
+    link.next_dirty = dirty_;
+    dirty_ = &link;
   }
-  void PublishDirty();
   CallRate* Rate(const std::string* caller, LocalFunction& function);
   const std::string* Intern(absl::string_view name);
 
@@ -195,7 +216,7 @@ class CallCore {
   DeadlineWheel wheel_;
   Random random_;
   std::vector<std::unique_ptr<Link>> links_;
-  std::vector<Link*> dirty_;
+  Link* dirty_ = nullptr;            // Links with something to publish; a list.
   std::vector<CallHandle> waiting_;  // Calls between two tries, for want of room.
   uint32_t jobs_ = 0;                // Over all links
   uint32_t incoming_ = 0;
@@ -213,5 +234,7 @@ class CallCore {
 };
 
 }  // namespace weft
+
+#include "dataplane/call/call_path.h"  // IWYU pragma: export
 
 #endif  // WEFT_DATAPLANE_CALL_CALL_CORE_H_

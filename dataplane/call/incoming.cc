@@ -10,48 +10,34 @@
 
 namespace weft {
 
-bool CallCore::Admit(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns) {
-  ++counters_.requests_received;
-  ++link.requests_received;
-  if (!IdAfter(header.request_id, link.last_request_id)) [[unlikely]] {
+// A request that fails one of the checks of Admit, or comes behind one in parts; true where it is admitted
+// after all.
+bool CallCore::AdmitOddly(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns) {
+  if (!IdAfter(header.request_id, link.last_request_id)) {
     ++counters_.dropped_duplicate;
     return false;
   }
   link.last_request_id = header.request_id;
   const AccessEntry* const entry = link.access.Find(header.caller_index, header.function_id);
-  if (entry == nullptr) [[unlikely]]
-    return RefuseUnlisted(link, header);
+  if (entry == nullptr) return RefuseUnlisted(link, header);
   LocalFunction& function = *entry->function;
-  if (!function.served) [[unlikely]]
-    return RefuseAbsent(link, header, *entry);
-  if (header.deadline_ns <= now_ns && header.deadline_ns != 0) [[unlikely]] {
+  if (!function.served) return RefuseAbsent(link, header, *entry);
+  if (header.deadline_ns <= now_ns && header.deadline_ns != 0) {
     ++counters_.dropped_expired;
     return false;
   }
-  if ((header.flags & kFlagTrace) != 0 && bytes < kTraceBytes) [[unlikely]] {
+  if ((header.flags & kFlagTrace) != 0 && bytes < kTraceBytes) {
     ++counters_.refused_malformed;
     Refuse(link, header, absl::StatusCode::kInvalidArgument, "a trace flag without a trace context");
     return false;
   }
-  if (!entry->rate->TryTake(now_ns)) [[unlikely]]
-    return RefuseRate(link, header, *entry);
-  if (!function.limit.TryEnter()) [[unlikely]]
-    return RefuseConcurrency(link, header, *entry);
-  if (link.begun_open) [[unlikely]] {
+  if (!entry->rate->TryTake(now_ns)) return RefuseRate(link, header, *entry);
+  if (!function.limit.TryEnter()) return RefuseConcurrency(link, header, *entry);
+  if (link.begun_open) {
     // The one before comes in parts; the channel bounds how many there are.
     link.partials[link.partials_count++] = link.begun;
   }
-  link.begun = Incoming{.function = &function,
-                        .caller = entry->caller,
-                        .deadline_ns = header.deadline_ns,
-                        .link = link.index,
-                        .link_epoch = link.epoch,
-                        .request_id = header.request_id,
-                        .kind = header.kind,
-                        .flags = header.flags};
-  link.begun_open = true;
-  ++link.incoming;
-  ++incoming_;
+  Begin(link, header, *entry);
   return true;
 }
 
@@ -124,27 +110,16 @@ void CallCore::Refuse(Link& link, const MessageHeader& header, absl::StatusCode 
   QueueReply(link, reply, std::as_bytes(std::span(text.data(), text.size())), nullptr, nullptr);
 }
 
-Incoming CallCore::TakeBegun(Link& link, uint32_t request_id) {
-  if (link.begun_open && link.begun.request_id == request_id) [[likely]] {
-    link.begun_open = false;
-    return link.begun;
-  }
+// One of the requests that come in parts.
+Incoming CallCore::TakePartial(Link& link, uint32_t request_id) {
   for (uint32_t i = 0; i < link.partials_count; ++i) {
     if (link.partials[i].request_id != request_id) continue;
     const Incoming found = link.partials[i];
     link.partials[i] = link.partials[--link.partials_count];
     return found;
   }
-  // The channel ends only messages that it began.
-  WEFT_CHECK(request_id == link.begun.request_id && link.begun_open);
+  WEFT_CHECK(false && "the channel ends only messages that it began");
   return {};
-}
-
-void CallCore::EndIncoming(const Incoming& incoming) {
-  incoming.function->limit.Leave();
-  --incoming_;
-  Link& link = *links_[incoming.link];
-  if (link.epoch == incoming.link_epoch) --link.incoming;
 }
 
 void CallCore::AbortIncoming(const Incoming& incoming) {
@@ -152,24 +127,12 @@ void CallCore::AbortIncoming(const Incoming& incoming) {
   EndIncoming(incoming);
 }
 
-void CallCore::Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload, SendDone done,
-                     void* context, bool not_executed) {
-  EndIncoming(incoming);
-  Link& link = *links_[incoming.link];
-  if (incoming.one_way() || link.epoch != incoming.link_epoch) [[unlikely]] {
+// A reply that its ring did not take at once, or that nobody waits for.
+void CallCore::ReplyOddly(Link& link, const Incoming& incoming, const MessageHeader& header,
+                          const Payload& payload, SendDone done, void* context) {
+  if (incoming.one_way() || link.epoch != incoming.link_epoch) {
     if (!incoming.one_way()) ++counters_.responses_dropped;
     if (done != nullptr) done(context, false);
-    return;
-  }
-  const MessageHeader header{.request_id = incoming.request_id,
-                             .caller_index = static_cast<uint16_t>(code),
-                             .kind = MessageKind::kResponse,
-                             .flags = not_executed ? kFlagNotExecuted : uint8_t{0}};
-  if (link.reply_jobs == 0 && link.channel->TrySend(header, payload, Lane::kReply)) [[likely]] {
-    ++link.responses_sent;
-    ++counters_.responses_sent;
-    MarkDirty(link);
-    if (done != nullptr) done(context, true);
     return;
   }
   QueueReply(link, header, payload, done, context);

@@ -62,7 +62,8 @@ struct Link {
   uint32_t outstanding = 0;      // Our calls under way there.
   uint32_t incoming = 0;         // The peer's calls under way here.
   bool dirty = false;            // Something was sent and not published yet.
-  Incoming begun;                // The request whose payload is being copied.
+  Link* next_dirty = nullptr;
+  Incoming begun;  // The request whose payload is being copied.
   bool begun_open = false;
   AccessTable access;
   void* sink = nullptr;  // Of the loop that polls this channel.

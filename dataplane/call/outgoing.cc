@@ -20,53 +20,48 @@ StartState CallCore::NoTarget(RouteEntry& route) {
               route.reason.empty() ? absl::StrCat("no host serves ", route.callee) : route.reason);
 }
 
-StartState CallCore::Start(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle) {
-  const Target* target = route.targets.Choose(random_, [this](uint32_t link) {
-    return link == kLocalLink ? local_outstanding_ : links_[link]->outstanding;
-  });
-  if (target == nullptr) [[unlikely]]
-    return NoTarget(route);
-  if (target->link == kLocalLink) [[unlikely]]
-    return StartState::kLocal;
-  if (spec.request.bytes() > message_bytes_max_) [[unlikely]] {
+// Calls and messages that Start and SendOneWay do not send at once.
+StartState CallCore::StartOddly(RouteEntry& route, const CallSpec& spec, const Target* target) {
+  if (target == nullptr) return NoTarget(route);
+  if (target->link == kLocalLink) return StartState::kLocal;
+  if (spec.request.bytes() > message_bytes_max_) {
     return Fail(absl::StatusCode::kInvalidArgument,
                 absl::StrCat("call of ", route.callee, ": a request of ", spec.request.bytes(),
                              " bytes is longer than the limit of ", message_bytes_max_));
   }
-  OutgoingCall* const call = table_.Add();
-  if (call == nullptr) [[unlikely]] {
+  ++counters_.ring_full;  // Or the table of calls is.
+  return StartState::kNoRoom;
+}
+
+// A request that its ring did not take whole: puts it on its way in parts, or takes its call back.
+StartState CallCore::StartInParts(OutgoingCall& call, const Target& target) {
+  if (SendRequest(call, target)) return StartState::kStarted;
+  wheel_.Remove(call.slot);
+  table_.Remove(call);
+  --counters_.calls_started;
+  return StartState::kNoRoom;
+}
+
+StartState CallCore::SendOneWayInParts(Link& link, const MessageHeader& header, const CallSpec& spec,
+                                       uint64_t now_ns, bool* in_parts) {
+  if (spec.request.bytes() <= link.channel->whole_bytes_max()) {
     ++counters_.ring_full;
     return StartState::kNoRoom;
   }
-  call->tries = 1;
-  call->route = &route;
-  call->receiving = nullptr;
-  call->spec = spec;
-  call->deadline_ns = spec.deadline_ns != 0 ? spec.deadline_ns : now_ns + route.policy.timeout_ns;
-  if (!SendRequest(*call, *target)) [[unlikely]] {
-    table_.Remove(*call);
-    return StartState::kNoRoom;
-  }
-  if (spec.timed) wheel_.Add(call->slot, call->deadline_ns);
-  ++counters_.calls_started;
-  *handle = {call->slot, call->generation};
+  SendJob& job = AddJob(link, header, spec.request, Lane::kRequest);
+  *in_parts = true;
+  job.one_way_done = spec.done;
+  job.context = spec.context;
+  PumpLink(link, now_ns);
   return StartState::kStarted;
 }
 
-MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Target& target) const {
-  return MessageHeader{.function_id = call.route->callee_id.value,
-                       .deadline_ns = call.deadline_ns,
-                       .request_id = call.request_id,
-                       .caller_index = target.caller_index,
-                       .kind = MessageKind::kRequest,
-                       .flags = call.spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace};
-}
-
-// Sends it, or puts it on its way in parts. False, and nothing done, where there is no room now.
+// Sends the request of a call, or puts it on its way in parts. False, and nothing done, where there is no
+// room now.
 bool CallCore::SendRequest(OutgoingCall& call, const Target& target) {
   Link& link = *links_[target.link];
   const MessageHeader header = RequestHeader(call, target);
-  if (link.channel->TrySend(header, call.spec.request, Lane::kRequest)) [[likely]] {
+  if (link.channel->TrySend(header, call.spec.request, Lane::kRequest)) {
     call.state = OutgoingCall::State::kSent;
     ++link.requests_sent;
     ++counters_.requests_sent;
@@ -82,47 +77,6 @@ bool CallCore::SendRequest(OutgoingCall& call, const Target& target) {
   call.link = link.index;
   ++link.outstanding;
   return true;
-}
-
-StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, bool* in_parts) {
-  *in_parts = false;
-  const Target* target = route.targets.Choose(random_, [this](uint32_t link) {
-    return link == kLocalLink ? local_outstanding_ : links_[link]->outstanding;
-  });
-  if (target == nullptr) [[unlikely]]
-    return NoTarget(route);
-  if (target->link == kLocalLink) [[unlikely]]
-    return StartState::kLocal;
-  Link& link = *links_[target->link];
-  const MessageHeader header{
-      .function_id = route.callee_id.value,
-      .deadline_ns = spec.deadline_ns != 0 ? spec.deadline_ns : now_ns + route.policy.timeout_ns,
-      .request_id = table_.TakeId(),
-      .caller_index = target->caller_index,
-      .kind = MessageKind::kOneWay,
-      .flags = spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace};
-  if (link.channel->TrySend(header, spec.request, Lane::kRequest)) [[likely]] {
-    ++link.requests_sent;
-    ++counters_.requests_sent;
-    ++counters_.one_way_sent;
-    MarkDirty(link);
-    return StartState::kStarted;
-  }
-  if (spec.request.bytes() > message_bytes_max_) {
-    return Fail(absl::StatusCode::kInvalidArgument,
-                absl::StrCat("message to ", route.callee, ": ", spec.request.bytes(),
-                             " bytes are more than the limit of ", message_bytes_max_));
-  }
-  if (spec.request.bytes() <= link.channel->whole_bytes_max()) {
-    ++counters_.ring_full;
-    return StartState::kNoRoom;
-  }
-  SendJob& job = AddJob(link, header, spec.request, Lane::kRequest);
-  *in_parts = true;
-  job.one_way_done = spec.done;
-  job.context = spec.context;
-  PumpLink(link, now_ns);
-  return StartState::kStarted;
 }
 
 bool CallCore::Cancel(CallHandle handle) {
@@ -155,8 +109,8 @@ void CallCore::GiveUp(OutgoingCall& call, absl::StatusCode code, absl::string_vi
   Complete(call, {.code = code, .not_executed = not_executed, .text = text});
 }
 
-void CallCore::Detach(OutgoingCall& call) {
-  wheel_.Remove(call.slot);
+// What Detach does for a call that is not simply sent and unanswered.
+void CallCore::DetachOddly(OutgoingCall& call) {
   if (call.state == OutgoingCall::State::kWaiting) {
     std::erase_if(waiting_, [&](CallHandle waiting) { return waiting.slot == call.slot; });
     return;
@@ -167,27 +121,12 @@ void CallCore::Detach(OutgoingCall& call) {
     link.channel->Forget(call.receiving);
     call.receiving = nullptr;
   }
-  if (call.state == OutgoingCall::State::kSending) {
-    auto job = std::find_if(link.jobs.begin(), link.jobs.end(),
-                            [&](const SendJob& j) { return j.call_slot == call.slot; });
-    if (job != link.jobs.end()) {
-      job->call_slot = SendJob::kNoCall;
-      EndJob(link, job, false, false);
-    }
-  }
-}
-
-void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
-  Detach(call);
-  if (outcome.code == absl::StatusCode::kOk) {
-    ++counters_.calls_ok;
-  } else {
-    ++counters_.calls_failed;
-  }
-  const CallDone done = call.spec.done;
-  void* const context = call.spec.context;
-  table_.Remove(call);
-  done(context, outcome);
+  if (call.state != OutgoingCall::State::kSending) return;
+  auto job = std::find_if(link.jobs.begin(), link.jobs.end(),
+                          [&](const SendJob& j) { return j.call_slot == call.slot; });
+  if (job == link.jobs.end()) return;
+  job->call_slot = SendJob::kNoCall;
+  EndJob(link, job, false, false);
 }
 
 void CallCore::TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed,
@@ -209,10 +148,7 @@ void CallCore::TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_exe
 void CallCore::Retry(OutgoingCall& call) {
   const uint32_t last_link = call.link;
   call.state = OutgoingCall::State::kWaiting;
-  const Target* target = call.route->targets.Choose(
-      random_,
-      [this](uint32_t link) { return link == kLocalLink ? local_outstanding_ : links_[link]->outstanding; },
-      last_link);
+  const Target* target = ChooseTarget(*call.route, last_link);
   if (target != nullptr && target->link != kLocalLink) {
     table_.Renew(call);
     if (SendRequest(call, *target)) return;
@@ -235,24 +171,6 @@ void CallCore::ResumeWaiting() {
       Retry(*call);
     }
   }
-}
-
-std::byte* CallCore::ResponseRoom(Link& link, const MessageHeader& header, uint32_t bytes) {
-  ++counters_.responses_received;
-  ++link.responses_received;
-  OutgoingCall* const call = table_.Find(header.request_id);
-  // A peer can answer only what was sent to it, and once.
-  if (call == nullptr || call->link != link.index || call->state != OutgoingCall::State::kSent ||
-      call->receiving != nullptr) [[unlikely]] {
-    ++counters_.responses_unexpected;
-    return nullptr;
-  }
-  if (header.caller_index == 0 && bytes <= call->spec.response.size()) [[likely]] {
-    call->receiving = call->spec.response.data();
-    // Even an empty response needs a place.
-    return call->receiving != nullptr ? call->receiving : (call->receiving = error_text_);
-  }
-  return OddResponseRoom(*call, link, header, bytes);
 }
 
 std::byte* CallCore::OddResponseRoom(OutgoingCall& call, Link& link, const MessageHeader& header,
@@ -279,25 +197,20 @@ std::byte* CallCore::OddResponseRoom(OutgoingCall& call, Link& link, const Messa
   return nullptr;
 }
 
-void CallCore::TakeResponse(Link& link, const MessageHeader& header, std::byte* payload, uint32_t bytes) {
-  OutgoingCall* const call = table_.Find(header.request_id);
-  if (call == nullptr) return;
-  call->receiving = nullptr;
-  if (header.caller_index == 0) [[likely]] {
-    Complete(*call, {.response = payload, .response_bytes = bytes});
-    return;
-  }
-  // Copied, since what the failure sets off may receive another text.
-  const std::string text(reinterpret_cast<const char*>(payload), bytes);
-  TryFailed(*call, CodeFromWire(header.caller_index), (header.flags & kFlagNotExecuted) != 0, text);
-}
-
 void CallCore::ResponseAborted(Link& link, const MessageHeader& header, absl::string_view why) {
   OutgoingCall* const call = table_.Find(header.request_id);
   if (call == nullptr || call->link != link.index) return;
   call->receiving = nullptr;
   Complete(*call, {.code = absl::StatusCode::kUnavailable,
                    .text = absl::StrCat("call of ", call->route->callee, ": the response ", why)});
+}
+
+// A response that is an error.
+void CallCore::TakeError(OutgoingCall& call, const MessageHeader& header, std::byte* payload,
+                         uint32_t bytes) {
+  // Copied, since what the failure sets off may receive another text.
+  const std::string text(reinterpret_cast<const char*>(payload), bytes);
+  TryFailed(call, CodeFromWire(header.caller_index), (header.flags & kFlagNotExecuted) != 0, text);
 }
 
 }  // namespace weft

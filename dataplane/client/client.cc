@@ -93,20 +93,19 @@ absl::StatusOr<std::string> Client::Call(Function function, absl::string_view re
 }
 
 absl::Status Client::Send(Function function, std::span<const std::byte> message, const CallOptions& options) {
-  MeshImpl::Inside inside(impl_);
-  return impl_.Send(*function.route(), message, options, true);
+  return SendBatch(function, std::span(&message, 1), options);
 }
 
 absl::Status Client::SendBatch(Function function, std::span<const std::span<const std::byte>> messages,
                                const CallOptions& options, std::size_t* sent) {
   MeshImpl::Inside inside(impl_);
+  RouteEntry& route = *function.route();
   std::size_t count = 0;
   absl::Status status;
-  for (const std::span<const std::byte> message : messages) {
-    status = impl_.Send(*function.route(), message, options, false);
-    if (!status.ok()) break;
-    ++count;
-  }
+  if (!route.known) [[unlikely]]
+    status = impl_.WaitForRoute(
+        route, DeadlineIn(options.timeout > absl::ZeroDuration() ? options.timeout : absl::Seconds(1)));
+  if (status.ok()) status = impl_.Send(route, messages, options, &count);
   impl_.core().Publish();
   if (sent != nullptr) *sent = count;
   return status;

@@ -47,6 +47,19 @@ class HostLoop {
     return taken;
   }
 
+  // Looks for messages on one link for about a microsecond, without the poller and its clock, until `done` is
+  // true. For a caller that serves nothing: what the agent says meanwhile cannot concern a reply. PollOnce or
+  // Wait must have their turn in between.
+  WEFT_HOT void PollLinkFor(Link& link, const bool& done) {
+    Channel& channel = *link.channel;
+    for (uint32_t looks = 0; looks < kDirectLooks; ++looks) {
+      if (!channel.Ready()) continue;
+      channel.Poll(SinkFor(channel), Poller::kPollBudget);
+      if (done) return;
+      if (channel.closing()) return;
+    }
+  }
+
   // Serves the agent alone: takes nothing from any channel. For the keeper.
   void ServeAgent() {
     session_.ServeSocket();
@@ -72,6 +85,7 @@ class HostLoop {
   // The parts of a turn that are not for every message, at least this often.
   static constexpr uint32_t kSlowEvery = 64;
   static constexpr uint32_t kYieldEvery = 64;
+  static constexpr uint32_t kDirectLooks = 512;
   static constexpr uint64_t kResyncNs = kNsPerSecond / 4;
   // A link that the agent has closed is read once more, for the replies that it still holds.
   static constexpr int kLastCells = 4 * static_cast<int>(kCells);

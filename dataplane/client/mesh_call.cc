@@ -14,6 +14,8 @@ namespace {
 // A ring that has no room is looked at again this often, where its peer's ring of the doorbell should get
 // lost.
 constexpr uint64_t kRoomCheckNs = 10 * kNsPerMs;
+// For so long, calls one after another wait on their channel alone; then the poller has its turn.
+constexpr uint64_t kDirectNs = 50 * kNsPerUs;
 
 }  // namespace
 
@@ -107,7 +109,8 @@ absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec, const Call
     }
     if (now_ns >= spec.deadline_ns) [[unlikely]]
       return TooLate(route);
-    const StartState state = core_.Start(route, spec, now_ns, &handle);
+    core_.Publish();  // What was started before goes first.
+    const StartState state = core_.StartNow(route, spec, now_ns, &handle);
     if (state == StartState::kStarted) [[likely]]
       break;
     if (state == StartState::kFailed) return core_.start_error();
@@ -118,6 +121,11 @@ absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec, const Call
     }
     WaitTurn(std::min(spec.deadline_ns, now_ns + kRoomCheckNs));
     now_ns = loop_.NowNs();
+  }
+  if (!local && !wait.done && now_ns < direct_until_ns_) {
+    loop_.PollLinkFor(*core_.link(core_.table().At(handle.slot)->link), wait.done);
+  } else if (served_.empty()) {
+    direct_until_ns_ = now_ns + kDirectNs;
   }
   while (!wait.done) {
     WaitTurn(spec.deadline_ns);
@@ -136,37 +144,54 @@ absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec, const Call
   return absl::OkStatus();
 }
 
-absl::Status MeshImpl::Send(RouteEntry& route, std::span<const std::byte> message, const CallOptions& options,
-                            bool publish) {
+absl::Status MeshImpl::Send(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
+                            const CallOptions& options, std::size_t* sent) {
   SyncWait wait;
   uint64_t now_ns = loop_.NowNs();
   CallSpec spec;
-  spec.request = Payload(TraceOf(options), message);
-  spec.deadline_ns = DeadlineOf(route, options, now_ns);
+  spec.request.prefix = TraceOf(options);
+  spec.deadline_ns =
+      DeadlineOf(route, options, now_ns);  // One for all: messages with the same travel closer.
   spec.done = SyncWait::Done;
   spec.context = &wait;
-  for (;;) {
-    if (!route.known) [[unlikely]]
-      WEFT_RETURN_IF_ERROR(WaitForRoute(route, spec.deadline_ns));
+  for (*sent = 0; *sent < messages.size();) {
+    spec.request.body = messages[*sent];
     bool in_parts = false;
     const StartState state = core_.SendOneWay(route, spec, now_ns, &in_parts);
-    if (state == StartState::kStarted) [[likely]] {
-      if (publish) core_.Publish();
+    if (state != StartState::kStarted || in_parts) [[unlikely]]
+      WEFT_RETURN_IF_ERROR(SendOddly(route, spec, state, in_parts, &now_ns));
+    // What SendOddly waited for was room: the message is still to go.
+    if (state != StartState::kNoRoom) ++*sent;
+  }
+  core_.Publish();
+  return absl::OkStatus();
+}
+
+// A one-way that did not simply go out. OK: it went another way, or there may be room for it now.
+absl::Status MeshImpl::SendOddly(RouteEntry& route, CallSpec& spec, StartState state, bool in_parts,
+                                 uint64_t* now_ns) {
+  auto& wait = *static_cast<SyncWait*>(spec.context);
+  switch (state) {
+    case StartState::kStarted:
       // The memory of a long message is the caller's: it is gone when this returns.
-      while (in_parts && !wait.done) WaitTurn(now_ns + kRoomCheckNs);
+      while (in_parts && !wait.done) WaitTurn(weft::NowNs() + kRoomCheckNs);
+      wait.done = false;
       if (wait.code == absl::StatusCode::kOk) return absl::OkStatus();
       return absl::Status(wait.code, absl::StrCat("message to ", route.callee, ": its host stopped reading"));
-    }
-    if (state == StartState::kFailed) return core_.start_error();
-    if (state == StartState::kLocal) {
+    case StartState::kLocal: {
       uint32_t local_id = 0;
-      spec.done = nullptr;
-      return StartLocal(route, spec, now_ns, &local_id);
+      CallSpec one_way = spec;
+      one_way.done = nullptr;
+      return StartLocal(route, one_way, *now_ns, &local_id);
     }
-    WaitTurn(std::min(spec.deadline_ns, now_ns + kRoomCheckNs));
-    now_ns = loop_.NowNs();
-    if (now_ns >= spec.deadline_ns) return TooLate(route);
+    case StartState::kFailed:
+      return core_.start_error();
+    case StartState::kNoRoom:
+      break;
   }
+  WaitTurn(std::min(spec.deadline_ns, *now_ns + kRoomCheckNs));
+  *now_ns = loop_.NowNs();
+  return *now_ns >= spec.deadline_ns ? TooLate(route) : absl::OkStatus();
 }
 
 // A function of this very process: runs on top of the caller, like a request that comes in while it waits. An

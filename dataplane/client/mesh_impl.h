@@ -77,8 +77,9 @@ class MeshImpl final : public SessionEvents {
   absl::StatusOr<std::string> CallForString(RouteEntry& route, std::span<const std::byte> request,
                                             const CallOptions& options);
   void CallBatch(std::span<BatchCall> calls, const CallOptions& options);
-  absl::Status Send(RouteEntry& route, std::span<const std::byte> message, const CallOptions& options,
-                    bool publish);
+  // Sends one-ways in order, published together; blocks while there is no room. `*sent`: how many went out.
+  absl::Status Send(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
+                    const CallOptions& options, std::size_t* sent);
   absl::StatusOr<CallId> CallAsync(RouteEntry& route, std::span<const std::byte> request,
                                    std::span<std::byte> response, Client::Callback callback, void* context,
                                    const CallOptions& options);
@@ -147,6 +148,8 @@ class MeshImpl final : public SessionEvents {
   // --- mesh_call.cc
   struct SyncWait;
   absl::Status CallAndWait(RouteEntry& route, CallSpec& spec, const CallOptions& options, SyncWait& wait);
+  absl::Status SendOddly(RouteEntry& route, CallSpec& spec, StartState state, bool in_parts,
+                         uint64_t* now_ns);
   uint64_t DeadlineOf(const RouteEntry& route, const CallOptions& options, uint64_t now_ns) const;
   std::span<const std::byte> TraceOf(const CallOptions& options) const;
   bool HandlerCancelled() const { return current_ != nullptr && current_->cancelled_; }
@@ -170,6 +173,8 @@ class MeshImpl final : public SessionEvents {
   RequestQueue ready_;
   ServerCall* current_ = nullptr;  // The innermost handler that runs.
   int nesting_ = 0;
+  uint64_t direct_until_ns_ =
+      0;  // Calls wait on their channel alone until then; never, where functions are served.
   bool draining_ = false;
   bool drained_ = false;
   std::atomic<bool> stop_{false};

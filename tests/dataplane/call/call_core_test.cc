@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/call/trace_context.h"
 #include "tests/dataplane/call/call_pair.h"
 
@@ -245,7 +246,7 @@ TEST(AdmissionTest, ForgedHeadersNeverRunWhatIsNotGranted) {
     }
   }
   pair.out->channel->Publish();
-  pair.Turn(10);
+  pair.Settle();
   const CallCounters& c = pair.callee.core.counters();
   EXPECT_GT(sent, 20'000);
   EXPECT_GT(c.requests_admitted, 500u);
@@ -402,13 +403,13 @@ TEST(CallTest, StatusAndTextOfTheFunctionArrive) {
   CallPair pair({}, {}, Policy{.retries = 0});
   for (int code = 1; code <= 16; ++code) {
     pair.callee.handler = [&](TestHost& host, const TestHost::Request& request) {
-      host.Answer(request, static_cast<StatusCode>(code), "because " + std::to_string(code));
+      host.Answer(request, static_cast<StatusCode>(code), absl::StrCat("because ", code));
     };
     Ended ended;
     ASSERT_EQ(pair.Start(pair.Spec("x", {}, ended)), StartState::kStarted);
     pair.Turn();
     EXPECT_EQ(static_cast<int>(ended.code), code);
-    EXPECT_EQ(ended.text, "because " + std::to_string(code));
+    EXPECT_EQ(ended.text, absl::StrCat("because ", code));
     EXPECT_FALSE(ended.not_executed);
   }
 }
@@ -531,7 +532,7 @@ TEST(CallTest, DeadlineInTheMiddleOfALargeRequestGivesTheBufferBack) {
 
 TEST(CallTest, FullRingGivesNoRoomAndKeepsNothing) {
   CallPair pair;
-  std::vector<Ended> ended(300);
+  std::vector<Ended> ended(2000);
   std::size_t started = 0;
   while (started < ended.size()) {
     if (pair.Start(pair.Spec("x", {}, ended[started])) != StartState::kStarted) break;
@@ -540,7 +541,7 @@ TEST(CallTest, FullRingGivesNoRoomAndKeepsNothing) {
   ASSERT_LT(started, ended.size());
   EXPECT_EQ(pair.caller.core.calls_in_flight(), started);
   EXPECT_GE(pair.caller.core.counters().ring_full, 1u);
-  for (int i = 0; i < 50; ++i) pair.Turn();
+  pair.Settle();
   for (std::size_t i = 0; i < started; ++i) EXPECT_EQ(ended[i].count, 1);
   Ended next;
   EXPECT_EQ(pair.Start(pair.Spec("x", {}, next)), StartState::kStarted);
@@ -558,8 +559,8 @@ TEST(CallTest, FullTableGivesNoRoom) {
 // The caller floods and does not read: replies take their reserved room, then wait in the bounded backlog,
 // and arrive when it reads again.
 TEST(CallTest, RepliesWaitForAConsumerThatStopsReading) {
-  CallPair pair({.calls_max = 1000, .reply_backlog_max = 1000});
-  std::vector<Ended> ended(600);
+  CallPair pair({.calls_max = 2000, .reply_backlog_max = 2000});
+  std::vector<Ended> ended(2000);
   std::array<std::byte, 64> response;
   std::size_t started = 0;
   for (int round = 0; round < 10'000 && started < ended.size(); ++round) {
@@ -569,13 +570,13 @@ TEST(CallTest, RepliesWaitForAConsumerThatStopsReading) {
   ASSERT_EQ(started, ended.size());
   EXPECT_GT(pair.callee.core.counters().responses_backlogged, 100u);
   EXPECT_EQ(pair.callee.core.counters().responses_dropped, 0u);
-  pair.Turn(200);
+  pair.Settle();
   for (const Ended& each : ended) ASSERT_EQ(each.code, StatusCode::kOk);
 }
 
 TEST(CallTest, BacklogOfRepliesIsBounded) {
-  CallPair pair({.calls_max = 1000, .reply_backlog_max = 10});
-  std::vector<Ended> ended(600);
+  CallPair pair({.calls_max = 2000, .reply_backlog_max = 10});
+  std::vector<Ended> ended(2000);
   std::size_t started = 0;
   for (int round = 0; round < 10'000 && started < ended.size(); ++round) {
     if (pair.Start(pair.Spec("ping", {}, ended[started])) == StartState::kStarted) ++started;
@@ -591,7 +592,7 @@ TEST(CallTest, BacklogOfRepliesIsBounded) {
 struct Fork {
   explicit Fork(const Policy& policy) {
     for (int i = 0; i < 2; ++i) {
-      auto [out, in] = Join(caller, callees[i], {}, "a", "b" + std::to_string(i));
+      auto [out, in] = Join(caller, callees[i], {}, "a", absl::StrCat("b", i));
       outs[i] = out;
       callees[i].core.Serve("test/echo", nullptr);
       callees[i].core.SetServePolicy("test/echo", policy);
@@ -753,7 +754,7 @@ TEST(OneWayTest, ArrivesOnceInOrderAndUnanswered) {
   CallSpec spec;
   bool in_parts = false;
   for (int i = 0; i < 1000; ++i) {
-    const std::string message = std::to_string(i);
+    const std::string message = absl::StrCat(i);
     spec.request = BytesOf(message);
     while (pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts) ==
            StartState::kNoRoom) {
@@ -762,9 +763,9 @@ TEST(OneWayTest, ArrivesOnceInOrderAndUnanswered) {
     }
   }
   pair.caller.core.Publish();
-  pair.Turn(10);
+  pair.Settle();
   ASSERT_EQ(seen.size(), 1000u);
-  for (int i = 0; i < 1000; ++i) EXPECT_EQ(seen[static_cast<std::size_t>(i)], std::to_string(i));
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(seen[static_cast<std::size_t>(i)], absl::StrCat(i));
   EXPECT_EQ(pair.caller.core.counters().responses_received, 0u);
   EXPECT_EQ(pair.caller.core.counters().one_way_sent, 1000u);
   EXPECT_EQ(pair.callee.core.counters().one_way_received, 1000u);

@@ -136,6 +136,10 @@ struct CallPair {
     callee.handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
   }
 
+  // The request is borrowed; a literal is kept.
+  CallSpec Spec(const char* request, std::span<std::byte> response, Ended& ended) {
+    return Spec(kept_requests.emplace_back(request), response, ended);
+  }
   CallSpec Spec(const std::string& request, std::span<std::byte> response, Ended& ended) {
     CallSpec spec;
     spec.request = BytesOf(request);
@@ -155,6 +159,11 @@ struct CallPair {
       caller.Turn();
     }
   }
+  // Until nothing comes any more.
+  void Settle() {
+    while (callee.Turn() + caller.Turn() != 0) {
+    }
+  }
   void AtTime(uint64_t now_ns) { caller.now_ns = callee.now_ns = now_ns; }
 
   TestHost caller;
@@ -164,6 +173,7 @@ struct CallPair {
   LocalFunction* function = nullptr;
   RouteEntry* route = nullptr;
   CallHandle handle;
+  std::deque<std::string> kept_requests;
 };
 
 }  // namespace weft

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// The path of a message through CallCore, inlined into whoever calls and polls: what a call costs when
+// nothing odd happens. Everything else (…Oddly, …InParts, refusals, errors, retries) is out of line. Included
+// by call_core.h only.
+//
+// Order matters here: a message is put into its cell and published before the books are kept, which the
+// flight of the message then hides; and headers are built where they are sent, so that they go from registers
+// to the cell.
+#ifndef WEFT_DATAPLANE_CALL_CALL_PATH_H_
+#define WEFT_DATAPLANE_CALL_CALL_PATH_H_
+
+#include "dataplane/call/call_core.h"
+
+namespace weft {
+
+// --- Out
+
+inline const Target* CallCore::ChooseTarget(const RouteEntry& route, uint32_t avoid_link) {
+  return route.targets.Choose(
+      random_,
+      [this](uint32_t link) { return link == kLocalLink ? local_outstanding_ : links_[link]->outstanding; },
+      avoid_link);
+}
+
+inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Target& target) {
+  return MessageHeader{.function_id = call.route->callee_id.value,
+                       .deadline_ns = call.deadline_ns,
+                       .request_id = call.request_id,
+                       .caller_index = target.caller_index,
+                       .kind = MessageKind::kRequest,
+                       .flags = call.spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace};
+}
+
+template <bool kNow>
+[[gnu::always_inline]] inline StartState CallCore::StartCall(RouteEntry& route, const CallSpec& spec,
+                                                             uint64_t now_ns, CallHandle* handle) {
+  const Target* const target = ChooseTarget(route);
+  if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
+      [[unlikely]]
+    return StartOddly(route, spec, target);
+  OutgoingCall* const call = table_.Add();
+  if (call == nullptr) [[unlikely]]
+    return StartOddly(route, spec, target);
+  Link& link = *links_[target->link];
+  const uint64_t deadline_ns = spec.deadline_ns != 0 ? spec.deadline_ns : now_ns + route.policy.timeout_ns;
+  const bool sent =
+      link.channel->TrySend(MessageHeader{.function_id = route.callee_id.value,
+                                          .deadline_ns = deadline_ns,
+                                          .request_id = call->request_id,
+                                          .caller_index = target->caller_index,
+                                          .kind = MessageKind::kRequest,
+                                          .flags = spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace},
+                            spec.request, Lane::kRequest);
+  if (sent) [[likely]] {
+    if constexpr (kNow) {
+      link.channel->Publish();
+    } else {
+      MarkDirty(link);
+    }
+  }
+  call->tries = 1;
+  call->route = &route;
+  call->receiving = nullptr;
+  call->deadline_ns = deadline_ns;
+  call->spec = spec;
+  if (spec.timed) wheel_.Add(call->slot, deadline_ns);
+  ++counters_.calls_started;
+  *handle = {call->slot, call->generation};
+  if (!sent) [[unlikely]]
+    return StartInParts(*call, *target);
+  call->state = OutgoingCall::State::kSent;
+  call->link = link.index;
+  ++link.outstanding;
+  ++link.requests_sent;
+  ++counters_.requests_sent;
+  return StartState::kStarted;
+}
+
+inline StartState CallCore::Start(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                  CallHandle* handle) {
+  return StartCall<false>(route, spec, now_ns, handle);
+}
+inline StartState CallCore::StartNow(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                     CallHandle* handle) {
+  return StartCall<true>(route, spec, now_ns, handle);
+}
+
+inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                       bool* in_parts) {
+  *in_parts = false;
+  const Target* const target = ChooseTarget(route);
+  if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
+      [[unlikely]]
+    return StartOddly(route, spec, target);
+  Link& link = *links_[target->link];
+  const MessageHeader header{
+      .function_id = route.callee_id.value,
+      .deadline_ns = spec.deadline_ns != 0 ? spec.deadline_ns : now_ns + route.policy.timeout_ns,
+      .request_id = table_.TakeId(),
+      .caller_index = target->caller_index,
+      .kind = MessageKind::kOneWay,
+      .flags = spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace};
+  if (!link.channel->TrySend(header, spec.request, Lane::kRequest)) [[unlikely]]
+    return SendOneWayInParts(link, header, spec, now_ns, in_parts);
+  MarkDirty(link);
+  ++link.requests_sent;
+  ++counters_.requests_sent;
+  ++counters_.one_way_sent;
+  return StartState::kStarted;
+}
+
+inline void CallCore::Detach(OutgoingCall& call) {
+  if (wheel_.Contains(call.slot)) wheel_.Remove(call.slot);
+  if (call.state != OutgoingCall::State::kSent || call.receiving != nullptr) [[unlikely]] {
+    DetachOddly(call);
+    return;
+  }
+  --links_[call.link]->outstanding;
+}
+
+inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
+  Detach(call);
+  ++(outcome.code == absl::StatusCode::kOk ? counters_.calls_ok : counters_.calls_failed);
+  const CallDone done = call.spec.done;
+  void* const context = call.spec.context;
+  table_.Remove(call);
+  done(context, outcome);
+}
+
+[[gnu::always_inline]] inline std::byte* CallCore::ResponseRoom(Link& link, const MessageHeader& header,
+                                                                uint32_t bytes) {
+  ++counters_.responses_received;
+  ++link.responses_received;
+  OutgoingCall* const call = table_.Find(header.request_id);
+  // A peer can answer only what was sent to it, and once.
+  if (call == nullptr || call->link != link.index || call->state != OutgoingCall::State::kSent ||
+      call->receiving != nullptr) [[unlikely]] {
+    ++counters_.responses_unexpected;
+    return nullptr;
+  }
+  if (header.caller_index == 0 && bytes <= call->spec.response.size() && call->spec.reserve == nullptr)
+      [[likely]] {
+    // Even an empty response needs a place.
+    std::byte* const room = call->spec.response.data();
+    call->receiving = room != nullptr ? room : error_text_;
+    return call->receiving;
+  }
+  return OddResponseRoom(*call, link, header, bytes);
+}
+
+[[gnu::always_inline]] inline void CallCore::TakeResponse(Link& link, const MessageHeader& header,
+                                                          std::byte* payload, uint32_t bytes) {
+  OutgoingCall* const call = table_.Find(header.request_id);
+  if (call == nullptr) [[unlikely]]
+    return;
+  call->receiving = nullptr;
+  if (header.caller_index != 0) [[unlikely]] {
+    TakeError(*call, header, payload, bytes);
+    return;
+  }
+  Complete(*call, {.response = payload, .response_bytes = bytes});
+}
+
+// --- In
+
+[[gnu::always_inline]] inline void CallCore::Begin(Link& link, const MessageHeader& header,
+                                                   const AccessEntry& entry) {
+  link.begun = Incoming{.function = entry.function,
+                        .caller = entry.caller,
+                        .deadline_ns = header.deadline_ns,
+                        .link = link.index,
+                        .link_epoch = link.epoch,
+                        .request_id = header.request_id,
+                        .kind = header.kind,
+                        .flags = header.flags};
+  link.begun_open = true;
+  ++link.incoming;
+  ++incoming_;
+}
+
+[[gnu::always_inline]] inline bool CallCore::Admit(Link& link, const MessageHeader& header, uint32_t bytes,
+                                                   uint64_t now_ns) {
+  ++counters_.requests_received;
+  ++link.requests_received;
+  const AccessEntry* const entry = link.access.Find(header.caller_index, header.function_id);
+  // All that an ordinary request passes, each with its counter in AdmitOddly, which looks again from the
+  // start.
+  if (entry == nullptr || !entry->function->served || !IdAfter(header.request_id, link.last_request_id) ||
+      header.deadline_ns - 1 < now_ns || (header.flags & kFlagTrace) != 0 || entry->rate->limited() ||
+      link.begun_open || !entry->function->limit.TryEnter()) [[unlikely]]
+    return AdmitOddly(link, header, bytes, now_ns);
+  link.last_request_id = header.request_id;
+  Begin(link, header, *entry);
+  return true;
+}
+
+[[gnu::always_inline]] inline Incoming CallCore::TakeBegun(Link& link, uint32_t request_id) {
+  if (!link.begun_open || link.begun.request_id != request_id) [[unlikely]]
+    return TakePartial(link, request_id);
+  link.begun_open = false;
+  return link.begun;
+}
+
+[[gnu::always_inline]] inline void CallCore::EndIncoming(const Incoming& incoming) {
+  incoming.function->limit.Leave();
+  --incoming_;
+  Link& link = *links_[incoming.link];
+  if (link.epoch == incoming.link_epoch) [[likely]]
+    --link.incoming;
+}
+
+inline void CallCore::Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
+                            SendDone done, void* context, bool not_executed) {
+  Link& link = *links_[incoming.link];
+  const MessageHeader header{.request_id = incoming.request_id,
+                             .caller_index = static_cast<uint16_t>(code),
+                             .kind = MessageKind::kResponse,
+                             .flags = not_executed ? kFlagNotExecuted : uint8_t{0}};
+  if (incoming.one_way() || link.epoch != incoming.link_epoch || link.reply_jobs != 0 ||
+      !link.channel->TrySend(header, payload, Lane::kReply)) [[unlikely]] {
+    EndIncoming(incoming);
+    ReplyOddly(link, incoming, header, payload, done, context);
+    return;
+  }
+  MarkDirty(link);
+  EndIncoming(incoming);
+  ++link.responses_sent;
+  ++counters_.responses_sent;
+  if (done != nullptr) [[unlikely]]
+    done(context, true);
+}
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CALL_CALL_PATH_H_
