@@ -233,7 +233,7 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
                   absl::StrCat("more than ", kSubscriptionsMax, " routes asked for"));
   }
   Subscription& subscription = session->subscriptions[call];
-  subscription.callee_id = FunctionIdOf(call.second).value;
+  subscription.callee_id = IdOf(call.second);
   subscription.sent = false;  // Asked again, as after a re-attachment: answered again.
   Touch();
   return absl::OkStatus();

@@ -47,6 +47,8 @@ inline constexpr uint64_t kPlacementNs = 10 * kNsPerSecond;
 inline constexpr uint64_t kSettleNs = 900 * kNsPerMs;
 // A channel that nothing routes over any more is kept this long: functions move back.
 inline constexpr uint64_t kIdleChannelNs = 30 * kNsPerSecond;
+// Remembered function ids: forgotten all at once when there are more.
+inline constexpr std::size_t kFunctionIdsMax = 100'000;
 // After a channel was closed by an end, the pair waits this long for the next; doubled at each closing within
 // kReopenForgetNs, up to kReopenMaxNs.
 inline constexpr uint64_t kReopenMinNs = 1 * kNsPerMs;
@@ -206,7 +208,11 @@ class Engine {
   uint32_t IndexFor(Channel& channel, int end, const std::string& caller);
   void GrowAccess();
   void GrowFor(SessionId caller_id, const Call& call, SessionId target);
-  bool ShrinkEnd(Channel& channel, int end, uint64_t now_ns, bool* revoked);
+  struct ShrinkTables;
+  uint64_t IdOf(const std::string& function);
+  ShrinkTables MakeShrinkTables(uint64_t now_ns);
+  const std::map<uint64_t, std::string>& HeldBy(const Session& session, ShrinkTables& tables);
+  bool ShrinkEnd(Channel& channel, int end, ShrinkTables& tables);
   void ShrinkChannels(uint64_t now_ns);
 
   // engine_rounds.cc
@@ -253,6 +259,7 @@ class Engine {
   std::map<std::pair<SessionId, SessionId>, std::string>
       unopened_;                                              // Why a pair has no channel in this round.
   std::map<std::pair<SessionId, SessionId>, Reopen> reopen_;  // By ordered pair
+  std::map<std::string, uint64_t> function_ids_;              // Remembered hashes
   uint64_t retry_ns_ = UINT64_MAX;  // When a pair in reopen_ may have a channel again.
   uint64_t now_ns_ = 0;             // Of the input or Advance() that runs.
 

@@ -2,6 +2,7 @@
 // Channels of the round engine: opening and handing over, the tables of permitted callers, closing, and
 // adopting what outlived a former agent.
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -234,25 +235,62 @@ void Engine::GrowAccess() {
   }
 }
 
+uint64_t Engine::IdOf(const std::string& function) {
+  if (function_ids_.size() > kFunctionIdsMax) function_ids_.clear();
+  const auto [found, is_new] = function_ids_.try_emplace(function);
+  if (is_new) found->second = FunctionIdOf(function).value;
+  return found->second;
+}
+
+// What the shrinking of one round looks things up in.
+struct Engine::ShrinkTables {
+  uint64_t now_ns = 0;
+  // Functions of each host by id, made when first asked for.
+  std::map<SessionId, std::map<uint64_t, std::string>> held;
+  // Caller's session, callee's session, caller's name, callee's id: what the plan routes.
+  std::set<std::tuple<SessionId, SessionId, std::string, uint64_t>> routed;
+  std::set<ChannelId> revoked;  // Channels from which the policy took something.
+};
+
+Engine::ShrinkTables Engine::MakeShrinkTables(uint64_t now_ns) {
+  ShrinkTables tables;
+  tables.now_ns = now_ns;
+  for (const auto& [key, route] : plan_.routes) {
+    for (const PlanTarget& target : route.targets) {
+      tables.routed.emplace(key.first, target.session, key.second.first, IdOf(key.second.second));
+    }
+  }
+  return tables;
+}
+
+const std::map<uint64_t, std::string>& Engine::HeldBy(const Session& session, ShrinkTables& tables) {
+  const auto [found, is_new] = tables.held.try_emplace(session.id);
+  if (is_new) {
+    for (const std::string& function : session.registered) found->second[IdOf(function)] = function;
+    for (const auto& [function, placement] : session.placements) found->second[IdOf(function)] = function;
+  }
+  return found->second;
+}
+
 // Takes out of one end's table what nothing may or can use any more: the policy forbids it, the caller has
 // left or does not ask for it, or the callee is gone. Calls that are under way to a function that routes have
-// left stay permitted until the host reports it GONE. Returns whether the table changed.
-bool Engine::ShrinkEnd(Channel& channel, int end, uint64_t now_ns, bool* revoked) {
+// left stay permitted until the host reports it GONE; what this round's routes still name, until a later
+// round has withdrawn it. Returns whether the table changed.
+bool Engine::ShrinkEnd(Channel& channel, int end, ShrinkTables& tables) {
   ChannelEnd& receiver = channel.ends[end];
   const Session& callee = *state_.Find(receiver.session);
   const Session& caller = *state_.Find(channel.ends[1 - end].session);
-  std::map<uint64_t, std::string> held;
-  for (const std::string& function : callee.registered) held[FunctionIdOf(function).value] = function;
-  for (const auto& [function, placement] : callee.placements) held[FunctionIdOf(function).value] = function;
+  const std::map<uint64_t, std::string>& held = HeldBy(callee, tables);
   bool changed = false;
   for (auto it = receiver.access.begin(); it != receiver.access.end();) {
     AccessEntry& entry = it->second;
-    const bool inherited = entry.inherited && now_ns < settle_until_ns_;
+    const bool inherited = entry.inherited && tables.now_ns < settle_until_ns_;
     changed |= std::erase_if(entry.callee_ids, [&](uint64_t id) {
+                 if (tables.routed.contains({caller.id, callee.id, entry.caller, id})) return false;
                  const auto function = held.find(id);
                  if (function == held.end()) return true;
                  if (!plan_.model->Allows(entry.caller, function->second)) {
-                   *revoked = true;
+                   tables.revoked.insert(channel.id);
                    return true;
                  }
                  return !inherited && !caller.subscriptions.contains({entry.caller, function->second});
@@ -263,12 +301,13 @@ bool Engine::ShrinkEnd(Channel& channel, int end, uint64_t now_ns, bool* revoked
 }
 
 void Engine::ShrinkChannels(uint64_t now_ns) {
+  ShrinkTables tables = MakeShrinkTables(now_ns);
   std::vector<std::pair<ChannelId, bool>> closing;
   for (auto& [id, channel] : state_.channels) {
     if (!channel.open) continue;
-    bool revoked = false;
     bool changed[2];
-    for (int end = 0; end < 2; ++end) changed[end] = ShrinkEnd(channel, end, now_ns, &revoked);
+    for (int end = 0; end < 2; ++end) changed[end] = ShrinkEnd(channel, end, tables);
+    const bool revoked = tables.revoked.contains(id);
     const bool unused = channel.ends[0].access.empty() && channel.ends[1].access.empty();
     const bool exhausted = std::max(channel.ends[0].index_max, channel.ends[1].index_max) >= kCallerIndexMax;
     if (unused && channel.unused_since_ns == 0) channel.unused_since_ns = now_ns;

@@ -118,8 +118,8 @@ void Engine::Unplace() {
   for (auto& [id, session] : state_.sessions) {
     std::vector<std::string> forgotten;
     for (auto& [function, placement] : session.placements) {
-      const auto endpoint = model_->endpoints().find({function, options_.node, session.host});
-      if (endpoint != model_->endpoints().end() && !endpoint->second.module().empty()) continue;
+      // One without a module asks for what the host has, wherever that came from.
+      if (model_->endpoints().contains({function, options_.node, session.host})) continue;
       const auto routed = state_.routed.find(function);
       const bool needed = routed != state_.routed.end() && routed->second.contains(id);
       if (placement.leaving || (needed && placement.serves())) continue;

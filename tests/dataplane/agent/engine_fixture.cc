@@ -30,6 +30,7 @@ void EngineTest::MakeEngine() {
 void EngineTest::RestartAgent() {
   MakeEngine();
   if (saved_ != nullptr) engine_->Restore(*saved_);
+  models_.push_back(saved_ != nullptr ? saved_ : std::make_shared<const Model>());
   for (auto& [name, host] : hosts_) {
     host->inbox.clear();
     host->id = 0;
@@ -128,6 +129,7 @@ uint64_t EngineTest::Program(const api::Mesh& mesh) {
   *program.mutable_upsert() = mesh;
   const absl::Status taken = engine_->Program(1'000'000, program, now_ns_);
   EXPECT_TRUE(taken.ok()) << taken;
+  models_.push_back(std::make_shared<const Model>(engine_->model()));
   return generation_;
 }
 
@@ -180,6 +182,7 @@ void EngineTest::FinishLoading(FakeHost& host, const std::string& function) {
 void EngineTest::FinishCalls(FakeHost& host, const std::string& function) {
   ASSERT_EQ(host.leaving.erase(function), 1u);
   host.serves.erase(function);
+  std::erase_if(host.routes, [&](const auto& entry) { return entry.first.first == function; });
   api::FunctionReport report;
   report.set_function(function);
   report.set_state(api::FunctionReport::GONE);
@@ -272,6 +275,17 @@ void EngineTest::Pass(uint64_t ns) {
   Settle();
 }
 
+// Whether the policy has forbidden `call` at some time since `generation` held, so that a receiver may refuse
+// it before the caller is told.
+bool EngineTest::DeniedSince(uint64_t generation, const Call& call) const {
+  auto model = models_.rbegin();
+  for (; model != models_.rend(); ++model) {
+    if (!(*model)->Allows(call.first, call.second)) return true;
+    if ((*model)->generation() == generation) return false;
+  }
+  return false;
+}
+
 // What must hold at every moment, seen from the hosts: a caller never has a target whose table does not
 // permit the call, unless the table shrank because policy forbids it now; and never one on a host that the
 // engine knows as gone.
@@ -296,7 +310,7 @@ void EngineTest::CheckInvariants() {
         if (target.channel().empty() || callee == hosts_.end() || callee->second->id == 0) continue;
         if (!callee->second->channels.contains(target.channel()))
           continue;  // Closed; its caller is about to hear.
-        if (!engine_->model().Allows(call.first, call.second)) continue;
+        if (DeniedSince(route.generation(), call)) continue;
         const auto& table = callee->second->access[target.channel()];
         const auto entry = table.find(target.caller_index());
         ASSERT_TRUE(entry != table.end() && entry->second.first == call.first &&

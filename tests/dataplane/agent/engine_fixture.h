@@ -91,10 +91,12 @@ class EngineTest : public testing::Test {
  private:
   void MakeEngine();
   void CheckInvariants();
+  bool DeniedSince(uint64_t generation, const Call& call) const;
   void Obey(FakeHost& host, const Output& output);
   void Load(FakeHost& host, const std::string& function);
   FakeHost* ById(SessionId id);
 
+  std::vector<std::shared_ptr<const Model>> models_;  // In the order in which agents held them
   SessionId last_session_ = 0;
   uint64_t last_channel_ = 0;
   int clients_ = 0;
