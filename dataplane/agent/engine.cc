@@ -156,14 +156,14 @@ absl::Status Engine::AddRegistration(Session& session, const std::string& functi
   return absl::OkStatus();
 }
 
-// The session does not hold `function` any more: nor may it call in its name.
+// The session does not hold `function` any more. What it asked for in that name stays, answered by a refusal,
+// until it holds the function again.
 void Engine::Release(Session& session, const std::string& function) {
   if (!session.Holds(function)) return;
   if (session.registered.erase(function) != 0) registrations_changed_ = true;
   session.placements.erase(function);
   session.policies.erase(function);
   --state_.usage[session.tenant].functions;
-  std::erase_if(session.subscriptions, [&](const auto& entry) { return entry.first.first == function; });
   Touch();
 }
 
@@ -215,18 +215,6 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
     return Refuse(Refusal::kBadName,
                   absl::StrCat("\"", subscribe.caller(), "\" calls \"", subscribe.callee(), "\""));
   }
-  if (!session->MayCallAs(subscribe.caller())) {
-    ++forged_callers_;
-    api::Route& route = *Send(*session).mutable_route();
-    route.set_caller(subscribe.caller());
-    route.set_callee(subscribe.callee());
-    route.set_code(static_cast<uint32_t>(absl::StatusCode::kPermissionDenied));
-    route.set_reason(
-        absl::StrCat("PERMISSION_DENIED: host ", session->host, " may not call as ", subscribe.caller(),
-                     ": it does not serve that function",
-                     session->call_as.empty() ? "" : absl::StrCat(" and calls as ", session->call_as)));
-    return absl::OkStatus();
-  }
   const Call call(subscribe.caller(), subscribe.callee());
   if (session->subscriptions.size() >= kSubscriptionsMax && !session->subscriptions.contains(call)) {
     return Refuse(Refusal::kSubscriptionLimit,
@@ -234,6 +222,19 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
   }
   Subscription& subscription = session->subscriptions[call];
   subscription.callee_id = IdOf(call.second);
+  if (!session->MayCallAs(call.first)) {
+    // Answered at once, and kept: it may be placed there later.
+    ++forged_callers_;
+    api::Route& route = subscription.route;
+    route.Clear();
+    route.set_caller(call.first);
+    route.set_callee(call.second);
+    route.set_code(static_cast<uint32_t>(absl::StatusCode::kPermissionDenied));
+    route.set_reason(NotItsCaller(*session, call.first));
+    subscription.sent = true;
+    *Send(*session).mutable_route() = route;
+    return absl::OkStatus();
+  }
   subscription.sent = false;  // Asked again, as after a re-attachment: answered again.
   Touch();
   return absl::OkStatus();

@@ -293,6 +293,7 @@ bool Engine::ShrinkEnd(Channel& channel, int end, ShrinkTables& tables) {
                    tables.revoked.insert(channel.id);
                    return true;
                  }
+                 if (!caller.MayCallAs(entry.caller)) return true;
                  return !inherited && !caller.subscriptions.contains({entry.caller, function->second});
                }) != 0;
     it = entry.callee_ids.empty() ? receiver.access.erase(it) : std::next(it);

@@ -139,6 +139,12 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   return plan;
 }
 
+std::string NotItsCaller(const Session& session, const std::string& caller) {
+  return absl::StrCat("PERMISSION_DENIED: host ", session.host, " may not call as ", caller,
+                      ": it does not serve that function",
+                      session.call_as.empty() ? "" : absl::StrCat(" and calls as ", session.call_as));
+}
+
 std::string MissingRule(const Call& call) {
   const auto& [caller, callee] = call;
   const std::string from_all = absl::StrCat(NamespaceOf(caller), "/*");
@@ -169,6 +175,13 @@ Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, cons
   };
   for (const auto& [id, session] : state.sessions) {
     for (const auto& [call, subscription] : session.subscriptions) {
+      if (!session.MayCallAs(call.first)) {
+        plan.routes[{id, call}] = {{},
+                                   {},
+                                   static_cast<uint32_t>(absl::StatusCode::kPermissionDenied),
+                                   NotItsCaller(session, call.first)};
+        continue;
+      }
       plan.routes.emplace(std::make_pair(id, call), PlanCall(*model, function_plan(call.second), call));
     }
   }

@@ -67,6 +67,9 @@ Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, cons
 // "PERMISSION_DENIED: web/front may not call vision/scale: no rule allows from web/front (or web/*) to …"
 std::string MissingRule(const Call& call);
 
+// Why `session` may not call as `caller`.
+std::string NotItsCaller(const Session& session, const std::string& caller);
+
 }  // namespace weft::agent
 
 #endif  // WEFT_DATAPLANE_AGENT_PLAN_H_

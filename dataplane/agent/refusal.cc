@@ -59,7 +59,8 @@ absl::string_view RefusalName(Refusal refusal) { return kRows[static_cast<std::s
 absl::Status Refuse(Refusal refusal, absl::string_view detail) {
   const Row& row = kRows[static_cast<std::size_t>(refusal)];
   absl::Status status(row.code, absl::StrCat(row.name, ": ", detail));
-  status.SetPayload(kPayload, absl::Cord(absl::StrCat(static_cast<int>(refusal))));
+  const std::string number = absl::StrCat(static_cast<int>(refusal));
+  status.SetPayload(kPayload, absl::Cord(absl::string_view(number)));
   return status;
 }
 

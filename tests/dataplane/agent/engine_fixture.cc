@@ -182,7 +182,6 @@ void EngineTest::FinishLoading(FakeHost& host, const std::string& function) {
 void EngineTest::FinishCalls(FakeHost& host, const std::string& function) {
   ASSERT_EQ(host.leaving.erase(function), 1u);
   host.serves.erase(function);
-  std::erase_if(host.routes, [&](const auto& entry) { return entry.first.first == function; });
   api::FunctionReport report;
   report.set_function(function);
   report.set_state(api::FunctionReport::GONE);

@@ -120,6 +120,35 @@ TEST_F(PlacementTest, MovingBackWaitsForTheHostToFinishItsCalls) {
   EXPECT_TRUE(Acknowledged(back));
 }
 
+TEST_F(PlacementTest, FunctionThatMovesBackNeedNotAskForItsRoutesAgain) {
+  FakeHost& b = Attach("b", "web");
+  Attach("c", "web");
+  Attach("d", "web", {"web/deep"});
+  PlaceOn({"b"});
+  Settle();
+  Subscribe(b, kCallee, "web/deep");
+  Settle();
+  ASSERT_EQ(TargetsAt(b, kCallee, "web/deep"), Hosts{"d"});
+  PlaceOn({"c"});
+  Settle();
+  EXPECT_THAT((b.routes[{kCallee, "web/deep"}].reason()), HasSubstr("host b may not call as web/back"));
+  PlaceOn({"b"});
+  Settle();
+  EXPECT_EQ(TargetsAt(b, kCallee, "web/deep"), Hosts{"d"});
+}
+
+TEST_F(PlacementTest, CallerThatIsPlacedAfterItAskedGetsItsRoute) {
+  FakeHost& b = Attach("b", "web");
+  Attach("d", "web", {"web/deep"});
+  Subscribe(b, kCallee, "web/deep");
+  Settle();
+  EXPECT_TRUE(TargetsAt(b, kCallee, "web/deep").empty());
+  EXPECT_EQ(engine_->forged_callers(), 1u);
+  PlaceOn({"b"});
+  Settle();
+  EXPECT_EQ(TargetsAt(b, kCallee, "web/deep"), Hosts{"d"});
+}
+
 TEST_F(PlacementTest, FailedReplacementLeavesTheOldHostServing) {
   FakeHost& b = Attach("b", "web");
   FakeHost& c = Attach("c", "web");
