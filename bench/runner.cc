@@ -66,7 +66,11 @@ absl::StatusOr<std::vector<bool>> Choose(const std::vector<std::unique_ptr<Row>>
   }
   std::vector<std::size_t> open;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (std::regex_search(rows[i]->spec().name, pattern)) open.push_back(i);
+    const RowSpec& spec = rows[i]->spec();
+    if (std::regex_search(spec.name, pattern) ||
+        std::regex_search(absl::StrCat(spec.name, "@", spec.bytes), pattern)) {
+      open.push_back(i);
+    }
   }
   if (open.empty())
     return absl::InvalidArgumentError(absl::StrCat("filter \"", filter, "\": no row has such a name"));
