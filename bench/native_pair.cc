@@ -26,7 +26,8 @@ constexpr char kEcho[] = "bench/echo";
 constexpr char kCounts[] = "bench/counts";
 constexpr char kServerHost[] = "bench-server";
 constexpr uid_t kIdleUid = 64992;
-constexpr int kIdlersPerProcess = 250;
+// So that many attach at the same time: each waits for the agent's answers.
+constexpr int kIdlersPerProcess = 63;
 constexpr uint32_t kBurst = 32;
 constexpr std::size_t kBurstBytes = 64;
 constexpr std::size_t kBytesMax = 1 << 20;
@@ -297,7 +298,7 @@ absl::StatusOr<std::unique_ptr<NativePair>> NativePair::Start(int idle_channels)
   };
   if (idle_channels > 0) {
     // Small arenas, since none of the idle channels carries anything.
-    for (NodeTenant& tenant : tenants) tenant.limits = "{hosts: 2000, channels: 4000, arena: 16KiB}";
+    for (NodeTenant& tenant : tenants) tenant.limits = "{hosts: 1024, channels: 4000, arena: 16KiB}";
   }
   WEFT_ASSIGN_OR_RETURN(pair->node_, Node::Start(tenants, /*mesh_yaml=*/""));
   WEFT_RETURN_IF_ERROR(pair->StartProcesses());
@@ -341,10 +342,15 @@ absl::Status NativePair::OpenIdleChannels() {
                             return HoldChannels(run_dir, command.number, command.bytes, held.get());
                           }));
     WEFT_RETURN_IF_ERROR(idler.Run({.bytes = count, .number = static_cast<uint64_t>(first)}));
-    WEFT_ASSIGN_OR_RETURN(const Worker::Reply reply, idler.Finish(kStartTimeoutMs));
-    if (reply.messages != count) return absl::InternalError("an idle channel was not opened");
     idlers_.push_back(std::move(idler));
   }
+  uint64_t opened = 0;
+  for (Worker& idler : idlers_) {
+    WEFT_ASSIGN_OR_RETURN(const Worker::Reply reply, idler.Finish(kStartTimeoutMs));
+    opened += reply.messages;
+  }
+  if (opened != static_cast<uint64_t>(idle_channels_))
+    return absl::InternalError("an idle channel was not opened");
   return absl::OkStatus();
 }
 

@@ -5,50 +5,28 @@
 #include <utility>
 
 #include "bench/native_pair.h"
-#include "dataplane/base/status.h"
+#include "bench/shared_fixture.h"
 
 namespace weft::bench {
 namespace {
 
-// Rows that take turns on one pair: started by whoever is set up first, ended with the last.
-struct SharedPair {
-  int idle_channels = 0;
-  int users = 0;
-  absl::Status status;
-  std::unique_ptr<NativePair> pair;
-};
+using SharedPair = SharedFixture<NativePair>;
 
 class NativeRow final : public Row {
  public:
-  NativeRow(RowSpec spec, NativePair::Kind kind, std::shared_ptr<SharedPair> shared)
-      : Row(std::move(spec)), kind_(kind), shared_(std::move(shared)) {}
-  ~NativeRow() override { Teardown(); }
+  NativeRow(RowSpec spec, NativePair::Kind kind, std::shared_ptr<SharedPair> pair)
+      : Row(std::move(spec)), kind_(kind), user_(std::move(pair)) {}
 
-  absl::Status Setup() override {
-    if (shared_->users == 0) {
-      absl::StatusOr<std::unique_ptr<NativePair>> pair = NativePair::Start(shared_->idle_channels);
-      shared_->status = pair.status();
-      if (pair.ok()) shared_->pair = *std::move(pair);
-    }
-    WEFT_RETURN_IF_ERROR(shared_->status);
-    ++shared_->users;
-    in_use_ = true;
-    return absl::OkStatus();
-  }
+  absl::Status Setup() override { return user_.Start(); }
   absl::StatusOr<Block> RunBlock(uint64_t duration_ns) override {
-    if (!in_use_) return absl::FailedPreconditionError("not set up");
-    return shared_->pair->RunBlock(kind_, spec().bytes, duration_ns);
+    if (user_.get() == nullptr) return absl::FailedPreconditionError("not set up");
+    return user_.get()->RunBlock(kind_, spec().bytes, duration_ns);
   }
-  void Teardown() override {
-    if (!in_use_) return;
-    in_use_ = false;
-    if (--shared_->users == 0) shared_->pair.reset();
-  }
+  void Teardown() override { user_.End(); }
 
  private:
   NativePair::Kind kind_;
-  std::shared_ptr<SharedPair> shared_;
-  bool in_use_ = false;
+  FixtureUser<NativePair> user_;
 };
 
 constexpr char kLargeNote[] =
@@ -57,7 +35,7 @@ constexpr char kLargeNote[] =
 }  // namespace
 
 void AddNativeRows(std::vector<std::unique_ptr<Row>>* rows) {
-  auto shared = std::make_shared<SharedPair>();
+  auto shared = std::make_shared<SharedPair>([] { return NativePair::Start(/*idle_channels=*/0); });
   using Kind = NativePair::Kind;
   auto add = [&](RowSpec spec, Kind kind) {
     rows->push_back(std::make_unique<NativeRow>(std::move(spec), kind, shared));
@@ -77,8 +55,7 @@ void AddNativeRows(std::vector<std::unique_ptr<Row>>* rows) {
 }
 
 void AddThousandChannelsRow(std::vector<std::unique_ptr<Row>>* rows) {
-  auto shared = std::make_shared<SharedPair>();
-  shared->idle_channels = 999;
+  auto shared = std::make_shared<SharedPair>([] { return NativePair::Start(/*idle_channels=*/999); });
   rows->push_back(std::make_unique<NativeRow>(
       RowSpec{.name = "weft/thousand_channels", .bytes = 64, .against = {"weft/host_to_host"}},
       NativePair::Kind::kRoundTrip, shared));

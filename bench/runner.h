@@ -39,8 +39,8 @@ struct RunOptions {
   uint64_t block_ns = kBlockNsMax;
   uint64_t budget_ns = 0;  // Rounds are begun until it is used up; set-up counts.
   int rounds_min = 3;      // Run even where the budget is too small.
-  // ECMAScript regular expression searched in names, and in names followed by "@" and the payload's bytes; the
-  // limits of a chosen row are taken in with it.
+  // ECMAScript regular expression searched in names, and in names followed by "@" and the payload's bytes;
+  // the limits of a chosen row are taken in with it.
   std::string filter;
   // Called between rounds with what is being done, for a person to see.
   std::function<void(const std::string&)> progress;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "bench/guest_rows.h"
 #include "bench/kernel_rows.h"
 #include "bench/layer_rows.h"
 #include "bench/limit_rows.h"
@@ -71,6 +72,7 @@ std::vector<std::unique_ptr<Row>> LocalRows() {
   rows.push_back(NewChannelRow());
   rows.push_back(NewChannelBatchedRow());
   AddNativeRows(&rows);
+  AddGuestRows(&rows);
   AddThousandChannelsRow(&rows);
   return rows;
 }
