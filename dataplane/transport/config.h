@@ -44,6 +44,10 @@ struct Config {
   uint32_t granted_bytes_per_peer_max = 400'000;
   uint32_t granted_messages_max = 8;
   uint32_t grant_quantum_segments = 4;
+  // Grants are paced to fill this part of the link, together with what comes unasked: what is left lets a
+  // queue drain.
+  uint32_t grant_pace_percent = 95;
+  uint32_t congested_bytes = 20'000;  // A sender that holds more unused grants than this marks its data.
   uint32_t oldest_share_one_in = 20;  // Every 20th grant and datagram (5 %) goes to the oldest message.
 
   // Loss, death.

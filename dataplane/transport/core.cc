@@ -201,8 +201,8 @@ void Core::Release(const Event& event) {
   if (event.message != kNone) FreeIn(event.message);
 }
 
-uint64_t Core::NextTimerNs() const {
-  uint64_t next = timers_.NextNs();
+uint64_t Core::NextTimerNs(uint64_t now_ns) const {
+  uint64_t next = std::min(timers_.NextNs(), grants_.NextNs(now_ns));
   if (!urgent_.empty() || !send_queue_.empty()) {
     const uint64_t link = config_.link_bits_per_second == 0 || link_free_ns_ < config_.pacing_slack_ns
                               ? 0

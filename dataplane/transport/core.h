@@ -101,7 +101,7 @@ class Core {
 
   // Takes one datagram. `datagram` is only read, and may lie in memory that others can write.
   void HandleDatagram(const uint8_t* datagram, std::size_t bytes, uint64_t now_ns);
-  // Runs what is due. Called at least when NextTimerNs() has passed.
+  // Runs what is due. Called at least when NextTimerNs has passed.
   void Tick(uint64_t now_ns);
   // Writes the next datagram into out[0, capacity), capacity ≥ datagram_bytes_max, and the way to `*path`. 0:
   // none now.
@@ -111,7 +111,7 @@ class Core {
   void Release(const Event& event);
 
   // When Tick or NextDatagram has work again if nothing else happens; ~0: never.
-  uint64_t NextTimerNs() const;
+  uint64_t NextTimerNs(uint64_t now_ns) const;
 
   // ---- Inspection.
   // -----------------------------------------------------------------------------------------

@@ -220,9 +220,10 @@ void Core::QueryStalled(uint32_t index, uint64_t now_ns) {
   const uint32_t slot = peer.waiting_calls.front();
   if (slot == kNone) return;
   const CallSlot& call = peer.calls[slot];
-  if (call.out != kNone || now_ns - call.progress_ns < config_.stall_ns) {
+  // A request that waits for grants is asked for as well: the peer may have given us up meanwhile, and the
+  // message with us.
+  if ((call.out != kNone && out_[call.out].Sendable()) || now_ns - call.progress_ns < config_.stall_ns)
     return;
-  }
   ++counters_.resends_asked;
   PushNotice(index, {FrameType::kResend, MessageKind::kResponse, MessageId(call.sequence, slot), 0, 0});
   Touch(peer, slot, now_ns);

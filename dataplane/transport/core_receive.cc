@@ -194,6 +194,7 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
   }
   Peer& peer = *peers_[message.peer];
   if (message.segments > 1) {
+    if (!message.scheduled) grants_.Expect(in, message.bytes);
     peer.partial.PushBack(in_.data(), in);
     if (peer.query_due_ns == ~uint64_t{0}) peer.query_due_ns = now_ns + config_.stall_ns;
     timers_.ArmAtLatest(message.peer, peer.query_due_ns);
@@ -261,7 +262,10 @@ WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t
     std::memcpy(blocks_.Data(message.block) + frame.data.offset, frame.payload, frame.payload_bytes);
   }
   if (message.scheduled) {
-    grants_.OnArrival(in, frame.payload_bytes, (frame.flags & kFlagCongested) != 0, now_ns);
+    grants_.OnArrival(in, frame.data.offset + frame.payload_bytes, (frame.flags & kFlagCongested) != 0);
+  } else {
+    grants_.OnUnasked(frame.payload_bytes, now_ns);
+    if (message.segments > 1) grants_.OnExpected(in, frame.payload_bytes);
   }
   if (message.received_segments != message.segments) return false;
   grants_.Remove(in);

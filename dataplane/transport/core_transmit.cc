@@ -239,7 +239,7 @@ WEFT_HOT bool Core::WriteSegment(uint32_t out, FrameWriter* writer, uint64_t now
     --message.lost_segments;
     ++counters_.segments_resent;
   }
-  if (unused_grant_bytes_ > config_.bandwidth_delay_bytes / 2) flags |= kFlagCongested;
+  if (unused_grant_bytes_ > config_.congested_bytes) flags |= kFlagCongested;
   DataTarget to{message.function, 0, 0};
   if (target && message.deadline_ns != 0) {
     const uint64_t left = message.deadline_ns > now_ns ? (message.deadline_ns - now_ns) / kNsPerUs : 0;

@@ -22,16 +22,22 @@ uint32_t GrantScheduler::QuantumOf(const InMessage& message) const {
   return std::min(config_.grant_quantum_segments * segment_bytes_, message.bytes - message.granted_bytes);
 }
 
+// A short message need not wait until long ones have used up what they hold: it finds room beside them.
+uint32_t GrantScheduler::ExtraFor(const InMessage& message) const {
+  return message.bytes <= config_.bandwidth_delay_bytes ? config_.bandwidth_delay_bytes : 0;
+}
+
 // Room for a whole quantum, so that a GRANT frame is not spent on each segment; and always for one message
 // where nothing is granted, so that bounds below a quantum do not stop everything.
 bool GrantScheduler::HasRoomInAll(const InMessage& message) const {
-  return outstanding_bytes_ == 0 || outstanding_bytes_ + QuantumOf(message) <= config_.granted_bytes_max;
+  return outstanding_bytes_ == 0 || outstanding_bytes_ + expected_bytes_ + QuantumOf(message) <=
+                                        config_.granted_bytes_max + ExtraFor(message);
 }
 
 bool GrantScheduler::HasRoom(const InMessage& message) const {
   const Sender& sender = senders_[message.peer];
-  return HasRoomInAll(message) &&
-         (sender.credit_bytes == 0 || sender.credit_bytes + QuantumOf(message) <= sender.limit_bytes);
+  return HasRoomInAll(message) && (sender.credit_bytes == 0 || sender.credit_bytes + QuantumOf(message) <=
+                                                                   sender.limit_bytes + ExtraFor(message));
 }
 
 // One message a sender, and a second one where it is the shorter.
@@ -63,6 +69,7 @@ WEFT_HOT void GrantScheduler::Grant(uint32_t index, uint64_t now_ns) {
   message.progress_ns = now_ns;
   senders_[message.peer].credit_bytes += bytes;
   outstanding_bytes_ += bytes;
+  TakeLink(bytes, now_ns);
   if (message.active) return;
   message.active = true;
   active_[active_count_++] = index;
@@ -87,9 +94,13 @@ void GrantScheduler::Deactivate(uint32_t index) {
   }
 }
 
-WEFT_HOT void GrantScheduler::OnArrival(uint32_t index, uint32_t bytes, bool congested, uint64_t now_ns) {
+// What lies before the furthest byte that arrived is no longer in flight, arrived or not: a lost segment must
+// not hold back grants for as long as it takes to be sent again.
+WEFT_HOT void GrantScheduler::OnArrival(uint32_t index, uint32_t end, bool congested) {
   InMessage& message = messages_[index];
   Sender& sender = senders_[message.peer];
+  const uint32_t bytes = end > message.frontier_bytes ? end - message.frontier_bytes : 0;
+  message.frontier_bytes += bytes;
   TakeBack(&message, std::min(bytes, message.credit_bytes));
   sender.arrived_bytes += bytes;
   if (congested) sender.congested_bytes += bytes;
@@ -119,8 +130,34 @@ void GrantScheduler::Adjust(Sender* sender) {
   sender->congested_bytes = 0;
 }
 
+// Grants leave at the pace of the link that their data will come in on, so that data that its sender could
+// not send at once does not meet other data in the last queue.
+void GrantScheduler::TakeLink(uint32_t bytes, uint64_t now_ns) {
+  if (config_.link_bits_per_second == 0) return;
+  const uint64_t segments = (bytes + segment_bytes_ - 1) / segment_bytes_;
+  const uint64_t wire_bytes = bytes + segments * (config_.wire_overhead_bytes + kDataOverheadBytes);
+  link_free_ns_ = std::max(link_free_ns_, now_ns) + wire_bytes * 8 * kNsPerSecond /
+                                                        config_.link_bits_per_second * 100 /
+                                                        config_.grant_pace_percent;
+}
+
+void GrantScheduler::OnUnasked(uint32_t bytes, uint64_t now_ns) { TakeLink(bytes, now_ns); }
+
+void GrantScheduler::Expect(uint32_t index, uint32_t bytes) {
+  messages_[index].expected_bytes = bytes;
+  expected_bytes_ += bytes;
+}
+
+void GrantScheduler::OnExpected(uint32_t index, uint32_t bytes) {
+  InMessage& message = messages_[index];
+  const uint32_t come = std::min(bytes, message.expected_bytes);
+  message.expected_bytes -= come;
+  expected_bytes_ -= come;
+}
+
 void GrantScheduler::Remove(uint32_t index) {
   InMessage& message = messages_[index];
+  OnExpected(index, message.expected_bytes);
   if (!message.age.linked) return;
   TakeBack(&message, message.credit_bytes);
   if (message.active) Deactivate(index);

@@ -24,8 +24,18 @@ class GrantScheduler {
 
   // An announced message now waits for grants.
   void Add(uint32_t message);
-  // `bytes` new ones of a scheduled message have arrived; `congested`: with the sender's mark.
-  void OnArrival(uint32_t message, uint32_t bytes, bool congested, uint64_t now_ns);
+  // New bytes of a scheduled message, up to offset `end`, have arrived; `congested`: with the sender's mark.
+  void OnArrival(uint32_t message, uint32_t end, bool congested);
+  // A message that came unasked, of which `bytes` are still on their way: they take the place of grants.
+  void Expect(uint32_t message, uint32_t bytes);
+  // Of those, `bytes` have come.
+  void OnExpected(uint32_t message, uint32_t bytes);
+  // `bytes` of any message have arrived without a grant: the link has carried them in place of granted ones.
+  void OnUnasked(uint32_t bytes, uint64_t now_ns);
+  // When a grant is due that only waits for the link; ~0: none.
+  uint64_t NextNs(uint64_t now_ns) const {
+    return by_age_.empty() || link_free_ns_ <= now_ns ? ~uint64_t{0} : link_free_ns_;
+  }
   // The message is complete or given up.
   void Remove(uint32_t message);
   // Takes back the grants of messages that have made no progress since `before_ns`: they stop counting until
@@ -50,7 +60,7 @@ class GrantScheduler {
   // message its buffer before its first grant, and says whether there was memory.
   template <typename Reserve>
   uint32_t Next(uint64_t now_ns, Reserve&& reserve) {
-    if (waiting_.empty() && active_count_ == 0) return kNone;
+    if (by_age_.empty() || link_free_ns_ > now_ns) return kNone;
     if (turns_to_oldest_ == 0) {
       const uint32_t oldest = Oldest(reserve);
       if (oldest != kNone) {
@@ -81,6 +91,7 @@ class GrantScheduler {
     uint32_t congested_bytes = 0;  // and with the sender's mark.
   };
 
+  uint32_t ExtraFor(const InMessage& message) const;
   uint32_t QuantumOf(const InMessage& message) const;
   bool HasRoomInAll(const InMessage& message) const;
   bool HasRoom(const InMessage& message) const;
@@ -92,6 +103,7 @@ class GrantScheduler {
   void Deactivate(uint32_t message);
   void TakeBack(InMessage* message, uint32_t bytes);
   void Adjust(Sender* sender);
+  void TakeLink(uint32_t bytes, uint64_t now_ns);
 
   template <typename Reserve>
   bool Eligible(uint32_t index, Reserve&& reserve) {
@@ -145,6 +157,8 @@ class GrantScheduler {
   std::array<uint32_t, kActiveMax> active_{};
   uint32_t active_count_ = 0;
   uint32_t outstanding_bytes_ = 0;
+  uint64_t link_free_ns_ = 0;    // When what was granted and what came unasked will have passed the link.
+  uint32_t expected_bytes_ = 0;  // Of messages that came unasked.
   uint32_t turns_to_oldest_;
 };
 

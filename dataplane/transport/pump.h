@@ -16,7 +16,7 @@ namespace weft::transport {
 inline constexpr std::size_t kPumpBurst = 32;
 
 // One round: a burst in, timers, a burst out. Returns how many datagrams moved; 0: idle until
-// core.NextTimerNs() or until the port has something. `Port` is as dataplane/port/port.h says.
+// core.NextTimerNs(now_ns) or until the port has something. `Port` is as dataplane/port/port.h says.
 template <typename Port>
 WEFT_HOT std::size_t Pump(Core& core, Port& port, uint64_t now_ns) {
   typename Port::Received burst[kPumpBurst];

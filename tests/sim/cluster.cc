@@ -158,7 +158,8 @@ void Cluster::CheckNode(uint32_t node) {
   if (core.memory_used_bytes() != core.UseOf(kCallers).used_bytes + core.UseOf(kCallees).used_bytes) {
     Violation("memory that no tenant is charged for");
   }
-  if (core.granted_bytes() > std::max(core.config().granted_bytes_max,
+  // Short messages find room of one bandwidth-delay product beside the long ones.
+  if (core.granted_bytes() > std::max(core.config().granted_bytes_max + core.config().bandwidth_delay_bytes,
                                       core.config().grant_quantum_segments * core.segment_bytes())) {
     Violation("more granted than the bound");
   }
@@ -186,7 +187,7 @@ void Cluster::Step(uint32_t node) {
   }
   CheckNode(node);
   n.stepping = false;
-  const uint64_t next = n.core->NextTimerNs();
+  const uint64_t next = n.core->NextTimerNs(now_ns());
   if (next == ~uint64_t{0} || next >= n.wake_ns) return;
   n.wake_ns = std::max(next, now_ns() + 1);
   At(n.wake_ns, [this, node, wake = n.wake_ns, incarnation = n.incarnation] {
