@@ -29,8 +29,8 @@ constexpr uint32_t kWatchMask = IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MO
 constexpr std::size_t kFilesMax = 1000;
 // Rounds of reading files that change meanwhile, before other work of the thread gets its turn.
 constexpr int kRoundsMax = 4;
-// After which errors are believed. Truncating a file takes tens of us, ms on a busy disk.
-constexpr uint64_t kConfirmNs = 20 * kNsPerMs;
+// After which errors are believed. Truncating a file takes tens of us, ms on a busy machine.
+constexpr uint64_t kConfirmNs = 50 * kNsPerMs;
 constexpr uint64_t kRewatchNs = kNsPerSecond;
 
 bool IsDirectory(const std::string& path) {
@@ -185,9 +185,10 @@ void FileSource::TakeEvent(uint32_t mask, const std::string& name, uint64_t now_
     it = files_.emplace(name, File()).first;
   }
   File& file = it->second;
+  // A second look counts only where nothing happened since the first.
+  if ((mask & ~IN_ATTRIB) != 0) file.confirm_at_ns = 0;
   if ((mask & (IN_DELETE | IN_MOVED_FROM)) != 0) {
     file.pending = file.writing = false;
-    file.confirm_at_ns = 0;
     if (file.known && file.gone_at_ns == 0) file.gone_at_ns = now_ns + removal_grace_ns_;
   } else if ((mask & IN_MODIFY) != 0) {
     file.writing = true;

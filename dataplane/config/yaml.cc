@@ -153,6 +153,15 @@ class TreeBuilder : public YAML::EventHandler {
   std::vector<Frame> frames_;
 };
 
+// A name that is wrong may be as long as the file; a line of the log must not be.
+constexpr std::size_t kKeyBytesMax = 200;
+constexpr std::size_t kMessageBytesMax = 500;
+
+std::string Cut(absl::string_view text, std::size_t bytes_max) {
+  if (text.size() <= bytes_max) return std::string(text);
+  return absl::StrCat(text.substr(0, bytes_max), "...");
+}
+
 // Position of the first byte that no text file holds; line 0 where there is none.
 YamlPosition FindControlByte(absl::string_view text) {
   YamlPosition position{1, 1};
@@ -174,7 +183,8 @@ void YamlErrors::Add(YamlPosition position, absl::string_view key, absl::string_
   }
   std::string line = file_;
   if (position.line > 0) absl::StrAppend(&line, ":", position.line, ":", position.column);
-  absl::StrAppend(&line, ": ", key, key.empty() ? "" : ": ", message);
+  absl::StrAppend(&line, ": ", Cut(key, kKeyBytesMax), key.empty() ? "" : ": ",
+                  Cut(message, kMessageBytesMax));
   lines_.push_back(std::move(line));
 }
 

@@ -99,7 +99,7 @@ TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {
        {std::string(), MeshOn("h2").substr(0, 60), Head(), std::string("version: 1\n"),
         MeshOn("h2") + "nonsense: 1\n", MeshOn("h2") + EndpointOn("h2")}) {
     Write("a.yaml", text);
-    RunFor(60 * kNsPerMs);
+    RunFor(150 * kNsPerMs);
     EXPECT_THAT(Hosts(), ElementsAre("h1")) << text;
     const api::QueryReply status = controller_->Status();
     EXPECT_EQ(status.items(1).fields(1).text(), "last good") << text;

@@ -56,6 +56,16 @@ TEST_F(ModelTest, ASourceCutBeforeItsEndpointsDeletesNothing) {
   EXPECT_TRUE(Has("h"));
 }
 
+TEST_F(ModelTest, AFileThatTurnsEmptyAmongOthersDeletesNothing) {
+  Accept(Base("a").Endpoint("v/f", "n1", "h1").Build());
+  Accept(MeshBuilder("b").Endpoint("v/f", "n1", "h2").Build());
+  model_.Offer(MeshBuilder("b").Build());
+  const Model::Outcome outcome = model_.Evaluate();
+  EXPECT_FALSE(outcome.changed);
+  EXPECT_THAT(outcome.errors, ElementsAre(HasSubstr("b: names no endpoint any more")));
+  EXPECT_TRUE(Has("h2"));
+}
+
 TEST_F(ModelTest, AllowShrinkDeletesWhatIsMeantToGo) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   Accept(MeshBuilder("a").AllowShrink().Build());

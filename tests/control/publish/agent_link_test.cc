@@ -125,6 +125,17 @@ TEST_F(AgentLinkTest, GenerationsRiseAboveWhatTheAgentHolds) {
   EXPECT_EQ(agent_.refused, 0);
 }
 
+TEST_F(AgentLinkTest, GenerationsRiseAboveOneThatWasNeverAcknowledged) {
+  agent_.generation = 41;
+  agent_.held = 50;
+  agent_.Listen();
+  Start();
+  link_->SetTarget(StateOf(1), 1);
+  ASSERT_TRUE(RunUntilProgrammed(1));
+  EXPECT_THAT(agent_.generations, ElementsAre(51));
+  EXPECT_EQ(agent_.refused, 0);
+}
+
 TEST_F(AgentLinkTest, GenerationsRiseAboveWhatAnEarlierRunSent) {
   agent_.generation = 3;
   agent_.Listen();

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -64,6 +65,9 @@ void ScriptedAgent::Take(const api::AdminRequest& request) {
   if (request.has_query()) {
     api::AdminReply reply;
     reply.mutable_query_reply()->set_generation(generation);
+    api::Item::Field* field = reply.mutable_query_reply()->add_items()->add_fields();
+    field->set_name("generation_held");
+    field->set_number(static_cast<int64_t>(std::max(generation, held)));
     Send(reply);
   } else if (request.has_program()) {
     TakeProgram(request.program());
@@ -78,7 +82,7 @@ void ScriptedAgent::TakeProgram(const api::Program& part) {
     failed.mutable_failed()->set_reason(refuse);
     return Send(failed);
   }
-  if (part.generation() <= generation) {
+  if (part.generation() <= std::max(generation, held)) {
     ++refused;
     failed.mutable_failed()->set_reason(
         absl::StrCat("generation ", part.generation(), " is not above ", generation));

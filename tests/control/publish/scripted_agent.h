@@ -41,6 +41,7 @@ class ScriptedAgent {
   // What it holds.
   MeshState state;
   uint64_t generation = 0;
+  uint64_t held = 0;  // Where above `generation`: one that it took and has not acknowledged.
   // What it saw.
   std::vector<uint64_t> generations;
   int snapshots = 0;

@@ -227,7 +227,8 @@ TEST_F(FileSourceTest, ADirectoryThatGoesAwayRemovesNothingAndIsTakenUpAgain) {
   EXPECT_EQ(ZoneOf(changes[0]), "z2");
 }
 
-// Every edit is whole, so no read may ever see an error, and the last one must win.
+// Every edit is whole, so no read may ever see an error or a half, and the last one must win. The first half
+// of each edit is good YAML by itself: only the events tell that there is more to come.
 TEST_F(FileSourceTest, HurriedEditsAreNeverSeenTorn) {
   const std::string path = directory_ / "mesh.yaml";
   std::string filler;
@@ -238,16 +239,15 @@ TEST_F(FileSourceTest, HurriedEditsAreNeverSeenTorn) {
   constexpr int kEdits = 300;
   std::thread writer([&] {
     for (int edit = 1; edit <= kEdits; ++edit) {
-      // In two steps, so that a reader that only looked at sizes or syntax would take the first half for a
-      // file.
-      const std::string text = MeshOf(edit);
+      const std::string first = MeshOf(edit);
+      const std::string second = filler + "- {name: n2}\n";
       FILE* file = fopen(path.c_str(), "w");
-      fwrite(text.data(), 1, text.size() / 2, file);
+      fwrite(first.data(), 1, first.size(), file);
       fflush(file);
-      fwrite(text.data() + text.size() / 2, 1, text.size() - text.size() / 2, file);
-      fwrite(filler.data(), 1, filler.size(), file);
+      std::this_thread::sleep_for(std::chrono::microseconds(500 + edit % 3 * 300));
+      fwrite(second.data(), 1, second.size(), file);
       fclose(file);
-      std::this_thread::sleep_for(std::chrono::microseconds(edit % 7 * 300));
+      std::this_thread::sleep_for(std::chrono::microseconds(edit % 7 * 30));
     }
   });
   std::string last;
@@ -258,6 +258,7 @@ TEST_F(FileSourceTest, HurriedEditsAreNeverSeenTorn) {
     for (const FileChange& change : changes) {
       EXPECT_THAT(change.loaded.errors, IsEmpty());
       EXPECT_FALSE(change.gone);
+      EXPECT_EQ(change.loaded.mesh.nodes.size(), 2u);
       last = ZoneOf(change);
       ++seen;
     }

@@ -121,7 +121,7 @@ void LoadAndCheck(const std::string& text) {
   const LoadedMesh loaded = LoadMesh(text, "/f.yaml", &hasher);
   for (const std::string& line : loaded.errors) {
     ASSERT_TRUE(absl::StartsWith(line, "/f.yaml:")) << line;
-    ASSERT_LT(line.size(), 2000u);
+    ASSERT_LT(line.size(), 800u);
   }
   ASSERT_LE(loaded.errors.size(), 21u);
   const SourceMesh* sources[] = {&loaded.mesh};

@@ -212,6 +212,20 @@ TEST(MeshYamlTest, AModuleWithoutHashIsHashedBesideTheFile) {
   EXPECT_EQ(loaded.mesh.endpoints.at(0).value.sha256(), std::string(other.begin(), other.end()));
 }
 
+// The example of the manual is good, and so stays.
+TEST(ValidateTest, TheDocumentedMeshIsGood) {
+  const std::string manual = test::ReadFile(WEFT_SOURCE_DIR "/docs/mesh-yaml.md");
+  const std::size_t begin = manual.find("```yaml\n");
+  ASSERT_NE(begin, std::string::npos);
+  const std::size_t end = manual.find("```\n", begin + 8);
+  test::TemporaryDirectory directory;
+  test::WriteFile(directory / "mesh.yaml", manual.substr(begin + 8, end - begin - 8));
+  test::WriteFile(directory / "scale.wasm", "a module");
+  const Validation result = Validate(directory / "mesh.yaml");
+  EXPECT_THAT(result.errors, IsEmpty());
+  EXPECT_EQ(result.state.endpoints.size(), 3u);
+}
+
 TEST(ValidateTest, FilesOfADirectoryAreCheckedTogether) {
   test::TemporaryDirectory directory;
   mkdir((directory / "d").c_str(), 0755);

@@ -198,6 +198,12 @@ TEST(YamlTest, ErrorsAreBoundedAndTheRestIsCounted) {
   EXPECT_EQ(errors.back(), "f.yaml: 30 further errors");
 }
 
+TEST(YamlTest, ErrorsAreShortHoweverLongTheNames) {
+  YamlErrors errors("f.yaml");
+  errors.Add({1, 1}, std::string(1'000'000, 'k'), std::string(1'000'000, 'm'));
+  EXPECT_LT(errors.Lines().at(0).size(), 800u);
+}
+
 TEST(YamlTest, DeepNestingIsRefused) {
   for (int depth : {17, 400, 100'000}) {
     Sample sample;
