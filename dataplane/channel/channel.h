@@ -142,7 +142,10 @@ class BasicChannel {
   // The peer broke a rule outside the ring.
   void Poison(PoisonReason reason) { consumer_->Poison(reason); }
   // The channel is poisoned or its peer dead, and Finish is due.
-  bool closing() const { return peer_dead_ || poison_reason() != PoisonReason::kNone; }
+  bool closing() const {
+    return peer_dead_ || poison_reason() != PoisonReason::kNone ||
+           (doorbell_ != nullptr && doorbell_->hung_up());
+  }
   // Where closing(): takes what a dead peer had published, at most one ring, fails the messages in parts, and
   // sets the final state.
   template <class Sink>
