@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "dataplane/base/random.h"
@@ -67,6 +69,53 @@ TEST(ChannelTest, NothingIsVisibleBeforePublish) {
   }
   ASSERT_EQ(sink.messages.size(), 5u);
   for (uint32_t id = 0; id < 5; ++id) EXPECT_EQ(sink.messages[id].header.request_id, id);
+}
+
+// From the third message of a publication on, small messages share a block: order, headers and payloads stay
+// theirs, also where chunks, other lanes and other deadlines come between.
+TEST(ChannelTest, BatchesKeepOrderHeadersAndPayloads) {
+  ChannelPair pair;
+  KeepingSink sink;
+  weft::Random random(3);
+  std::vector<std::string> sent;
+  std::vector<MessageHeader> headers;
+  for (int round = 0; round < 2000; ++round) {
+    for (uint64_t burst = random.Below(70); burst > 0; --burst) {
+      const auto id = static_cast<uint32_t>(sent.size());
+      std::string payload = Pattern(id, random.Below(30) == 0 ? random.Below(5000) : random.Below(97));
+      MessageHeader header = Request(id);
+      header.function_id = random.Below(3);
+      header.deadline_ns = random.Below(2) * id;
+      header.kind = static_cast<MessageKind>(1 + random.Below(4));
+      const Lane lane = random.Below(3) == 0 ? Lane::kReply : Lane::kRequest;
+      const std::size_t prefix = std::min<std::size_t>(payload.size(), random.Below(2) * 26);
+      const auto bytes = BytesOf(payload);
+      if (!pair.a->TrySend(header, Payload(bytes.first(prefix), bytes.subspan(prefix)), lane)) break;
+      sent.push_back(std::move(payload));
+      headers.push_back(header);
+    }
+    pair.a->Publish();
+    const int budget = static_cast<int>(1 + random.Below(90));
+    EXPECT_LE(pair.b->Poll(sink, budget), budget);
+  }
+  while (pair.b->Poll(sink, 64) != 0) {
+  }
+  ASSERT_EQ(pair.b->poison_reason(), PoisonReason::kNone);
+  ASSERT_EQ(sink.messages.size(), sent.size());
+  for (std::size_t i = 0; i < sent.size(); ++i) {
+    ASSERT_EQ(sink.messages[i].payload, sent[i]) << i;
+    EXPECT_EQ(std::memcmp(&sink.messages[i].header, &headers[i], sizeof(MessageHeader)), 0) << i;
+  }
+}
+
+TEST(ChannelTest, ABatchTakesFewerCellsThanMessages) {
+  ChannelPair pair;
+  KeepingSink sink;
+  for (uint32_t id = 0; id < 32; ++id) {
+    ASSERT_TRUE(pair.a->TrySend(Request(1), BytesOf(Pattern(id, 64)), Lane::kRequest));
+  }
+  pair.a->Publish();
+  EXPECT_LE(pair.a->producer().unread_cells(), 5u);
 }
 
 TEST(ChannelTest, FullRingRefusesAndLeavesReplyRoom) {
