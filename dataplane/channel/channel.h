@@ -151,7 +151,10 @@ class BasicChannel {
   template <class Sink>
   void Finish(Sink& sink) {
     if (state_ != ChannelState::kOpen || !closing()) return;
-    if (poison_reason() == PoisonReason::kNone) consumer_->Poll(sink, kCells, [](uint64_t) {});
+    const uint32_t end = consumer_->head() + kCells;
+    while (poison_reason() == PoisonReason::kNone && static_cast<int32_t>(end - consumer_->head()) > 0 &&
+           consumer_->Poll(sink, kCells, [](uint64_t) {}) != 0) {
+    }
     state_ = poison_reason() != PoisonReason::kNone ? ChannelState::kPoisoned : ChannelState::kPeerDead;
     consumer_->AbortPartials(sink);
   }

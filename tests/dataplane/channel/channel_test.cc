@@ -234,6 +234,19 @@ TEST(ChannelTest, PeerDeathDrainsWhatWasPublished) {
   EXPECT_EQ(sink.aborted[0].request_id, 77u);
 }
 
+TEST(ChannelTest, PeerDeathDrainsMoreMessagesThanCells) {
+  ChannelPair pair;
+  KeepingSink sink;
+  for (uint32_t id = 0; id < 2 * kCells; ++id) {
+    ASSERT_TRUE(pair.a->TrySend(Request(id), BytesOf(Pattern(id, 64)), Lane::kRequest)) << id;
+  }
+  pair.a->Publish();
+  pair.b->MarkPeerDead();
+  pair.b->Finish(sink);
+  EXPECT_EQ(pair.b->state(), ChannelState::kPeerDead);
+  EXPECT_EQ(sink.messages.size(), 2u * kCells);
+}
+
 TEST(ChannelTest, ARefusedMessageIsDroppedWhole) {
   ChannelPair pair;
   KeepingSink sink;
