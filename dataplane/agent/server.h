@@ -124,7 +124,7 @@ class Server {
   uint64_t connections_max_ = 0;
   SessionId last_session_ = 0;
   std::map<SessionId, std::unique_ptr<Connection>> connections_;
-  std::map<uid_t, uint32_t> connections_of_;
+  std::map<std::pair<uid_t, bool>, uint32_t> connections_of_;  // By user, and whether on the admin socket
   std::map<ChannelId, Parts> parts_;
   std::deque<std::pair<uint64_t, SessionId>> hello_due_;  // In the order accepted
   std::multimap<SessionId, SessionId> drain_waiters_;     // By host: who waits to hear that it is drained.

@@ -54,13 +54,14 @@ bool Readable(int fd, short events) {
 }  // namespace
 
 absl::Status Server::CheckConnection(const PeerCredentials& peer, bool admin, const Tenant** tenant) const {
-  const auto count = connections_of_.find(peer.uid);
+  const auto count = connections_of_.find({peer.uid, admin});
   const uint32_t held = count == connections_of_.end() ? 0 : count->second;
   if (reaper_.Overloaded(peer.uid)) {
     return Refuse(Refusal::kTooManyBlockedFds,
                   absl::StrCat("uid ", peer.uid, " has sent descriptors that do not close"));
   }
-  if (connections_.size() >= connections_max_) {
+  // The operator and control get in where hosts do not any more.
+  if (connections_.size() >= connections_max_ + (admin ? kAdminConnectionsMax : 0)) {
     return Refuse(Refusal::kTooManyConnections,
                   absl::StrCat("the agent has ", connections_.size(), " connections already"));
   }
@@ -108,7 +109,7 @@ void Server::AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin)
   connection->peer = peer;
   connection->on_admin_socket = admin;
   const absl::Status allowed = CheckConnection(peer, admin, &connection->tenant);
-  ++connections_of_[peer.uid];
+  ++connections_of_[{peer.uid, admin}];
   Connection& held = *connections_.emplace(connection->id, std::move(connection)).first->second;
   if (!allowed.ok()) return RefuseAndClose(held, allowed);
   held.process = ProcessOf(held.socket.get(), peer.pid);
@@ -126,7 +127,8 @@ void Server::Close(SessionId id, const std::string& reason) {
   const std::unique_ptr<Connection> connection = std::move(found->second);
   connections_.erase(found);
   const uid_t owner = connection->peer.uid;
-  if (--connections_of_[owner] == 0) connections_of_.erase(owner);
+  const auto count = connections_of_.find({owner, connection->on_admin_socket});
+  if (--count->second == 0) connections_of_.erase(count);
   if (connection->role == Connection::Role::kHost) {
     const Session* session = engine_->state().Find(id);
     if (session != nullptr && !session->is_client)

@@ -66,14 +66,14 @@ void Peer::Subscribe(const std::string& caller, const std::string& callee) {
 bool Peer::PumpUntil(const std::function<bool()>& done) {
   const uint64_t deadline_ns = NowNs() + kPatienceNs;
   while (!done()) {
-    if (closed_ || NowNs() > deadline_ns) return false;
+    if (closed() || NowNs() > deadline_ns) return false;
     absl::StatusOr<ReceivedMessage> received = ReceiveMessage(socket_.get());
     if (absl::IsUnavailable(received.status())) {
       (void)WaitReady(socket_.get(), POLLIN, 20);
       continue;
     }
     if (!received.ok()) {
-      closed_ = true;
+      closed_.store(true, std::memory_order_release);
       continue;
     }
     api::ToHost message;

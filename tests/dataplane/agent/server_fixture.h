@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -45,12 +46,12 @@ class Peer {
   bool PumpUntilRouted(const std::string& caller, const std::string& callee);
   // Waits until the agent has closed this socket; what it said last is in refusal().
   bool PumpUntilClosed() {
-    return PumpUntil([this] { return closed_; });
+    return PumpUntil([this] { return closed(); });
   }
 
   int fd() const { return socket_.get(); }
   bool connected() const { return socket_.valid(); }
-  bool closed() const { return closed_; }
+  bool closed() const { return closed_.load(std::memory_order_acquire); }  // Any thread
   const std::string& refusal() const { return refusal_; }
   const api::Welcome& welcome() const { return welcome_; }
   const std::map<std::pair<std::string, std::string>, api::Route>& routes() const { return routes_; }
@@ -72,7 +73,7 @@ class Peer {
   void MakeMemory(const api::ChannelOpen& open);
 
   UniqueFd socket_;
-  bool closed_ = false;
+  std::atomic<bool> closed_ = false;
   std::string refusal_;
   api::Welcome welcome_;
   bool welcomed_ = false;

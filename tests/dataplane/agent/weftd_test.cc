@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// weftd as a program: command line, signals, what it tells systemd, death and restart, ten thousand sessions,
+// rest.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "tests/dataplane/agent/server_fixture.h"
+#include "tests/support/mesh.h"
+#include "tests/support/process.h"
+
+namespace weft::agent::test {
+namespace {
+
+using testing::HasSubstr;
+using weft::test::Eventually;
+using weft::test::Process;
+using weft::test::Program;
+
+class WeftdTest : public testing::Test {
+ protected:
+  void Configure(const std::string& limits = "{}") {
+    weft::test::WriteFile(
+        directory_ / "weftd.yaml",
+        absl::StrCat("node: n1\nadmit:\n  - tenant: web\n    user: ", geteuid(),
+                     "\n    hosts: [a, b]\n    serve: [\"web/*\"]\n    call_as: web\n    limits: ", limits,
+                     "\n"));
+  }
+  std::vector<std::string> Arguments() const {
+    return {Program("weftd"),   "--config",    directory_ / "weftd.yaml", "--run-dir",
+            directory_ / "run", "--state-dir", directory_ / "state"};
+  }
+  std::unique_ptr<Process> Start() {
+    weft::test::ProcessOptions options;
+    options.arguments = Arguments();
+    options.log = directory_ / absl::StrCat("log", ++logs_);
+    auto weftd = std::make_unique<Process>(std::move(options));
+    EXPECT_TRUE(weftd->WaitForOutput("listening", absl::Seconds(10))) << weftd->Output();
+    return weftd;
+  }
+  std::string agent_sock() const { return directory_ / "run/agent.sock"; }
+
+  weft::test::TemporaryDirectory directory_;
+  int logs_ = 0;
+};
+
+TEST_F(WeftdTest, CommandLineAndSettingsThatAreWrongEndWithTheirExitCodes) {
+  EXPECT_EQ(weft::test::Run({Program("weftd"), "--bogus"}).exit_code, 2);
+  EXPECT_EQ(weft::test::Run({Program("weftd"), "--log-format", "xml"}).exit_code, 2);
+  const auto missing = weft::test::Run({Program("weftd"), "--config", directory_ / "nothing.yaml"});
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.error, HasSubstr("nothing.yaml"));
+  const auto help = weft::test::Run({Program("weftd"), "--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.output, HasSubstr("--state-dir"));
+  Configure();
+  EXPECT_EQ(weft::test::Run({Program("weftd"), "--check", "--config", directory_ / "weftd.yaml"}).exit_code,
+            0);
+}
+
+TEST_F(WeftdTest, SignalsStopItCleanly) {
+  Configure();
+  for (const int signal : {SIGTERM, SIGINT}) {
+    const std::unique_ptr<Process> weftd = Start();
+    weftd->Signal(signal);
+    EXPECT_EQ(weftd->Wait(absl::Seconds(10)), 0);
+  }
+}
+
+TEST_F(WeftdTest, TellsSystemdWhenItIsReadyAliveAndStopping) {
+  const std::string path = directory_ / "notify";
+  const UniqueFd notify(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  ASSERT_LT(path.size(), sizeof(address.sun_path));
+  path.copy(address.sun_path, path.size());
+  ASSERT_EQ(bind(notify.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  setenv("WATCHDOG_USEC", "20000", 1);
+  Configure();
+  const std::unique_ptr<Process> weftd = Start();
+  unsetenv("NOTIFY_SOCKET");
+  unsetenv("WATCHDOG_USEC");
+  const auto next = [&] {
+    char bytes[256];
+    if (!WaitReady(notify.get(), POLLIN, 10'000).ok()) return std::string("nothing");
+    return std::string(
+        bytes, static_cast<std::size_t>(std::max<ssize_t>(0, recv(notify.get(), bytes, sizeof(bytes), 0))));
+  };
+  EXPECT_EQ(next(), "READY=1");
+  EXPECT_EQ(next(), "WATCHDOG=1");
+  EXPECT_EQ(next(), "WATCHDOG=1");
+  weftd->Signal(SIGTERM);
+  EXPECT_TRUE(Eventually([&] { return next() == "STOPPING=1"; }));
+  EXPECT_EQ(weftd->Wait(absl::Seconds(10)), 0);
+}
+
+TEST_F(WeftdTest, KilledAgentComesBackWithItsGenerationAndItsSockets) {
+  Configure();
+  for (uint64_t i = 1; i <= 5; ++i) {
+    const std::unique_ptr<Process> weftd = Start();
+    AdminPeer admin(directory_ / "run/admin.sock");
+    EXPECT_EQ(Field(admin.Ask(api::Query::STATUS).at(0), "generation"), absl::StrCat(i - 1));
+    ASSERT_TRUE(admin.Program(i, api::Mesh()).has_value());
+    weftd->Kill();
+  }
+}
+
+// Two descriptors a session, ten thousand sessions of one user whose limit lets them in; the bystander is
+// served through it all. What the system does not let weftd hold is refused by name.
+TEST_F(WeftdTest, TenThousandSessionsAreSurvived) {
+  rlimit limit{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  limit.rlim_cur = limit.rlim_max;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  if (limit.rlim_max < 11'000) GTEST_SKIP() << "this process may not hold ten thousand sockets";
+  Configure("{clients: 16384}");
+  const std::unique_ptr<Process> weftd = Start();
+  Peer bystander(agent_sock());
+  ASSERT_TRUE(bystander.Hello("a", {"web/front", "web/back"}));
+  std::vector<UniqueFd> sockets;
+  api::FromHost hello;
+  hello.mutable_hello()->set_protocol(1);
+  const std::string bytes = hello.SerializeAsString();
+  for (int i = 0; i < 10'000; ++i) {
+    absl::StatusOr<UniqueFd> socket = ConnectUnix(agent_sock());
+    for (int tries = 0; !socket.ok() && tries < 1000; ++tries) {
+      absl::SleepFor(absl::Milliseconds(1));  // The backlog is full for a moment.
+      socket = ConnectUnix(agent_sock());
+    }
+    ASSERT_TRUE(socket.ok()) << socket.status();
+    (void)SendMessage(socket->get(), bytes);
+    sockets.push_back(*std::move(socket));
+  }
+  bystander.Subscribe("web/front", "web/back");
+  EXPECT_TRUE(bystander.PumpUntilRouted("web/front", "web/back"));
+  AdminPeer admin(directory_ / "run/admin.sock");
+  const auto accounted_for = [&] {
+    const std::vector<api::Item> status = admin.Ask(api::Query::STATUS);
+    uint64_t clients = 0;
+    uint64_t refused = 0;
+    if (status.size() != 1 || !absl::SimpleAtoi(Field(status[0], "clients"), &clients)) return false;
+    (void)absl::SimpleAtoi(Field(status[0], "refused_too_many_connections"), &refused);
+    return clients + refused >= 10'000;
+  };
+  EXPECT_TRUE(Eventually(accounted_for));
+  sockets.clear();
+  EXPECT_TRUE(Eventually([&] { return Field(admin.Ask(api::Query::STATUS).at(0), "clients") == "0"; }));
+  EXPECT_TRUE(weftd->Running());
+}
+
+// With a host attached and nothing to do it never wakes: not one switch of context in a second.
+TEST_F(WeftdTest, RestsWhenNothingHappens) {
+  Configure();
+  const std::unique_ptr<Process> weftd = Start();
+  Peer host(agent_sock());
+  ASSERT_TRUE(host.Hello("a", {"web/front"}));
+  absl::SleepFor(absl::Milliseconds(1500));  // The time for former hosts to come back is over.
+  const auto status_of = [&](const std::string& key) {
+    std::ifstream status(absl::StrCat("/proc/", weftd->pid(), "/status"));
+    for (std::string line; std::getline(status, line);) {
+      if (line.rfind(key, 0) != 0) continue;
+      const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar("\t "), absl::SkipEmpty());
+      uint64_t value = 0;
+      EXPECT_TRUE(words.size() > 1 && absl::SimpleAtoi(words[1], &value));
+      return value;
+    }
+    return uint64_t{0};
+  };
+  const uint64_t before = status_of("voluntary_ctxt_switches:");
+  absl::SleepFor(absl::Seconds(1));
+  EXPECT_EQ(status_of("voluntary_ctxt_switches:"), before);
+  EXPECT_LT(status_of("VmRSS:"), 30'000u) << "kB";
+}
+
+}  // namespace
+}  // namespace weft::agent::test

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// weftd.yaml: every wrong setting is an error with file, line and key.
+#include "dataplane/config/agent_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+namespace weft {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::string ErrorOf(const std::string& yaml) {
+  const auto config = ParseAgentConfig(yaml, "weftd.yaml");
+  return config.ok() ? "" : std::string(config.status().message());
+}
+
+TEST(AgentConfigTest, TwoTenantsUnderOneUserAreAnError) {
+  EXPECT_THAT(ErrorOf("node: n1\n"
+                      "admit:\n"
+                      "  - {tenant: web, user: 1001, hosts: [a]}\n"
+                      "  - {tenant: vision, user: 1001, hosts: [b]}\n"),
+              AllOf(HasSubstr("weftd.yaml:4"), HasSubstr("admit[1].user"), HasSubstr("\"web\""),
+                    HasSubstr("\"vision\""), HasSubstr("share uid 1001")));
+}
+
+TEST(AgentConfigTest, OneUserByNameAndByNumberIsStillOneUser) {
+  EXPECT_THAT(ErrorOf("node: n1\n"
+                      "admit:\n"
+                      "  - {tenant: web, user: root}\n"
+                      "  - {tenant: vision, user: 0}\n"),
+              HasSubstr("share uid 0"));
+}
+
+TEST(AgentConfigTest, HostOfTwoTenantsIsAnError) {
+  EXPECT_THAT(ErrorOf("node: n1\n"
+                      "admit:\n"
+                      "  - {tenant: web, user: 1001, hosts: [a]}\n"
+                      "  - {tenant: vision, user: 1002, hosts: [a]}\n"),
+              AllOf(HasSubstr("admit[1].hosts"), HasSubstr("host \"a\" belongs to tenant \"web\"")));
+}
+
+TEST(AgentConfigTest, WrongSettingsAreNamed) {
+  EXPECT_THAT(ErrorOf(""), HasSubstr("weftd.yaml"));
+  EXPECT_THAT(ErrorOf("admit: []\n"), HasSubstr("node: missing"));
+  EXPECT_THAT(ErrorOf("node: N 1\n"), HasSubstr("weftd.yaml:1"));
+  EXPECT_THAT(ErrorOf("node: n1\nlisten: nowhere\n"),
+              AllOf(HasSubstr("weftd.yaml:2"), HasSubstr("address:port")));
+  EXPECT_THAT(ErrorOf("node: n1\ncontrol_user: nobody-of-this-name\n"),
+              AllOf(HasSubstr("control_user"), HasSubstr("no user is called")));
+  EXPECT_THAT(ErrorOf("node: n1\nadmitt: []\n"), HasSubstr("admitt: unknown key"));
+  EXPECT_THAT(ErrorOf("node: n1\nadmit:\n  - {tenant: web}\n"), HasSubstr("user: missing"));
+  EXPECT_THAT(ErrorOf("node: n1\nadmit:\n  - {tenant: web, user: 1, hosts: [a], serve: [web]}\n"),
+              HasSubstr("admit[0].serve"));
+  EXPECT_THAT(ErrorOf("node: n1\nadmit:\n  - {tenant: web, user: 1, serve: [web/x]}\n"),
+              HasSubstr("under `hosts`"));
+  EXPECT_THAT(ErrorOf("node: n1\nadmit:\n  - {tenant: web, user: 1, call_as: web/x}\n"),
+              HasSubstr("admit[0].call_as"));
+  EXPECT_THAT(ErrorOf("node: n1\nadmit:\n  - {tenant: web, user: 1, limits: {arena: 100KiB}}\n"),
+              HasSubstr("power of two"));
+  EXPECT_THAT(ErrorOf("node: n1\nadmit:\n  - {tenant: web, user: 1, limits: {channels: 0}}\n"),
+              HasSubstr("limits.channels"));
+}
+
+TEST(AgentConfigTest, EverySettingIsRead) {
+  const auto config = ParseAgentConfig(
+      "node: n1\n"
+      "listen: 192.0.2.1:4810\n"
+      "control_user: 77\n"
+      "admit:\n"
+      "  - tenant: web\n"
+      "    user: 1001\n"
+      "    hosts: [a, b]\n"
+      "    serve: [\"web/*\", shop/cart]\n"
+      "    call_as: web\n"
+      "    limits: {hosts: 2, clients: 3, functions: 4, channels: 5, bytes: 6MiB, arena: 64KiB}\n",
+      "weftd.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->node, "n1");
+  EXPECT_EQ(config->listen, "192.0.2.1:4810");
+  EXPECT_EQ(config->control_uid, 77u);
+  ASSERT_EQ(config->tenants.size(), 1u);
+  const Tenant& tenant = config->tenants[0];
+  EXPECT_EQ(tenant.name, "web");
+  EXPECT_EQ(tenant.uid, 1001u);
+  EXPECT_EQ(tenant.hosts, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(tenant.serve, (std::vector<std::string>{"web/*", "shop/cart"}));
+  EXPECT_EQ(tenant.call_as, "web");
+  EXPECT_EQ(tenant.limits.hosts, 2u);
+  EXPECT_EQ(tenant.limits.clients, 3u);
+  EXPECT_EQ(tenant.limits.functions, 4u);
+  EXPECT_EQ(tenant.limits.channels, 5u);
+  EXPECT_EQ(tenant.limits.bytes, 6u << 20);
+  EXPECT_EQ(tenant.limits.arena_bytes, 64u << 10);
+}
+
+TEST(AgentConfigTest, ControlUserIsTheAgentsOwnUnlessSaid) {
+  const auto config = ParseAgentConfig("node: n1\n", "weftd.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->control_uid, geteuid());
+}
+
+}  // namespace
+}  // namespace weft
