@@ -75,7 +75,7 @@ void AddGuestRows(std::vector<std::unique_ptr<Row>>* rows) {
   }
   add({.name = "weft/guest_to_guest", .bytes = 1 << 20, .against = {"limit/two_memcpy"}, .note = kLargeNote},
       {}, guests);
-  add({.name = "weft/guest_to_guest_same_process", .bytes = 64, .against = {"limit/shm_spin"}},
+  add({.name = "weft/guest_to_guest_same_process", .bytes = 64, .against = {"limit/wasm_call"}},
       {.callee = Callee::kLocal}, guests);
   add({.name = "weft/guest_to_guest_paced",
        .bytes = 64,

@@ -10,9 +10,8 @@ namespace {
 
 void AddCommon(CLI::App* suite, weft::bench::SuiteOptions* options) {
   suite->add_option("--json", options->json_path, "write the results as JSON (\"-\": standard output)");
-  suite->add_option(
-      "--filter", options->filter,
-      "run only rows whose name matches this regular expression, and the limits they are judged by");
+  suite->add_flag("--quick", options->quick, "within 40 s, with fewer samples");
+  suite->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::PositiveNumber);
 }
 
 int Finish(const absl::Status& status) {
@@ -29,13 +28,16 @@ int main(int argc, char** argv) {
   weft::bench::SuiteOptions options;
   CLI::App* local = app.add_subcommand("local", "calls between processes of one node");
   AddCommon(local, &options);
-  local->add_flag("--quick", options.quick, "within 40 s, with fewer samples");
-  local->add_option("--seconds", options.seconds, "how long to measure")->check(CLI::PositiveNumber);
+  local->add_option(
+      "--filter", options.filter,
+      "run only rows whose name matches this regular expression, and the limits they are judged by");
   local->add_option("--svg", options.svg_path, "draw the latency distributions into this file");
+  CLI::App* idle = app.add_subcommand("idle", "CPU and memory of a node that has nothing to do");
+  AddCommon(idle, &options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  return Finish(weft::bench::RunLocal(options));
+  return Finish(idle->parsed() ? weft::bench::RunIdle(options) : weft::bench::RunLocal(options));
 }

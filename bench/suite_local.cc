@@ -18,6 +18,7 @@
 #include "bench/report.h"
 #include "bench/runner.h"
 #include "bench/suites.h"
+#include "bench/wasm_rows.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 
@@ -66,6 +67,8 @@ std::vector<std::unique_ptr<Row>> LocalRows() {
   rows.push_back(NewSpscBatchedRow());
   rows.push_back(NewTwoMemcpyRow());
   rows.push_back(NewEventfdOneSideRow());
+  rows.push_back(NewWasmCallRow());
+  rows.push_back(NewInstanceResetRow());
   rows.push_back(NewUnixSocketRow());
   rows.push_back(NewTcpLoopbackRow());
   rows.push_back(NewTcpLoopbackSpinRow());

@@ -27,6 +27,10 @@ std::vector<std::unique_ptr<Row>> LocalRows();
 // has been written.
 absl::Status RunLocal(const SuiteOptions& options);
 
+// Runs suite `idle`: rows of CPU and memory of an idle node's programs. Blocks for the time it watches.
+// `filter` and `svg_path` mean nothing to it.
+absl::Status RunIdle(const SuiteOptions& options);
+
 }  // namespace weft::bench
 
 #endif  // WEFT_BENCH_SUITES_H_

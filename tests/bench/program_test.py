@@ -43,6 +43,28 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(json.loads(done.stdout)['rows'][-1]['name'], 'limit/shm_spin')
 
+    def test_weft_rows_call_through_a_node_of_their_own(self):
+        done = run('local', '--seconds', '0.1', '--json', '-', '--filter',
+                   'host_to_host@(64|1048576)|batched|sleeping|guest_to_guest@64|same_process|fresh|instance_reset')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {(row['name'], row['bytes']): row for row in json.loads(done.stdout)['rows']}
+        for row in rows.values():
+            self.assertGreater(row['messages_per_s'], 0, row['name'])
+        self.assertIn('limit/two_memcpy', rows['weft/host_to_host', 1 << 20]['ratios'])
+        self.assertIn('limit/wasm_call', rows['weft/guest_to_guest_same_process', 64]['ratios'])
+        self.assertIn('resets_on_path', rows['weft/guest_to_guest_fresh', 64])
+        self.assertIn('sleeps', rows['weft/host_to_host_sleeping', 64])
+
+    def test_idle_writes_cpu_and_memory_of_each_program(self):
+        done = run('idle', '--seconds', '0.5', '--json', '-')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
+        self.assertEqual(set(rows), {'idle/weftd', 'idle/weft-control', 'idle/weft-host'})
+        for row in rows.values():
+            self.assertLessEqual(KEYS | {'cpu_fraction', 'rss_bytes'}, set(row))
+            self.assertGreater(row['rss_bytes'], 1_000_000)
+            self.assertLess(row['cpu_fraction'], 1)
+
     def test_wrong_usage_exits_with_2_and_says_what(self):
         for arguments in ([], ['nosuch'], ['local', '--filter', '('], ['local', '--filter', 'nosuchrow'],
                           ['local', '--seconds', '-1']):

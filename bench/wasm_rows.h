@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the Wasm engine itself costs, in the configuration that weft-host gives it: the limits of calls within
+// one process and of clean instances. One process on core 0, no mesh.
+#ifndef WEFT_BENCH_WASM_ROWS_H_
+#define WEFT_BENCH_WASM_ROWS_H_
+
+#include <memory>
+
+#include "bench/row.h"
+
+namespace weft::bench {
+
+// limit/wasm_call: host to guest, a no-op import, and back.
+std::unique_ptr<Row> NewWasmCallRow();
+
+// limit/instance_reset: a clean instance in the place of one whose pages the bench guest has written while it
+// handled a request of 64 B: store, instance, exports.
+std::unique_ptr<Row> NewInstanceResetRow();
+
+}  // namespace weft::bench
+
+#endif  // WEFT_BENCH_WASM_ROWS_H_
