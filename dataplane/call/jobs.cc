@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CallCore: messages that found no room in their ring, or that go out in parts. All are bounded: requests by
 // the table of calls, replies by reply_backlog_max and reply_backlog_bytes_max.
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -51,8 +52,8 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
   job.context = context;
   if (copy) {
     job.owned = std::make_unique_for_overwrite<std::byte[]>(bytes);
-    std::memcpy(job.owned.get(), payload.prefix.data(), payload.prefix.size());
-    std::memcpy(job.owned.get() + payload.prefix.size(), payload.body.data(), payload.body.size());
+    std::byte* const body = std::copy(payload.prefix.begin(), payload.prefix.end(), job.owned.get());
+    std::copy(payload.body.begin(), payload.body.end(), body);
     job.payload = Payload(std::span<const std::byte>(job.owned.get(), bytes));
     job.owned_bytes = bytes;
     reply_bytes_ += bytes;

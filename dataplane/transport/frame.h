@@ -151,7 +151,7 @@ class FrameWriter {
   std::size_t room() const { return capacity_ - bytes_; }
 
   void Put(const void* part, std::size_t bytes) {
-    std::memcpy(text_ + bytes_, part, bytes);
+    if (bytes != 0) std::memcpy(text_ + bytes_, part, bytes);  // `part` may be nullptr then.
     bytes_ += bytes;
   }
   void Grant(MessageKind kind, uint64_t id, uint32_t granted_bytes);

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/numbers.h"
@@ -262,8 +263,10 @@ TEST_F(ServerFaultTest, MemoryThatIsNoChannelsIsRefused) {
     peer.set_memory_maker(maker);
     ASSERT_TRUE(peer.Hello("c", {"web/mine"}));
     peer.Subscribe("web/mine", "web/front");
-    std::thread pump([&] { front_->PumpUntil([&] { return peer.closed(); }); });
+    std::atomic<bool> done = false;
+    std::thread pump([&] { front_->PumpUntil([&] { return done.load(); }); });
     EXPECT_TRUE(peer.PumpUntilClosed());
+    done = true;
     pump.join();
     EXPECT_THAT(peer.refusal(), HasSubstr("bad_memory"));
   }
