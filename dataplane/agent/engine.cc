@@ -80,7 +80,9 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   Usage& usage = state_.usage[session.tenant];
   if (!session.is_client) ++usage.hosts;
   for (const std::string& function : request.hello.serves()) {
-    if (session.registered.insert(function).second) ++usage.functions;
+    if (!session.registered.insert(function).second) continue;
+    state_.registered_at[function].insert(session.id);
+    ++usage.functions;
   }
   for (const std::string& function : request.hello.loaded()) {
     if (session.Holds(function)) continue;
@@ -127,6 +129,7 @@ void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
   std::erase_if(state_.provisional, [&](const auto& entry) { return entry.second.session == id; });
   Usage& usage = state_.usage[session->tenant];
   if (!session->is_client) --usage.hosts;
+  for (const std::string& function : session->registered) state_.Unregister(function, id);
   std::set<std::string> held = session->registered;
   for (const auto& [function, placement] : session->placements) held.insert(function);
   usage.functions -= static_cast<uint32_t>(held.size());
@@ -151,6 +154,7 @@ absl::Status Engine::AddRegistration(Session& session, const std::string& functi
   }
   ++usage.functions;
   session.registered.insert(function);
+  state_.registered_at[function].insert(session.id);
   registrations_changed_ = true;
   Touch();
   return absl::OkStatus();
@@ -160,7 +164,10 @@ absl::Status Engine::AddRegistration(Session& session, const std::string& functi
 // until it holds the function again.
 void Engine::Release(Session& session, const std::string& function) {
   if (!session.Holds(function)) return;
-  if (session.registered.erase(function) != 0) registrations_changed_ = true;
+  if (session.registered.erase(function) != 0) {
+    state_.Unregister(function, session.id);
+    registrations_changed_ = true;
+  }
   session.placements.erase(function);
   session.policies.erase(function);
   --state_.usage[session.tenant].functions;

@@ -131,12 +131,20 @@ struct EngineState {
   std::map<ChannelId, Channel> channels;
   std::map<ChannelId, Provisional> provisional;
   std::map<const Tenant*, Usage> usage;
+  // Sessions that serve a function of their own accord: Session::registered the other way round.
+  std::map<std::string, std::set<SessionId>> registered_at;
   // Sessions that calls of a function are routed to, as of the last round that changed routes.
   std::map<std::string, std::set<SessionId>> routed;
 
   Session* Find(SessionId id) {
     const auto found = sessions.find(id);
     return found == sessions.end() ? nullptr : &found->second;
+  }
+  void Unregister(const std::string& function, SessionId id) {
+    const auto found = registered_at.find(function);
+    if (found == registered_at.end()) return;
+    found->second.erase(id);
+    if (found->second.empty()) registered_at.erase(found);
   }
   const Session* Find(SessionId id) const { return const_cast<EngineState*>(this)->Find(id); }
   const Session* FindHost(const std::string& host) const {

@@ -54,8 +54,10 @@ Candidate Judge(const EngineState& state, const EndpointKey& key, const api::End
 // Hosts that registered `function` themselves, where no source says otherwise.
 void PlanByRegistration(const EngineState& state, const std::string& function, FunctionPlan* plan) {
   std::vector<PlanTarget> draining;
-  for (const auto& [id, session] : state.sessions) {
-    if (!session.registered.contains(function)) continue;
+  const auto registered = state.registered_at.find(function);
+  if (registered == state.registered_at.end()) return;
+  for (const SessionId id : registered->second) {
+    const Session& session = *state.Find(id);
     (session.draining ? draining : plan->targets).push_back({id, kWeightDefault});
     plan->notes.push_back(
         absl::StrCat("host ", session.host, session.draining ? ": draining" : ": registered"));

@@ -289,6 +289,15 @@ bool EngineTest::DeniedSince(uint64_t generation, const Call& call) const {
 // permit the call, unless the table shrank because policy forbids it now; and never one on a host that the
 // engine knows as gone.
 void EngineTest::CheckInvariants() {
+  std::size_t registrations = 0;
+  for (const auto& [id, session] : engine_->state().sessions) {
+    registrations += session.registered.size();
+    for (const std::string& function : session.registered) {
+      ASSERT_TRUE(engine_->state().registered_at.at(function).contains(id));
+    }
+  }
+  for (const auto& [function, ids] : engine_->state().registered_at) registrations -= ids.size();
+  ASSERT_EQ(registrations, 0u) << "a registration is indexed that its session does not have";
   for (auto& [name, caller] : hosts_) {
     if (caller->id == 0) continue;
     const Session* session = engine_->state().Find(caller->id);
