@@ -52,6 +52,7 @@ Plan Draw(uint64_t seed) {
   Random random(seed ^ 0x51ed270b);
   Plan plan;
   plan.options.seed = seed;
+  plan.options.check_replays = true;
   plan.options.nodes = 2 + static_cast<uint32_t>(random.Below(3));
   plan.options.link.bits_per_second = random.Below(2) == 0 ? 10'000'000'000 : 1'000'000'000;
   plan.options.link.queue_bytes = 20'000 << random.Below(5);

@@ -20,9 +20,7 @@ Cluster::Cluster(const ClusterOptions& options, OnEvent on_event)
       random_(options.seed),
       network_(options.nodes, options.link, options.seed * 2 + 1,
                [this](uint32_t node, const std::vector<uint8_t>& datagram) {
-                 if (!alive(node)) return;
-                 nodes_[node].port->Deliver(datagram.data(), datagram.size());
-                 Step(node);
+                 if (alive(node)) Arrive(node, datagram);
                }),
       nodes_(options.nodes) {
   for (uint32_t node = 0; node < options.nodes; ++node) Start(node);
@@ -59,6 +57,7 @@ void Cluster::Start(uint32_t node) {
     n.peers[other] = *n.core->AddPeer(other);
   }
   n.wake_ns = ~uint64_t{0};
+  n.taken.clear();
   ++n.incarnation;
 }
 
@@ -147,6 +146,24 @@ void Cluster::Tap(uint32_t from, uint32_t to, const uint8_t* datagram, uint32_t 
   if (counter < next) Violation("key and counter reused by node " + std::to_string(from));
   next = counter + 1;
   digest_ = (digest_ ^ counter ^ now_ns() ^ bytes << 20 ^ datagram[bytes - 1]) * 0x100000001b3;
+}
+
+// A datagram comes out of the wire. No copy of one that the node has taken is taken again.
+void Cluster::Arrive(uint32_t node, const std::vector<uint8_t>& datagram) {
+  Node& n = nodes_[node];
+  const auto dropped = [&n] {
+    uint64_t sum = 0;
+    for (const uint64_t drops : n.core->counters().drops) sum += drops;
+    // A request that finds no room is counted as well, though its datagram was taken.
+    return sum - n.core->counters().drops[WEFT_DROP_NO_ROOM];
+  };
+  const uint64_t before = options_.check_replays ? dropped() : 0;
+  n.port->Deliver(datagram.data(), datagram.size());
+  Step(node);
+  if (!options_.check_replays || datagram.size() < WEFT_PACKET_BYTES_MIN || dropped() != before) return;
+  weft_packet_header header;
+  std::memcpy(&header, datagram.data(), sizeof(header));
+  if (!n.taken.insert({header.key_id, header.counter}).second) Violation("a datagram was taken twice");
 }
 
 void Cluster::CheckNode(uint32_t node) {

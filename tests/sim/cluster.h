@@ -31,6 +31,7 @@ struct ClusterOptions {
   transport::Config core;
   uint64_t tenant_bytes = 64u << 20;
   uint64_t seed = 1;
+  bool check_replays = false;  // Remembers each datagram taken: for short runs.
   // Which pairs get a session; null: all.
   std::function<bool(uint32_t, uint32_t)> joined;
 };
@@ -78,6 +79,8 @@ class Cluster {
     uint32_t incarnation = 0;
     uint64_t wake_ns = ~uint64_t{0};  // The earliest wake asked for.
     bool stepping = false;
+    std::set<std::pair<uint64_t, uint64_t>>
+        taken;  // Key id, and counter, of datagrams that were not dropped.
   };
   struct Pair {
     uint64_t session = 0;  // The newest; what belongs to an older one is dropped.
@@ -90,6 +93,7 @@ class Cluster {
   void InstallKeys(uint32_t a, uint32_t b, uint64_t delay_ns_max);
   uint32_t ReceiveKey(uint32_t node, uint32_t from, uint8_t epoch, const transport::SealSecret& secret);
   void Step(uint32_t node);
+  void Arrive(uint32_t node, const std::vector<uint8_t>& datagram);
   void CheckNode(uint32_t node);
   void Tap(uint32_t from, uint32_t to, const uint8_t* datagram, uint32_t bytes);
   Pair& PairOf(uint32_t a, uint32_t b) { return pairs_[{std::min(a, b), std::max(a, b)}]; }
