@@ -16,6 +16,8 @@
 
 namespace weft::host {
 
+class Instance;
+
 struct EngineOptions {
   // The most instances alive at once, and so the most calls under way. Each reserves 4 GiB of address space,
   // of which 47 bits hold 32,768, and no memory.
@@ -39,6 +41,9 @@ class Engine {
   wasm_engine_t* get() const { return engine_; }
   const EngineOptions& options() const { return options_; }
   Ticker& ticker() { return *ticker_; }
+  // The instance whose guest runs now, for the functions that it imports: asking the engine takes two calls.
+  // Guest thread only; the linker hands its address to every import.
+  Instance** running() { return &running_; }
   // Names everything that compiled code depends on besides the module: the engine's version and
   // configuration.
   const std::string& fingerprint() const { return fingerprint_; }
@@ -50,6 +55,7 @@ class Engine {
   const EngineOptions options_;
   const std::string fingerprint_;
   std::unique_ptr<Ticker> ticker_;
+  Instance* running_ = nullptr;
 };
 
 // Takes the message out of an engine's error or trap and frees it. Control path only: it allocates.

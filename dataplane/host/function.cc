@@ -49,7 +49,7 @@ Instance* Function::NewInstance() {
   return all_.back().get();
 }
 
-Instance* Function::Take(std::string* fault) {
+Instance* Function::Take() {
   Instance* instance;
   if (!clean_.empty()) [[likely]] {
     instance = clean_.back();
@@ -63,13 +63,14 @@ Instance* Function::Take(std::string* fault) {
   } else if (all_.size() < all_.capacity()) {
     instance = NewInstance();
   } else {
+    start_fault_.clear();
     return nullptr;
   }
   ++counters_.resets;
   ++counters_.resets_on_path;
   if (absl::Status status = instance->Reset(); !status.ok()) {
     // Its memory may be short for a moment, or its start-up fail now and then; the next call tries again.
-    *fault = std::string(status.message());
+    start_fault_ = std::string(status.message());
     used_.push_back(instance);
     return nullptr;
   }

@@ -91,8 +91,9 @@ class Function {
   void Demote();
 
   // An instance for one call, or null where all are taken. Prefers a clean one made beforehand, the latest
-  // first since the caches still hold it. `fault` says why where making one failed.
-  WEFT_HOT Instance* Take(std::string* fault);
+  // first since the caches still hold it. start_fault() says why where making one failed.
+  WEFT_HOT Instance* Take();
+  const std::string& start_fault() const { return start_fault_; }
   // Takes an instance back. Its memory is kept or, off the critical path, replaced.
   WEFT_HOT void GiveBack(Instance* instance);
   // Makes one used instance clean or one more ready, where there is need. True where it did something. Takes
@@ -142,6 +143,7 @@ class Function {
   bool draining_ = false;
   uint32_t trial_left_ = kTrialCalls;
   uint32_t active_ = 0;
+  std::string start_fault_;  // Of the last Take() that returned null; empty where all instances were taken.
   // All instances are owned by all_; each is in use, clean or used.
   std::vector<std::unique_ptr<Instance>> all_;
   std::vector<Instance*> clean_;

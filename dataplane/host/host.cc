@@ -33,6 +33,7 @@ Host::Host(Engine& engine, const HostOptions& options, CallsOut& out, CallsIn& i
   in_calls_.reserve(options_.in_calls_max);
   out_calls_.reserve(options_.out_calls_max);
   ResyncClock();
+  RefreshCoarse();
 }
 
 Host::~Host() {
@@ -122,7 +123,7 @@ bool Host::AllocRoom(InCall* call, uint32_t trace_bytes) {
   Instance& instance = *call->instance;
   EnterGuest();
   instance.BeginCall(&call->context, call);
-  const uint32_t pointer = instance.AllocPlain(before + call->bytes);
+  const uint32_t pointer = instance.Room(before + call->bytes);
   LeaveGuest();
   if (pointer != 0) [[likely]] {
     call->guest_ptr = pointer + before;
@@ -160,12 +161,11 @@ InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& conte
   call->ready = false;
   call->failure = kOk;
   if (function.queued() == nullptr && !function.module().alloc_suspends()) [[likely]] {
-    std::string fault;
-    call->instance = function.Take(&fault);
+    call->instance = function.Take();
     if (call->instance != nullptr && AllocRoom(call, call->trace_bytes)) [[likely]]
       return call;
     // The bytes are taken all the same, then the call fails with the guest's words.
-    if (call->instance == nullptr && !fault.empty()) call->failure = kInternal;
+    if (call->instance == nullptr && !function.start_fault().empty()) call->failure = kInternal;
   }
   if (!function.Charge(bytes)) {
     if (call->instance != nullptr) ReleaseInstance(call);
@@ -219,11 +219,10 @@ bool Host::StartOnInstance(InCall* call) {
     Fail(call, kDeadlineExceeded, "the deadline passed before an instance was free");
     return true;
   }
-  std::string fault;
-  call->instance = function.Take(&fault);
+  call->instance = function.Take();
   if (call->instance == nullptr) {
-    if (fault.empty()) return false;
-    Fail(call, kInternal, absl::StrCat("the guest does not start up: ", fault));
+    if (function.start_fault().empty()) return false;
+    Fail(call, kInternal, absl::StrCat("the guest does not start up: ", function.start_fault()));
     return true;
   }
   if (function.module().alloc_suspends()) {
@@ -296,12 +295,17 @@ void Host::PollFiber(InCall* call) {
   Instance& instance = *call->instance;
   Function& function = *call->function;
   const bool trial = function.module().leaf();
-  const uint64_t begin_ns = trial ? NowNs() : 0;
+  RefreshCoarse();
+  const uint64_t begin_ns = coarse_ns_;
   uint32_t result = 0;
   weft_fault* fault = nullptr;
   instance.yielded = false;
   EnterGuest();
-  const int32_t ended = weft_fiber_poll(instance.fiber, &result, &fault);
+  int32_t ended;
+  {
+    const Instance::Running running(instance);
+    ended = weft_fiber_poll(instance.fiber, &result, &fault);
+  }
   LeaveGuest();
   if (ended == 0) {
     if (instance.yielded) PushYielded(call);

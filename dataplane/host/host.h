@@ -91,6 +91,10 @@ class Host {
   uint32_t out_call_count() const { return out_call_count_; }
   // CLOCK_MONOTONIC, cheaply.
   WEFT_HOT uint64_t NowNs();
+  // The same as it was when a guest's turn began or the ticker last interrupted it: some milliseconds late at
+  // the worst, and free. For deadlines, which are not finer.
+  uint64_t CoarseNs() const { return coarse_ns_; }
+  void RefreshCoarse() { coarse_ns_ = NowNs(); }
   // CLOCK_REALTIME minus CLOCK_MONOTONIC.
   int64_t realtime_offset_ns() const { return realtime_offset_ns_; }
   Engine& engine() { return engine_; }
@@ -186,6 +190,7 @@ class Host {
   uint64_t resync_ticks_ = 0;
   uint64_t resync_every_ticks_ = 0;
   int64_t realtime_offset_ns_ = 0;
+  uint64_t coarse_ns_ = 0;
 
   std::vector<std::unique_ptr<InCall>> in_calls_;
   InCall* in_free_ = nullptr;

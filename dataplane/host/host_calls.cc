@@ -165,7 +165,7 @@ uint64_t Host::Start(Instance& instance, Callee& callee, const OutRequest& reque
   Status status = kOk;
   if (request.request.size() > kMessageBytesMax) {
     status = kOutOfRange;
-  } else if (local == nullptr && context.deadline_ns != 0 && NowNs() >= context.deadline_ns) {
+  } else if (local == nullptr && context.deadline_ns != 0 && CoarseNs() >= context.deadline_ns) {
     status = kDeadlineExceeded;
   }
   OutCall* call = status == kOk ? NewOutCall(instance) : nullptr;
@@ -245,8 +245,7 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
                       const CallContext& context, uint64_t* outcome) {
   if (!callee.plain() || callee.draining() || callee.queued() != nullptr || context.depth > kDepthMax)
     return false;
-  std::string fault;
-  Instance* instance = callee.Take(&fault);
+  Instance* instance = callee.Take();
   if (instance == nullptr) return false;
   ++callee.counters().calls;
   ++callee.counters().plain_calls;
@@ -255,7 +254,7 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
   instance->BeginCall(&context, nullptr);
   uint32_t status = kResourceExhausted;
   ++guest_depth_;
-  if (const uint32_t pointer = instance->AllocPlain(bytes); pointer != 0) [[likely]] {
+  if (const uint32_t pointer = instance->Room(bytes); pointer != 0) [[likely]] {
     std::memcpy(instance->At(pointer, bytes), request.request.data(), bytes);
     status = instance->HandlePlain(pointer, bytes);
   }

@@ -45,8 +45,8 @@ bool ReadCall(Instance& instance, const wasmtime_val_raw_t* values, Host::OutReq
 
 bool MayCall(const Instance& instance) { return instance.phase() == Instance::Phase::kHandle; }
 
-wasm_trap_t* Reply(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* Reply(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
+  Instance& instance = InstanceOf(running);
   const uint32_t bytes = U32(values[1]);
   const std::byte* data = instance.At(U32(values[0]), bytes);
   if (data == nullptr || !MayCall(instance)) [[unlikely]] {
@@ -59,8 +59,8 @@ wasm_trap_t* Reply(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values,
 }
 
 template <uint64_t (Host::*kBegin)(Instance&, const Host::OutRequest&)>
-wasm_trap_t* CallOrStart(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* CallOrStart(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
+  Instance& instance = InstanceOf(running);
   Host::OutRequest request;
   if (!MayCall(instance)) [[unlikely]] {
     Return64(values, Outcome(kFailedPrecondition, 0));
@@ -72,8 +72,8 @@ wasm_trap_t* CallOrStart(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* v
   return nullptr;
 }
 
-wasm_trap_t* Send(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* Send(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
+  Instance& instance = InstanceOf(running);
   Host::OutRequest request = {};
   Status status = kOutOfRange;
   if (!MayCall(instance)) {
@@ -85,8 +85,8 @@ wasm_trap_t* Send(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, 
   return nullptr;
 }
 
-wasm_trap_t* Result(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* Result(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
+  Instance& instance = InstanceOf(running);
   Host& host = HostOf(instance);
   OutCall* call = host.FindOutCall(instance, U32(values[0]));
   std::byte* room = instance.At(U32(values[1]), U32(values[2]));
@@ -100,8 +100,8 @@ wasm_trap_t* Result(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values
   return nullptr;
 }
 
-wasm_trap_t* Deadline(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* Deadline(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
+  Instance& instance = InstanceOf(running);
   int64_t left_ns = INT64_MAX;
   if (MayCall(instance) && instance.context().deadline_ns != 0) {
     left_ns =
@@ -111,11 +111,11 @@ wasm_trap_t* Deadline(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* valu
   return nullptr;
 }
 
-wasm_trap_t* TraceParent(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
+wasm_trap_t* TraceParent(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
   // As W3C Trace Context writes it: the fields in hexadecimal with '-' between them.
   constexpr size_t kFields[] = {1, 16, 8, 1};
   constexpr uint32_t kTextBytes = 2 * Trace::kBytes + 3;
-  Instance& instance = InstanceOf(caller);
+  Instance& instance = InstanceOf(running);
   std::byte* room = instance.At(U32(values[0]), U32(values[1]));
   if (room == nullptr || U32(values[1]) < kTextBytes || !MayCall(instance) ||
       !instance.context().trace.present) {
@@ -135,8 +135,8 @@ wasm_trap_t* TraceParent(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* v
   return nullptr;
 }
 
-wasm_trap_t* Log(void*, wasmtime_caller_t* caller, wasmtime_val_raw_t* values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* Log(void* running, wasmtime_caller_t*, wasmtime_val_raw_t* values, size_t) {
+  Instance& instance = InstanceOf(running);
   const uint32_t bytes = std::min(U32(values[2]), kLogLineBytesMax);
   const std::byte* text = instance.At(U32(values[1]), bytes);
   if (text == nullptr || !instance.TakeLogLine()) return nullptr;
@@ -194,9 +194,9 @@ void Suspend(Instance& instance, wasmtime_val_t* result, wasmtime_func_async_con
   continuation->finalizer = [](void* data) { delete static_cast<Waiting*>(data); };
 }
 
-void Wait(void*, wasmtime_caller_t* caller, const wasmtime_val_t* args, size_t, wasmtime_val_t* results,
+void Wait(void* running, wasmtime_caller_t*, const wasmtime_val_t* args, size_t, wasmtime_val_t* results,
           size_t, wasm_trap_t**, wasmtime_async_continuation_t* continuation) {
-  Instance& instance = InstanceOf(caller);
+  Instance& instance = InstanceOf(running);
   continuation->callback = AlwaysReady;
   const uint32_t handle = static_cast<uint32_t>(args[0].of.i32);
   if (!MayCall(instance)) {
@@ -215,9 +215,9 @@ void Wait(void*, wasmtime_caller_t* caller, const wasmtime_val_t* args, size_t, 
   Suspend(instance, &results[0], WaitIsOver, continuation);
 }
 
-void WaitAny(void*, wasmtime_caller_t* caller, const wasmtime_val_t* args, size_t, wasmtime_val_t* results,
+void WaitAny(void* running, wasmtime_caller_t*, const wasmtime_val_t* args, size_t, wasmtime_val_t* results,
              size_t, wasm_trap_t**, wasmtime_async_continuation_t* continuation) {
-  Instance& instance = InstanceOf(caller);
+  Instance& instance = InstanceOf(running);
   continuation->callback = AlwaysReady;
   const uint32_t count = static_cast<uint32_t>(args[1].of.i32);
   results[0].kind = WASMTIME_I32;
@@ -263,36 +263,39 @@ wasm_functype_t* FunctionType(absl::string_view signature) {
 }
 
 void DefinePlain(wasmtime_linker_t* linker, absl::string_view module, absl::string_view name,
-                 absl::string_view signature, wasmtime_func_unchecked_callback_t function) {
+                 absl::string_view signature, wasmtime_func_unchecked_callback_t function,
+                 Instance** running) {
   wasm_functype_t* type = FunctionType(signature);
   wasmtime_error_t* error = wasmtime_linker_define_func_unchecked(
-      linker, module.data(), module.size(), name.data(), name.size(), type, function, nullptr, nullptr);
+      linker, module.data(), module.size(), name.data(), name.size(), type, function, running, nullptr);
   wasm_functype_delete(type);
   WEFT_CHECK(error == nullptr);  // Only a name defined twice is refused.
 }
 
 void DefineSuspending(wasmtime_linker_t* linker, absl::string_view module, absl::string_view name,
-                      absl::string_view signature, wasmtime_func_async_callback_t function) {
+                      absl::string_view signature, wasmtime_func_async_callback_t function,
+                      Instance** running) {
   wasm_functype_t* type = FunctionType(signature);
   wasmtime_error_t* error = wasmtime_linker_define_async_func(
-      linker, module.data(), module.size(), name.data(), name.size(), type, function, nullptr, nullptr);
+      linker, module.data(), module.size(), name.data(), name.size(), type, function, running, nullptr);
   wasm_functype_delete(type);
   WEFT_CHECK(error == nullptr);
 }
 
 wasmtime_linker_t* NewLinker(Engine& engine) {
   wasmtime_linker_t* linker = wasmtime_linker_new(engine.get());
-  DefinePlain(linker, kModule, "reply", "ii:i", Reply);
-  DefinePlain(linker, kModule, "call", "iiiiiiI:I", CallOrStart<&Host::GuestCall>);
-  DefinePlain(linker, kModule, "start", "iiiiiiI:I", CallOrStart<&Host::GuestStart>);
-  DefinePlain(linker, kModule, "send", "iiii:i", Send);
-  DefinePlain(linker, kModule, "result", "iii:I", Result);
-  DefinePlain(linker, kModule, "deadline", ":I", Deadline);
-  DefinePlain(linker, kModule, "trace", "ii:i", TraceParent);
-  DefinePlain(linker, kModule, "log", "iii:", Log);
-  DefineSuspending(linker, kModule, "wait", "i:I", Wait);
-  DefineSuspending(linker, kModule, "wait_any", "ii:i", WaitAny);
-  DefineWasi(linker);
+  Instance** running = engine.running();
+  DefinePlain(linker, kModule, "reply", "ii:i", Reply, running);
+  DefinePlain(linker, kModule, "call", "iiiiiiI:I", CallOrStart<&Host::GuestCall>, running);
+  DefinePlain(linker, kModule, "start", "iiiiiiI:I", CallOrStart<&Host::GuestStart>, running);
+  DefinePlain(linker, kModule, "send", "iiii:i", Send, running);
+  DefinePlain(linker, kModule, "result", "iii:I", Result, running);
+  DefinePlain(linker, kModule, "deadline", ":I", Deadline, running);
+  DefinePlain(linker, kModule, "trace", "ii:i", TraceParent, running);
+  DefinePlain(linker, kModule, "log", "iii:", Log, running);
+  DefineSuspending(linker, kModule, "wait", "i:I", Wait, running);
+  DefineSuspending(linker, kModule, "wait_any", "ii:i", WaitAny, running);
+  DefineWasi(linker, running);
   return linker;
 }
 

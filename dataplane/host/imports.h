@@ -22,18 +22,18 @@ ImportTraits TraitsOf(absl::string_view module, absl::string_view name);
 // A linker that knows every function the host offers. The caller deletes it.
 wasmtime_linker_t* NewLinker(Engine& engine);
 
-// For the two files that define the functions.
+// For the files that define functions. `running` is the engine's, and the data of every function.
 // "iI:i" is (i32, i64) -> i32. The caller owns the result.
 wasm_functype_t* FunctionType(absl::string_view signature);
 void DefinePlain(wasmtime_linker_t* linker, absl::string_view module, absl::string_view name,
-                 absl::string_view signature, wasmtime_func_unchecked_callback_t function);
+                 absl::string_view signature, wasmtime_func_unchecked_callback_t function,
+                 Instance** running);
 void DefineSuspending(wasmtime_linker_t* linker, absl::string_view module, absl::string_view name,
-                      absl::string_view signature, wasmtime_func_async_callback_t function);
-void DefineWasi(wasmtime_linker_t* linker);
+                      absl::string_view signature, wasmtime_func_async_callback_t function,
+                      Instance** running);
+void DefineWasi(wasmtime_linker_t* linker, Instance** running);
 
-inline Instance& InstanceOf(wasmtime_caller_t* caller) {
-  return *static_cast<Instance*>(wasmtime_context_get_data(wasmtime_caller_context(caller)));
-}
+inline Instance& InstanceOf(void* running) { return **static_cast<Instance**>(running); }
 
 }  // namespace weft::host
 

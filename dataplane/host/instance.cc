@@ -13,6 +13,9 @@
 
 namespace weft::host {
 
+Instance::Instance(Function& function)
+    : function_(function), running_(function.module().engine().running()) {}
+
 void Instance::Drop() {
   WEFT_CHECK(fiber == nullptr && out_calls == nullptr);
   if (store_ != nullptr) wasmtime_store_delete(store_);
@@ -20,6 +23,7 @@ void Instance::Drop() {
   context_of_store_ = nullptr;
   memory_ = nullptr;
   memory_bytes_ = 0;
+  inbox_ = inbox_bytes_ = 0;
 }
 
 absl::Status Instance::Reset() {
@@ -35,10 +39,14 @@ absl::Status Instance::Reset() {
   wasmtime_store_epoch_deadline_callback(store_, &Instance::OnEpoch, this, nullptr);
   wasmtime_context_set_epoch_deadline(context_of_store_, 1);
   phase_ = Phase::kInitialize;
+  const Running running(*this);
   function_.host().EnterGuest();
   absl::Status status = Instantiate();
   if (status.ok()) status = FindExports();
   if (status.ok()) status = Initialize();
+  // Ahead of the first request. A guest that has no room says so again when one comes.
+  if (status.ok() && !function_.module().alloc_suspends()) NewRoom(kInboxBytes);
+  if (faulted_) status = absl::InternalError(fault_text_);
   function_.host().LeaveGuest();
   phase_ = Phase::kIdle;
   if (!status.ok()) Drop();
@@ -117,10 +125,13 @@ std::byte* Instance::AtGrown(uint32_t pointer, uint32_t bytes) {
   return uint64_t{pointer} + bytes <= memory_bytes_ ? memory_ + pointer : nullptr;
 }
 
-uint32_t Instance::AllocPlain(uint32_t bytes) {
+uint32_t Instance::NewRoom(uint32_t bytes) {
+  bytes = std::max(bytes, kInboxBytes);
+  inbox_ = inbox_bytes_ = 0;
   wasmtime_val_raw_t value;
   value.i32 = static_cast<int32_t>(bytes);
   phase_ = Phase::kAlloc;
+  const Running running(*this);
   weft_fault* fault = weft_call_plain(context_of_store_, &alloc_, &value, 1);
   phase_ = Phase::kIdle;
   if (fault != nullptr) [[unlikely]] {
@@ -128,7 +139,10 @@ uint32_t Instance::AllocPlain(uint32_t bytes) {
     return 0;
   }
   const uint32_t pointer = static_cast<uint32_t>(value.i32);
-  return At(pointer, bytes) != nullptr ? pointer : 0;
+  if (pointer == 0 || At(pointer, bytes) == nullptr) return 0;
+  inbox_ = pointer;
+  inbox_bytes_ = bytes;
+  return pointer;
 }
 
 uint32_t Instance::HandlePlain(uint32_t pointer, uint32_t bytes) {
@@ -137,6 +151,7 @@ uint32_t Instance::HandlePlain(uint32_t pointer, uint32_t bytes) {
   values[1].i32 = static_cast<int32_t>(pointer);
   values[2].i32 = static_cast<int32_t>(bytes);
   phase_ = Phase::kHandle;
+  const Running running(*this);
   weft_fault* fault = weft_call_plain(context_of_store_, &handle_, values, 3);
   phase_ = Phase::kIdle;
   if (fault != nullptr) [[unlikely]] {
@@ -168,6 +183,7 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
   *delta = 1;
   *kind = WASMTIME_UPDATE_DEADLINE_CONTINUE;
   // The first tick is one that passed while the instance was idle, or while this call had just begun.
+  self.function_.host().RefreshCoarse();
   if (++self.ticks_ == 1) return nullptr;
   const FunctionOptions& options = self.function_.options();
   // Start-up has the whole time even where there is no fiber: nothing is served before it.

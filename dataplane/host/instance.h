@@ -17,10 +17,13 @@ namespace weft::host {
 
 class Instance {
  public:
+  // Room asked for at first, so that most requests need no second question.
+  static constexpr uint32_t kInboxBytes = 1024;
+
   // What the guest's code is running for; only kHandle may call out.
   enum class Phase : uint8_t { kIdle, kInitialize, kAlloc, kHandle };
 
-  explicit Instance(Function& function) : function_(function) {}
+  explicit Instance(Function& function);
   ~Instance() { Drop(); }
   Instance(const Instance&) = delete;
   Instance& operator=(const Instance&) = delete;
@@ -37,14 +40,32 @@ class Instance {
     return AtGrown(pointer, bytes);
   }
 
-  // Runs weft_alloc on this stack. 0 where the guest gave no usable room or failed (then fault() says how).
-  WEFT_HOT uint32_t AllocPlain(uint32_t bytes);
+  // Guest address of room for `bytes`: the room that weft_alloc gave last where it suffices, else what it
+  // gives now, on this stack. 0 where the guest gave no usable room or failed (then fault() says how).
+  WEFT_HOT uint32_t Room(uint32_t bytes) {
+    if (bytes <= inbox_bytes_) [[likely]]
+      return inbox_;
+    return NewRoom(bytes);
+  }
   // Runs weft_handle on this stack; the status, or kInternal with fault() set.
   WEFT_HOT uint32_t HandlePlain(uint32_t pointer, uint32_t bytes);
 
   // The same on a fiber, which the caller polls until it ends.
   weft_fiber* NewAllocFiber(uint32_t bytes);
   weft_fiber* NewHandleFiber(uint32_t pointer, uint32_t bytes);
+
+  // While one lives, this instance's guest is the one that runs. They nest.
+  class Running {
+   public:
+    explicit Running(Instance& instance) : slot_(instance.running_), before_(*slot_) { *slot_ = &instance; }
+    ~Running() { *slot_ = before_; }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    Instance** const slot_;
+    Instance* const before_;
+  };
 
   // Begins a call: counts time anew.
   WEFT_HOT void BeginCall(const CallContext* context, InCall* call) {
@@ -100,6 +121,7 @@ class Instance {
  private:
   static wasmtime_error_t* OnEpoch(wasmtime_context_t* context, void* data, uint64_t* delta,
                                    wasmtime_update_deadline_kind_t* kind);
+  uint32_t NewRoom(uint32_t bytes);
   std::byte* AtGrown(uint32_t pointer, uint32_t bytes);
   absl::Status Instantiate();
   absl::Status FindExports();
@@ -107,10 +129,13 @@ class Instance {
   absl::Status RunToEnd(wasmtime_call_future_t* future, wasm_trap_t** trap, wasmtime_error_t** error);
 
   Function& function_;
+  Instance** const running_;  // The engine's; see there.
   wasmtime_store_t* store_ = nullptr;
   wasmtime_context_t* context_of_store_ = nullptr;
   std::byte* memory_ = nullptr;  // Never moves: each memory has its 4 GiB reserved.
   uint64_t memory_bytes_ = 0;    // Never shrinks; refreshed when an address lies beyond.
+  uint32_t inbox_ = 0;  // The room that the guest gave for requests, the host's until it asks for more.
+  uint32_t inbox_bytes_ = 0;
   const CallContext* context_ = nullptr;
   InCall* call_ = nullptr;
   const std::byte* reply_ = nullptr;

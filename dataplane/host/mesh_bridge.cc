@@ -51,10 +51,12 @@ absl::StatusOr<Callee*> MeshBridge::Resolve(Function& caller, absl::string_view 
 }
 
 // An inherited deadline, and the policy's timeout where the guest did not set one of its own.
-uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout,
-                                uint64_t now_ns) const {
+uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout) const {
   if (own_timeout) return deadline_ns;
-  const uint64_t policy_ns = now_ns + route.policy.timeout_ns;
+  // A read of the clock would cost a tenth of a call; only for short timeouts it tells.
+  constexpr uint64_t kFineNs = 50 * kNsPerMs;
+  const uint64_t timeout_ns = route.policy.timeout_ns;
+  const uint64_t policy_ns = (timeout_ns > kFineNs ? host_->CoarseNs() : host_->NowNs()) + timeout_ns;
   return deadline_ns == 0 ? policy_ns : std::min(deadline_ns, policy_ns);
 }
 
@@ -63,10 +65,9 @@ Function* MeshBridge::EnterLocal(Callee& callee, CallContext& context, bool own_
   const std::span<const weft::Target> targets = mine.route->targets.targets();
   // Of several targets the call layer chooses one, which may be this host: then Start() comes back to it.
   if (targets.size() != 1 || targets[0].link != kLocalLink) return nullptr;
-  const uint64_t now_ns = host_->NowNs();
-  context.deadline_ns = DeadlineNs(*mine.route, context.deadline_ns, own_timeout, now_ns);
+  context.deadline_ns = DeadlineNs(*mine.route, context.deadline_ns, own_timeout);
   const absl::Status admitted =
-      core_.AdmitLocal(*mine.function, mine.route->caller, context.deadline_ns, now_ns);
+      core_.AdmitLocal(*mine.function, mine.route->caller, context.deadline_ns, host_->CoarseNs());
   if (!admitted.ok()) [[unlikely]] {
     *refusal = static_cast<Status>(admitted.code());
     return nullptr;
@@ -80,8 +81,7 @@ void MeshBridge::LeaveLocal(Function& function) {
 
 void MeshBridge::Start(OutCall& call) {
   const MeshCallee& callee = *static_cast<MeshCallee*>(call.callee);
-  call.context.deadline_ns =
-      DeadlineNs(*callee.route, call.context.deadline_ns, call.own_timeout, host_->NowNs());
+  call.context.deadline_ns = DeadlineNs(*callee.route, call.context.deadline_ns, call.own_timeout);
   if (!TryStart(call)) waiting_.push_back(&call);
 }
 
@@ -175,7 +175,7 @@ Status MeshBridge::Send(Callee& callee, absl::Span<const std::byte> message, con
   send.size = static_cast<uint32_t>(message.size());
   send.context = context;
   RouteEntry& route = *send.callee->route;
-  send.context.deadline_ns = DeadlineNs(route, context.deadline_ns, false, host_->NowNs());
+  send.context.deadline_ns = DeadlineNs(route, context.deadline_ns, false);
   // One that fits into the ring now needs no copy but the ring's own.
   if (route.known && message.size() <= kChunkBytesMax / 4 && sends_.empty()) {
     CallSpec spec;

@@ -84,7 +84,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   static void ReplyOut(void* context, bool sent);
   static uint64_t KeyOf(uint32_t link, uint32_t request_id) { return uint64_t{link} << 32 | request_id; }
 
-  uint64_t DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout, uint64_t now_ns) const;
+  uint64_t DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout) const;
   bool TryStart(OutCall& call);
   bool TrySend(PendingSend& send, Status* status);
   void FinishText(OutCall& call, absl::StatusCode code, absl::string_view text);

@@ -34,8 +34,10 @@ absl::StatusOr<std::unique_ptr<WasmCallProbe>> WasmCallProbe::Create(Engine& eng
   wasmtime_error_t* error = wasmtime_module_new(engine.get(), kModule, sizeof kModule, &probe->module_);
   if (error != nullptr) return absl::InternalError(TakeMessage(error));
   probe->linker_ = wasmtime_linker_new(engine.get());
-  DefinePlain(probe->linker_, "m", "nop", ":",
-              [](void*, wasmtime_caller_t*, wasmtime_val_raw_t*, size_t) -> wasm_trap_t* { return nullptr; });
+  DefinePlain(
+      probe->linker_, "m", "nop", ":",
+      [](void*, wasmtime_caller_t*, wasmtime_val_raw_t*, size_t) -> wasm_trap_t* { return nullptr; },
+      nullptr);
   probe->store_ = wasmtime_store_new(engine.get(), nullptr, nullptr);
   wasmtime_context_t* context = wasmtime_store_context(probe->store_);
   wasmtime_context_set_epoch_deadline(context, uint64_t{1} << 60);  // The ticker must not end it.

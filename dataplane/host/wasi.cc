@@ -58,8 +58,8 @@ wasm_trap_t* BadDescriptor(void*, wasmtime_caller_t*, Values values, size_t) { r
 wasm_trap_t* Success(void*, wasmtime_caller_t*, Values values, size_t) { return Return(values, kSuccess); }
 
 // args_sizes_get and environ_sizes_get: none, of no bytes.
-wasm_trap_t* NoSizes(void*, wasmtime_caller_t* caller, Values values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* NoSizes(void* running, wasmtime_caller_t*, Values values, size_t) {
+  Instance& instance = InstanceOf(running);
   const bool stored =
       StoreAt<uint32_t>(instance, U32(values[0]), 0) && StoreAt<uint32_t>(instance, U32(values[1]), 0);
   return Return(values, stored ? kSuccess : kFault);
@@ -76,22 +76,22 @@ bool ClockNs(Host& host, uint32_t clock, uint64_t* ns) {
   return true;
 }
 
-wasm_trap_t* ClockTimeGet(void*, wasmtime_caller_t* caller, Values values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* ClockTimeGet(void* running, wasmtime_caller_t*, Values values, size_t) {
+  Instance& instance = InstanceOf(running);
   uint64_t ns;
   if (!ClockNs(instance.function().host(), U32(values[0]), &ns)) return Return(values, kInval);
   return Return(values, StoreAt(instance, U32(values[2]), ns) ? kSuccess : kFault);
 }
 
-wasm_trap_t* ClockResGet(void*, wasmtime_caller_t* caller, Values values, size_t) {
+wasm_trap_t* ClockResGet(void* running, wasmtime_caller_t*, Values values, size_t) {
   const bool known = U32(values[0]) <= kClockMonotonic;
   if (!known) return Return(values, kInval);
-  return Return(values, StoreAt<uint64_t>(InstanceOf(caller), U32(values[1]), 1) ? kSuccess : kFault);
+  return Return(values, StoreAt<uint64_t>(InstanceOf(running), U32(values[1]), 1) ? kSuccess : kFault);
 }
 
-wasm_trap_t* RandomGet(void*, wasmtime_caller_t* caller, Values values, size_t) {
+wasm_trap_t* RandomGet(void* running, wasmtime_caller_t*, Values values, size_t) {
   const uint32_t bytes = U32(values[1]);
-  std::byte* to = InstanceOf(caller).At(U32(values[0]), bytes);
+  std::byte* to = InstanceOf(running).At(U32(values[0]), bytes);
   if (to == nullptr) return Return(values, kFault);
   if (bytes > kRandomBytesMax) return Return(values, kInval);
   for (uint32_t have = 0; have < bytes;) {
@@ -112,8 +112,8 @@ void LogText(Instance& instance, uint32_t fd, absl::string_view text) {
   }
 }
 
-wasm_trap_t* FdWrite(void*, wasmtime_caller_t* caller, Values values, size_t) {
-  Instance& instance = InstanceOf(caller);
+wasm_trap_t* FdWrite(void* running, wasmtime_caller_t*, Values values, size_t) {
+  Instance& instance = InstanceOf(running);
   const uint32_t fd = U32(values[0]);
   const uint32_t count = U32(values[2]);
   if (fd != 1 && fd != 2) return Return(values, kBadf);
@@ -131,11 +131,11 @@ wasm_trap_t* FdWrite(void*, wasmtime_caller_t* caller, Values values, size_t) {
   return Return(values, StoreAt(instance, U32(values[3]), written) ? kSuccess : kFault);
 }
 
-wasm_trap_t* FdFdstatGet(void*, wasmtime_caller_t* caller, Values values, size_t) {
+wasm_trap_t* FdFdstatGet(void* running, wasmtime_caller_t*, Values values, size_t) {
   constexpr uint8_t kCharacterDevice = 2;
   constexpr uint64_t kRightWrite = 1 << 6;
   if (U32(values[0]) > 2) return Return(values, kBadf);
-  std::byte* to = InstanceOf(caller).At(U32(values[1]), 24);
+  std::byte* to = InstanceOf(running).At(U32(values[1]), 24);
   if (to == nullptr) return Return(values, kFault);
   std::memset(to, 0, 24);
   to[0] = std::byte{kCharacterDevice};
@@ -143,7 +143,7 @@ wasm_trap_t* FdFdstatGet(void*, wasmtime_caller_t* caller, Values values, size_t
   return Return(values, kSuccess);
 }
 
-wasm_trap_t* ProcExit(void*, wasmtime_caller_t* caller, Values, size_t) {
+wasm_trap_t* ProcExit(void*, wasmtime_caller_t*, Values, size_t) {
   constexpr absl::string_view kMessage = "the guest ended itself by proc_exit";
   return wasmtime_trap_new(kMessage.data(), kMessage.size());
 }
@@ -222,9 +222,9 @@ bool SleepIsOver(void* data) {
   return true;
 }
 
-void PollOneoff(void*, wasmtime_caller_t* caller, const wasmtime_val_t* args, size_t, wasmtime_val_t* results,
-                size_t, wasm_trap_t**, wasmtime_async_continuation_t* continuation) {
-  Instance& instance = InstanceOf(caller);
+void PollOneoff(void* running, wasmtime_caller_t*, const wasmtime_val_t* args, size_t,
+                wasmtime_val_t* results, size_t, wasm_trap_t**, wasmtime_async_continuation_t* continuation) {
+  Instance& instance = InstanceOf(running);
   Host& host = instance.function().host();
   Sleeping sleeping = {&instance,
                        &results[0],
@@ -316,10 +316,10 @@ constexpr Entry kEntries[] = {
 
 }  // namespace
 
-void DefineWasi(wasmtime_linker_t* linker) {
+void DefineWasi(wasmtime_linker_t* linker, Instance** running) {
   for (const Entry& entry : kEntries)
-    DefinePlain(linker, kModule, entry.name, entry.signature, entry.function);
-  DefineSuspending(linker, kModule, "poll_oneoff", "iiii:i", PollOneoff);
+    DefinePlain(linker, kModule, entry.name, entry.signature, entry.function, running);
+  DefineSuspending(linker, kModule, "poll_oneoff", "iiii:i", PollOneoff, running);
 }
 
 }  // namespace weft::host

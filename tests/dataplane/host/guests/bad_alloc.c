@@ -7,16 +7,16 @@ static uint8_t room[4096];
 
 __attribute__((export_name("weft_alloc"))) void* weft_alloc(uint32_t size) {
   switch (size) {
-    case 1:
+    case 2001:
       return NULL;
-    case 2:
+    case 2002:
       return (void*)0xffffffffu;
-    case 3:
+    case 2003:
       __builtin_trap();
-    case 4:
+    case 2004:
       weft_wait(1);
       return room; /* Suspends where it must not. */
-    case 5:
+    case 2005:
       return weft_call("demo/other", room, 1, room, 1).status == WEFT_FAILED_PRECONDITION ? room : NULL;
     default:
       return room;
