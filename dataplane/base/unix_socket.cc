@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/base/unix_socket.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,10 +36,27 @@ absl::StatusOr<UniqueFd> NewSocket() {
   return fd;
 }
 
+// Whether the process that listens behind `connected` has ended but for a thread that the kernel cannot end,
+// as one that closes a file of a FUSE mount that never answers: its descriptors, the listening socket among
+// them, live on.
+bool ListenerHasEnded(int connected) {
+  const absl::StatusOr<PeerCredentials> listener = CredentialsOf(connected);
+  if (!listener.ok() || listener->pid <= 0) return false;
+  const UniqueFd stat(open(absl::StrCat("/proc/", listener->pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  char text[512];
+  const ssize_t bytes = stat.valid() ? read(stat.get(), text, sizeof(text)) : 0;
+  if (bytes <= 0) return false;
+  // "pid (name) state …", where the name may hold anything.
+  const absl::string_view line(text, static_cast<std::size_t>(bytes));
+  const std::size_t name_end = line.rfind(')');
+  if (name_end == absl::string_view::npos || name_end + 2 >= line.size()) return false;
+  return line[name_end + 2] == 'Z' || line[name_end + 2] == 'X';
+}
+
 }  // namespace
 
 absl::StatusOr<UniqueFd> ListenUnix(const std::string& path, mode_t mode) {
-  if (absl::StatusOr<UniqueFd> live = ConnectUnix(path); live.ok()) {
+  if (absl::StatusOr<UniqueFd> live = ConnectUnix(path); live.ok() && !ListenerHasEnded(live->get())) {
     return absl::AlreadyExistsError(absl::StrCat("listen on ", path, ": another process answers there"));
   }
   WEFT_ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());

@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -18,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "tests/dataplane/agent/server_fixture.h"
+#include "tests/dataplane/agent/silent_fuse.h"
 #include "tests/support/mesh.h"
 #include "tests/support/process.h"
 
@@ -116,6 +120,37 @@ TEST_F(WeftdTest, KilledAgentComesBackWithItsGenerationAndItsSockets) {
     ASSERT_TRUE(admin.Program(i, api::Mesh()).has_value());
     weftd->Kill();
   }
+}
+
+// The thread that closes such a file cannot be killed and keeps all descriptors of the dead agent open.
+TEST_F(WeftdTest, AgentThatDiedWhileAFileNeverClosedIsReplaced) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root: a mount";
+  const std::string mount_point = directory_ / "fuse";
+  ASSERT_EQ(mkdir(mount_point.c_str(), 0755), 0);
+  const std::unique_ptr<SilentFuse> fuse = SilentFuse::Mount(mount_point);
+  if (fuse == nullptr) GTEST_SKIP() << "no FUSE here";
+  Configure();
+  std::unique_ptr<Process> weftd = Start();
+  api::FromHost message;
+  message.mutable_hello()->set_protocol(1);
+  const std::string bytes = message.SerializeAsString();
+  // A process of its own: any that holds the file hangs when it ends, or becomes another program.
+  const pid_t sender = fork();
+  if (sender == 0) {
+    const absl::StatusOr<UniqueFd> socket = ConnectUnix(agent_sock());
+    const int file = fuse->Open().Release();
+    if (socket.ok()) (void)SendMessage(socket->get(), bytes, {&file, 1});
+    for (;;) pause();
+  }
+  ASSERT_TRUE(Eventually([&] { return fuse->flushes() >= 1; }));
+  weftd->Signal(SIGKILL);
+  absl::SleepFor(absl::Milliseconds(100));
+  const std::unique_ptr<Process> next = Start();
+  Peer host(agent_sock());
+  EXPECT_TRUE(host.Hello("a", {"web/front"}));
+  umount2(mount_point.c_str(), MNT_FORCE);
+  kill(sender, SIGKILL);
+  EXPECT_EQ(waitpid(sender, nullptr, 0), sender);
 }
 
 // Two descriptors a session, ten thousand sessions of one user whose limit lets them in; the bystander is
