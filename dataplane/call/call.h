@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 
@@ -74,6 +75,14 @@ enum class StartState : uint8_t {
   kNoRoom,   // The ring, or the table of calls, is full now. Nothing was kept.
   kFailed,   // start_error() says why. Nothing was kept, `done` is not called.
 };
+
+// Both parts of `payload`, one after the other, to `to`, which has room for them.
+inline void CopyPayload(const Payload& payload, std::byte* to) {
+  // An empty span may have no address, which memcpy does not take.
+  if (!payload.prefix.empty()) std::memcpy(to, payload.prefix.data(), payload.prefix.size());
+  if (!payload.body.empty())
+    std::memcpy(to + payload.prefix.size(), payload.body.data(), payload.body.size());
+}
 
 struct OutgoingCall {
   enum class State : uint8_t { kSent, kSending, kWaiting };

@@ -195,6 +195,7 @@ class CallCore {
 
   // --- Messages that wait for room.
   SendJob& AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane);
+  void RenewJob(SendJob& job);
   bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
   bool PumpLink(Link& link, uint64_t now_ns);
   void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);

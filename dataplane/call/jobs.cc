@@ -52,13 +52,24 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
   job.context = context;
   if (copy) {
     job.owned = std::make_unique_for_overwrite<std::byte[]>(bytes);
-    std::byte* const body = std::copy(payload.prefix.begin(), payload.prefix.end(), job.owned.get());
-    std::copy(payload.body.begin(), payload.body.end(), body);
+    CopyPayload(payload, job.owned.get());
     job.payload = Payload(std::span<const std::byte>(job.owned.get(), bytes));
     job.owned_bytes = bytes;
     reply_bytes_ += bytes;
   }
   PumpLink(link, NowNs());
+}
+
+// Ids rise in the order in which messages go out, and others may have gone since this one was queued.
+void CallCore::RenewJob(SendJob& job) {
+  OutgoingCall* const call = job.call_slot != SendJob::kNoCall ? table_.At(job.call_slot) : nullptr;
+  if (call != nullptr) {
+    table_.Renew(*call);
+    job.header.request_id = call->request_id;
+  } else {
+    job.header.request_id = table_.TakeId();
+  }
+  job.stream.header.request_id = job.header.request_id;
 }
 
 // One step of one job; true where it is finished, one way or the other.
@@ -70,6 +81,7 @@ bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
     job.state = StreamState::kDone;
     return true;
   }
+  if (job.lane == Lane::kRequest && job.stream.position == 0) RenewJob(job);
   if (!job.started) {
     if (!channel.TryStart(job.stream, job.header, job.payload, job.lane, now_ns)) return false;
     job.started = true;

@@ -211,8 +211,7 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
     return absl::ResourceExhaustedError(absl::StrCat(route.callee, ": no memory for the request"));
   }
   const Payload& payload = spec.request;
-  std::memcpy(request->payload(), payload.prefix.data(), payload.prefix.size());
-  std::memcpy(request->payload() + payload.prefix.size(), payload.body.data(), payload.body.size());
+  CopyPayload(payload, request->payload());
   *local_id = next_local_id_++;
   local_calls_[*local_id] = {spec, &function};
   const Incoming incoming{.function = &function,
