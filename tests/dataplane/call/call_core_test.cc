@@ -605,7 +605,7 @@ struct Fork {
   }
   void Start(Ended& ended, std::span<std::byte> response) {
     CallSpec spec;
-    spec.request = BytesOf("ping");
+    spec.request = std::as_bytes(std::span("ping", sizeof("ping") - 1));
     spec.response = response;
     spec.done = Ended::Done;
     spec.context = &ended;
@@ -796,7 +796,7 @@ TEST(OneWayTest, RefusedOneWayIsCountedNotAnswered) {
   CallPair pair;
   pair.callee.core.SetAccess(*pair.in, {});
   CallSpec spec;
-  spec.request = BytesOf("x");
+  spec.request = std::as_bytes(std::span("x", sizeof("x") - 1));
   bool in_parts = false;
   ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts),
             StartState::kStarted);

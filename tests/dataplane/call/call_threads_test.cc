@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <deque>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,6 +29,33 @@ std::size_t RandomBytes(Random& random) {
   if (dice < 80) return random.Below(130);
   if (dice < 97) return random.Below(70'000);
   return random.Below(600'000);
+}
+
+void CheckEnds(const std::deque<MixedCall>& calls) {
+  for (const MixedCall& call : calls) {
+    ASSERT_EQ(call.ended.count, 1);
+    if (call.ended.code == absl::StatusCode::kOk) {
+      ASSERT_TRUE(call.ended.response == call.request);
+    } else if (call.ended.code == absl::StatusCode::kAborted) {
+      ASSERT_EQ(call.request.size() % 7, 3u);
+    } else if (call.ended.code == absl::StatusCode::kCancelled) {
+      ASSERT_TRUE(call.cancelled);
+    } else {
+      ASSERT_EQ(call.ended.code, absl::StatusCode::kDeadlineExceeded) << call.ended.text;
+      ASSERT_TRUE(call.hurried);
+    }
+  }
+}
+
+void CheckBooks(CallPair& pair, uint64_t one_ways) {
+  const CallCounters& c = pair.callee.core.counters();
+  EXPECT_EQ(c.dropped_duplicate, 0u);
+  EXPECT_EQ(c.refused_caller + c.refused_function + c.refused_absent, 0u);
+  EXPECT_EQ(pair.caller.core.counters().one_way_sent, one_ways);
+  for (const auto& [id, count] : pair.callee.seen) ASSERT_EQ(count, 1) << id;
+  EXPECT_EQ(pair.function->limit.calls(), 0u);
+  EXPECT_EQ(pair.caller.core.calls_in_flight(), 0u);
+  EXPECT_EQ(pair.out->outstanding, 0u);
 }
 
 TEST(CallThreadsTest, RandomCallsEndOnceAndUnchanged) {
@@ -60,7 +88,7 @@ TEST(CallThreadsTest, RandomCallsEndOnceAndUnchanged) {
     turn();
     if (random.Below(8) == 0) {
       CallSpec spec;
-      spec.request = BytesOf("one way");
+      spec.request = std::as_bytes(std::span("one way", sizeof("one way") - 1));
       bool in_parts = false;
       one_ways += pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts) ==
                   StartState::kStarted;
@@ -92,27 +120,8 @@ TEST(CallThreadsTest, RandomCallsEndOnceAndUnchanged) {
   callee.join();
   pair.Settle();
 
-  for (const MixedCall& call : calls) {
-    ASSERT_EQ(call.ended.count, 1);
-    if (call.ended.code == absl::StatusCode::kOk) {
-      ASSERT_TRUE(call.ended.response == call.request);
-    } else if (call.ended.code == absl::StatusCode::kAborted) {
-      ASSERT_EQ(call.request.size() % 7, 3u);
-    } else if (call.ended.code == absl::StatusCode::kCancelled) {
-      ASSERT_TRUE(call.cancelled);
-    } else {
-      ASSERT_EQ(call.ended.code, absl::StatusCode::kDeadlineExceeded) << call.ended.text;
-      ASSERT_TRUE(call.hurried);
-    }
-  }
-  const CallCounters& c = pair.callee.core.counters();
-  EXPECT_EQ(c.dropped_duplicate, 0u);
-  EXPECT_EQ(c.refused_caller + c.refused_function + c.refused_absent, 0u);
-  EXPECT_EQ(pair.caller.core.counters().one_way_sent, one_ways);
-  for (const auto& [id, count] : pair.callee.seen) ASSERT_EQ(count, 1) << id;
-  EXPECT_EQ(pair.function->limit.calls(), 0u);
-  EXPECT_EQ(pair.caller.core.calls_in_flight(), 0u);
-  EXPECT_EQ(pair.out->outstanding, 0u);
+  CheckEnds(calls);
+  CheckBooks(pair, one_ways);
 }
 
 // Two hosts that call each other as fast as they can: neither direction starves the other's replies.
