@@ -157,7 +157,7 @@ struct ResetBench {
   // well.
   bool Dirty(uint64_t id) {
     instance->BeginCall(&context, nullptr);
-    const uint32_t pointer = instance->AllocPlain(kBenchAnswerBytes);
+    const uint32_t pointer = instance->Room(kBenchAnswerBytes);
     std::byte* const room = instance->At(pointer, kBenchAnswerBytes);
     if (room == nullptr) return false;
     bench_fill(room, kBenchAnswerBytes, id);
