@@ -192,7 +192,8 @@ class ChannelBatchedRow final : public ChannelRowBase {
     End end(callee(), [&](const MessageHeader& header, const Buffer& message) {
       stop = header.function_id == kStopFunction;
       if (stop) return;
-      errors += header.request_id == ++expected && CheckPayload(message.data(), kBytes, expected) ? 0 : 1;
+      ++expected;
+      errors += header.request_id == expected && CheckPayload(message.data(), kBytes, expected) ? 0 : 1;
     });
     while (!stop) end.Wait();
     WEFT_CHECK(callee().TrySend({.kind = MessageKind::kResponse}, Payload(), Lane::kReply));

@@ -412,7 +412,8 @@ double Latency(Mode mode, uint64_t pace_ns, Call&& call) {
   std::sort(took.begin(), took.end());
   uint64_t sum_ns = 0;
   for (std::size_t i = took.size() / 4; i < took.size() * 3 / 4; ++i) sum_ns += took[i];
-  return static_cast<double>(sum_ns) / static_cast<double>(took.size() * 3 / 4 - took.size() / 4);
+  const std::size_t counted = took.size() * 3 / 4 - took.size() / 4;
+  return static_cast<double>(sum_ns) / static_cast<double>(counted);
 }
 
 double RawPingPong() {

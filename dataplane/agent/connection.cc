@@ -24,7 +24,7 @@ absl::Status Connection::Flush() {
     const Outgoing& next = queue.front();
     std::vector<int> fds;
     for (const UniqueFd& fd : next.fds) fds.push_back(fd.get());
-    const absl::Status sent = SendMessage(socket.get(), next.bytes, fds);
+    absl::Status sent = SendMessage(socket.get(), next.bytes, fds);
     if (absl::IsUnavailable(sent)) return absl::OkStatus();
     if (!sent.ok()) return sent;
     queued_bytes -= next.bytes.size();
