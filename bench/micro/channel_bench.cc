@@ -133,9 +133,12 @@ struct AnsweringSink : CheckingSink {
     Fill(answer, kSmall, header.request_id);
     errors += channel->TrySend(reply, SpanOf(answer, kSmall), Lane::kReply) ? 0 : 1;
     channel->Publish();
-    if (bytes > kChunkBytesMax) CheckingSink::OnMessage(header, payload, bytes);
+    if (bytes <= kChunkBytesMax) return;
+    CheckingSink::OnMessage(header, payload, bytes);
+    checked->store(header.request_id, std::memory_order_release);  // [B6]
   }
   Channel* channel = nullptr;
+  std::atomic<uint64_t>* checked = nullptr;
 };
 
 template <class Sink>
@@ -309,6 +312,7 @@ void World::AnswerRaw() {
 
 void World::AnswerChannel(AnsweringSink& answers) {
   answers.channel = callee.channel.get();
+  answers.checked = &shared->head.value;
   while (!Stopped()) {
     for (int i = 0; i < 1000; ++i) callee.channel->Poll(answers, 32);
   }
@@ -427,7 +431,7 @@ double RawPingPong() {
 }
 
 [[gnu::always_inline]] inline void SendSmall(Channel& channel, uint32_t id, std::size_t bytes) {
-  alignas(64) static std::byte payload[kChunkBytesMax];
+  alignas(64) static std::byte payload[64 << 10];
   Fill(payload, bytes, id);
   MessageHeader header;
   header.function_id = 7;
@@ -561,6 +565,8 @@ double ChannelLarge() {
   return Latency(Mode::kChannelLarge, 0, [&](uint32_t id) -> uint64_t {
     const uint64_t begin_ns = NowNs();
     Fill(world.source.data(), kLarge, id);
+    while (world.shared->head.value.load(std::memory_order_acquire) != id - 1) {  // [B6]
+    }
     const uint64_t now_ns = NowNs();
     MessageHeader header;
     header.request_id = id;
