@@ -276,12 +276,12 @@ class EventfdOneSideRow final : public PairRow {
   Worker::Reply Call(uint32_t* out, uint64_t duration_ns) override {
     Samples samples(out, duration_ns);
     uint32_t id = kStop;
-    uint64_t due_ns = NowNs(), begin_ns = 0, end_ns = 0, errors = 0;
+    uint64_t begin_ns = 0, end_ns = 0, errors = 0;
     const uint64_t one = 1;
     auto wake = [&] { errors += write(wake_.get(), &one, sizeof(one)) == sizeof(one) ? 0 : 1; };
     do {
       ++id;
-      for (due_ns += kSleepPeriodNs; NowNs() < due_ns;) {
+      for (const uint64_t due_ns = NowNs() + kSleepPeriodNs; NowNs() < due_ns;) {
       }
       begin_ns = NowNs();
       words_->ping.value.store(id, std::memory_order_release);  // [B1]

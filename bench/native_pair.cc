@@ -184,11 +184,12 @@ class Caller {
     const uint64_t calls_before = calls_;
     Samples samples(samples_, duration_ns);
     const std::span<std::byte> request = std::span(request_).first(bytes);
-    uint64_t begin_ns = 0, end_ns = 0, due_ns = NowNs();
+    uint64_t begin_ns = 0, end_ns = 0;
     do {
       bench_fill(request.data(), static_cast<uint32_t>(bytes), ++number_);
       if (kind == NativePair::Kind::kSleeping) {
-        for (due_ns += kSleepPeriodNs; NowNs() < due_ns;) {
+        // Counted from the end of the call before: one that was held up is not followed by another at once.
+        for (const uint64_t due_ns = NowNs() + kSleepPeriodNs; NowNs() < due_ns;) {
         }
       }
       WEFT_RETURN_IF_ERROR(CallOnce(request, number_, &begin_ns, &end_ns));

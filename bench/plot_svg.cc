@@ -58,7 +58,7 @@ std::vector<Curve> CurvesOf(const json& report) {
   for (const json& row : report["rows"]) {
     const std::string name = row["name"];
     if (!row["p50_ns"].is_number() || row["bytes"].get<uint64_t>() > kBytesMax ||
-        name.rfind("noise/", 0) == 0)
+        name.rfind("noise/", 0) == 0 || name.rfind("layer/", 0) == 0)
       continue;
     Curve curve{name, row["p50_ns"], {}, 0};
     for (const json& point : row["distribution"]) {
