@@ -151,7 +151,24 @@ absl::Status Node::StartHost(const HostOptions& options) {
   std::vector<std::string> arguments = {"--name", options.name};
   for (const std::string& item : options.serve) arguments.insert(arguments.end(), {"--serve", item});
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    if (arguments[i - 1] != "--serve" && arguments[i - 1] != "--keep") continue;
+    WEFT_RETURN_IF_ERROR(CopyModule(&arguments[i]));
+  }
   return StartProgram(options.name, std::move(arguments), options.uid, options.core);
+}
+
+absl::Status Node::CopyModule(std::string* served) {
+  const std::size_t split = served->find('=');
+  const std::filesystem::path from = served->substr(split + 1);
+  const std::filesystem::path to = std::filesystem::path(directory_) / from.filename();
+  std::error_code error;
+  std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing, error);
+  if (error)
+    return absl::ErrnoToStatus(error.value(), absl::StrCat("copy ", from.string(), " to ", directory_));
+  if (chmod(to.c_str(), 0644) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("chmod ", to.string()));
+  *served = absl::StrCat(served->substr(0, split + 1), to.string());
+  return absl::OkStatus();
 }
 
 absl::Status Node::StartProgram(const std::string& name, std::vector<std::string> arguments, uid_t uid,

@@ -58,6 +58,9 @@ class Node {
 
  private:
   explicit Node(std::string directory);
+  // Copies the module of "NS/NAME=FILE" to where a host's user can read it, and names the copy in `served`:
+  // the build may lie where only its owner can go.
+  absl::Status CopyModule(std::string* served);
   absl::Status StartProgram(const std::string& name, std::vector<std::string> arguments, uid_t uid, int core);
 
   std::string directory_;
