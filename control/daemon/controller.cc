@@ -13,6 +13,7 @@
 #include "control/daemon/items.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 
 namespace weft::control {
 namespace {
@@ -260,7 +261,7 @@ api::QueryReply Controller::Status() const {
       .Real("event_to_programmed_p50_us", Us(times.Quantile(0.5)))
       .Real("event_to_programmed_p99_us", Us(times.Quantile(0.99)))
       .Real("event_to_programmed_max_us", Us(times.max()))
-      .Text("problem", last_problem_.substr(0, kErrorBytesMax));
+      .Text("problem", std::string(Utf8Prefix(last_problem_, kErrorBytesMax)));
   std::size_t rows = 0;
   for (const SourceStatus& source : model_.Sources()) {
     if (++rows > kSourceRowsMax) break;
@@ -269,7 +270,8 @@ api::QueryReply Controller::Status() const {
         .Text("state", source.current    ? "current"
                        : source.accepted ? "last good"
                                          : "refused")
-        .Text("error", source.errors.empty() ? "" : source.errors.front().substr(0, kErrorBytesMax));
+        .Text("error",
+              source.errors.empty() ? "" : std::string(Utf8Prefix(source.errors.front(), kErrorBytesMax)));
   }
   for (const Change& change : record_.changes()) {
     ItemBuilder(reply.add_items())
@@ -280,8 +282,8 @@ api::QueryReply Controller::Status() const {
                                                  : "waiting")
         .Real("event_to_programmed_us", change.timed() ? Us(change.programmed_ns - change.event_ns) : 0)
         .Number("programmed_at_ns", change.programmed_ns)  // CLOCK_MONOTONIC; 0: not yet.
-        .Text("cut_off", absl::StrJoin(change.cut_off, ",").substr(0, kErrorBytesMax))
-        .Text("failed", absl::StrJoin(change.failed, "; ").substr(0, kErrorBytesMax));
+        .Text("cut_off", std::string(Utf8Prefix(absl::StrJoin(change.cut_off, ","), kErrorBytesMax)))
+        .Text("failed", std::string(Utf8Prefix(absl::StrJoin(change.failed, "; "), kErrorBytesMax)));
   }
   return reply;
 }

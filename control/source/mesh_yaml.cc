@@ -110,13 +110,13 @@ class Loader {
 
   static void ReadLimits(YamlMap& map, api::Function* function) {
     constexpr uint64_t kKiB = 1024;
-    constexpr uint64_t kGiB = kKiB * kKiB * kKiB;
     api::Policy* policy = function->mutable_policy();
     policy->set_concurrent_calls_max(static_cast<uint32_t>(map.Uint("concurrent_calls", 1, 1'000'000)));
     policy->set_calls_per_second_max(static_cast<uint32_t>(map.Uint("calls_per_second", 1, 1'000'000'000)));
     api::GuestLimits* guest = function->mutable_guest_limits();
-    guest->set_memory_bytes_max(map.Bytes("memory", 64 * kKiB, 4 * kGiB));
-    guest->set_stack_bytes_max(map.Bytes("stack", 16 * kKiB, 64 * kKiB * kKiB));
+    guest->set_memory_bytes_max(map.Bytes("memory", 64 * kKiB, 256 * kKiB * kKiB));
+    map.Unsupported("stack",
+                    "a stack limit per function is not supported by this data plane; remove the key");
     guest->set_run_ns_max(map.DurationNs("run_time", kNsPerMs, kHourNs));
   }
 

@@ -12,6 +12,7 @@
 #include "dataplane/base/check.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 
 namespace weft::agent {
 
@@ -200,7 +201,7 @@ absl::Status Engine::Report(SessionId id, const api::FunctionReport& report) {
     placement.error.clear();
   } else {
     placement.state = Placement::State::kFailed;
-    placement.error = report.error().substr(0, 500);
+    placement.error = std::string(Utf8Prefix(report.error(), 500));
   }
   return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 #include "dataplane/agent/refusal.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
 #include "dataplane/channel/layout.h"
 
 namespace weft::agent {
@@ -145,7 +146,7 @@ absl::Status Engine::ChannelClosed(SessionId id, const api::ChannelClosed& close
   reopen.closed_ns = now_ns;
   retry_ns_ = std::min(retry_ns_, now_ns + reopen.wait_ns);
   const std::string reason =
-      absl::StrCat("host ", session->host, " closed the channel: ", closed.reason().substr(0, 200));
+      absl::StrCat("host ", session->host, " closed the channel: ", Utf8Prefix(closed.reason(), 200));
   reopen.reason = reason;
   WithdrawTargets(*closer, closed.id(), reason);
   CloseChannel(std::string(closed.id()), absl::StatusCode::kUnavailable, reason, id, now_ns);

@@ -7,6 +7,7 @@
 #include "dataplane/agent/admission.h"
 #include "dataplane/agent/engine.h"
 #include "dataplane/agent/refusal.h"
+#include "dataplane/base/text.h"
 
 namespace weft::agent {
 namespace {
@@ -213,7 +214,7 @@ void Engine::Acknowledge() {
     for (const std::string& host : pending.cut_off) output.programmed.add_cut_off(host);
     for (const std::string& failed : pending.failed) {
       if (output.programmed.failed_size() == kFailuresMax) break;
-      output.programmed.add_failed(failed.substr(0, 500));
+      output.programmed.add_failed(std::string(Utf8Prefix(failed, 500)));
     }
     if (pending.failed.size() > kFailuresMax) {
       output.programmed.add_failed(absl::StrCat("and ", pending.failed.size() - kFailuresMax, " more"));

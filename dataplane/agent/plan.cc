@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
 
 namespace weft::agent {
 namespace {
@@ -85,7 +86,7 @@ void SayWhyNone(const Model& model, const std::string& function, const std::stri
   if (!plan->notes.empty()) {
     plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
     plan->reason = absl::StrCat("UNAVAILABLE: no host of ", function,
-                                " is ready: ", absl::StrJoin(plan->notes, "; ").substr(0, 1000));
+                                " is ready: ", Utf8Prefix(absl::StrJoin(plan->notes, "; "), 1000));
   } else if (elsewhere) {
     plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
     plan->reason =

@@ -144,10 +144,31 @@ void Server::StartQuery(Connection& connection, api::Query::Kind kind) {
   }
 }
 
+namespace {
+
+constexpr int kCountersMax = 128;
+constexpr std::size_t kCounterNameBytesMax = 64;
+
+bool Bounded(const google::protobuf::RepeatedPtrField<api::Counter>& counters) {
+  return counters.size() <= kCountersMax &&
+         std::all_of(counters.begin(), counters.end(), [](const api::Counter& counter) {
+           return counter.name().size() <= kCounterNameBytesMax;
+         });
+}
+
+bool Bounded(const api::Stats& stats) {
+  return Bounded(stats.host()) &&
+         std::all_of(stats.channels().begin(), stats.channels().end(),
+                     [](const api::ChannelStats& channel) { return Bounded(channel.counters()); });
+}
+
+}  // namespace
+
 void Server::TakeStats(SessionId host, const api::Stats& stats) {
   const auto found = queries_.find(stats.query());
   if (found == queries_.end() || found->second.waiting.erase(host) == 0) return;  // Too late
-  found->second.stats[host] = stats;
+  // Bounded: one host's counters must not make the whole answer too long to send.
+  if (Bounded(stats)) found->second.stats[host] = stats;
   if (!found->second.waiting.empty()) return;
   const PendingQuery done = std::move(found->second);
   queries_.erase(found);

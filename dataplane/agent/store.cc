@@ -62,6 +62,12 @@ absl::StatusOr<Model> Store::Load() const {
   return model;
 }
 
+absl::Status Store::SetAside() const {
+  const std::string aside = path_ + ".damaged";
+  if (rename(path_.c_str(), aside.c_str()) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("rename ", path_, " to ", aside));
+}
+
 absl::Status Store::Save(const Model& model) const {
   const std::string temporary = path_ + ".new";
   const std::string bytes = model.ToSnapshot().SerializeAsString();

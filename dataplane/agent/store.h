@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The last acknowledged generation on disk: routes.pb in the state directory, one Program message. Written
 // whole under another name and renamed, so that a reader sees the old one or the new one. Blocks on the disk;
-// called by the registry thread, and only when a generation was acknowledged.
+// called by weftd's loop thread, and only when a generation was acknowledged.
 #ifndef WEFT_DATAPLANE_AGENT_STORE_H_
 #define WEFT_DATAPLANE_AGENT_STORE_H_
 
@@ -20,6 +20,9 @@ class Store {
 
   // The model on disk; an empty one where there is no file. INVALID_ARGUMENT where it is damaged.
   absl::StatusOr<Model> Load() const;
+
+  // Renames a damaged file to routes.pb.damaged, so that nothing is lost and the next start finds none.
+  absl::Status SetAside() const;
 
   // Not synced: after a crash of the kernel the file may be an older one, and control programs what is
   // missing.

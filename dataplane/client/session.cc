@@ -176,8 +176,9 @@ void Session::OnChannelPeer(const api::ChannelPeer& peer, ReceivedMessage& recei
   if (found == channels_.end() || !found->second.pending) return;
   const absl::Status opened = OpenLink(found->second, peer.id(), received);
   if (opened.ok()) return;
-  SendChannelClosed(peer.id(), opened.message());
+  // Erased first: telling the agent can find it gone, which lets go of every channel that is not open.
   channels_.erase(found);
+  SendChannelClosed(peer.id(), opened.message());
 }
 
 absl::Status Session::OpenLink(ChannelRecord& record, const std::string& id, ReceivedMessage& received) {
@@ -249,8 +250,9 @@ void Session::OnChannelClosed(Channel& channel) {
     reason = absl::StrCat("host ", link.peer, " is gone");
   }
   if (record != channels_.end()) {
-    SendChannelClosed(record->first, reason);
-    channels_.erase(record);
+    const std::string id = record->first;
+    channels_.erase(record);  // First: see OnChannelPeer.
+    SendChannelClosed(id, reason);
   }
   DropLink(link, absl::StatusCode::kUnavailable,
            absl::StrCat("the channel to host ", link.peer, " closed: ", reason));

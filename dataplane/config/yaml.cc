@@ -224,6 +224,7 @@ YamlDocument YamlDocument::Parse(absl::string_view text, std::string file) {
       }
     }
   } catch (const StopParsing&) {
+    root = YamlNode();  // What stopped it is among the errors.
   } catch (const YAML::Exception& e) {
     document.errors_.Add(PositionFrom(e.mark), "", absl::StrCat("not YAML: ", e.msg));
   } catch (const std::exception& e) {

@@ -266,8 +266,9 @@ void DefinePlain(wasmtime_linker_t* linker, absl::string_view module, absl::stri
                  absl::string_view signature, wasmtime_func_unchecked_callback_t function,
                  Instance** running) {
   wasm_functype_t* type = FunctionType(signature);
-  wasmtime_error_t* error = wasmtime_linker_define_func_unchecked(
-      linker, module.data(), module.size(), name.data(), name.size(), type, function, running, nullptr);
+  wasmtime_error_t* error =
+      wasmtime_linker_define_func_unchecked(linker, module.data(), module.size(), name.data(), name.size(),
+                                            type, function, static_cast<void*>(running), nullptr);
   wasm_functype_delete(type);
   WEFT_CHECK(error == nullptr);  // Only a name defined twice is refused.
 }
@@ -276,8 +277,9 @@ void DefineSuspending(wasmtime_linker_t* linker, absl::string_view module, absl:
                       absl::string_view signature, wasmtime_func_async_callback_t function,
                       Instance** running) {
   wasm_functype_t* type = FunctionType(signature);
-  wasmtime_error_t* error = wasmtime_linker_define_async_func(
-      linker, module.data(), module.size(), name.data(), name.size(), type, function, running, nullptr);
+  wasmtime_error_t* error =
+      wasmtime_linker_define_async_func(linker, module.data(), module.size(), name.data(), name.size(), type,
+                                        function, static_cast<void*>(running), nullptr);
   wasm_functype_delete(type);
   WEFT_CHECK(error == nullptr);
 }

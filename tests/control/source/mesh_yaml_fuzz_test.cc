@@ -26,7 +26,7 @@ functions:
   state: keep
   timeout: 250ms
   retries: 3
-  limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, stack: 256KiB, run_time: 2s}
+  limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, run_time: 2s}
 endpoints:
 - function: vision/scale
   node: n1

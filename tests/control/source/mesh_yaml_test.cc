@@ -93,7 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
                    "GiB, as in 64KiB; not 64MB"}},
         ErrorCase{"MemoryTooLarge",
                   "functions:\n- name: v/f\n  limits: {memory: 8GiB}\n",
-                  {"m.yaml:4:20: functions[0].limits.memory: must be a size from 64KiB to 4GiB, not 8GiB"}},
+                  {"m.yaml:4:20: functions[0].limits.memory: must be a size from 64KiB to 256MiB, not 8GiB"}},
         ErrorCase{"ZeroConcurrency",
                   "functions:\n- name: v/f\n  limits: {concurrent_calls: 0}\n",
                   {"m.yaml:4:30: functions[0].limits.concurrent_calls: must be a whole number from 1 to "
@@ -155,7 +155,7 @@ functions:
   state: keep
   timeout: 250ms
   retries: 3
-  limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, stack: 256KiB, run_time: 2s}
+  limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, run_time: 2s}
 - name: vision/plain
 endpoints:
 - function: vision/scale
@@ -181,7 +181,6 @@ allow:
   EXPECT_EQ(scale.policy().concurrent_calls_max(), 7u);
   EXPECT_EQ(scale.policy().calls_per_second_max(), 100u);
   EXPECT_EQ(scale.guest_limits().memory_bytes_max(), 16u << 20);
-  EXPECT_EQ(scale.guest_limits().stack_bytes_max(), 256u << 10);
   EXPECT_EQ(scale.guest_limits().run_ns_max(), 2'000'000'000u);
   EXPECT_EQ(mesh.functions.at(1).value.state(), api::INSTANCE_FRESH);
   const api::Endpoint& endpoint = mesh.endpoints.at(0).value;

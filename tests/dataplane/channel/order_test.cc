@@ -19,15 +19,15 @@
 namespace weft {
 namespace {
 
-struct WeakenedAccess : SharedAccess {
-  static constexpr std::memory_order kPublishOrder = std::memory_order_relaxed;
-};
-
 TEST(OrderTest, TwoThreadsOverOneMappingLoseAndMixNothing) {
   EXPECT_EQ(RunTwoThreads<SharedAccess>(WEFT_SANITIZED ? 100'000 : 1'000'000), 0u);
 }
 
 #ifdef WEFT_TSAN
+struct WeakenedAccess : SharedAccess {
+  static constexpr std::memory_order kPublishOrder = std::memory_order_relaxed;
+};
+
 TEST(OrderDeathTest, ThreadSanitizerFindsAWeakenedPublication) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   // 66 is the exit status that ThreadSanitizer substitutes once it has reported something.
