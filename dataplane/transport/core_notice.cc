@@ -24,7 +24,7 @@ WEFT_HOT void Core::OnGrant(Peer& peer, const ParsedFrame& frame) {
   const uint32_t out = FindOut(peer, frame.kind, frame.grant.id);
   if (out == kNone) return;
   OutMessage& message = out_[out];
-  const uint32_t granted = std::min<uint32_t>(frame.grant.granted_bytes, message.bytes);
+  const uint32_t granted = std::min(static_cast<uint32_t>(frame.grant.granted_bytes), message.bytes);
   if (granted <= message.granted_bytes) return;
   unused_grant_bytes_ -= message.UnusedGrantBytes();
   message.granted_bytes = granted;
@@ -39,8 +39,8 @@ void Core::OnResend(uint32_t index, const ParsedFrame& frame) {
   const uint32_t out = FindOut(peer, frame.kind, id);
   if (out != kNone) {
     OutMessage& message = out_[out];
-    const uint32_t from = std::min<uint32_t>(frame.resend.offset, message.bytes);
-    const uint32_t to = from + std::min<uint32_t>(frame.resend.bytes, message.bytes - from);
+    const uint32_t from = std::min(static_cast<uint32_t>(frame.resend.offset), message.bytes);
+    const uint32_t to = from + std::min(static_cast<uint32_t>(frame.resend.bytes), message.bytes - from);
     if (message.scheduled && to > message.granted_bytes) {
       // What is asked for is granted: the GRANT was lost.
       unused_grant_bytes_ -= message.UnusedGrantBytes();

@@ -119,25 +119,25 @@ TEST(FrameTest, SeveralFramesOfADatagramAreReadBackAsWritten) {
   ParsedFrame frame;
   ASSERT_EQ(reader.Next(&frame), FrameReader::Result::kFrame);
   EXPECT_EQ(frame.type, FrameType::kAck);
-  EXPECT_EQ(frame.ack.largest, 68u);
-  EXPECT_EQ(frame.ack.delay_ns, 123u);
+  EXPECT_EQ(+frame.ack.largest, 68u);
+  EXPECT_EQ(+frame.ack.delay_ns, 123u);
   EXPECT_EQ(frame.payload_bytes, 16u);
   ASSERT_EQ(reader.Next(&frame), FrameReader::Result::kFrame);
   EXPECT_EQ(frame.type, FrameType::kGrant);
   EXPECT_EQ(frame.kind, MessageKind::kOneWay);
-  EXPECT_EQ(frame.grant.granted_bytes, 70'000u);
+  EXPECT_EQ(+frame.grant.granted_bytes, 70'000u);
   EXPECT_EQ(SlotOf(frame.grant.id), 6u);
   EXPECT_EQ(SequenceOf(frame.grant.id), 5u);
   ASSERT_EQ(reader.Next(&frame), FrameReader::Result::kFrame);
   EXPECT_EQ(frame.type, FrameType::kData);
   EXPECT_EQ(frame.flags & kFlagCongested, kFlagCongested);
-  EXPECT_EQ(frame.target.function, kTarget.function);
+  EXPECT_EQ(+frame.target.function, +kTarget.function);
   EXPECT_EQ(frame.payload_bytes, 300u);
   EXPECT_EQ(frame.payload[299], 9);
   ASSERT_EQ(reader.Next(&frame), FrameReader::Result::kFrame);
-  EXPECT_EQ(frame.resend.bytes, 2800u);
+  EXPECT_EQ(+frame.resend.bytes, 2800u);
   ASSERT_EQ(reader.Next(&frame), FrameReader::Result::kFrame);
-  EXPECT_EQ(frame.data.code, 14);
+  EXPECT_EQ(+frame.data.code, 14);
   EXPECT_EQ(frame.payload_bytes, 0u);
   EXPECT_EQ(reader.Next(&frame), FrameReader::Result::kEnd);
 }
@@ -157,7 +157,7 @@ TEST(FrameTest, RandomAndMutatedTextNeverEscapesTheChecks) {
     ParsedFrame frame;
     while (reader.Next(&frame) == FrameReader::Result::kFrame) {
       if (frame.type == FrameType::kData) {
-        ASSERT_LE(frame.data.offset + frame.payload_bytes, frame.data.message_bytes);
+        ASSERT_LE(frame.data.offset + frame.payload_bytes, +frame.data.message_bytes);
         ASSERT_LE(frame.payload + frame.payload_bytes, text.data() + text.size());
       }
     }
