@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-control: watches mesh files and programs the agent of its node. Command line, signals and the loop, on
-// one thread; runs in the foreground. SIGTERM and SIGINT end it, SIGHUP is ignored: files are watched. The
-// mesh keeps running without it.
+// one thread beside the one that writes the last good state; runs in the foreground. SIGTERM and SIGINT end
+// it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>

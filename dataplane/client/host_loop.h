@@ -60,7 +60,7 @@ class HostLoop {
     }
   }
 
-  // Serves the agent alone: takes nothing from any channel. For the keeper.
+  // Serves the agent alone: takes messages only from channels that it has closed. For the keeper.
   void ServeAgent() {
     session_.ServeSocket();
     SlowTurn(weft::NowNs());

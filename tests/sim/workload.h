@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Open-loop workloads on the reference network: 16 nodes (101 for incast) on one non-blocking switch, 10 Gb/s
-// links, 1 us a link, 0.5 us switch, 200 KB drop-tail per egress port, no priorities. What `tools/bench sim`
-// reports.
+// links, 1 us a link, 0.5 us switch, 200 KB drop-tail per egress port, no priorities. What
+// weft-sim-workload reports.
 #ifndef WEFT_TESTS_SIM_WORKLOAD_H_
 #define WEFT_TESTS_SIM_WORKLOAD_H_
 
