@@ -4,24 +4,26 @@
 // it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
 #include <poll.h>
 #include <signal.h>
-#include <sys/signalfd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "control/daemon/control_socket.h"
 #include "control/daemon/controller.h"
-#include "control/daemon/log.h"
-#include "control/daemon/notify.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/base/notify.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/stop_signals.h"
+#include "dataplane/config/log.h"
 
 namespace weft::control {
 namespace {
@@ -63,26 +65,21 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   return kGoOn;
 }
 
-// SIGTERM and SIGINT as a readable descriptor.
-UniqueFd StopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);
-  return UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
 // Time that poll(2) may sleep until `wake_ns`.
 timespec UntilWake(uint64_t wake_ns, uint64_t now_ns) {
   const uint64_t ns = wake_ns > now_ns ? wake_ns - now_ns : 0;
   return {static_cast<time_t>(ns / kNsPerSecond), static_cast<long>(ns % kNsPerSecond)};
 }
 
+// Of two times, of which 0 stands for never.
+uint64_t Earlier(uint64_t a_ns, uint64_t b_ns) {
+  if (a_ns == 0 || b_ns == 0) return std::max(a_ns, b_ns);
+  return std::min(a_ns, b_ns);
+}
+
 absl::Status Serve(const Arguments& arguments) {
   const UniqueFd stop = StopSignals();
+  signal(SIGHUP, SIG_IGN);
   ControllerOptions options;
   options.source = arguments.source;
   options.admin_socket = absl::StrCat(arguments.run_dir, "/admin.sock");
@@ -92,19 +89,26 @@ absl::Status Serve(const Arguments& arguments) {
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<ControlSocket> socket,
                         ControlSocket::Create(absl::StrCat(arguments.run_dir, "/control.sock"),
                                               [&] { return controller->Status(); }));
-  NotifySystemd(absl::StrCat("READY=1\nSTATUS=", controller->Summary()));
+  const Notifier notifier = Notifier::FromEnvironment();
+  const uint64_t watchdog_ns = notifier.watchdog_interval_ns();
+  uint64_t next_watchdog_ns = watchdog_ns == 0 ? 0 : NowNs();
+  notifier.Send(absl::StrCat("READY=1\nSTATUS=", controller->Summary()));
   std::string told;
   std::vector<pollfd> entries;
   for (;;) {
     controller->OnTime(NowNs());
     if (std::string summary = controller->Summary(); summary != told) {
-      NotifySystemd(absl::StrCat("STATUS=", summary));
+      notifier.Send(absl::StrCat("STATUS=", summary));
       told = std::move(summary);
+    }
+    if (next_watchdog_ns != 0 && NowNs() >= next_watchdog_ns) {
+      notifier.Send("WATCHDOG=1");
+      next_watchdog_ns = NowNs() + watchdog_ns;
     }
     entries.assign({{stop.get(), POLLIN, 0}});
     controller->AddPollEntries(&entries);
     socket->AddPollEntries(&entries);
-    const uint64_t wake_ns = controller->wake_ns();
+    const uint64_t wake_ns = Earlier(controller->wake_ns(), next_watchdog_ns);
     const timespec timeout = UntilWake(wake_ns, NowNs());
     if (ppoll(entries.data(), entries.size(), wake_ns == 0 ? nullptr : &timeout, nullptr) < 0 &&
         errno != EINTR) {
@@ -115,14 +119,14 @@ absl::Status Serve(const Arguments& arguments) {
     controller->OnEvents(entries, now_ns);
     socket->OnEvents(entries);
   }
-  NotifySystemd("STOPPING=1");
+  notifier.Send("STOPPING=1");
   return absl::OkStatus();
 }
 
 int Main(int argc, char** argv) {
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
-  StartLog(arguments.log_format, arguments.log_level);
+  StartLog("weft-control", arguments.log_format, arguments.log_level);
   if (const absl::Status ended = Serve(arguments); !ended.ok()) {
     std::fprintf(stderr, "weft-control: %s\n", std::string(ended.message()).c_str());
     return 1;

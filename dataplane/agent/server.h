@@ -20,12 +20,12 @@
 #include "dataplane/agent/connection.h"
 #include "dataplane/agent/engine.h"
 #include "dataplane/agent/log_limit.h"
-#include "dataplane/agent/notify.h"
 #include "dataplane/agent/reaper.h"
 #include "dataplane/agent/refusal.h"
 #include "dataplane/agent/store.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/base/notify.h"
 #include "dataplane/config/agent_config.h"
 
 namespace weft::agent {

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // weftd: the agent of a node. Command line, log and signals around the Server; runs in the foreground.
 #include <google/protobuf/stubs/logging.h>
-#include <signal.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -14,9 +10,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/server.h"
-#include "spdlog/pattern_formatter.h"
-#include "spdlog/sinks/stdout_sinks.h"
-#include "spdlog/spdlog.h"
+#include "dataplane/base/notify.h"
+#include "dataplane/base/stop_signals.h"
+#include "dataplane/config/log.h"
 
 namespace weft::agent {
 namespace {
@@ -83,57 +79,17 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
       return 2;
     }
   }
-  if (arguments->log_format != "text" && arguments->log_format != "json") {
+  if (!ValidLogFormat(arguments->log_format)) {
     std::fprintf(stderr, "weftd: --log-format must be text or json, not %s\n", arguments->log_format.c_str());
     return 2;
   }
   return kGoOn;
 }
 
-// Writes a message as a JSON string needs it.
-class JsonText final : public spdlog::custom_flag_formatter {
- public:
-  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
-    for (const char c : message.payload) {
-      if (c == '"' || c == '\\') out.push_back('\\');
-      if (static_cast<unsigned char>(c) < 0x20) {
-        fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<int>(c));
-      } else {
-        out.push_back(c);
-      }
-    }
-  }
-  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonText>(); }
-};
-
-void StartLog(const std::string& format) {
-  auto logger = std::make_shared<spdlog::logger>("weftd", std::make_shared<spdlog::sinks::stderr_sink_st>());
-  if (format == "json") {
-    auto formatter = std::make_unique<spdlog::pattern_formatter>();
-    formatter->add_flag<JsonText>('*').set_pattern(
-        R"({"time":"%Y-%m-%dT%H:%M:%S.%f%z","level":"%l","message":"%*"})");
-    logger->set_formatter(std::move(formatter));
-  } else {
-    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%f %l %v");
-  }
-  spdlog::set_default_logger(std::move(logger));
-}
-
-// SIGTERM and SIGINT as a readable descriptor.
-UniqueFd StopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
 int Main(int argc, char** argv) {
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
-  StartLog(arguments.log_format);
+  StartLog("weftd", arguments.log_format);
   // It would write a line for each malformed message that a stranger sends.
   google::protobuf::SetLogHandler(nullptr);
   absl::StatusOr<AgentConfig> config = LoadAgentConfig(arguments.config);

@@ -126,6 +126,7 @@ absl::Status HostProgram::Run() {
 }
 
 void HostProgram::OnAttached() {
+  options_.notifier.Send("READY=1");
   spdlog::info("attached to node {} as host {}", session_->welcome().node(), session_->welcome().host());
 }
 
@@ -206,6 +207,7 @@ void HostProgram::Leave(Function& function, bool report, bool replaced) {
 void HostProgram::LeaveAll() {
   if (ending_) return;
   ending_ = true;
+  options_.notifier.Send("STOPPING=1");
   end_by_ns_ = NowNs() + kEndNs;
   placed_.clear();
   for (const std::unique_ptr<Function>& function : host_->functions()) {

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/base/notify.h"
 #include "dataplane/client/session.h"
 #include "dataplane/host/host.h"
 #include "dataplane/host/loader.h"
@@ -34,6 +35,7 @@ struct HostProgramOptions {
   std::vector<Served> serve;
   uint64_t poll_time_ns = kCalibratedPollTime;
   UniqueFd stop;  // Readable when the program is to drain and end; may be invalid.
+  Notifier notifier;
 };
 
 class HostProgram final : public SessionEvents, public GuestLog {

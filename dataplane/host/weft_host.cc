@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-host: runs WebAssembly functions. Command line, log and signals around HostProgram; in the foreground.
-#include <signal.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -15,9 +13,10 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/notify.h"
+#include "dataplane/base/stop_signals.h"
+#include "dataplane/config/log.h"
 #include "dataplane/host/host_program.h"
-#include "spdlog/sinks/stdout_sinks.h"
-#include "spdlog/spdlog.h"
 
 namespace weft::host {
 namespace {
@@ -26,7 +25,7 @@ constexpr char kHelp[] =
     "weft-host: runs WebAssembly functions of one tenant and joins them to the mesh of its node\n"
     "\n"
     "usage: weft-host --name HOST [--serve NS/NAME=FILE]... [--keep NS/NAME=FILE]... [--run-dir DIR]\n"
-    "                 [--cache-dir DIR] [--no-cache] [--poll-us N]\n"
+    "                 [--cache-dir DIR] [--no-cache] [--poll-us N] [--log-format text|json]\n"
     "\n"
     "  --name HOST           this host's name, which the agent's settings must allow to this user\n"
     "  --serve NS/NAME=FILE  serve the function from this module, a clean instance for each call\n"
@@ -36,6 +35,7 @@ constexpr char kHelp[] =
     "  --cache-dir DIR       where compiled modules are kept (default: the user's cache directory)\n"
     "  --no-cache            compile at every start\n"
     "  --poll-us N           poll for N microseconds before sleeping (default: measured at start)\n"
+    "  --log-format FORMAT   text (default) or json, one line an event, on standard error\n"
     "  --version             print the version, then exit\n"
     "  --help                print this, then exit\n"
     "\n"
@@ -67,7 +67,8 @@ bool ParseServed(const std::string& text, bool keep, HostProgramOptions* options
 }
 
 // One option with its value. Returns the exit code, or kGoOn.
-int TakeOption(const std::string& name, const std::string& value, HostProgramOptions* options) {
+int TakeOption(const std::string& name, const std::string& value, HostProgramOptions* options,
+               std::string* log_format) {
   if (name == "--name") {
     options->name = value;
   } else if (name == "--run-dir") {
@@ -78,6 +79,9 @@ int TakeOption(const std::string& name, const std::string& value, HostProgramOpt
     if (!ParseServed(value, name == "--keep", options)) {
       return Usage(absl::StrCat(name, " wants NAMESPACE/NAME=FILE, not ", value));
     }
+  } else if (name == "--log-format") {
+    if (!ValidLogFormat(value)) return Usage(absl::StrCat("--log-format must be text or json, not ", value));
+    *log_format = value;
   } else if (name == "--poll-us") {
     uint64_t us;
     if (!absl::SimpleAtoi(value, &us) || us > 1'000'000)
@@ -89,7 +93,7 @@ int TakeOption(const std::string& name, const std::string& value, HostProgramOpt
   return kGoOn;
 }
 
-int ParseArguments(int argc, char** argv, HostProgramOptions* options) {
+int ParseArguments(int argc, char** argv, HostProgramOptions* options, std::string* log_format) {
   for (int i = 1; i < argc; ++i) {
     std::string name = argv[i];
     if (name == "--help" || name == "-h") {
@@ -114,7 +118,7 @@ int ParseArguments(int argc, char** argv, HostProgramOptions* options) {
     } else {
       return Usage(absl::StrCat("unknown argument or missing value: ", name));
     }
-    if (const int code = TakeOption(name, value, options); code != kGoOn) return code;
+    if (const int code = TakeOption(name, value, options, log_format); code != kGoOn) return code;
   }
   if (options->name.empty()) return Usage("--name is missing");
   if (!CheckLabel(options->name, "host").ok())
@@ -122,28 +126,16 @@ int ParseArguments(int argc, char** argv, HostProgramOptions* options) {
   return kGoOn;
 }
 
-// SIGTERM and SIGINT as a readable descriptor. Before any thread is started, so that all inherit the mask.
-UniqueFd StopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  signal(SIGPIPE, SIG_IGN);
-  return UniqueFd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-}
-
 int Main(int argc, char** argv) {
   HostProgramOptions options;
   options.version = WEFT_VERSION;
   options.cache_dir = ModuleCache::DefaultDirectory();
-  if (const int code = ParseArguments(argc, argv, &options); code != kGoOn) return code;
+  std::string log_format = "text";
+  if (const int code = ParseArguments(argc, argv, &options, &log_format); code != kGoOn) return code;
   // No other process of this user may look into the guests' memory, or take this process's descriptors.
   prctl(PR_SET_DUMPABLE, 0);
-  auto logger =
-      std::make_shared<spdlog::logger>("weft-host", std::make_shared<spdlog::sinks::stderr_sink_st>());
-  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%f %l %v");
-  spdlog::set_default_logger(std::move(logger));
+  StartLog("weft-host", log_format);
+  options.notifier = Notifier::FromEnvironment();
   options.stop = StopSignals();
   absl::StatusOr<std::unique_ptr<HostProgram>> program = HostProgram::Create(std::move(options));
   absl::Status status = program.status();

@@ -108,8 +108,10 @@ TEST_F(WeftControlTest, SystemdIsToldAndSigtermEndsIt) {
   const UniqueFd notify(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   ASSERT_EQ(bind(notify.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
   setenv("NOTIFY_SOCKET", path.c_str(), 1);
+  setenv("WATCHDOG_USEC", "20000", 1);
   test::Process control = Start();
   unsetenv("NOTIFY_SOCKET");
+  unsetenv("WATCHDOG_USEC");
   std::string told;
   const auto read_all = [&] {
     char buffer[512];
@@ -123,6 +125,11 @@ TEST_F(WeftControlTest, SystemdIsToldAndSigtermEndsIt) {
     read_all();
     return told.find("READY=1") != std::string::npos;
   }));
+  // Again and again, with nothing else to wake it.
+  EXPECT_TRUE(test::Eventually([&] {
+    read_all();
+    return told.find("WATCHDOG=1", told.find("WATCHDOG=1") + 1) != std::string::npos;
+  })) << told;
   control.Signal(SIGTERM);
   EXPECT_EQ(control.Wait(absl::Seconds(20)), 0);
   read_all();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "dataplane/agent/notify.h"
+#include "dataplane/base/notify.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -13,7 +13,7 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 
-namespace weft::agent {
+namespace weft {
 
 Notifier Notifier::FromEnvironment() {
   Notifier notifier;
@@ -43,4 +43,4 @@ void Notifier::Send(absl::string_view state) const {
                reinterpret_cast<const sockaddr*>(&address), bytes);
 }
 
-}  // namespace weft::agent
+}  // namespace weft

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "control/daemon/log.h"
+#include "dataplane/config/log.h"
 
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -9,10 +9,10 @@
 #include <memory>
 #include <utility>
 
-namespace weft::control {
+namespace weft {
 namespace {
 
-// Writes the message as the inside of a JSON string. File names in it may hold anything.
+// Writes the message as the inside of a JSON string. Names of strangers and of files in it may hold anything.
 class JsonText final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
@@ -30,9 +30,10 @@ class JsonText final : public spdlog::custom_flag_formatter {
 
 }  // namespace
 
-void StartLog(const std::string& format, const std::string& level) {
-  auto logger =
-      std::make_shared<spdlog::logger>("weft-control", std::make_shared<spdlog::sinks::stderr_sink_st>());
+bool ValidLogFormat(const std::string& format) { return format == "text" || format == "json"; }
+
+void StartLog(const std::string& program, const std::string& format, const std::string& level) {
+  auto logger = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::stderr_sink_st>());
   if (format == "json") {
     auto formatter = std::make_unique<spdlog::pattern_formatter>();
     formatter->add_flag<JsonText>('*').set_pattern(
@@ -45,4 +46,4 @@ void StartLog(const std::string& format, const std::string& level) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-}  // namespace weft::control
+}  // namespace weft

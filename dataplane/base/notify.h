@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tells systemd how the service is doing, by the datagrams of sd_notify(3). Without NOTIFY_SOCKET in the
+// Tells systemd how a service is doing, by the datagrams of sd_notify(3). Without NOTIFY_SOCKET in the
 // environment everything here does nothing. Written out because libsystemd would cost more memory than the
 // rest of the agent's libraries.
-#ifndef WEFT_DATAPLANE_AGENT_NOTIFY_H_
-#define WEFT_DATAPLANE_AGENT_NOTIFY_H_
+#ifndef WEFT_DATAPLANE_BASE_NOTIFY_H_
+#define WEFT_DATAPLANE_BASE_NOTIFY_H_
 
 #include <cstdint>
 #include <string>
 
 #include "absl/strings/string_view.h"
 
-namespace weft::agent {
+namespace weft {
 
 class Notifier {
  public:
@@ -28,6 +28,6 @@ class Notifier {
   uint64_t watchdog_interval_ns_ = 0;
 };
 
-}  // namespace weft::agent
+}  // namespace weft
 
-#endif  // WEFT_DATAPLANE_AGENT_NOTIFY_H_
+#endif  // WEFT_DATAPLANE_BASE_NOTIFY_H_

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The log of weft's programs on standard error: lines of text, or of JSON for a collector. Called once, at
+// start, before any other thread.
+#ifndef WEFT_DATAPLANE_CONFIG_LOG_H_
+#define WEFT_DATAPLANE_CONFIG_LOG_H_
+
+#include <string>
+
+namespace weft {
+
+// Whether `format` is "text" or "json".
+bool ValidLogFormat(const std::string& format);
+
+// `program` names the logger. `level`: "debug", "info", "warn" or "error".
+void StartLog(const std::string& program, const std::string& format, const std::string& level = "info");
+
+}  // namespace weft
+
+#endif  // WEFT_DATAPLANE_CONFIG_LOG_H_

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""systemd's units start programs that exist, with options that they have, and tell systemd what these really do.
+
+usage: units_test.py PACKAGING_DIR BIN_DIR
+"""
+import pathlib
+import re
+import subprocess
+import sys
+
+packaging, programs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+units = sorted(packaging.glob('*.service'))
+failures = []
+if [unit.name for unit in units] != ['weft-control.service', 'weft-host@.service', 'weftd.service']:
+    failures.append(f'units are {[unit.name for unit in units]}')
+for unit in units:
+    settings = dict(re.findall(r'^(\w+)=(.*)$', unit.read_text(), re.MULTILINE))
+    words = settings['ExecStart'].split()
+    program = programs / pathlib.Path(words[0]).name
+    told = subprocess.run([program, '--help'], capture_output=True, text=True, check=True).stdout
+    for option in [word for word in words[1:] if word.startswith('--')]:
+        if not re.search(rf'{option}\b', told):
+            failures.append(f'{unit.name}: {program.name} has no option {option}')
+    # What is not a comment, a section or a setting is a mistake that systemd would only warn of.
+    for number, line in enumerate(unit.read_text().splitlines(), 1):
+        if line and not re.match(r'#|\[(Unit|Service|Install)\]$|[A-Z]\w*=', line):
+            failures.append(f'{unit.name}:{number}: {line}')
+    for needed in ('Type', 'User', 'Restart', 'NoNewPrivileges'):
+        if needed not in settings:
+            failures.append(f'{unit.name}: no {needed}=')
+    if settings.get('Type') != 'notify':
+        failures.append(f'{unit.name}: every program of weft reports to systemd')
+print('\n'.join(failures) or f'{len(units)} units')
+sys.exit(1 if failures else 0)
