@@ -2,10 +2,15 @@
 #include "tests/integration/load_run.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/api/admin.pb.h"
+#include "dataplane/base/unix_socket.h"
 
 namespace weft::test {
 
@@ -50,6 +55,38 @@ nlohmann::json LoadRun::Finish(Process& client) {
                                                                              /*allow_exceptions=*/false);
   EXPECT_TRUE(result.is_object()) << output;
   return result;
+}
+
+std::optional<ProgrammedChange> NewestChange(const std::string& run_dir) {
+  const absl::StatusOr<UniqueFd> socket = ConnectUnix(run_dir + "/control.sock");
+  api::AdminRequest request;
+  request.mutable_query()->set_kind(api::Query::STATUS);
+  if (!socket.ok() || !SendMessage(socket->get(), request.SerializeAsString()).ok() ||
+      !WaitReady(socket->get(), POLLIN, 10'000).ok())
+    return std::nullopt;
+  const absl::StatusOr<ReceivedMessage> message = ReceiveMessage(socket->get());
+  api::AdminReply reply;
+  if (!message.ok() || !reply.ParseFromString(message->bytes)) return std::nullopt;
+  std::optional<ProgrammedChange> newest;
+  for (const api::Item& item : reply.query_reply().items()) {
+    if (item.fields().empty() || item.fields(0).name() != "change") continue;
+    ProgrammedChange& change = newest.emplace();
+    for (const auto& field : item.fields()) {
+      if (field.name() == "change") change.generation = static_cast<uint64_t>(field.number());
+      if (field.name() == "programmed_at_ns") change.programmed_ns = static_cast<uint64_t>(field.number());
+      if (field.name() == "event_to_programmed_us") change.event_to_programmed_us = field.real();
+    }
+  }
+  return newest;
+}
+
+std::vector<LoadStart> ReadStarts(const std::string& path) {
+  const std::string bytes = ReadFile(path);
+  std::vector<LoadStart> starts(bytes.size() / sizeof(LoadStart));
+  std::memcpy(starts.data(), bytes.data(), starts.size() * sizeof(LoadStart));
+  std::sort(starts.begin(), starts.end(),
+            [](const LoadStart& a, const LoadStart& b) { return a.started_ns < b.started_ns; });
+  return starts;
 }
 
 }  // namespace weft::test

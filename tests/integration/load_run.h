@@ -5,10 +5,12 @@
 #define WEFT_TESTS_INTEGRATION_LOAD_RUN_H_
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "tests/support/ledger.h"
+#include "tests/support/load_format.h"
 #include "tests/support/mesh.h"
 
 namespace weft::test {
@@ -38,6 +40,18 @@ class LoadRun {
   Ledger ledger_;
   int runs_ = 0;
 };
+
+// What weft-control says of a change of the mesh file.
+struct ProgrammedChange {
+  uint64_t generation = 0;
+  uint64_t programmed_ns = 0;  // CLOCK_MONOTONIC; 0: not yet
+  double event_to_programmed_us = 0;
+};
+// The newest change, asked of weft-control's socket in `run_dir`; nothing where it does not answer.
+std::optional<ProgrammedChange> NewestChange(const std::string& run_dir);
+
+// The file that StartClient's option --starts names, by start.
+std::vector<LoadStart> ReadStarts(const std::string& path);
 
 }  // namespace weft::test
 

@@ -3,11 +3,15 @@
 // do not answer.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <algorithm>
+#include <list>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
 #include "tests/integration/load_run.h"
 
 namespace weft::test {
@@ -78,6 +82,72 @@ TEST_F(MovesTest, MovesUnderLoadFailNoCallAndLeaveTheOldHost) {
   ASSERT_TRUE(result["tags"].contains("2"));
   EXPECT_LT(result["tags"]["2"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
   EXPECT_GT(result["tags"]["1"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
+}
+
+// A thousand moves between two hosts of guests, each of which has the module loaded, while calls go on at a
+// steady 10,000 a second, open loop. Every answer is checked; no call that started after the acknowledgement
+// of a move, and before the next edit, was answered by the host that the function had left.
+TEST_F(MovesTest, ThousandMovesUnderLoadFailNoCallAndAreInForceOnceAcknowledged) {
+  constexpr int kMoves = 1000;
+  const std::string module = mesh_.path("load_echo.wasm");
+  WriteFile(module, ReadFile(WEFT_GUEST_DIR "/test_load_echo.wasm"));
+  ASSERT_EQ(chmod(module.c_str(), 0644), 0);
+  std::list<Process> hosts;
+  for (const auto& [name, uid, tag] : {std::tuple{"a", kUidA, 1}, std::tuple{"b", kUidB, 2}}) {
+    hosts.push_back(mesh_.Start(
+        "weft-host", {"--name", name, "--no-cache", "--serve", absl::StrCat("app/echo=", module, "#", tag)},
+        uid, absl::StrCat("host.", name, ".log")));
+    ASSERT_TRUE(hosts.back().WaitForOutput("attached to node", absl::Seconds(30))) << hosts.back().Output();
+  }
+  WriteFile(mesh_.path("starts"), "");
+  ASSERT_EQ(chmod(mesh_.path("starts").c_str(), 0666), 0);
+  Process client = run_.StartClient(600, 10'000, {"--starts", mesh_.path("starts")});
+
+  struct Move {
+    uint64_t edited_ns, programmed_ns;
+    uint32_t tag;
+  };
+  std::vector<Move> moves;
+  std::vector<double> times_us;
+  ASSERT_TRUE(Eventually([&] { return NewestChange(mesh_.run_dir()).has_value(); }));
+  uint64_t generation = NewestChange(mesh_.run_dir())->generation;
+  for (int i = 0; i < kMoves; ++i) {
+    const uint32_t tag = i % 2 == 0 ? 2 : 1;
+    const uint64_t edited_ns = NowNs();
+    mesh_.SetMesh(MeshWith({tag == 2 ? "b" : "a"}));
+    absl::SleepFor(absl::Milliseconds(10));
+    std::optional<ProgrammedChange> change;
+    ASSERT_TRUE(Eventually([&] {
+      change = NewestChange(mesh_.run_dir());
+      return change.has_value() && change->generation > generation && change->programmed_ns != 0;
+    })) << mesh_.control().Output();
+    generation = change->generation;
+    moves.push_back({edited_ns, change->programmed_ns, tag});
+    times_us.push_back(change->event_to_programmed_us);
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  client.Signal(SIGTERM);
+  const json result = run_.Finish(client);
+  EXPECT_EQ(result["ok"], result["started"]) << result.dump(1);
+  EXPECT_EQ(result["wrong"], 0);
+
+  const std::vector<LoadStart> starts = ReadStarts(mesh_.path("starts"));
+  EXPECT_EQ(starts.size(), result["ok"].get<std::size_t>());
+  uint64_t judged = 0, astray = 0;
+  auto start = starts.begin();
+  for (std::size_t i = 0; i + 1 < moves.size(); ++i) {
+    while (start != starts.end() && start->started_ns <= moves[i].programmed_ns) ++start;
+    for (; start != starts.end() && start->started_ns < moves[i + 1].edited_ns; ++start) {
+      ++judged;
+      astray += start->tag != moves[i].tag ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(astray, 0u) << "of " << judged;
+  EXPECT_GT(judged, starts.size() / 4);
+  std::sort(times_us.begin(), times_us.end());
+  std::printf("moves %zu, calls %zu, judged %lu; event to programmed p50 %.2f ms, p99 %.2f ms, max %.2f ms\n",
+              moves.size(), starts.size(), static_cast<unsigned long>(judged), times_us[kMoves / 2] / 1e3,
+              times_us[kMoves * 99 / 100] / 1e3, times_us.back() / 1e3);
 }
 
 TEST_F(MovesTest, StoppedCallerIsCutOffAndTheMoveIsAcknowledged) {

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -30,6 +31,7 @@ struct Options {
   std::string call_as;
   std::string function;
   std::string ledger;
+  std::string starts;
   uint32_t rate = 10'000;
   uint32_t bytes = 64;
   double seconds = 5;
@@ -56,6 +58,9 @@ class Load {
  public:
   Load(const Options& options, Client& client, Function function)
       : options_(options), client_(client), function_(function) {
+    if (!options.starts.empty()) {
+      starts_.reserve(static_cast<std::size_t>(options.rate * options.seconds));
+    }
     if (!options.ledger.empty()) ledger_ = std::make_unique<Ledger>(options.ledger);
     slots_.resize(kSlots);
     for (Slot& slot : slots_) {
@@ -99,6 +104,14 @@ class Load {
     out["max_ns"] = latency_.max();
     for (const auto& [name, value] : mesh.Counters()) out["counters"][name] = value;
     std::printf("%s\n", out.dump().c_str());
+  }
+  // Writes when each call started and who answered it. False where the file cannot be written.
+  bool WriteStarts() const {
+    if (options_.starts.empty()) return true;
+    std::ofstream file(options_.starts, std::ios::binary);
+    file.write(reinterpret_cast<const char*>(starts_.data()),
+               static_cast<std::streamsize>(starts_.size() * sizeof(LoadStart)));
+    return file.good();
   }
   bool AllWell() const { return wrong_ == 0 && ok_ == started_; }
 
@@ -154,6 +167,7 @@ class Load {
         Tag& seen = tags_[tag];
         if (seen.ok++ == 0) seen.first_start_ns = slot.started_ns;
         seen.last_start_ns = std::max(seen.last_start_ns, slot.started_ns);
+        if (!options_.starts.empty()) starts_.push_back({slot.started_ns, slot.id, tag});
       } else {
         ++wrong_;
       }
@@ -185,6 +199,7 @@ class Load {
   std::map<std::string, uint64_t> codes_;
   std::map<std::string, std::set<std::string>> texts_;
   std::map<uint32_t, Tag> tags_;
+  std::vector<LoadStart> starts_;
   Histogram latency_;
 };
 
@@ -196,6 +211,7 @@ int Main(int argc, char** argv) {
   app.add_option("--as", options.call_as, "namespace to call as, through the admin socket");
   app.add_option("--function", options.function)->required();
   app.add_option("--ledger", options.ledger);
+  app.add_option("--starts", options.starts, "file for the start and the tag of each call that succeeded");
   app.add_option("--rate", options.rate, "calls a second");
   app.add_option("--bytes", options.bytes)->check(CLI::Range(8u, 1u << 20));
   app.add_option("--seconds", options.seconds);
@@ -226,6 +242,10 @@ int Main(int argc, char** argv) {
   Load load(options, client, *function);
   load.Run();
   load.Print(**mesh);
+  if (!load.WriteStarts()) {
+    std::fprintf(stderr, "cannot write %s\n", options.starts.c_str());
+    return 1;
+  }
   return load.AllWell() ? 0 : 3;
 }
 

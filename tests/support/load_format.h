@@ -14,6 +14,14 @@ namespace weft::test {
 
 inline constexpr uint32_t kLoadBytesMin = 8;
 
+// One successful call in the load client's file of starts.
+struct LoadStart {
+  uint64_t started_ns;  // CLOCK_MONOTONIC, before the call was given to the library.
+  uint32_t id;
+  uint32_t tag;  // Of the server that answered.
+};
+static_assert(sizeof(LoadStart) == 16);
+
 inline std::byte PatternByte(uint32_t id, std::size_t place) {
   return static_cast<std::byte>(id * 31 + place * 7 + (id >> 8));
 }
