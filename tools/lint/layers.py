@@ -32,7 +32,7 @@ ROWS = {
     'control/model': ['dataplane/base', 'dataplane/api'],
     'control/source': ['control/model', 'dataplane/config'],
     'control/publish': ['control/model', 'dataplane/api'],
-    'control/bpf': ['bpf/abi', 'dataplane/base'],
+    'control/bpf': ['bpf', 'dataplane/port'],
     'control/daemon': ['control/source', 'control/publish', 'control/bpf', 'dataplane/config'],
 }
 FREE = ('bench', 'tests', 'tools')

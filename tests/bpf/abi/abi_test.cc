@@ -6,14 +6,17 @@
 
 #include "bpf/abi/drop_reason.h"
 #include "bpf/abi/packet.h"
+#include "bpf/abi/steer.h"
 
 extern "C" unsigned long WeftHeaderBytesInC(void);
+extern "C" unsigned long WeftSteerKeyBytesInC(void);
 extern "C" int WeftDropReasonCountInC(void);
 
 namespace {
 
 TEST(AbiTest, CAndCppAgreeOnSizes) {
   EXPECT_EQ(WeftHeaderBytesInC(), sizeof(weft_packet_header));
+  EXPECT_EQ(WeftSteerKeyBytesInC(), sizeof(weft_steer_key));
   EXPECT_EQ(WeftDropReasonCountInC(), WEFT_DROP_REASON_COUNT);
 }
 

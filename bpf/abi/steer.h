@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The maps of the XDP program `steer`, one contract for the program (C), weft-control, which makes and pins
+ * them, and weftd, which maps the key table and the drops into its memory and puts its sockets into the
+ * XSKMAP. Sizes and offsets are asserted at the end; a change of any of them changes the layout that is
+ * pinned beside the maps.
+ */
+#ifndef WEFT_BPF_ABI_STEER_H_
+#define WEFT_BPF_ABI_STEER_H_
+
+#include <linux/types.h>
+
+#include "bpf/abi/drop_reason.h"
+#include "bpf/abi/packet.h"
+
+/* UDP port of weft where nobody chose another. */
+#define WEFT_STEER_PORT_DEFAULT 4810
+/* Entries of the key table where nobody chose another power of two: 768 KiB. */
+#define WEFT_STEER_KEYS_DEFAULT 4096
+#define WEFT_STEER_KEYS_MAX (1 << 20)
+/* Entries of the XSKMAP `xsks_map`: receive queues of the interface that can have a socket. A packet on a
+ * further queue is left to the kernel. */
+#define WEFT_STEER_QUEUES_MAX 256
+/* What a key's bucket holds, as time at its rate. The program reads the kernel's coarse clock, which moves
+ * once a tick: every 4 ms on most kernels, every 10 ms where HZ is 100. */
+#define WEFT_STEER_BURST_NS 10000000ull
+/* Counters in a row, one for each number in drop_reason.h and some to come. */
+#define WEFT_STEER_REASONS 16
+
+/*
+ * An entry of the array map `weft_keys`; a key id's low bits (id & key_mask) are its index. The map is made
+ * with BPF_F_MMAPABLE: its one owner in user space stores the fields of the first group through its mapping,
+ * key_id last (release) for a new key and first for one that goes. The program writes the second and third
+ * group.
+ *
+ * Tokens left are `limit - taken`. Where two queues carry packets of one key their CPUs race, on purpose: the
+ * worst result is a token spent twice or a refill granted twice, so a bound at twice the rate, and `taken`
+ * short by as much. Drops are added atomically and are exact.
+ */
+struct weft_steer_key {
+  __u32 key_id;             /* 0: free */
+  __u32 reserved_flags;     /* zero */
+  __u64 packets_per_second; /* tokens earned in a second */
+  __u64 burst_packets;      /* tokens that the bucket holds */
+  __u64 full_ns;            /* in which an empty bucket earns them all */
+
+  __u64 taken;       /* packets that found a token */
+  __u64 limit;       /* what `taken` may grow to without a look at the clock */
+  __u64 refilled_ns; /* coarse CLOCK_MONOTONIC up to which tokens have been earned */
+  __u64 reserved;    /* zero */
+
+  __u64 drops[WEFT_STEER_REASONS]; /* by enum weft_drop_reason */
+};
+
+/* An entry of the array map `weft_drops`, one for each possible CPU, which alone writes it; BPF_F_MMAPABLE.
+ * Drops that no live key can be charged with. */
+struct weft_steer_drops {
+  __u64 drops[WEFT_STEER_REASONS]; /* by enum weft_drop_reason */
+};
+
+/* Read-only data of the program, set before it is loaded. */
+struct weft_steer_config {
+  __be16 port_be; /* UDP port of weft on this node */
+  __u16 reserved; /* zero */
+  __u32 key_mask; /* entries of weft_keys - 1 */
+};
+
+/* The only entry of the array map that is pinned beside the others: what made them. */
+struct weft_steer_info {
+  __u64 layout;  /* hash of the types of all maps: maps with another one are never used */
+  __u64 program; /* hash of the object file and its configuration: the same one need not be loaded again */
+  __u32 keys;    /* entries of weft_keys */
+  __u32 port;
+  __u64 reserved; /* zero */
+};
+
+#define WEFT_STEER_OFFSET(type, field, offset) \
+  WEFT_ABI_ASSERT(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
+
+WEFT_ABI_ASSERT(WEFT_DROP_REASON_COUNT <= WEFT_STEER_REASONS, "every reason has a counter");
+WEFT_ABI_ASSERT((WEFT_STEER_REASONS & (WEFT_STEER_REASONS - 1)) == 0, "a reason is masked to its counter");
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_key) == 192, "three cache lines");
+WEFT_STEER_OFFSET(weft_steer_key, key_id, 0);
+WEFT_STEER_OFFSET(weft_steer_key, reserved_flags, 4);
+WEFT_STEER_OFFSET(weft_steer_key, packets_per_second, 8);
+WEFT_STEER_OFFSET(weft_steer_key, burst_packets, 16);
+WEFT_STEER_OFFSET(weft_steer_key, full_ns, 24);
+WEFT_STEER_OFFSET(weft_steer_key, taken, 32);
+WEFT_STEER_OFFSET(weft_steer_key, limit, 40);
+WEFT_STEER_OFFSET(weft_steer_key, refilled_ns, 48);
+WEFT_STEER_OFFSET(weft_steer_key, reserved, 56);
+WEFT_STEER_OFFSET(weft_steer_key, drops, 64);
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_drops) == 128, "two cache lines");
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_config) == 8, "no hidden padding");
+WEFT_STEER_OFFSET(weft_steer_config, port_be, 0);
+WEFT_STEER_OFFSET(weft_steer_config, key_mask, 4);
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_info) == 32, "no hidden padding");
+WEFT_STEER_OFFSET(weft_steer_info, layout, 0);
+WEFT_STEER_OFFSET(weft_steer_info, program, 8);
+WEFT_STEER_OFFSET(weft_steer_info, keys, 16);
+WEFT_STEER_OFFSET(weft_steer_info, port, 20);
+
+#endif /* WEFT_BPF_ABI_STEER_H_ */

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Checks of weft's clear header that need no key: what is wrong here is wrong whatever the tag says.
+ */
+#ifndef WEFT_BPF_LIB_DATAGRAM_H_
+#define WEFT_BPF_LIB_DATAGRAM_H_
+
+#include "bpf/abi/packet.h"
+#include "bpf/abi/steer.h"
+#include "bpf/lib/frame.h"
+
+/* The clear header at the cursor, which stays; null where the packet ends within it. */
+WEFT_INLINE const struct weft_packet_header* weft_header_at(const struct weft_cursor* cursor) {
+  struct weft_cursor ahead = *cursor;
+  return (const struct weft_packet_header*)weft_take_bytes(&ahead, sizeof(struct weft_packet_header));
+}
+
+/* Length, version, suite and reserved bits of the datagram of `bytes` at the cursor; `header`: of
+ * weft_header_at. */
+WEFT_INLINE int weft_check_datagram(const struct weft_cursor* cursor, const struct weft_packet_header* header,
+                                    __u32 bytes) {
+  if (bytes < WEFT_PACKET_BYTES_MIN) return -WEFT_DROP_TOO_SHORT;
+  if (bytes > WEFT_PACKET_BYTES_MAX) return -WEFT_DROP_TOO_LONG;
+  if (!header || cursor->at + bytes > cursor->end) return -WEFT_DROP_BAD_LENGTH;
+  if (header->version_and_suite != WEFT_PACKET_VERSION_AND_SUITE || (header->flags & ~WEFT_PACKET_EPOCH_MASK))
+    return -WEFT_DROP_BAD_VERSION;
+  return WEFT_TAKE;
+}
+
+WEFT_INLINE __u32 weft_key_id_of(const struct weft_packet_header* header) {
+  return WEFT_FROM_BE32(header->key_id);
+}
+
+/* Whether `entry`, found by the low bits of `key_id`, is that of the whole id. Id 0 names no key. */
+WEFT_INLINE int weft_key_is(const struct weft_steer_key* entry, __u32 key_id) {
+  return entry && entry->key_id == key_id && key_id != 0;
+}
+
+#endif /* WEFT_BPF_LIB_DATAGRAM_H_ */

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * From an Ethernet frame to the UDP payload that is meant for weft: at most one VLAN tag, IPv4 without
+ * options, IPv6 without extension headers, no fragments. What is anything else is left to the kernel, which
+ * knows what to do with it. Checksums are not looked at: the datagram's tag covers all that weft reads.
+ */
+#ifndef WEFT_BPF_LIB_FRAME_H_
+#define WEFT_BPF_LIB_FRAME_H_
+
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+
+#include "bpf/abi/drop_reason.h"
+#include "bpf/lib/compiler.h"
+
+/* What a check returns: go on, leave the packet to the kernel, or a negative drop reason. */
+enum weft_verdict { WEFT_TAKE = 0, WEFT_PASS = 1 };
+
+#define WEFT_IPPROTO_UDP 17
+/* Version 4 and a header of five words: no options. */
+#define WEFT_IPV4_PLAIN 0x45
+/* More fragments, or an offset: all but the don't-fragment bit and the reserved one. */
+#define WEFT_IPV4_FRAGMENT_BITS 0x3fff
+
+/* What is left of a packet. */
+struct weft_cursor {
+  const __u8* at;
+  const __u8* end;
+};
+
+struct weft_vlan_tag {
+  __be16 control;
+  __be16 protocol;
+};
+
+/* The next `bytes` of the packet, and moves behind them; null where it ends before. */
+WEFT_INLINE const void* weft_take_bytes(struct weft_cursor* cursor, __u32 bytes) {
+  const __u8* const taken = cursor->at;
+  if (taken + bytes > cursor->end) return 0;
+  cursor->at = taken + bytes;
+  return taken;
+}
+
+/* Takes the Ethernet header and one VLAN tag, if there is one. The result is the EtherType behind them, 0
+ * where the frame ends before. */
+WEFT_INLINE __be16 weft_parse_ethernet(struct weft_cursor* cursor) {
+  const struct ethhdr* const ethernet = (const struct ethhdr*)weft_take_bytes(cursor, sizeof(*ethernet));
+  if (!ethernet) return 0;
+  if (WEFT_LIKELY(ethernet->h_proto != WEFT_BE16(ETH_P_8021Q) &&
+                  ethernet->h_proto != WEFT_BE16(ETH_P_8021AD)))
+    return ethernet->h_proto;
+  const struct weft_vlan_tag* const tag = (const struct weft_vlan_tag*)weft_take_bytes(cursor, sizeof(*tag));
+  return tag ? tag->protocol : 0;
+}
+
+/* Takes the IP header of a packet that carries UDP and nothing between; `bytes`: what IP says that UDP has.
+ */
+WEFT_INLINE int weft_parse_ip(struct weft_cursor* cursor, __be16 protocol_be, __u32* bytes) {
+  if (WEFT_LIKELY(protocol_be == WEFT_BE16(ETH_P_IP))) {
+    const struct iphdr* const ip = (const struct iphdr*)weft_take_bytes(cursor, sizeof(*ip));
+    if (!ip || *(const __u8*)ip != WEFT_IPV4_PLAIN || ip->protocol != WEFT_IPPROTO_UDP) return WEFT_PASS;
+    if (ip->frag_off & WEFT_BE16(WEFT_IPV4_FRAGMENT_BITS)) return WEFT_PASS;
+    *bytes = WEFT_FROM_BE16(ip->tot_len) - (__u32)sizeof(*ip);
+    return WEFT_TAKE;
+  }
+  if (protocol_be == WEFT_BE16(ETH_P_IPV6)) {
+    const struct ipv6hdr* const ip = (const struct ipv6hdr*)weft_take_bytes(cursor, sizeof(*ip));
+    if (!ip || ip->version != 6 || ip->nexthdr != WEFT_IPPROTO_UDP) return WEFT_PASS;
+    *bytes = WEFT_FROM_BE16(ip->payload_len);
+    return WEFT_TAKE;
+  }
+  return WEFT_PASS;
+}
+
+/*
+ * Moves the cursor to the payload of a UDP datagram to `port_be` and tells its length by its header.
+ * WEFT_PASS where it is not one; -WEFT_DROP_BAD_LENGTH where it is, and UDP, IP and the frame do not agree on
+ * its length: then the cursor stands at the payload too, of which any part may be missing.
+ */
+WEFT_INLINE int weft_parse_frame(struct weft_cursor* cursor, __be16 port_be, __u32* payload_bytes) {
+  __u32 ip_bytes = 0;
+  const __be16 protocol_be = weft_parse_ethernet(cursor);
+  if (weft_parse_ip(cursor, protocol_be, &ip_bytes) != WEFT_TAKE) return WEFT_PASS;
+  const struct udphdr* const udp = (const struct udphdr*)weft_take_bytes(cursor, sizeof(*udp));
+  if (!udp || udp->dest != port_be) return WEFT_PASS;
+  const __u32 udp_bytes = WEFT_FROM_BE16(udp->len);
+  if (udp_bytes != ip_bytes || udp_bytes < sizeof(*udp)) return -WEFT_DROP_BAD_LENGTH;
+  *payload_bytes = udp_bytes - (__u32)sizeof(*udp);
+  return WEFT_TAKE;
+}
+
+#endif /* WEFT_BPF_LIB_FRAME_H_ */

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * XDP program on the interface that carries weft's packets between nodes: what is for weft, well formed, of a
+ * known key and within that key's rate goes to the AF_XDP socket of the queue it came in on; what is for weft
+ * and is not so is dropped and counted; all else is the kernel's. weft-control loads and attaches it
+ * (control/bpf). It decides nothing by itself that the tag does not decide again: it only keeps floods off
+ * the workers.
+ */
+#include "bpf/abi/steer.h"
+
+#include <bpf/bpf_helpers.h>
+#include <linux/bpf.h>
+
+#include "bpf/lib/bucket.h"
+#include "bpf/lib/datagram.h"
+#include "bpf/lib/frame.h"
+
+char _license[] SEC("license") = "GPL";
+
+const volatile struct weft_steer_config weft_config = {
+    .port_be = WEFT_BE16(WEFT_STEER_PORT_DEFAULT),
+    .key_mask = WEFT_STEER_KEYS_DEFAULT - 1,
+};
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, WEFT_STEER_KEYS_DEFAULT);
+  __type(key, __u32);
+  __type(value, struct weft_steer_key);
+} weft_keys SEC(".maps");
+
+/* One entry for each possible CPU; the loader sets how many. */
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, 1);
+  __type(key, __u32);
+  __type(value, struct weft_steer_drops);
+} weft_drops SEC(".maps");
+
+/* Under the name that libxdp and DPDK look for. */
+struct {
+  __uint(type, BPF_MAP_TYPE_XSKMAP);
+  __uint(max_entries, WEFT_STEER_QUEUES_MAX);
+  __type(key, __u32);
+  __type(value, __u32);
+} xsks_map SEC(".maps");
+
+WEFT_INLINE struct weft_steer_key* find_key(const struct weft_packet_header* header) {
+  if (!header) return 0;
+  const __u32 key_id = weft_key_id_of(header);
+  const __u32 index = key_id & weft_config.key_mask;
+  struct weft_steer_key* const entry = bpf_map_lookup_elem(&weft_keys, &index);
+  return weft_key_is(entry, key_id) ? entry : 0;
+}
+
+WEFT_INLINE int take_token(struct weft_steer_key* key) {
+  if (!key) return -WEFT_DROP_UNKNOWN_KEY;
+  if (WEFT_LIKELY(weft_bucket_take(key))) return WEFT_TAKE;
+  if (weft_bucket_refill(key, bpf_ktime_get_coarse_ns()) && weft_bucket_take(key)) return WEFT_TAKE;
+  return -WEFT_DROP_RATE_LIMITED;
+}
+
+/* Charges the key, or this CPU's row where there is none. */
+WEFT_INLINE void count_drop(struct weft_steer_key* key, __u32 reason) {
+  reason &= WEFT_STEER_REASONS - 1;
+  if (key) {
+    __sync_fetch_and_add(&key->drops[reason], 1);
+    return;
+  }
+  const __u32 cpu = bpf_get_smp_processor_id();
+  struct weft_steer_drops* const row = bpf_map_lookup_elem(&weft_drops, &cpu);
+  if (row) ++row->drops[reason];
+}
+
+SEC("xdp")
+int weft_steer(struct xdp_md* ctx) {
+  struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
+  __u32 bytes = 0;
+  int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes);
+  if (verdict == WEFT_PASS) return XDP_PASS;
+
+  const struct weft_packet_header* const header = weft_header_at(&cursor);
+  struct weft_steer_key* const key = find_key(header);
+  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, header, bytes);
+  if (verdict == WEFT_TAKE) verdict = take_token(key);
+  if (verdict != WEFT_TAKE) {
+    count_drop(key, -verdict);
+    return XDP_DROP;
+  }
+
+  /* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
+  const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
+  if (WEFT_UNLIKELY(action != XDP_REDIRECT)) count_drop(key, WEFT_DROP_NO_SOCKET);
+  return action;
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parsing and checks of the XDP program as plain functions, on packets in memory that ends where they
+// end: the sanitizer builds see a read behind it.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+
+#include "bpf/lib/compiler.h"
+#include "bpf/lib/datagram.h"
+#include "bpf/lib/frame.h"
+#include "tests/bpf/steer_cases.h"
+
+namespace weft::test {
+namespace {
+
+using Fate = SteerCase::Fate;
+
+// A copy in a block of exactly its size.
+class Exact {
+ public:
+  explicit Exact(const Packet& packet)
+      : bytes_(new uint8_t[packet.size()]), end_(bytes_.get() + packet.size()) {
+    std::memcpy(bytes_.get(), packet.data(), packet.size());
+  }
+  weft_cursor cursor() const { return {bytes_.get(), end_}; }
+
+ private:
+  std::unique_ptr<uint8_t[]> bytes_;
+  const uint8_t* end_;
+};
+
+void CheckOnHost(const SteerCase& test) {
+  SCOPED_TRACE(test.name);
+  const Exact packet(test.packet);
+  weft_cursor cursor = packet.cursor();
+  uint32_t bytes = 0;
+  int verdict = weft_parse_frame(&cursor, WEFT_BE16(WEFT_STEER_PORT_DEFAULT), &bytes);
+  if (test.fate == Fate::kPass) {
+    EXPECT_EQ(verdict, WEFT_PASS);
+    return;
+  }
+  const weft_packet_header* const header = weft_header_at(&cursor);
+  weft_steer_key entry{};
+  entry.key_id = kKnownKeyId;
+  const bool known = header != nullptr && weft_key_is(&entry, weft_key_id_of(header)) != 0;
+  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, header, bytes);
+  if (verdict == WEFT_TAKE && !known) verdict = -WEFT_DROP_UNKNOWN_KEY;
+  EXPECT_EQ(verdict, -static_cast<int>(test.reason));
+  EXPECT_EQ(known, test.charged_to_key || test.fate == Fate::kTake);
+  if (test.fate == Fate::kTake) {
+    EXPECT_GE(bytes, static_cast<uint32_t>(WEFT_PACKET_BYTES_MIN));
+    EXPECT_LE(cursor.at + bytes, cursor.end);
+  }
+}
+
+TEST(SteerChecksTest, EachPacketMeetsItsFate) {
+  for (const SteerCase& test : SteerCases()) CheckOnHost(test);
+}
+
+TEST(SteerChecksTest, APacketCutAnywhereIsNotReadBehindItsEnd) {
+  for (const SteerCase& test : TruncatedCases()) CheckOnHost(test);
+}
+
+TEST(SteerChecksTest, AFrameShorterThanEthernetIsLeftToTheKernel) {
+  for (std::size_t bytes = 0; bytes < 14; ++bytes) {
+    const Exact packet{Packet(bytes)};
+    weft_cursor cursor = packet.cursor();
+    uint32_t payload = 0;
+    EXPECT_EQ(weft_parse_frame(&cursor, WEFT_BE16(4810), &payload), WEFT_PASS);
+  }
+}
+
+TEST(SteerChecksTest, TheLengthThatUdpSaysIsTold) {
+  const Packet frame = PacketBuilder(1).SealedBytes(100).Padding(10).Build();
+  const Exact packet(frame);
+  weft_cursor cursor = packet.cursor();
+  uint32_t payload = 0;
+  ASSERT_EQ(weft_parse_frame(&cursor, WEFT_BE16(4810), &payload), WEFT_TAKE);
+  EXPECT_EQ(payload, 116u);
+  EXPECT_EQ(cursor.end - cursor.at, 126);
+}
+
+TEST(SteerChecksTest, NoEntryAndIdZeroAreNoKey) {
+  weft_steer_key entry{};
+  EXPECT_FALSE(weft_key_is(&entry, 0));  // A free entry holds id 0.
+  EXPECT_FALSE(weft_key_is(nullptr, 5));
+  entry.key_id = 5;
+  EXPECT_TRUE(weft_key_is(&entry, 5));
+  EXPECT_FALSE(weft_key_is(&entry, 5 + 16));
+}
+
+TEST(SteerChecksTest, ByteOrderHelpersAgreeWithTheBytes) {
+  const uint8_t bytes[4] = {0x12, 0x34, 0x56, 0x78};
+  uint16_t half;
+  uint32_t word;
+  std::memcpy(&half, bytes, sizeof(half));
+  std::memcpy(&word, bytes, sizeof(word));
+  EXPECT_EQ(half, WEFT_BE16(0x1234));
+  EXPECT_EQ(WEFT_FROM_BE16(half), 0x1234);
+  EXPECT_EQ(WEFT_FROM_BE32(word), 0x12345678u);
+}
+
+}  // namespace
+}  // namespace weft::test
