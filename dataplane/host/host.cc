@@ -121,10 +121,8 @@ bool Host::AllocRoom(InCall* call, uint32_t trace_bytes) {
   static_assert(kTraceRoom >= Trace::kBytes && kTraceRoom % 16 == 0);
   const uint32_t before = trace_bytes == 0 ? 0 : kTraceRoom;
   Instance& instance = *call->instance;
-  EnterGuest();
   instance.BeginCall(&call->context, call);
   const uint32_t pointer = instance.Room(before + call->bytes);
-  LeaveGuest();
   if (pointer != 0) [[likely]] {
     call->guest_ptr = pointer + before;
     call->room = instance.At(pointer, before + call->bytes) + before - trace_bytes;

@@ -141,7 +141,7 @@ class Host {
   void CancelOutCalls(Instance& instance);
   CallContext ContextFor(const Instance& instance, int64_t timeout_ns);
   uint64_t Start(Instance& instance, Callee& callee, const OutRequest& request, const CallContext& context,
-                 Function* local);
+                 Function* local, bool awaited);
   uint64_t Watched(OutCall& call);
 
   // The call's room in its instance's memory; false where the guest has none, with call->failure set.

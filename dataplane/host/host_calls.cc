@@ -135,7 +135,7 @@ uint64_t Host::GuestCall(Instance& instance, const OutRequest& request) {
   uint64_t outcome;
   if (local != nullptr && CallDirect(instance, *local, request, context, &outcome)) return outcome;
   if (status != kOk) return Outcome(status, 0);
-  outcome = Start(instance, *callee, request, context, local);
+  outcome = Start(instance, *callee, request, context, local, /*awaited=*/true);
   if (outcome >> 32 != kPending) return outcome;
   OutCall& call = *out_calls_[outcome & ((1u << kIndexBits) - 1)];
   if (call.local_call == nullptr && call.state == OutCall::State::kRunning) out_.PollBriefly(call);
@@ -149,7 +149,7 @@ uint64_t Host::GuestStart(Instance& instance, const OutRequest& request) {
   CallContext context = ContextFor(instance, request.timeout_ns);
   Function* local = out_.EnterLocal(*callee, context, request.timeout_ns > 0, &status);
   if (status != kOk) return Outcome(status, 0);
-  const uint64_t outcome = Start(instance, *callee, request, context, local);
+  const uint64_t outcome = Start(instance, *callee, request, context, local, /*awaited=*/false);
   if (outcome >> 32 != kPending) return outcome;
   return Watched(*out_calls_[outcome & ((1u << kIndexBits) - 1)]);
 }
@@ -161,7 +161,7 @@ uint64_t Host::Watched(OutCall& call) {
 }
 
 uint64_t Host::Start(Instance& instance, Callee& callee, const OutRequest& request,
-                     const CallContext& context, Function* local) {
+                     const CallContext& context, Function* local, bool awaited) {
   Status status = kOk;
   if (request.request.size() > kMessageBytesMax) {
     status = kOutOfRange;
@@ -179,6 +179,7 @@ uint64_t Host::Start(Instance& instance, Callee& callee, const OutRequest& reque
   call->room_bytes = request.room_bytes;
   call->context = context;
   call->own_timeout = request.timeout_ns > 0;
+  call->awaited = awaited;
   if (local != nullptr) {
     StartLocal(*call, *local);
   } else {

@@ -131,8 +131,13 @@ uint32_t Instance::NewRoom(uint32_t bytes) {
   wasmtime_val_raw_t value;
   value.i32 = static_cast<int32_t>(bytes);
   phase_ = Phase::kAlloc;
-  const Running running(*this);
-  weft_fault* fault = weft_call_plain(context_of_store_, &alloc_, &value, 1);
+  function_.host().EnterGuest();
+  weft_fault* fault;
+  {
+    const Running running(*this);
+    fault = weft_call_plain(context_of_store_, &alloc_, &value, 1);
+  }
+  function_.host().LeaveGuest();
   phase_ = Phase::kIdle;
   if (fault != nullptr) [[unlikely]] {
     SetFault(fault);

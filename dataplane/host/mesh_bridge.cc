@@ -99,7 +99,11 @@ bool MeshBridge::TryStart(OutCall& call) {
   spec.deadline_ns = call.context.deadline_ns;
   spec.timed = false;  // The host watches it, once the guest has been suspended.
   CallHandle handle;
-  switch (core_.Start(*callee.route, spec, spec.deadline_ns, &handle)) {
+  // A guest that waits for the answer has its request published before anything else; a fan-out goes out as
+  // one batch, with the turn of the loop.
+  const StartState state = call.awaited ? core_.StartNow(*callee.route, spec, spec.deadline_ns, &handle)
+                                        : core_.Start(*callee.route, spec, spec.deadline_ns, &handle);
+  switch (state) {
     case StartState::kStarted:
       call.mesh_slot = handle.slot;
       call.mesh_generation = handle.generation;
@@ -261,13 +265,17 @@ InCall* MeshBridge::TakeBegun(std::byte* room) {
 
 void MeshBridge::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
   InCall* call = TakeBegun(payload);
+  if (host_->RunsPlain(*call)) [[likely]] {
+    // Answered before this returns: what the reply needs of `incoming` is read where it lies.
+    plain_call_ = call;
+    plain_incoming_ = &incoming;
+    host_->Run(call);
+    plain_call_ = nullptr;
+    return;
+  }
   if (call->index >= incoming_.size()) [[unlikely]]
     incoming_.resize(call->index + 64);
   incoming_[call->index] = incoming;
-  if (host_->RunsPlain(*call)) [[likely]] {
-    host_->Run(call);
-    return;
-  }
   // A guest that calls out polls the channels, one of which is being polled here.
   running_[KeyOf(incoming.link, incoming.request_id)] = call;
   host_->Defer(call);
@@ -296,14 +304,23 @@ void MeshBridge::ReplyOut(void* context, bool sent) {
   }
 }
 
+// Shows the caller its reply before this side does its own clearing up, unless more requests lie there: their
+// replies then go out together, with the turn of the loop.
+void MeshBridge::PublishReply(uint32_t link) {
+  const Link& from = *core_.link(link);
+  if (from.channel != nullptr && from.channel->Ready()) return;  // Null: it closed while the guest ran.
+  core_.Publish();
+}
+
 bool MeshBridge::Reply(InCall& call, Status status, absl::Span<const std::byte> reply) {
-  const Incoming& incoming = incoming_[call.index];
+  const Incoming& incoming = &call == plain_call_ ? *plain_incoming_ : incoming_[call.index];
   if (!running_.empty()) running_.erase(KeyOf(incoming.link, incoming.request_id));
   const Payload payload(std::span<const std::byte>(reply.data(), reply.size()));
   const auto code = static_cast<absl::StatusCode>(status);
   // Errors are short and lie in the host's memory: copied. So is what the ring takes whole.
   if (status != kOk || reply.size() <= kErrorBytesMax) [[likely]] {
     core_.Reply(incoming, code, payload);
+    PublishReply(incoming.link);
     return true;
   }
   call.mesh = kReplyStarting;

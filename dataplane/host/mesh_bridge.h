@@ -89,6 +89,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   bool TrySend(PendingSend& send, Status* status);
   void FinishText(OutCall& call, absl::StatusCode code, absl::string_view text);
   InCall* TakeBegun(std::byte* room);
+  WEFT_HOT void PublishReply(uint32_t link);
 
   HostLoop<MeshBridge> loop_;
   Session& session_;
@@ -96,8 +97,10 @@ class MeshBridge final : public CallsOut, public CallsIn {
   Host* host_ = nullptr;
   std::deque<MeshCallee> callees_;
   std::map<std::pair<std::string, std::string>, MeshCallee*> callee_of_;  // By caller and name.
-  std::vector<Incoming> incoming_;  // By InCall::index: what CallCore wants back with the reply.
-  std::vector<InCall*> begun_;      // Requests that are arriving, the latest last: seldom more than one.
+  std::vector<Incoming> incoming_;      // By InCall::index: what CallCore wants back with the reply.
+  const InCall* plain_call_ = nullptr;  // The one that runs within OnRequest, and what came with it.
+  const Incoming* plain_incoming_ = nullptr;
+  std::vector<InCall*> begun_;  // Requests that are arriving, the latest last: seldom more than one.
   // Calls that did not end at once, by link and request id, for the peer's cancel.
   absl::flat_hash_map<uint64_t, InCall*> running_;
   std::vector<OutCall*> waiting_;

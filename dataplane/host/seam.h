@@ -22,10 +22,21 @@ class Host;
 class Instance;
 struct InCall;
 
-// W3C trace context as it travels with a call: version, trace id, parent id and flags in binary.
+// W3C trace context as it travels with a call: version, trace id, parent id and flags in binary. Most calls
+// have none, and then neither making nor copying one touches `wire`.
 struct Trace {
   static constexpr uint32_t kBytes = 1 + 16 + 8 + 1;
-  std::array<std::byte, kBytes> wire = {};
+
+  Trace() {}  // NOLINT(cppcoreguidelines-pro-type-member-init): `wire` is read only where `present`.
+  Trace(const Trace& other) { *this = other; }  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  Trace& operator=(const Trace& other) {
+    present = other.present;
+    if (present) [[unlikely]]
+      wire = other.wire;
+    return *this;
+  }
+
+  std::array<std::byte, kBytes> wire;
   bool present = false;
 };
 
@@ -48,6 +59,7 @@ struct OutCall {
   absl::Span<const std::byte> request;  // Guest memory. Stays until the call is finished or cancelled.
   CallContext context;                  // Start() may set an earlier deadline, which the host then watches.
   bool own_timeout = false;             // The guest set the deadline itself.
+  bool awaited = false;                 // The guest does nothing else meanwhile: to be sent at once.
   uint32_t mesh_slot = 0;               // CallsOut's own.
   uint32_t mesh_generation = 0;
   // Where to write an answer of `bytes`: the guest's own room where it fits, else a private buffer. Null

@@ -103,6 +103,7 @@ TEST_F(ServeTest, TraceParentIsWrittenAsW3cDoes) {
   EXPECT_EQ(Call(tool, "a").bytes, "");
   CallContext context;
   context.trace.present = true;
+  context.trace.wire[0] = std::byte{0};
   for (size_t i = 0; i < 16; ++i) context.trace.wire[1 + i] = static_cast<std::byte>(0xa0 + i);
   for (size_t i = 0; i < 8; ++i) context.trace.wire[17 + i] = static_cast<std::byte>(i + 1);
   context.trace.wire[25] = std::byte{1};
