@@ -15,24 +15,29 @@ MemoryPort::MemoryPort(std::size_t depth, std::size_t datagram_bytes_max)
       datagram_bytes_max_(datagram_bytes_max),
       memory_(new uint8_t[2 * depth * datagram_bytes_max]),
       send_(depth),
-      receive_(depth) {
+      receive_(depth),
+      queue_(depth) {
   WEFT_CHECK(std::has_single_bit(depth));
+  free_.reserve(depth);
   for (std::size_t i = 0; i < depth; ++i) {
     send_[i] = {memory_.get() + i * datagram_bytes_max, 0, 0};
     receive_[i] = {memory_.get() + (depth + i) * datagram_bytes_max, 0, 0};
+    free_.push_back(static_cast<uint32_t>(i));
   }
 }
 
 WEFT_HOT std::size_t MemoryPort::Receive(Received* burst, std::size_t count) {
-  const std::size_t ready = std::min(count, receive_tail_ - receive_head_);
+  const std::size_t ready = std::min(count, queue_tail_ - queue_head_);
   for (std::size_t i = 0; i < ready; ++i) {
-    const Datagram& datagram = receive_[receive_head_++ & mask_];
-    burst[i] = {datagram.data, datagram.bytes, 0};
+    const uint32_t frame = queue_[queue_head_++ & mask_];
+    burst[i] = {receive_[frame].data, receive_[frame].bytes, frame};
   }
   return ready;
 }
 
-void MemoryPort::Release(const Received* burst, std::size_t count) { receive_released_ += count; }
+WEFT_HOT void MemoryPort::Release(const Received* burst, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) free_.push_back(burst[i].frame);
+}
 
 uint8_t* MemoryPort::BeginSend() {
   return send_tail_ - send_head_ > mask_ ? nullptr : send_[send_tail_ & mask_].data;
@@ -51,10 +56,12 @@ const MemoryPort::Datagram* MemoryPort::Sent() const {
 void MemoryPort::PopSent() { ++send_head_; }
 
 WEFT_HOT bool MemoryPort::Deliver(const uint8_t* data, std::size_t bytes) {
-  if (bytes > datagram_bytes_max_ || receive_tail_ - receive_released_ > mask_) return false;
-  Datagram& datagram = receive_[receive_tail_++ & mask_];
-  std::memcpy(datagram.data, data, bytes);
-  datagram.bytes = static_cast<uint32_t>(bytes);
+  if (bytes > datagram_bytes_max_ || free_.empty()) return false;
+  const uint32_t frame = free_.back();
+  free_.pop_back();
+  std::memcpy(receive_[frame].data, data, bytes);
+  receive_[frame].bytes = static_cast<uint32_t>(bytes);
+  queue_[queue_tail_++ & mask_] = frame;
   return true;
 }
 

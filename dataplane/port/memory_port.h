@@ -40,7 +40,7 @@ class MemoryPort {
   void PopSent();
   // Copies a datagram to the receive queue. False where that is full: a wire would lose it.
   bool Deliver(const uint8_t* data, std::size_t bytes);
-  bool HasReceived() const { return receive_head_ != receive_tail_; }
+  bool HasReceived() const { return queue_head_ != queue_tail_; }
 
  private:
   std::size_t mask_;
@@ -50,9 +50,11 @@ class MemoryPort {
   std::vector<Datagram> receive_;
   std::size_t send_head_ = 0;
   std::size_t send_tail_ = 0;
-  std::size_t receive_head_ = 0;      // The oldest not yet received,
-  std::size_t receive_released_ = 0;  // the oldest whose memory is in use,
-  std::size_t receive_tail_ = 0;
+  // A received frame is free, in the queue [queue_head_, queue_tail_), or held by the caller.
+  std::vector<uint32_t> free_;
+  std::vector<uint32_t> queue_;
+  std::size_t queue_head_ = 0;
+  std::size_t queue_tail_ = 0;
 };
 
 static_assert(Port<MemoryPort>);

@@ -9,6 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/port/address.h"
+#include "dataplane/port/port_status.h"
+
 namespace weft::port {
 
 // A datagram that has arrived: UDP payload, without the headers before it. Readable until it is released.
@@ -19,12 +24,14 @@ struct ReceivedDatagram {
 };
 
 // - Receive(out, count) hands over up to `count` datagrams; the port cannot use their memory until Release.
+// What
+//   comes from anywhere is handed over: the tag under which it was sealed decides, not its source address.
 // - BeginSend() gives memory for one datagram of the largest size, or null where there is no room now.
-// Calling it again
-//   without FinishSend gives the same memory.
-// - FinishSend(path, bytes) takes the datagram written there. `path` names the way to the peer, as the
-// control
-//   side agreed with the port. Sending may wait for Flush, which is called once a burst.
+// Calling it
+//   again without FinishSend gives the same memory.
+// - FinishSend(path, bytes) takes the datagram written there. `path` names the way to the peer, as AddPath
+// gave it.
+//   Sending may wait for Flush, which is called once a burst and makes the system call.
 template <typename P>
 concept Port = requires(P port, typename P::Received* burst, std::size_t count, uint64_t path) {
   requires std::same_as<typename P::Received, ReceivedDatagram>;
@@ -34,6 +41,35 @@ concept Port = requires(P port, typename P::Received* burst, std::size_t count, 
   { port.FinishSend(path, count) } -> std::same_as<void>;
   { port.Flush() } -> std::same_as<void>;
 };
+
+// A port on a network, as an agent drives it; what follows is called on its worker's thread too, seldom, and
+// may allocate and make system calls.
+// - AddPath(address) names a way to a peer. FAILED_PRECONDITION where the path's MTU is too small for the
+// largest
+//   datagram. It asks the kernel in the calling thread's network namespace. SetPath lets the same path lead
+//   elsewhere: a peer whose address changed. RemovePath forgets it; what is finished for it later is counted
+//   and lost.
+// - SourceOf(datagram), before its release, tells where it came from; worth looking at only once its tag is
+// verified.
+// - sleep_fd() is readable, to epoll or poll, when Receive would find something. PrepareSleep() is called
+// before one
+//   waits on it: false where there is work already. EndSleep() is called after. A port that cannot sleep has
+//   -1 there.
+// - frames() counts who holds the frames of its pools.
+template <typename P>
+concept NetworkPort =
+    Port<P> && requires(P port, const Address& address, const typename P::Received& received, uint64_t path) {
+      { port.AddPath(address) } -> std::same_as<absl::StatusOr<uint64_t>>;
+      { port.SetPath(path, address) } -> std::same_as<absl::Status>;
+      { port.RemovePath(path) } -> std::same_as<void>;
+      { port.SourceOf(received) } -> std::same_as<Address>;
+      { port.sleep_fd() } -> std::same_as<int>;
+      { port.PrepareSleep() } -> std::same_as<bool>;
+      { port.EndSleep() } -> std::same_as<void>;
+      { port.status() } -> std::convertible_to<PortStatus>;
+      { port.counters() } -> std::convertible_to<const PortCounters&>;
+      { port.frames() } -> std::same_as<FrameCounts>;
+    };
 
 }  // namespace weft::port
 

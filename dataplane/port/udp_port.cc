@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/port/udp_port.h"
+
+#include <netinet/udp.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bpf/abi/packet.h"
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/status.h"
+#include "dataplane/port/udp_socket.h"
+
+namespace weft::port {
+namespace {
+
+// What UDP_GRO can hand over at once. Only the pages that are written are ever resident.
+constexpr std::size_t kReceiveFrameBytes = 1 << 16;
+
+std::size_t StrideOf(std::size_t bytes) { return (bytes + kCacheLineBytes - 1) & ~(kCacheLineBytes - 1); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<UdpPort>> UdpPort::Create(Options options) {
+  if (!std::has_single_bit(options.send_depth)) {
+    return absl::InvalidArgumentError("a UDP port's send depth is a power of two");
+  }
+  if (options.receive_frames == 0)
+    return absl::InvalidArgumentError("a UDP port needs a frame to receive into");
+  PortStatus status;
+  UniqueFd socket = std::move(options.socket);
+  if (!socket.valid()) {
+    WEFT_ASSIGN_OR_RETURN(socket, BindUdp(options.local, options.workers, &status));
+  }
+  WEFT_ASSIGN_OR_RETURN(const Address local, LocalAddressOf(socket.get()));
+  status.detail = local.ToString();
+  SetUpSocket(socket.get(), &status);
+  std::unique_ptr<UdpPort> port(new UdpPort(std::move(options), std::move(socket), local, std::move(status)));
+  return port;
+}
+
+UdpPort::UdpPort(Options options, UniqueFd socket, Address local, PortStatus status)
+    : socket_(std::move(socket)),
+      local_(local),
+      datagram_bytes_max_(options.datagram_bytes_max),
+      send_mask_(options.send_depth - 1),
+      status_(std::move(status)),
+      receive_memory_(new uint8_t[options.receive_frames * kReceiveFrameBytes]),
+      receive_(options.receive_frames),
+      send_memory_(new uint8_t[options.send_depth * StrideOf(options.datagram_bytes_max)]),
+      send_(options.send_depth),
+      send_vectors_(options.send_depth) {
+  int family = AF_INET;
+  socklen_t family_bytes = sizeof(family);
+  getsockopt(socket_.get(), SOL_SOCKET, SO_DOMAIN, &family, &family_bytes);
+  family_ = static_cast<sa_family_t>(family);
+  const Offloads offloads = EnableOffloads(socket_.get(), options.workers, &status_);
+  segmentation_ = offloads.segmentation;
+  coalescing_ = offloads.coalescing;
+  free_.reserve(receive_.size());
+  ready_.reserve(receive_.size());
+  for (std::size_t i = receive_.size(); i-- > 0;) {
+    receive_[i].data = receive_memory_.get() + i * kReceiveFrameBytes;
+    free_.push_back(static_cast<uint32_t>(i));
+  }
+  for (std::size_t i = 0; i < send_.size(); ++i) {
+    send_[i] = {.data = send_memory_.get() + i * StrideOf(datagram_bytes_max_)};
+  }
+  status_.port = "udp";
+  if (!options.use_io_uring) {
+    status_.choices.push_back({"io_uring", "not used", "plain system calls were asked for"});
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<UdpRing>> ring = UdpRing::Create(socket_.get(), &status_);
+  if (!ring.ok()) {
+    status_.fell_back = true;
+    status_.choices.push_back(
+        {"io_uring", "not used: plain UDP system calls", std::string(ring.status().message())});
+    return;
+  }
+  ring_ = *std::move(ring);
+  status_.port = "io_uring";
+}
+
+// ---- Paths.
+
+absl::StatusOr<UdpPort::Target> UdpPort::TargetOf(const Address& address) const {
+  Target target{.address = address};
+  target.name_bytes = address.ToSockaddr(family_, &target.name);
+  if (target.name_bytes == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the IPv4 port ", local_.ToString(), " cannot reach ", address.ToString()));
+  }
+  // Where there is no way yet the path may still be named: it works once there is one.
+  const absl::StatusOr<uint32_t> fits = DatagramBytesTo(local_, address);
+  if (fits.ok() && *fits < datagram_bytes_max_) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the path from ", local_.ToString(), " to ", address.ToString(), " carries datagrams of ", *fits,
+        " bytes, less than the ", datagram_bytes_max_, " in use"));
+  }
+  return target;
+}
+
+absl::StatusOr<uint64_t> UdpPort::AddPath(const Address& address) {
+  WEFT_ASSIGN_OR_RETURN(const Target target, TargetOf(address));
+  return paths_.Add(target);
+}
+
+absl::Status UdpPort::SetPath(uint64_t path, const Address& address) {
+  Target* const known = paths_.Find(path);
+  if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", path));
+  WEFT_ASSIGN_OR_RETURN(*known, TargetOf(address));
+  return absl::OkStatus();
+}
+
+// ---- Receiving.
+
+WEFT_HOT std::size_t UdpPort::Receive(Received* burst, std::size_t count) {
+  if (ready_head_ == ready_.size()) Round();
+  std::size_t given = 0;
+  while (given < count && ready_head_ < ready_.size()) {
+    const uint32_t index = ready_[ready_head_];
+    ReceiveFrame& frame = receive_[index];
+    const uint32_t at = frame.given * frame.segment;
+    burst[given++] = {frame.data + at, std::min(frame.segment, frame.bytes - at), index};
+    if (++frame.given == frame.parts) {
+      ++held_;
+      ++ready_head_;
+    }
+  }
+  if (ready_head_ == ready_.size()) {
+    ready_.clear();
+    ready_head_ = 0;
+  }
+  return given;
+}
+
+WEFT_HOT void UdpPort::Release(const Received* burst, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    ReceiveFrame& frame = receive_[burst[i].frame];
+    WEFT_CHECK(frame.held > 0);
+    if (--frame.held > 0) continue;
+    --held_;
+    free_.push_back(burst[i].frame);
+  }
+}
+
+Address UdpPort::SourceOf(const Received& received) const {
+  return Address::FromSockaddr(reinterpret_cast<const sockaddr*>(&receive_[received.frame].source));
+}
+
+WEFT_HOT std::size_t UdpPort::PostReceives() {
+  const std::size_t count = std::min(receives_a_round_, free_.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    const uint32_t index = free_.back();
+    free_.pop_back();
+    ReceiveFrame& frame = receive_[index];
+    frame.vector = {frame.data, kReceiveFrameBytes};
+    frame.header = {};
+    frame.header.msg_name = &frame.source;
+    frame.header.msg_namelen = sizeof(sockaddr_in6);
+    frame.header.msg_iov = &frame.vector;
+    frame.header.msg_iovlen = 1;
+    if (coalescing_) {
+      frame.header.msg_control = frame.control;
+      frame.header.msg_controllen = sizeof(frame.control);
+    }
+    posted_[i] = index;
+    receive_headers_[i] = &frame.header;
+  }
+  return count;
+}
+
+WEFT_HOT void UdpPort::TakeReceiveResult(uint32_t index, int result) {
+  ReceiveFrame& frame = receive_[index];
+  if (result < 0) {
+    if (result != -EAGAIN && result != -EWOULDBLOCK && result != -EINTR) ++counters_.receive_errors;
+    free_.push_back(index);
+    return;
+  }
+  frame.bytes = static_cast<uint32_t>(result);
+  frame.segment = frame.bytes;
+  if (frame.header.msg_controllen > 0) {
+    for (cmsghdr* c = CMSG_FIRSTHDR(&frame.header); c != nullptr; c = CMSG_NXTHDR(&frame.header, c)) {
+      if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
+      int segment;
+      std::memcpy(&segment, CMSG_DATA(c), sizeof(segment));
+      if (segment > 0) frame.segment = static_cast<uint32_t>(segment);
+    }
+  }
+  frame.given = 0;
+  frame.parts = frame.bytes == 0 ? 1 : (frame.bytes + frame.segment - 1) / frame.segment;
+  frame.held = frame.parts;
+  counters_.received += frame.parts;
+  counters_.received_bytes += frame.bytes;
+  ready_.push_back(index);
+}
+
+// ---- Sending.
+
+WEFT_HOT uint8_t* UdpPort::BeginSend() {
+  return send_tail_ - send_head_ > send_mask_ ? nullptr : Slot(send_tail_).data;
+}
+
+WEFT_HOT void UdpPort::FinishSend(uint64_t path, std::size_t bytes) {
+  WEFT_CHECK(bytes <= datagram_bytes_max_);
+  SendSlot& slot = Slot(send_tail_++);
+  slot.path = path;
+  slot.bytes = static_cast<uint32_t>(bytes);
+  slot.done = slot.alone = false;
+}
+
+WEFT_HOT void UdpPort::Flush() {
+  // Each round takes a number of messages and all their datagrams, so this many rounds are enough for all
+  // there are.
+  for (std::size_t round = 0; round <= send_mask_ / kRoundSendsMax; ++round) {
+    if (send_head_ == send_tail_ || Round() == 0) return;
+  }
+}
+
+WEFT_HOT bool UdpPort::JoinMessage(Message* message, std::size_t number) const {
+  const SendSlot& first = send_[message->first & send_mask_];
+  const SendSlot& slot = send_[number & send_mask_];
+  // The kernel's bounds: 64 segments, the payload of one IP packet.
+  constexpr uint32_t kSegmentsMax = 64;
+  constexpr uint32_t kBytesMax = 65'535 - 48;
+  // Its vectors lie one after the other, so a message ends where the slots do.
+  // The receiver's kernel chooses the worker once for them all.
+  constexpr std::size_t kHint = offsetof(weft_packet_header, worker_hint);
+  if (slot.bytes < sizeof(weft_packet_header) || std::memcmp(slot.data + kHint, first.data + kHint, 2) != 0)
+    return false;
+  if (message->closed || slot.alone || slot.path != first.path || slot.bytes > message->segment ||
+      slot.bytes == 0 || message->count == kSegmentsMax || message->bytes + slot.bytes > kBytesMax ||
+      message->first + message->count != number || (number & send_mask_) == 0) {
+    return false;
+  }
+  ++message->count;
+  message->bytes += slot.bytes;
+  message->closed = slot.bytes < message->segment;
+  return true;
+}
+
+WEFT_HOT std::size_t UdpPort::BuildMessages() {
+  std::size_t count = 0;
+  for (std::size_t number = send_head_; number != send_tail_; ++number) {
+    SendSlot& slot = Slot(number);
+    if (slot.done) continue;
+    send_vectors_[number & send_mask_] = {slot.data, slot.bytes};
+    if (count > 0 && segmentation_ && JoinMessage(&messages_[count - 1], number)) continue;
+    if (count == kRoundSendsMax) break;
+    messages_[count] = {.first = number,
+                        .count = 1,
+                        .bytes = slot.bytes,
+                        .segment = slot.bytes,
+                        .closed = slot.alone || !segmentation_};
+    ++count;
+  }
+  FinishMessages(count);
+  return count;
+}
+
+WEFT_HOT void UdpPort::FinishMessages(std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    Message& message = messages_[i];
+    msghdr& header = send_headers_[i].msg_hdr;
+    header = {};
+    if (Target* const target = paths_.Find(Slot(message.first).path); target != nullptr) {
+      header.msg_name = &target->name;
+      header.msg_namelen = target->name_bytes;
+    }
+    header.msg_iov = &send_vectors_[message.first & send_mask_];
+    header.msg_iovlen = message.count;
+    if (message.count == 1) continue;
+    header.msg_control = message.control;
+    header.msg_controllen = sizeof(message.control);
+    cmsghdr* const control = CMSG_FIRSTHDR(&header);
+    control->cmsg_level = IPPROTO_UDP;
+    control->cmsg_type = UDP_SEGMENT;
+    control->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    const auto segment = static_cast<uint16_t>(message.segment);
+    std::memcpy(CMSG_DATA(control), &segment, sizeof(segment));
+  }
+}
+
+void UdpPort::CountLost(int error, uint32_t datagrams) {
+  switch (error) {
+    case ENOBUFS:
+    case ENOMEM:
+      counters_.lost_no_buffers += datagrams;
+      break;
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENODEV:
+    case EADDRNOTAVAIL:
+    case EACCES:
+    case EPERM:
+      counters_.lost_unreachable += datagrams;
+      break;
+    case EMSGSIZE:
+      counters_.lost_too_long += datagrams;
+      break;
+    default:
+      counters_.lost_other += datagrams;
+  }
+}
+
+WEFT_HOT void UdpPort::TakeSendResult(const Message& message, int result) {
+  if (result == -EAGAIN || result == -EWOULDBLOCK || result == -EINTR) {
+    counters_.send_busy += message.count;
+    return;
+  }
+  const int error = -result;
+  if (error > 0 && message.count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
+    // Refused as company, for want of the device's help or because a segment is longer than the path takes:
+    // each is tried alone, which tells which is at fault.
+    if (error == EIO) {
+      segmentation_ = false;
+      status_.choices.push_back({"UDP_SEGMENT", "off", "the device takes no segmented sends (EIO)"});
+    }
+    for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).alone = true;
+    return;
+  }
+  if (error > 0) {
+    CountLost(error, message.count);
+  } else {
+    counters_.sent += message.count;
+    counters_.sent_bytes += message.bytes;
+  }
+  for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).done = true;
+}
+
+// ---- Rounds.
+
+// One system call's worth: sends what is finished, as far as a round takes it, and tries to receive. Returns
+// how many sends were settled.
+WEFT_HOT std::size_t UdpPort::Round() {
+  std::size_t sends = BuildMessages();
+  // A path that was removed has no name to send to.
+  for (std::size_t i = 0; i < sends;) {
+    if (send_headers_[i].msg_hdr.msg_name != nullptr) {
+      ++i;
+      continue;
+    }
+    counters_.lost_unknown_path += messages_[i].count;
+    for (uint32_t k = 0; k < messages_[i].count; ++k) Slot(messages_[i].first + k).done = true;
+    std::move(messages_ + i + 1, messages_ + sends, messages_ + i);
+    --sends;
+    FinishMessages(sends);
+  }
+  const std::size_t receives = PostReceives();
+  int error = 0;
+  if (ring_ == nullptr) {
+    RoundBySystemCalls(sends, receives);
+  } else if (!ring_->Round(send_headers_, send_results_, sends, receive_headers_, receive_results_, receives,
+                           &error)) {
+    LeaveRing(error);
+    for (std::size_t i = 0; i < receives; ++i) free_.push_back(posted_[i]);
+    return 0;
+  }
+  std::size_t settled = 0;
+  for (std::size_t i = 0; i < sends; ++i) {
+    TakeSendResult(messages_[i], send_results_[i]);
+    settled += Slot(messages_[i].first).done ? 1 : 0;
+  }
+  while (send_head_ != send_tail_ && Slot(send_head_).done) ++send_head_;
+  std::size_t arrived = 0;
+  for (std::size_t i = 0; i < receives; ++i) {
+    TakeReceiveResult(posted_[i], receive_results_[i]);
+    arrived += receive_results_[i] >= 0 ? 1 : 0;
+  }
+  // As many attempts as lately had something, and one more: at low load one, in a stream many.
+  receives_a_round_ = std::min(arrived == receives ? 2 * receives_a_round_ : arrived + 1, kRoundReceivesMax);
+  return settled;
+}
+
+WEFT_HOT void UdpPort::RoundBySystemCalls(std::size_t sends, std::size_t receives) {
+  for (std::size_t i = 0; i < sends; ++i) {
+    const ssize_t sent = sendmsg(socket_.get(), &send_headers_[i].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
+    send_results_[i] = sent < 0 ? -errno : static_cast<int>(sent);
+  }
+  bool empty = false;
+  for (std::size_t i = 0; i < receives; ++i) {
+    const ssize_t received = empty ? -1 : recvmsg(socket_.get(), receive_headers_[i], MSG_DONTWAIT);
+    receive_results_[i] = received >= 0 ? static_cast<int>(received) : empty ? -EAGAIN : -errno;
+    empty = received < 0;
+  }
+}
+
+void UdpPort::LeaveRing(int error) {
+  ring_.reset();
+  status_.port = "udp";
+  status_.fell_back = true;
+  status_.choices.push_back({"io_uring", "given up: plain UDP system calls", std::strerror(error)});
+}
+
+bool UdpPort::PrepareSleep() {
+  if (send_head_ != send_tail_) Flush();
+  return send_head_ == send_tail_ && ready_head_ == ready_.size();
+}
+
+FrameCounts UdpPort::frames() const {
+  FrameCounts counts;
+  counts.receive.total = static_cast<uint32_t>(receive_.size());
+  counts.receive.free = static_cast<uint32_t>(free_.size());
+  counts.receive.queued = static_cast<uint32_t>(ready_.size() - ready_head_);
+  counts.receive.with_caller = held_;
+  counts.send.total = static_cast<uint32_t>(send_.size());
+  for (std::size_t number = send_head_; number != send_tail_; ++number) {
+    counts.send.queued += send_[number & send_mask_].done ? 0 : 1;
+  }
+  counts.send.free = counts.send.total - counts.send.queued;
+  return counts;
+}
+
+}  // namespace weft::port
