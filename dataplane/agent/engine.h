@@ -141,6 +141,9 @@ class Engine {
   // Starts to drain a host. NOT_FOUND where none of that name is attached.
   absl::Status DrainHost(const std::string& host);
 
+  // The owner lost `ns` of the time until now: it was off the CPU, and perhaps with it the whole machine.
+  // Hosts that it waits for get that time anew.
+  void Excuse(uint64_t ns, uint64_t now_ns);
   // Runs rounds as far as they go without an answer.
   void Advance(uint64_t now_ns);
   // When to call Advance() again where nothing comes in; UINT64_MAX: never.

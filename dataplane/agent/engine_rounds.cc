@@ -181,6 +181,13 @@ void Engine::CutOff(SessionId id, const std::string& reason, uint64_t now_ns) {
   Detach(id, reason, now_ns);
 }
 
+void Engine::Excuse(uint64_t ns, uint64_t now_ns) {
+  const auto later = [&](uint64_t then_ns) { return std::min(then_ns + ns, now_ns); };
+  for (auto& [id, waited] : waiting_) waited.since_ns = later(waited.since_ns);
+  for (auto& [id, channel] : state_.channels) channel.asked_ns = later(channel.asked_ns);
+  phase_began_ns_ = later(phase_began_ns_);
+}
+
 void Engine::CutOffSilent(uint64_t now_ns) {
   std::set<SessionId> silent;
   for (const auto& [id, waited] : waiting_) {

@@ -32,6 +32,8 @@ constexpr uint64_t kTagStop = kTagSpecial | 3;
 constexpr uint64_t kTagProcess = uint64_t{1} << 62;
 
 constexpr int kEventsMax = 64;
+// No step of the loop takes this long unless its thread does not get the CPU.
+constexpr uint64_t kLostNs = 20 * kNsPerMs;
 
 ChannelId RandomChannelId() {
   ChannelId id(kChannelIdBytes, '\0');
@@ -165,8 +167,12 @@ absl::Status Server::Run() {
   spdlog::info("listening in {}", options_.run_dir);
   epoll_event events[kEventsMax];
   while (!stopping_) {
-    const int count = epoll_wait(epoll_.get(), events, kEventsMax, TimeoutMs(NowNs()));
+    ran_ns_ = NowNs();
+    const int timeout_ms = TimeoutMs(ran_ns_);
+    const int count = epoll_wait(epoll_.get(), events, kEventsMax, timeout_ms);
     if (count < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "wait for events");
+    if (timeout_ms < 0) ran_ns_ = NowNs();  // Nobody owes an answer.
+    ExcuseLostTime(timeout_ms < 0 ? 0 : static_cast<uint64_t>(timeout_ms) * kNsPerMs);
     for (int i = 0; i < count; ++i) Serve(events[i].data.u64, events[i].events);
     RunTimers(NowNs());
     RunEngine();
@@ -174,6 +180,15 @@ absl::Status Server::Run() {
   options_.notifier.Send("STOPPING=1");
   spdlog::info("stopping; hosts keep their channels and attach again");
   return absl::OkStatus();
+}
+
+// Silence while this thread did not run says nothing about a host: its answer may lie in the socket, the
+// question may not have been sent, and a machine that stood still stood still for the host as well.
+void Server::ExcuseLostTime(uint64_t expected_ns) {
+  const uint64_t now_ns = NowNs();
+  const uint64_t passed_ns = now_ns - ran_ns_;
+  if (passed_ns > expected_ns + kLostNs) engine_->Excuse(passed_ns - expected_ns, now_ns);
+  ran_ns_ = now_ns;
 }
 
 void Server::Serve(uint64_t tag, uint32_t events) {
@@ -210,6 +225,7 @@ void Server::UpdateInterest(Connection& connection) {
 // new.
 void Server::RunEngine() {
   for (;;) {
+    ExcuseLostTime(0);
     engine_->Advance(NowNs());
     std::vector<Output> outputs = engine_->TakeOutputs();
     if (engine_->TakeRegistrationsChanged()) PushRegistrations(0);

@@ -74,6 +74,7 @@ class Server {
   void Serve(uint64_t tag, uint32_t events);
   void UpdateInterest(Connection& connection);
   void RunEngine();
+  void ExcuseLostTime(uint64_t expected_ns);
   void CarryOut(Output output);
   void SendToHost(Output output);
   void SendTo(Connection& connection, std::string bytes, std::vector<UniqueFd> fds = {});
@@ -121,6 +122,7 @@ class Server {
   UniqueFd admin_listener_;
   uint64_t accept_again_ns_ = 0;  // Not 0: out of descriptors, and not accepting until then.
   uint64_t next_watchdog_ns_ = 0;
+  uint64_t ran_ns_ = 0;  // When this thread was last seen to run.
   uint64_t connections_max_ = 0;
   SessionId last_session_ = 0;
   std::map<SessionId, std::unique_ptr<Connection>> connections_;

@@ -219,6 +219,31 @@ TEST_F(EngineTest, HostThatDoesNotAnswerIsCutOffAfter100MsAndNamed) {
   EXPECT_EQ(TargetsAt(other, "web/other", "web/back"), Hosts{"c"});
 }
 
+TEST_F(EngineTest, TimeThatTheAgentLostIsNotHeldAgainstHosts) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  Attach("b", "web", {"web/back"});
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  front.deaf = true;
+  FakeHost& maker = Attach("c", "web", {"web/back"});
+  maker.deaf = true;  // Owes its memory, while the other will owe an answer.
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/back", "c");
+  const uint64_t generation = Program(mesh);
+  Pass(50 * kNsPerMs);
+  now_ns_ += 400 * kNsPerMs;
+  engine_->Excuse(400 * kNsPerMs, now_ns_);
+  Settle();
+  EXPECT_EQ(cut_off_, Hosts{});
+  // The machine goes on, and so does who was there all the time.
+  maker.deaf = false;
+  front.deaf = false;
+  Settle();
+  EXPECT_TRUE(Acknowledged(generation));
+  EXPECT_EQ(cut_off_, Hosts{});
+  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"c"});
+}
+
 TEST_F(EngineTest, TwoStoppedHostsCostOneWait) {
   // The receiver of a new permission and the caller of a changed route are asked in different phases.
   FakeHost& caller = Attach("a", "web", {"web/front"});

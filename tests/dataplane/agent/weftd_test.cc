@@ -122,6 +122,30 @@ TEST_F(WeftdTest, KilledAgentComesBackWithItsGenerationAndItsSockets) {
   }
 }
 
+// Where the machine stands still, agent and host stand still: the host's time to answer goes on with the
+// agent's.
+TEST_F(WeftdTest, HostThatStoodStillWithTheAgentIsNotCutOff) {
+  Configure();
+  const std::unique_ptr<Process> weftd = Start();
+  Peer front(agent_sock());
+  Peer back(agent_sock());
+  ASSERT_TRUE(front.Hello("a", {"web/front"}));
+  ASSERT_TRUE(back.Hello("b", {"web/back"}));
+  front.Subscribe("web/front", "web/back");
+  // Both are asked for their memory and say nothing; then everybody stops.
+  ASSERT_TRUE(WaitReady(front.fd(), POLLIN, 10'000).ok());
+  ASSERT_TRUE(WaitReady(back.fd(), POLLIN, 10'000).ok());
+  weftd->Signal(SIGSTOP);
+  absl::SleepFor(absl::Milliseconds(300));
+  weftd->Signal(SIGCONT);
+  absl::SleepFor(absl::Milliseconds(20));
+  std::thread answers([&] { back.PumpUntil([&] { return !back.channel_fds().empty(); }); });
+  EXPECT_TRUE(front.PumpUntilRouted("web/front", "web/back"));
+  answers.join();
+  EXPECT_FALSE(front.closed());
+  EXPECT_FALSE(back.closed());
+}
+
 // The thread that closes such a file cannot be killed and keeps all descriptors of the dead agent open.
 TEST_F(WeftdTest, AgentThatDiedWhileAFileNeverClosedIsReplaced) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root: a mount";
