@@ -97,10 +97,10 @@ Module::~Module() {
 }
 
 bool Module::CompileFromCache(const ModuleCache& cache) {
-  absl::StatusOr<UniqueFd> fd = cache.Find(hash_, engine_.fingerprint());
-  if (!fd.ok()) return false;
-  const std::string path = absl::StrCat("/proc/self/fd/", fd->get());
-  wasmtime_error_t* error = wasmtime_module_deserialize_file(engine_.get(), path.c_str(), &module_);
+  absl::StatusOr<std::vector<char>> code = cache.Find(hash_, engine_.fingerprint());
+  if (!code.ok()) return false;
+  wasmtime_error_t* error = wasmtime_module_deserialize(
+      engine_.get(), reinterpret_cast<const uint8_t*>(code->data()), code->size(), &module_);
   if (error == nullptr) return from_cache_ = true;
   wasmtime_error_delete(error);
   cache.Remove(hash_, engine_.fingerprint());

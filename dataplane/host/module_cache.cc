@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -23,6 +25,12 @@ namespace weft::host {
 namespace {
 
 constexpr char kSuffix[] = ".cwasm";
+// What stands before the code in a file: 8 bytes that name the format, and the checksum.
+constexpr absl::string_view kMagic = "weftcw1\n";
+constexpr size_t kHeadBytes = 8 + sizeof(Sha256);
+static_assert(kMagic.size() == 8);
+// Compiled code is some ten times a module at most; nothing longer is read into memory.
+constexpr int64_t kFileBytesMax = int64_t{1} << 30;
 
 std::string FileName(const Sha256& hash, const std::string& fingerprint) {
   const absl::string_view bytes(reinterpret_cast<const char*>(hash.data()), hash.size());
@@ -46,6 +54,26 @@ absl::Status CheckOwned(int fd, const std::string& what, mode_t type, mode_t for
   return absl::OkStatus();
 }
 
+absl::string_view TextOf(const Sha256& hash) {
+  return {reinterpret_cast<const char*>(hash.data()), hash.size()};
+}
+
+// Of code stored under `name`: over both, so that neither can change alone.
+Sha256 ChecksumOf(const std::string& name, absl::string_view code) {
+  return Sha256Of(absl::StrCat(name, absl::string_view("\0", 1), TextOf(Sha256Of(code))));
+}
+
+absl::Status ReadAll(int fd, absl::Span<char> bytes, const std::string& what) {
+  while (!bytes.empty()) {
+    const ssize_t got = read(fd, bytes.data(), bytes.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return absl::ErrnoToStatus(errno, absl::StrCat("read ", what));
+    if (got == 0) return absl::DataLossError(absl::StrCat(what, " became shorter while it was read"));
+    bytes.remove_prefix(static_cast<size_t>(got));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WriteAll(int fd, absl::Span<const char> bytes) {
   while (!bytes.empty()) {
     const ssize_t written = write(fd, bytes.data(), bytes.size());
@@ -53,7 +81,6 @@ absl::Status WriteAll(int fd, absl::Span<const char> bytes) {
     if (written < 0) return absl::ErrnoToStatus(errno, "write to the module cache");
     bytes.remove_prefix(static_cast<size_t>(written));
   }
-  if (fsync(fd) != 0) return absl::ErrnoToStatus(errno, "fsync in the module cache");
   return absl::OkStatus();
 }
 
@@ -87,18 +114,39 @@ std::string ModuleCache::DefaultDirectory() {
   return absl::StrCat("/tmp/weft-cache-", geteuid());
 }
 
-absl::StatusOr<UniqueFd> ModuleCache::Find(const Sha256& hash, const std::string& fingerprint) const {
-  const std::string name = FileName(hash, fingerprint);
+absl::StatusOr<std::vector<char>> ModuleCache::ReadChecked(const std::string& name) const {
+  const std::string what = absl::StrCat(directory_, "/", name);
   UniqueFd fd(openat(fd_.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid()) {
     if (errno == ENOENT) return absl::NotFoundError(absl::StrCat(name, " is not cached"));
     if (errno == ELOOP)
       return absl::PermissionDeniedError(absl::StrCat(name, " is a symbolic link: not trusted"));
-    return absl::ErrnoToStatus(errno, absl::StrCat("open ", directory_, "/", name));
+    return absl::ErrnoToStatus(errno, absl::StrCat("open ", what));
   }
-  WEFT_RETURN_IF_ERROR(CheckOwned(fd.get(), absl::StrCat(directory_, "/", name), S_IFREG, 0022));
+  WEFT_RETURN_IF_ERROR(CheckOwned(fd.get(), what, S_IFREG, 0022));
+  struct stat info;
+  if (fstat(fd.get(), &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("fstat ", what));
+  if (info.st_size <= static_cast<int64_t>(kHeadBytes) || info.st_size > kFileBytesMax) {
+    return absl::DataLossError(absl::StrCat(what, " has a length that no compiled module has"));
+  }
+  std::array<char, kHeadBytes> head;
+  WEFT_RETURN_IF_ERROR(ReadAll(fd.get(), absl::MakeSpan(head), what));
+  std::vector<char> code(static_cast<size_t>(info.st_size) - kHeadBytes);
+  WEFT_RETURN_IF_ERROR(ReadAll(fd.get(), absl::MakeSpan(code), what));
+  const Sha256 checksum = ChecksumOf(name, {code.data(), code.size()});
+  const std::string expected = absl::StrCat(kMagic, TextOf(checksum));
+  if (absl::string_view(head.data(), head.size()) != expected) {
+    return absl::DataLossError(absl::StrCat(what, " does not have the checksum that it says it has"));
+  }
   futimens(fd.get(), nullptr);  // What was used last is trimmed last. Failure only makes a worse choice.
-  return fd;
+  return code;
+}
+
+absl::StatusOr<std::vector<char>> ModuleCache::Find(const Sha256& hash,
+                                                    const std::string& fingerprint) const {
+  absl::StatusOr<std::vector<char>> code = ReadChecked(FileName(hash, fingerprint));
+  if (absl::IsDataLoss(code.status())) Remove(hash, fingerprint);
+  return code;
 }
 
 absl::Status ModuleCache::Store(const Sha256& hash, const std::string& fingerprint,
@@ -108,7 +156,10 @@ absl::Status ModuleCache::Store(const Sha256& hash, const std::string& fingerpri
   const std::string aside = absl::StrCat(name, ".", getpid(), ".new");
   UniqueFd fd(openat(fd_.get(), aside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("create ", directory_, "/", aside));
-  absl::Status written = WriteAll(fd.get(), code);
+  const Sha256 checksum = ChecksumOf(name, {code.data(), code.size()});
+  absl::Status written = WriteAll(fd.get(), absl::StrCat(kMagic, TextOf(checksum)));
+  if (written.ok()) written = WriteAll(fd.get(), code);
+  if (written.ok() && fsync(fd.get()) != 0) written = absl::ErrnoToStatus(errno, "fsync in the module cache");
   if (written.ok() && renameat(fd_.get(), aside.c_str(), fd_.get(), name.c_str()) != 0) {
     written = absl::ErrnoToStatus(errno, absl::StrCat("rename to ", directory_, "/", name));
   }

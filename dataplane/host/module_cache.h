@@ -3,12 +3,16 @@
 // native code that will run in this process: the directory and every file must belong to this user and be
 // writable by nobody else, which is checked on the open descriptors before anything is loaded.
 //
-// Files are named by the SHA-256 of the module and the engine's fingerprint. Any thread; calls block on disk.
+// Files are named by the SHA-256 of the module and the engine's fingerprint. Each begins with a SHA-256 over
+// that name and the code, so that a file that the disk damaged, or that was renamed, is compiled anew instead
+// of executed. It is no defence against this user, who may write any file here. Any thread; calls block on
+// disk.
 #ifndef WEFT_DATAPLANE_HOST_MODULE_CACHE_H_
 #define WEFT_DATAPLANE_HOST_MODULE_CACHE_H_
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -30,9 +34,10 @@ class ModuleCache {
   // /tmp/weft-cache-<uid>.
   static std::string DefaultDirectory();
 
-  // A descriptor of the compiled module, open for reading; NOT_FOUND where there is none, PERMISSION_DENIED
-  // where the file there is not to be trusted.
-  absl::StatusOr<UniqueFd> Find(const Sha256& hash, const std::string& fingerprint) const;
+  // The compiled module; NOT_FOUND where there is none, PERMISSION_DENIED where the file there is not to be
+  // trusted. DATA_LOSS where it is not, to the last bit, what Store() wrote for this module and fingerprint:
+  // such a file is removed. What was checked is what is returned, whoever writes to the file meanwhile.
+  absl::StatusOr<std::vector<char>> Find(const Sha256& hash, const std::string& fingerprint) const;
   // Stores `code` for the next Find(). Written aside, synchronised and renamed, so that a crash leaves no
   // torn file.
   absl::Status Store(const Sha256& hash, const std::string& fingerprint, absl::Span<const char> code) const;
@@ -43,6 +48,7 @@ class ModuleCache {
 
  private:
   ModuleCache(std::string directory, UniqueFd fd) : directory_(std::move(directory)), fd_(std::move(fd)) {}
+  absl::StatusOr<std::vector<char>> ReadChecked(const std::string& name) const;
   void Trim() const;
 
   const std::string directory_;

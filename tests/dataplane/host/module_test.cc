@@ -209,6 +209,70 @@ TEST_F(ModuleTest, DamagedCacheFileIsCompiledAnewAndReplaced) {
   EXPECT_TRUE((*Load(bytes, cache->get()))->from_cache());
 }
 
+// The only file of the cache.
+std::string OnlyFile(const std::string& directory) {
+  std::string found;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    EXPECT_EQ(found, "");
+    found = entry.path().string();
+  }
+  return found;
+}
+
+TEST_F(ModuleTest, CacheFileWithOneFlippedBitIsCompiledAnewAndReplaced) {
+  auto cache = ModuleCache::Open(directory_ + "/cache");
+  const std::string bytes = Binary(kTypes + Handlers(kOnePage));
+  ASSERT_TRUE(Load(bytes, cache->get()).ok());
+  const std::string path = OnlyFile(directory_ + "/cache");
+  const std::string good = Read(path);
+  ASSERT_GT(good.size(), 1000u);
+  // In the name of the format, the checksum, the code's head, among instructions, at the end.
+  for (const size_t at : {size_t{0}, size_t{9}, size_t{39}, size_t{40}, size_t{60}, good.size() / 3,
+                          good.size() / 2, good.size() - 100, good.size() - 1}) {
+    std::string damaged = good;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    std::ofstream(path, std::ios::trunc | std::ios::binary) << damaged;
+    auto again = Load(bytes, cache->get());
+    ASSERT_TRUE(again.ok());
+    EXPECT_FALSE((*again)->from_cache()) << "byte " << at;
+    EXPECT_TRUE((*Load(bytes, cache->get()))->from_cache()) << "byte " << at;
+  }
+}
+
+TEST_F(ModuleTest, CacheFileOfAnotherLengthIsCompiledAnewAndReplaced) {
+  auto cache = ModuleCache::Open(directory_ + "/cache");
+  const std::string bytes = Binary(kTypes + Handlers(kOnePage));
+  ASSERT_TRUE(Load(bytes, cache->get()).ok());
+  const std::string path = OnlyFile(directory_ + "/cache");
+  const std::string good = Read(path);
+  for (const size_t length : {size_t{0}, size_t{7}, size_t{40}, size_t{41}, good.size() / 2, good.size() - 1,
+                              good.size() + 1, good.size() + 4096}) {
+    std::string other = good;
+    other.resize(length, '\0');
+    std::ofstream(path, std::ios::trunc | std::ios::binary) << other;
+    auto again = Load(bytes, cache->get());
+    ASSERT_TRUE(again.ok());
+    EXPECT_FALSE((*again)->from_cache()) << length << " bytes";
+    EXPECT_TRUE((*Load(bytes, cache->get()))->from_cache()) << length << " bytes";
+  }
+}
+
+TEST_F(ModuleTest, CacheFileOfAnotherModuleIsCompiledAnew) {
+  auto cache = ModuleCache::Open(directory_ + "/cache");
+  const std::string bytes = Binary(kTypes + Handlers(kOnePage));
+  ASSERT_TRUE(Load(bytes, cache->get()).ok());
+  const std::string path = OnlyFile(directory_ + "/cache");
+  const std::string other = Read(GuestPath("test_tool"));
+  std::filesystem::remove(path);
+  ASSERT_TRUE(Load(other, cache->get()).ok());
+  // Intact, but another function's code.
+  std::filesystem::rename(OnlyFile(directory_ + "/cache"), path);
+  auto again = Load(bytes, cache->get());
+  ASSERT_TRUE(again.ok());
+  EXPECT_FALSE((*again)->from_cache());
+  EXPECT_TRUE((*Load(bytes, cache->get()))->from_cache());
+}
+
 TEST_F(ModuleTest, CacheKeepsABoundedNumberOfFiles) {
   auto cache = ModuleCache::Open(directory_ + "/cache");
   for (int i = 0; i < ModuleCache::kFilesMax + 10; ++i) {
