@@ -115,8 +115,7 @@ class Loader {
     policy->set_calls_per_second_max(static_cast<uint32_t>(map.Uint("calls_per_second", 1, 1'000'000'000)));
     api::GuestLimits* guest = function->mutable_guest_limits();
     guest->set_memory_bytes_max(map.Bytes("memory", 64 * kKiB, 256 * kKiB * kKiB));
-    map.Unsupported("stack",
-                    "a stack limit per function is not supported by this data plane; remove the key");
+    guest->set_stack_bytes_max(map.Bytes("stack", 16 * kKiB, 512 * kKiB));
     guest->set_run_ns_max(map.DurationNs("run_time", kNsPerMs, kHourNs));
   }
 

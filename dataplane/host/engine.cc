@@ -4,6 +4,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/status.h"
 
@@ -11,11 +14,13 @@ namespace weft::host {
 namespace {
 
 // Host functions run on the fiber of the guest that calls them, and a leaf called directly runs there too,
-// with a guest stack of its own: twice the guest's stack, and room for the host's frames.
+// with a guest stack of its own: both guests' stacks, and room for the host's frames.
 constexpr size_t kHostStackBytes = 512 << 10;
+// Of an engine with a stack limit of its own, which serves few functions; 8 TiB of address space.
+constexpr uint32_t kOtherInstancesMax = 2048;
 
 size_t FiberStackBytes(const EngineOptions& options) {
-  return 2 * options.wasm_stack_bytes + kHostStackBytes;
+  return options.wasm_stack_bytes + options.leaf_stack_bytes + kHostStackBytes;
 }
 
 void SetPooling(wasm_config_t* config, const EngineOptions& options) {
@@ -81,25 +86,59 @@ std::string TakeBytes(Message&& get) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
+absl::StatusOr<wasm_engine_t*> Engine::Make(const EngineOptions& options) {
   if (options.instances_max == 0 || options.instances_max > 16384) {
     return absl::InvalidArgumentError("instances_max must be from 1 to 16384");
   }
   WEFT_RETURN_IF_ERROR(CheckAddressSpace(options));
   weft_engine_quiet_panics();
-  wasm_engine_t* engine = wasm_engine_new_with_config(NewConfig(options));
-  std::string fingerprint = absl::StrCat("wasmtime-", WASMTIME_VERSION, "-stack-", options.wasm_stack_bytes);
-  return std::unique_ptr<Engine>(new Engine(engine, options, std::move(fingerprint)));
+  return wasm_engine_new_with_config(NewConfig(options));
 }
 
-Engine::Engine(wasm_engine_t* engine, const EngineOptions& options, std::string fingerprint)
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
+  EngineOptions own = options;
+  own.leaf_stack_bytes = own.wasm_stack_bytes;
+  WEFT_ASSIGN_OR_RETURN(wasm_engine_t * made, Make(own));
+  std::unique_ptr<Engine> engine(new Engine(made, own));
+  engine->own_ticker_ = std::make_unique<Ticker>(made);
+  engine->ticker_ = engine->own_ticker_.get();
+  return engine;
+}
+
+absl::StatusOr<Engine*> Engine::WithStack(size_t bytes) {
+  if (bytes == options_.wasm_stack_bytes) return this;
+  if (bytes > options_.wasm_stack_bytes || bytes < kStackBytesMin) {
+    return absl::InvalidArgumentError(absl::StrCat("a stack limit of ", bytes,
+                                                   " bytes is outside this host's ", kStackBytesMin, " to ",
+                                                   options_.wasm_stack_bytes));
+  }
+  for (const std::unique_ptr<Engine>& other : others_) {
+    if (other->options_.wasm_stack_bytes == bytes) return other.get();
+  }
+  if (others_.size() == kOtherStacksMax) {
+    return absl::ResourceExhaustedError(absl::StrCat("a stack limit of ", bytes,
+                                                     " bytes is one too many: a host has ", kOtherStacksMax,
+                                                     " different ones beside ", options_.wasm_stack_bytes));
+  }
+  EngineOptions options = options_;
+  options.wasm_stack_bytes = bytes;
+  options.instances_max = std::min(options.instances_max, kOtherInstancesMax);
+  WEFT_ASSIGN_OR_RETURN(wasm_engine_t * made, Make(options));
+  std::unique_ptr<Engine> engine(new Engine(made, options));
+  engine->ticker_ = ticker_;
+  ticker_->Add(made);
+  others_.push_back(std::move(engine));
+  return others_.back().get();
+}
+
+Engine::Engine(wasm_engine_t* engine, const EngineOptions& options)
     : engine_(engine),
       options_(options),
-      fingerprint_(std::move(fingerprint)),
-      ticker_(std::make_unique<Ticker>(engine)) {}
+      fingerprint_(absl::StrCat("wasmtime-", WASMTIME_VERSION, "-stack-", options.wasm_stack_bytes)) {}
 
 Engine::~Engine() {
-  ticker_.reset();
+  own_ticker_.reset();
+  others_.clear();
   wasm_engine_delete(engine_);
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "dataplane/host/engine_ext.h"
@@ -26,6 +27,8 @@ struct EngineOptions {
   uint64_t memory_bytes_max = 256 << 20;
   // Guest frames of one call. A C guest keeps its arrays in linear memory, so 512 KiB are deep recursion.
   size_t wasm_stack_bytes = 512 << 10;
+  // The same of any leaf that a guest of this engine may call directly, on its own fiber.
+  size_t leaf_stack_bytes = 512 << 10;
   // Memory that a reset instance keeps resident instead of giving it back to the kernel and faulting it in
   // again: with 64 KiB a fresh call takes 3 us, with none 8 us.
   size_t resident_bytes = 64 << 10;
@@ -41,6 +44,15 @@ class Engine {
   wasm_engine_t* get() const { return engine_; }
   const EngineOptions& options() const { return options_; }
   Ticker& ticker() { return *ticker_; }
+
+  // The engine for functions whose guests may use `bytes` of stack, since Wasmtime sets that for a whole
+  // engine: this one, or one like it that it owns, made when a limit is asked for the first time. Shares the
+  // ticker; calls between guests of two of them are like any others. INVALID_ARGUMENT for a limit above this
+  // engine's or below kStackBytesMin; RESOURCE_EXHAUSTED for the fifth different one. Guest thread only;
+  // blocks for the time of making an engine.
+  absl::StatusOr<Engine*> WithStack(size_t bytes);
+  static constexpr size_t kStackBytesMin = 16 << 10;
+  static constexpr size_t kOtherStacksMax = 4;
   // The instance whose guest runs now, for the functions that it imports: asking the engine takes two calls.
   // Guest thread only; the linker hands its address to every import.
   Instance** running() { return &running_; }
@@ -49,12 +61,15 @@ class Engine {
   const std::string& fingerprint() const { return fingerprint_; }
 
  private:
-  Engine(wasm_engine_t* engine, const EngineOptions& options, std::string fingerprint);
+  Engine(wasm_engine_t* engine, const EngineOptions& options);
+  static absl::StatusOr<wasm_engine_t*> Make(const EngineOptions& options);
 
   wasm_engine_t* const engine_;
   const EngineOptions options_;
   const std::string fingerprint_;
-  std::unique_ptr<Ticker> ticker_;
+  std::unique_ptr<Ticker> own_ticker_;  // Null where another engine owns this one.
+  Ticker* ticker_ = nullptr;
+  std::vector<std::unique_ptr<Engine>> others_;
   Instance* running_ = nullptr;
 };
 

@@ -33,10 +33,6 @@ absl::StatusOr<FunctionOptions> OptionsOf(const api::Function& function, const E
     return absl::InvalidArgumentError(absl::StrCat("a memory limit of ", options.memory_bytes_max,
                                                    " bytes is above this host's ", engine.memory_bytes_max));
   }
-  if (limits.stack_bytes_max() > engine.wasm_stack_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("a stack limit of ", limits.stack_bytes_max(),
-                                                   " bytes is above this host's ", engine.wasm_stack_bytes));
-  }
   if (limits.run_ns_max() != 0) {
     const uint64_t ms = std::clamp<uint64_t>(limits.run_ns_max() / kNsPerMs, 1, UINT32_MAX - 1);
     options.time_limit_ms = static_cast<uint32_t>(ms);
@@ -77,7 +73,7 @@ absl::Status HostProgram::Prepare() {
   bridge_ = std::make_unique<MeshBridge>(*session_);
   host_ = std::make_unique<Host>(*engine_, HostOptions{}, *bridge_, *bridge_, *this);
   bridge_->Attach(host_.get());
-  WEFT_ASSIGN_OR_RETURN(loader_, Loader::Create(*engine_, cache_.get()));
+  WEFT_ASSIGN_OR_RETURN(loader_, Loader::Create(cache_.get()));
   for (const HostProgramOptions::Served& served : options_.serve) WEFT_RETURN_IF_ERROR(ServeOwn(served));
   Poller& poller = session_->poller();
   WEFT_RETURN_IF_ERROR(poller.AddFd(loader_->done_fd(), EPOLLIN, [this](uint32_t) {
@@ -137,12 +133,16 @@ void HostProgram::OnPlace(const api::Place& place, UniqueFd module) {
   if (options.ok() && place.sha256().size() != sizeof(Sha256)) {
     options = absl::InvalidArgumentError("the hash of the module is not one of SHA-256");
   }
-  if (!options.ok()) {
-    session_->Report(name, api::FunctionReport::FAILED, options.status().message());
+  const uint64_t stack_bytes = place.function().guest_limits().stack_bytes_max();
+  absl::StatusOr<Engine*> engine = stack_bytes == 0 ? engine_.get() : engine_->WithStack(stack_bytes);
+  const absl::Status status = options.ok() ? engine.status() : options.status();
+  if (!status.ok()) {
+    session_->Report(name, api::FunctionReport::FAILED, status.message());
     return;
   }
   Loader::Job job;
   job.function = name;
+  job.engine = *engine;
   job.module_fd = std::move(module);
   job.options = *options;
   std::memcpy(job.hash.data(), place.sha256().data(), sizeof(Sha256));

@@ -11,14 +11,14 @@
 
 namespace weft::host {
 
-absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(Engine& engine, const ModuleCache* cache) {
+absl::StatusOr<std::unique_ptr<Loader>> Loader::Create(const ModuleCache* cache) {
   UniqueFd done_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!done_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
-  return std::unique_ptr<Loader>(new Loader(engine, cache, std::move(done_fd)));
+  return std::unique_ptr<Loader>(new Loader(cache, std::move(done_fd)));
 }
 
-Loader::Loader(Engine& engine, const ModuleCache* cache, UniqueFd done_fd)
-    : engine_(engine), cache_(cache), done_fd_(std::move(done_fd)), thread_([this] { Run(); }) {
+Loader::Loader(const ModuleCache* cache, UniqueFd done_fd)
+    : cache_(cache), done_fd_(std::move(done_fd)), thread_([this] { Run(); }) {
   pthread_setname_np(thread_.native_handle(), "weft-loader");
 }
 
@@ -55,7 +55,8 @@ void Loader::Run() {
     done.job = std::move(jobs_.front());
     jobs_.pop_front();
     lock.unlock();
-    done.module = Module::LoadFd(engine_, done.job.module_fd.get(), "the module", done.job.hash, cache_);
+    done.module =
+        Module::LoadFd(*done.job.engine, done.job.module_fd.get(), "the module", done.job.hash, cache_);
     lock.lock();
     done_.push_back(std::move(done));
     const uint64_t one = 1;

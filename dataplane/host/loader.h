@@ -24,6 +24,7 @@ class Loader {
  public:
   struct Job {
     std::string function;
+    Engine* engine = nullptr;  // Outlives the loader.
     UniqueFd module_fd;
     Sha256 hash = {};
     FunctionOptions options;
@@ -33,8 +34,8 @@ class Loader {
     absl::StatusOr<std::shared_ptr<const Module>> module = nullptr;
   };
 
-  // `engine` outlives the loader, and so does `cache`, which may be null.
-  static absl::StatusOr<std::unique_ptr<Loader>> Create(Engine& engine, const ModuleCache* cache);
+  // `cache` outlives the loader; it may be null.
+  static absl::StatusOr<std::unique_ptr<Loader>> Create(const ModuleCache* cache);
   // Waits for the module that is being compiled.
   ~Loader();
   Loader(const Loader&) = delete;
@@ -47,10 +48,9 @@ class Loader {
   std::vector<Done> TakeDone();
 
  private:
-  Loader(Engine& engine, const ModuleCache* cache, UniqueFd done_fd);
+  Loader(const ModuleCache* cache, UniqueFd done_fd);
   void Run();
 
-  Engine& engine_;
   const ModuleCache* const cache_;
   const UniqueFd done_fd_;  // An eventfd.
   std::mutex mutex_;        // Guards the rest.

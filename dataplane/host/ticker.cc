@@ -9,6 +9,8 @@
 
 #include <chrono>
 
+#include "dataplane/base/check.h"
+
 namespace weft::host {
 namespace {
 
@@ -16,8 +18,8 @@ bool Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 
 
 }  // namespace
 
-Ticker::Ticker(wasm_engine_t* engine)
-    : engine_(engine), fenced_(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)) {
+Ticker::Ticker(wasm_engine_t* engine) : fenced_(Membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)) {
+  Add(engine);
   thread_ = std::thread([this] { Run(); });
   pthread_setname_np(thread_.native_handle(), "weft-ticker");
 }
@@ -28,12 +30,20 @@ Ticker::~Ticker() {
   thread_.join();
 }
 
+void Ticker::Add(wasm_engine_t* engine) {
+  const uint32_t count = count_.load(std::memory_order_relaxed);  // Only the guest thread adds.
+  WEFT_CHECK(count < kEnginesMax);
+  engines_[count] = engine;
+  count_.store(count + 1, std::memory_order_release);  // [T4] publishes the entry; pairs with Run()
+}
+
 void Ticker::Run() {
   uint64_t seen = 0;
   int idle = 0;
   while (!stop_.load(std::memory_order_acquire)) {  // [T3]
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    wasmtime_engine_increment_epoch(engine_);
+    const uint32_t count = count_.load(std::memory_order_acquire);  // [T4]
+    for (uint32_t i = 0; i < count; ++i) wasmtime_engine_increment_epoch(engines_[i]);
     ticks_.fetch_add(1, std::memory_order_relaxed);
     const uint64_t entries = entries_.load(std::memory_order_relaxed);  // [T1] a late value costs one tick
     idle = entries != seen || entries % 2 == 1 ? 0 : idle + 1;

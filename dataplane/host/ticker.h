@@ -7,6 +7,7 @@
 #ifndef WEFT_DATAPLANE_HOST_TICKER_H_
 #define WEFT_DATAPLANE_HOST_TICKER_H_
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <thread>
@@ -41,6 +42,10 @@ class Ticker {
     entries_.store(entries_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // [T1]
   }
 
+  // A further engine whose guests run on the same thread; it outlives the ticker. At most kEnginesMax in all.
+  void Add(wasm_engine_t* engine);
+  static constexpr uint32_t kEnginesMax = 8;
+
   bool asleep() const { return asleep_.load(std::memory_order_relaxed); }
   // Ticks since the start. Any thread.
   uint64_t ticks() const { return ticks_.load(std::memory_order_relaxed); }
@@ -51,7 +56,9 @@ class Ticker {
   // Returns once Enter() or the destructor asks for ticks; at once where a guest slipped in meanwhile.
   void Sleep(uint64_t seen);
 
-  wasm_engine_t* const engine_;
+  // The first count_ are set, and stay.
+  std::array<wasm_engine_t*, kEnginesMax> engines_ = {};
+  std::atomic<uint32_t> count_{0};
   alignas(kCacheLineBytes) std::atomic<uint64_t> entries_{0};  // Written by the guest thread.
   alignas(kCacheLineBytes) std::atomic<bool> asleep_{false};   // Written by both, seldom.
   std::atomic<bool> stop_{false};

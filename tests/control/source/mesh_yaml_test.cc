@@ -155,7 +155,7 @@ functions:
   state: keep
   timeout: 250ms
   retries: 3
-  limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, run_time: 2s}
+  limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, stack: 128KiB, run_time: 2s}
 - name: vision/plain
 endpoints:
 - function: vision/scale
@@ -181,6 +181,7 @@ allow:
   EXPECT_EQ(scale.policy().concurrent_calls_max(), 7u);
   EXPECT_EQ(scale.policy().calls_per_second_max(), 100u);
   EXPECT_EQ(scale.guest_limits().memory_bytes_max(), 16u << 20);
+  EXPECT_EQ(scale.guest_limits().stack_bytes_max(), 128u << 10);
   EXPECT_EQ(scale.guest_limits().run_ns_max(), 2'000'000'000u);
   EXPECT_EQ(mesh.functions.at(1).value.state(), api::INSTANCE_FRESH);
   const api::Endpoint& endpoint = mesh.endpoints.at(0).value;

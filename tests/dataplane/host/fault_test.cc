@@ -33,6 +33,56 @@ TEST_F(FaultTest, StackOverflowFailsItsCallOnly) {
   ExpectAlive(tool);
 }
 
+TEST_F(FaultTest, StackLimitOfAFunctionIsItsOwn) {
+  absl::StatusOr<Engine*> small = SharedEngine().WithStack(64 << 10);
+  ASSERT_TRUE(small.ok()) << small.status();
+  EXPECT_EQ(*SharedEngine().WithStack(64 << 10), *small);
+  EXPECT_EQ(*SharedEngine().WithStack(SharedEngine().options().wasm_stack_bytes), &SharedEngine());
+  Function& wide = Serve("demo/wide", "test_tool", {.keep = true});
+  absl::StatusOr<std::shared_ptr<const Module>> module =
+      Module::LoadFile(**small, GuestPath("test_tool"), std::nullopt, nullptr);
+  ASSERT_TRUE(module.ok());
+  Function& narrow = **host_.Add("demo/narrow", *module, {.keep = true});
+  mesh_.ServeLocal("demo/narrow", &narrow);
+  // 64 KiB hold 500 frames, not 5,000; 512 KiB hold both. On fibers, on the plain path, and directly from a
+  // guest of the other engine.
+  Function& caller = Serve("demo/caller", "test_caller", {.keep = true});
+  for (const bool plain : {false, true}) {
+    EXPECT_EQ(As<uint32_t>(Call(wide, Tool('k', 5000)).bytes), 5000u);
+    EXPECT_EQ(As<uint32_t>(Call(narrow, Tool('k', 500)).bytes), 500u);
+    const Answer overflow = Call(narrow, Tool('k', 5000));
+    EXPECT_EQ(overflow.status, kInternal);
+    EXPECT_THAT(overflow.bytes, ::testing::HasSubstr("stack"));
+    ExpectAlive(narrow);
+    if (plain) break;
+    Promote(narrow, "e");
+    Promote(wide, "e");
+  }
+  EXPECT_EQ(Call(caller, Caller('c', 0, "demo/narrow", Tool('k', 5000))).status, kInternal);
+  EXPECT_EQ(Call(caller, Caller('c', 0, "demo/narrow", Tool('k', 500))).status, kOk);
+  EXPECT_EQ(narrow.counters().direct_calls, 2u);
+}
+
+TEST_F(FaultTest, StackLimitsOutsideTheEnginesAreRefused) {
+  const size_t most = SharedEngine().options().wasm_stack_bytes;
+  for (const size_t bytes : {size_t{0}, Engine::kStackBytesMin - 1, most + 1}) {
+    EXPECT_EQ(SharedEngine().WithStack(bytes).status().code(), absl::StatusCode::kInvalidArgument) << bytes;
+  }
+}
+
+// The ticker is one for all of them.
+TEST_F(FaultTest, EndlessLoopWithAStackLimitOfItsOwnMeetsItsTimeLimit) {
+  absl::StatusOr<Engine*> small = SharedEngine().WithStack(64 << 10);
+  ASSERT_TRUE(small.ok()) << small.status();
+  absl::StatusOr<std::shared_ptr<const Module>> module =
+      Module::LoadFile(**small, GuestPath("test_tool"), std::nullopt, nullptr);
+  ASSERT_TRUE(module.ok());
+  Function& looping = **host_.Add("demo/loop", *module, {.time_limit_ms = 50});
+  const Answer answer = Call(looping, "l");
+  EXPECT_EQ(answer.status, kInternal);
+  EXPECT_THAT(answer.bytes, ::testing::HasSubstr("time limit"));
+}
+
 TEST_F(FaultTest, StackOverflowInADirectCallFailsThatCallOnly) {
   Function& tool = Serve("demo/tool", "test_tool");
   Function& caller = Serve("demo/caller", "test_caller");

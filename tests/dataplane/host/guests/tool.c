@@ -15,6 +15,20 @@ static uint32_t deeper(uint32_t n) {
   return deeper(n + here[n % 16] + 1) + here[0];
 }
 
+/* Frames of calls alone, nothing of them in linear memory. */
+static uint32_t nested(uint32_t n) {
+  if (n == 0) return 0;
+  sink = n;
+  const uint32_t below = nested(n - 1);
+  sink = below;
+  return below + 1;
+}
+
+static uint32_t nest(uint32_t n) {
+  const uint32_t depth = nested(n);
+  return weft_reply(&depth, sizeof depth);
+}
+
 static uint32_t fill_memory(void) {
   uint32_t taken = 0;
   for (;;) {
@@ -68,6 +82,8 @@ WEFT_FUNCTION(fn, request) {
       for (;;) sink++;
     case 's':
       return deeper(number);
+    case 'k':
+      return nest(number);
     case 'm':
       return fill_memory();
     case 'o':
