@@ -106,14 +106,6 @@ class Merger {
       Error(source, where, "endpoints", index,
             absl::StrCat("unknown node \"", endpoint.node(), "\": no `nodes` entry names it"));
     }
-    if (endpoint_node_.empty()) {
-      endpoint_node_ = endpoint.node();
-      endpoint_place_ = PlaceOf(source, where);
-    } else if (endpoint.node() != endpoint_node_) {
-      Error(source, where, "endpoints", index,
-            absl::StrCat("node \"", endpoint.node(), "\", but the endpoint at ", endpoint_place_,
-                         " is on node \"", endpoint_node_, "\": calls between nodes are not supported yet"));
-    }
   }
 
   absl::Span<const SourceMesh* const> sources_;
@@ -126,8 +118,6 @@ class Merger {
   absl::flat_hash_map<std::string, std::string> endpoints_seen_;
   absl::flat_hash_map<std::string, std::string> allow_seen_;
   absl::flat_hash_map<FunctionId, std::string> names_of_ids_;
-  std::string endpoint_node_;
-  std::string endpoint_place_;
 };
 
 }  // namespace

@@ -24,12 +24,9 @@ constexpr std::size_t kUnacknowledgedMax = 1024;
 // Messages that are taken before other work of the thread gets its turn.
 constexpr int kReceivesMax = 64;
 
-// An endpoint that this agent's node does not have, or "".
-std::string ForeignNode(const MeshState& state, const std::string& node) {
-  for (const auto& [key, endpoint] : state.endpoints) {
-    if (key.node != node) return key.node;
-  }
-  return "";
+// A mesh that does not name the agent's node was written for another one.
+bool KnowsNode(const MeshState& state, const std::string& node) {
+  return state.endpoints.empty() || state.nodes.contains(node);
 }
 
 }  // namespace
@@ -159,9 +156,8 @@ void AgentLink::BeginGeneration(uint64_t now_ns) {
   // A generation that has begun is finished first; Flush comes back here.
   if (target_ == nullptr || !outgoing_.empty() || sent_ == target_) return;
   if (!node_.empty()) {
-    if (const std::string foreign = ForeignNode(*target_, node_); !foreign.empty()) {
-      return Refuse(absl::StrCat("endpoints are on node \"", foreign, "\", but the agent's node is \"", node_,
-                                 "\", and calls between nodes are not supported yet"),
+    if (!KnowsNode(*target_, node_)) {
+      return Refuse(absl::StrCat("the agent's node is \"", node_, "\", and no `nodes` entry names it"),
                     now_ns);
     }
   }

@@ -88,6 +88,9 @@ class Loader {
     if (!said.value.address().empty()) map.Check("address", CheckAddress(said.value.address()));
     said.value.set_zone(map.String("zone"));
     if (!said.value.zone().empty()) map.Check("zone", CheckLabel(said.value.zone(), "zone"));
+    for (const std::string& ns : map.Strings("call_as")) {
+      if (map.Check("call_as", CheckLabel(ns, "namespace"))) said.value.add_call_as(ns);
+    }
     if (good) mesh_->nodes.push_back(std::move(said));
   }
 

@@ -9,7 +9,10 @@
 namespace weft::agent {
 
 absl::Status Connection::Send(std::string bytes, std::vector<UniqueFd> fds) {
-  const bool full = queue.size() >= kQueuedMessagesMax || queued_bytes + bytes.size() > kQueuedBytesMax;
+  // The engine is told of the whole mesh, in parts, and reads when it has carried its calls.
+  const std::size_t times = is_engine ? kEngineQueueTimes : 1;
+  const bool full =
+      queue.size() >= times * kQueuedMessagesMax || queued_bytes + bytes.size() > times * kQueuedBytesMax;
   queued_bytes += bytes.size();
   queue.push_back({std::move(bytes), std::move(fds)});
   if (full) {

@@ -21,6 +21,7 @@ namespace weft::agent {
 // What may wait for one peer to read: a host that applies its messages at all never comes near it.
 inline constexpr std::size_t kQueuedMessagesMax = 1024;
 inline constexpr std::size_t kQueuedBytesMax = 1024 * 1024;
+inline constexpr std::size_t kEngineQueueTimes = 64;
 
 struct Connection {
   enum class Role { kNew, kHost, kAdmin };
@@ -30,6 +31,7 @@ struct Connection {
   UniqueFd process;  // A pidfd
   PeerCredentials peer;
   bool on_admin_socket = false;
+  bool is_engine = false;  // The node engine of this very process.
   Role role = Role::kNew;
   const Tenant* tenant = nullptr;
   api::Hello hello;  // Parts that came, while more are to come.

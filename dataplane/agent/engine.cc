@@ -74,6 +74,11 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   session.id = request.session;
   session.host = request.host;
   session.is_client = request.is_client;
+  session.is_engine = request.is_engine;
+  if (session.is_engine) {
+    state_.engine = session.id;
+    told_model_.reset();
+  }
   session.call_as = request.call_as;
   session.tenant = request.tenant;
   session.version = request.hello.version();
@@ -138,6 +143,10 @@ void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
   std::erase_if(reopen_,
                 [&](const auto& entry) { return entry.first.first == id || entry.first.second == id; });
   waiting_.erase(id);
+  if (session->is_engine) {
+    state_.engine = 0;
+    state_.nodes_up.clear();
+  }
   if (!session->is_client) registrations_changed_ = true;
   state_.by_host.erase(session->host);
   state_.sessions.erase(id);
@@ -230,7 +239,7 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
   }
   Subscription& subscription = session->subscriptions[call];
   subscription.callee_id = IdOf(call.second);
-  if (!session->MayCallAs(call.first)) {
+  if (!MayCallAs(*model_, options_.node, *session, call.first)) {
     // Answered at once, and kept: it may be placed there later.
     ++forged_callers_;
     api::Route& route = subscription.route;

@@ -70,6 +70,9 @@ inline constexpr uint32_t kCallerIndexMax = 65'535;
 struct EngineOptions {
   std::string node;
   std::function<ChannelId()> new_channel_id;
+  // Index of the tenant that owns a host's name; by which the node engine charges what other nodes send.
+  std::function<uint32_t(const std::string& host)> tenant_of_host;
+  std::function<uint32_t(const Tenant*)> index_of_tenant;
   uint64_t start_ns = 0;
   uint64_t message_bytes_max = 16 * 1024 * 1024;
 };
@@ -102,6 +105,7 @@ struct AttachRequest {
   const Tenant* tenant = nullptr;  // Outlives the engine.
   std::string host;                // Already checked against the tenant; a client's was made up.
   bool is_client = false;
+  bool is_engine = false;  // Made by weftd itself, never claimed by a peer.
   std::string call_as;
   api::Hello hello;  // Names already checked for their form.
 };
@@ -130,6 +134,7 @@ class Engine {
   absl::Status ChannelClosed(SessionId session, const api::ChannelClosed& closed, uint64_t now_ns);
   absl::Status Applied(SessionId session, uint64_t serial);
   absl::Status HostDrained(SessionId session);
+  absl::Status ReportNode(SessionId session, const api::NodeReport& report);
   // A placement could not even be handed over: the module does not open.
   void PlacementFailed(SessionId session, const std::string& function, const std::string& error);
 
@@ -234,6 +239,9 @@ class Engine {
   void WantChannel(Session& caller, SessionId target, uint64_t now_ns);
   bool Holding(uint64_t now_ns) const { return !state_.provisional.empty() && now_ns < settle_until_ns_; }
 
+  // engine_nodes.cc
+  void SendNodeTable(bool keep);
+
   // engine_placement.cc
   void Commit(Model model, const Pending& pending, uint64_t now_ns);
   void Place();
@@ -251,6 +259,11 @@ class Engine {
   std::shared_ptr<const Model> model_;
   EngineState state_;
   std::vector<Output> outputs_;
+
+  // What the node engine was told last: of which model, and whether it may still hold what that does not
+  // name.
+  std::shared_ptr<const Model> told_model_;
+  bool told_keep_ = false;
 
   bool dirty_ = false;     // A round has to run.
   bool unplaced_ = false;  // Hosts may have to be asked to load something.

@@ -61,6 +61,7 @@ void Engine::OpenChannel(Session& a, Session& b, uint64_t now_ns, std::string* w
     open.set_id(channel.id);
     open.set_peer(session == &a ? b.host : a.host);
     open.set_arena_bytes(arena_bytes);
+    if (session->is_engine) open.set_tenant(options_.index_of_tenant((session == &a ? b : a).tenant));
   }
   state_.channels.emplace(channel.id, std::move(channel));
 }
@@ -269,6 +270,11 @@ const std::map<uint64_t, std::string>& Engine::HeldBy(const Session& session, Sh
   if (is_new) {
     for (const std::string& function : session.registered) found->second[IdOf(function)] = function;
     for (const auto& [function, placement] : session.placements) found->second[IdOf(function)] = function;
+    if (session.is_engine) {
+      for (const auto& [key, endpoint] : plan_.model->endpoints()) {
+        if (key.node != options_.node) found->second[IdOf(key.function)] = key.function;
+      }
+    }
   }
   return found->second;
 }
@@ -294,7 +300,7 @@ bool Engine::ShrinkEnd(Channel& channel, int end, ShrinkTables& tables) {
                    tables.revoked.insert(channel.id);
                    return true;
                  }
-                 if (!caller.MayCallAs(entry.caller)) return true;
+                 if (!MayCallAs(*plan_.model, options_.node, caller, entry.caller)) return true;
                  return !inherited && !caller.subscriptions.contains({entry.caller, function->second});
                }) != 0;
     it = entry.callee_ids.empty() ? receiver.access.erase(it) : std::next(it);

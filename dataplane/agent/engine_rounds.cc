@@ -91,6 +91,7 @@ void Engine::EnterPhase(Phase phase, uint64_t now_ns) {
       break;
     case Phase::kGrow:
       SendPolicies();
+      SendNodeTable(true);
       GrowAccess();
       break;
     case Phase::kRoute:
@@ -99,6 +100,7 @@ void Engine::EnterPhase(Phase phase, uint64_t now_ns) {
       break;
     case Phase::kShrink:
       ShrinkChannels(now_ns);
+      SendNodeTable(false);
       Unplace();
       SendDrains();
       break;

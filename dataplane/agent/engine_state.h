@@ -47,7 +47,8 @@ struct Session {
   SessionId id = 0;
   std::string host;  // A client's name is made by the agent.
   bool is_client = false;
-  std::string call_as;  // Namespace that it may call as; may be empty.
+  bool is_engine = false;  // weftd's own node engine, which speaks for the functions of other nodes.
+  std::string call_as;     // Namespace that it may call as; may be empty.
   const Tenant* tenant = nullptr;
   std::string version;
   std::set<std::string> registered;             // Functions that it serves of its own accord.
@@ -135,6 +136,9 @@ struct EngineState {
   std::map<std::string, std::set<SessionId>> registered_at;
   // Sessions that calls of a function are routed to, as of the last round that changed routes.
   std::map<std::string, std::set<SessionId>> routed;
+  // The session of the node engine, or 0, and the nodes that it can reach.
+  SessionId engine = 0;
+  std::set<std::string> nodes_up;
 
   Session* Find(SessionId id) {
     const auto found = sessions.find(id);

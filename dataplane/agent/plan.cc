@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/agent/plan.h"
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -81,6 +83,32 @@ void KeepRetired(const EngineState& state, const std::string& function, const st
   }
 }
 
+// The endpoints of `function` on other nodes, as far as they can be called.
+class RemotePlan {
+ public:
+  RemotePlan(const EngineState& state, FunctionPlan* plan) : state_(state), plan_(plan) {}
+
+  void Add(const EndpointKey& key, const api::Endpoint& endpoint) {
+    const bool draining = endpoint.state() == api::ENDPOINT_DRAINING;
+    const bool up = state_.nodes_up.contains(key.node);
+    if (state_.engine != 0) {
+      plan_->notes.push_back(absl::StrCat("node ", key.node, " host ", key.host,
+                                          !up        ? ": node not reachable"
+                                          : draining ? ": draining"
+                                                     : ": reachable"));
+    }
+    if (up) (draining ? draining_ : ready_) += endpoint.weight();
+  }
+  uint32_t ready() const { return ready_; }
+  uint32_t any() const { return ready_ != 0 ? ready_ : draining_; }
+
+ private:
+  const EngineState& state_;
+  FunctionPlan* plan_;
+  uint32_t ready_ = 0;
+  uint32_t draining_ = 0;
+};
+
 void SayWhyNone(const Model& model, const std::string& function, const std::string& node, bool elsewhere,
                 FunctionPlan* plan) {
   if (!plan->notes.empty()) {
@@ -90,8 +118,8 @@ void SayWhyNone(const Model& model, const std::string& function, const std::stri
   } else if (elsewhere) {
     plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
     plan->reason =
-        absl::StrCat("UNAVAILABLE: ", function,
-                     " has endpoints on other nodes only, and calls do not leave node ", node, " yet");
+        absl::StrCat("UNAVAILABLE: ", function, " has endpoints on other nodes only, and the agent of node ",
+                     node, " has no `listen`");
   } else if (model.functions().contains(function)) {
     plan->code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
     plan->reason =
@@ -112,11 +140,13 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   bool waiting = false;
   bool here = false;
   bool elsewhere = false;
+  RemotePlan remote(state, &plan);
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
     const auto& [key, endpoint] = *it;
     if (key.node != node) {
       elsewhere = true;
+      remote.Add(key, endpoint);
       continue;
     }
     here = true;
@@ -137,7 +167,9 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   } else if (here && (waiting || plan.targets.empty())) {
     KeepRetired(state, function, named, &plan);
   }
+  plan.only_draining = plan.targets.empty() && !draining.empty();
   if (plan.targets.empty()) plan.targets = std::move(draining);
+  plan.remote_weight = plan.only_draining ? remote.ready() : remote.any();
   if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
   return plan;
 }
@@ -157,9 +189,27 @@ std::string MissingRule(const Call& call) {
                       " to ", callee, " (or ", NamespaceOf(callee), "/*)");
 }
 
-PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Call& call) {
+bool MayCallAs(const Model& model, const std::string& node, const Session& session,
+               const std::string& caller) {
+  if (!session.is_engine) return session.MayCallAs(caller);
+  for (auto it = model.endpoints().lower_bound({caller, "", ""});
+       it != model.endpoints().end() && it->first.function == caller; ++it) {
+    if (it->first.node != node) return true;
+  }
+  return std::any_of(model.nodes().begin(), model.nodes().end(), [&](const auto& entry) {
+    const auto& call_as = entry.second.call_as();
+    return entry.first != node && std::find(call_as.begin(), call_as.end(), caller) != call_as.end();
+  });
+}
+
+PlanRoute PlanCall(const Model& model, const EngineState& state, const FunctionPlan& function,
+                   const Session& session, const Call& call) {
   if (!model.Allows(call.first, call.second)) {
     return {{}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), MissingRule(call)};
+  }
+  const bool leaves = function.remote_weight != 0 && (function.targets.empty() || function.only_draining);
+  if (leaves && !session.is_engine) {
+    return {{{state.engine, function.remote_weight}}, function.prospects, 0, ""};
   }
   return {function.targets, function.prospects, function.code, function.reason};
 }
@@ -178,14 +228,15 @@ Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, cons
   };
   for (const auto& [id, session] : state.sessions) {
     for (const auto& [call, subscription] : session.subscriptions) {
-      if (!session.MayCallAs(call.first)) {
+      if (!MayCallAs(*model, node, session, call.first)) {
         plan.routes[{id, call}] = {{},
                                    {},
                                    static_cast<uint32_t>(absl::StatusCode::kPermissionDenied),
                                    NotItsCaller(session, call.first)};
         continue;
       }
-      plan.routes.emplace(std::make_pair(id, call), PlanCall(*model, function_plan(call.second), call));
+      plan.routes.emplace(std::make_pair(id, call),
+                          PlanCall(*model, state, function_plan(call.second), session, call));
     }
   }
   // Functions without a subscriber are planned too: a host stays an endpoint's holder while its replacement

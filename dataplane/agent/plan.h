@@ -29,7 +29,11 @@ struct FunctionPlan {
   // Hosts that will serve it once they have loaded it: their channels and permissions are made ready
   // meanwhile.
   std::vector<SessionId> prospects;
-  uint32_t code = 0;  // Why there is no target: NOT_FOUND or UNAVAILABLE.
+  // Weight of the endpoints on other nodes that can be called now. They are where calls go while nothing here
+  // is ready. Draining ones count where no other is left.
+  uint32_t remote_weight = 0;
+  bool only_draining = false;  // So are all of `targets`.
+  uint32_t code = 0;           // Why there is no target on this node: NOT_FOUND or UNAVAILABLE.
   std::string reason;
   // Each endpoint and what became of it, for explain: "host b: loading".
   std::vector<std::string> notes;
@@ -58,7 +62,13 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
 
 // The route of one subscription: PlanFunction's result where the policy allows the call, else
 // PERMISSION_DENIED with a reason that names caller, callee and the rule that is missing.
-PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Call& call);
+// `session` is the caller's: the node engine's calls come from another node and stay on this one.
+PlanRoute PlanCall(const Model& model, const EngineState& state, const FunctionPlan& function,
+                   const Session& session, const Call& call);
+
+// Whether `session` may call as `caller`: the node engine as whatever is placed on another node.
+bool MayCallAs(const Model& model, const std::string& node, const Session& session,
+               const std::string& caller);
 
 // The plan for every subscription.
 Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,

@@ -28,6 +28,7 @@ constexpr uint64_t kTagSpecial = uint64_t{1} << 63;
 constexpr uint64_t kTagAgentListener = kTagSpecial | 1;
 constexpr uint64_t kTagAdminListener = kTagSpecial | 2;
 constexpr uint64_t kTagStop = kTagSpecial | 3;
+constexpr uint64_t kTagEngine = kTagSpecial | 4;
 // A connection's process, not its socket.
 constexpr uint64_t kTagProcess = uint64_t{1} << 62;
 
@@ -59,6 +60,30 @@ uint64_t RaiseDescriptorLimit() {
 
 Server::Server(ServerOptions options) : options_(std::move(options)), started_ns_(NowNs()) {
   admin_tenant_.name = "admin";
+  engine_tenant_.name = "engine";
+  // One end of a channel with each process of the node. What streams in may take 128 MiB; how much of it each
+  // tenant, the engine decides.
+  engine_tenant_.limits.channels = 65'536;
+  engine_tenant_.limits.hosts = 32;
+  engine_tenant_.limits.bytes = uint64_t{8} << 30;
+  engine_tenant_.limits.arena_bytes = 64u << 20;  // Each channel's is the smaller one, the host's.
+}
+
+// By which the engine counts a tenant's memory: its place in the settings, and behind them weftctl's.
+uint32_t Server::IndexOfTenant(const Tenant* tenant) const {
+  const std::vector<Tenant>& tenants = options_.config.tenants;
+  const bool listed =
+      !tenants.empty() && tenant >= tenants.data() && tenant < tenants.data() + tenants.size();
+  return static_cast<uint32_t>(listed ? tenant - tenants.data() : tenants.size());
+}
+
+uint32_t Server::TenantOfHost(const std::string& host) const {
+  const std::vector<Tenant>& tenants = options_.config.tenants;
+  for (std::size_t i = 0; i < tenants.size(); ++i) {
+    const std::vector<std::string>& hosts = tenants[i].hosts;
+    if (std::find(hosts.begin(), hosts.end(), host) != hosts.end()) return static_cast<uint32_t>(i);
+  }
+  return static_cast<uint32_t>(tenants.size());
 }
 
 Server::~Server() = default;
@@ -81,6 +106,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   engine.node = server->options_.config.node;
   engine.new_channel_id = RandomChannelId;
   engine.start_ns = NowNs();
+  Server* const raw = server.get();
+  engine.tenant_of_host = [raw](const std::string& host) { return raw->TenantOfHost(host); };
+  engine.index_of_tenant = [raw](const Tenant* tenant) { return raw->IndexOfTenant(tenant); };
   server->engine_ = std::make_unique<Engine>(std::move(engine));
   spdlog::info("node {} starts with generation {}", server->options_.config.node, model.generation());
   server->engine_->Restore(std::move(model));
@@ -118,6 +146,7 @@ absl::Status Server::Listen() {
   WEFT_ASSIGN_OR_RETURN(agent_listener_, ListenUnix(options_.run_dir + "/agent.sock", 0666));
   WEFT_RETURN_IF_ERROR(Watch(admin_listener_.get(), kTagAdminListener, EPOLLIN));
   WEFT_RETURN_IF_ERROR(Watch(agent_listener_.get(), kTagAgentListener, EPOLLIN));
+  WEFT_RETURN_IF_ERROR(Watch(door_.fd(), kTagEngine, EPOLLIN));
   if (options_.stop.valid()) WEFT_RETURN_IF_ERROR(Watch(options_.stop.get(), kTagStop, EPOLLIN));
   return absl::OkStatus();
 }
@@ -196,6 +225,7 @@ void Server::Serve(uint64_t tag, uint32_t events) {
     stopping_ = true;
     return;
   }
+  if (tag == kTagEngine) return AcceptEngine();
   if (tag == kTagAgentListener || tag == kTagAdminListener) return Accept(tag == kTagAdminListener);
   const SessionId id = tag & ~kTagProcess;
   const auto found = connections_.find(id);

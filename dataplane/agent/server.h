@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "dataplane/agent/connection.h"
 #include "dataplane/agent/engine.h"
+#include "dataplane/agent/engine_door.h"
 #include "dataplane/agent/log_limit.h"
 #include "dataplane/agent/reaper.h"
 #include "dataplane/agent/refusal.h"
@@ -49,6 +50,9 @@ class Server {
   // Serves until `stop` is readable or epoll fails. Hosts keep running on their channels afterwards.
   absl::Status Run();
 
+  // By which the node engine attaches. Any thread.
+  EngineDoor& engine_door() { return door_; }
+
  private:
   // Memories of one channel between their arrival and their handing over.
   struct Parts {
@@ -67,6 +71,8 @@ class Server {
   explicit Server(ServerOptions options);
 
   // server.cc: the loop.
+  uint32_t IndexOfTenant(const Tenant* tenant) const;
+  uint32_t TenantOfHost(const std::string& host) const;
   absl::Status Listen();
   absl::Status Watch(int fd, uint64_t tag, uint32_t events);
   int TimeoutMs(uint64_t now_ns) const;
@@ -81,6 +87,7 @@ class Server {
 
   // server_sessions.cc: connections and their messages.
   void Accept(bool admin);
+  void AcceptEngine();
   void AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin);
   absl::Status CheckConnection(const PeerCredentials& peer, bool admin, const Tenant** tenant) const;
   void Receive(Connection& connection);
@@ -135,7 +142,9 @@ class Server {
   RefusalCounters refusals_;
   LogLimit log_limit_;
   uint64_t started_ns_ = 0;
-  Tenant admin_tenant_;  // What sessions of weftctl call belong to.
+  Tenant admin_tenant_;   // What sessions of weftctl call belong to.
+  Tenant engine_tenant_;  // And the node engine's.
+  EngineDoor door_;
   bool stopping_ = false;
 };
 

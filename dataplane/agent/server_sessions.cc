@@ -102,6 +102,20 @@ void Server::Accept(bool admin) {
   }
 }
 
+void Server::AcceptEngine() {
+  for (UniqueFd& socket : door_.Take()) {
+    auto connection = std::make_unique<Connection>();
+    connection->id = ++last_session_;
+    connection->socket = std::move(socket);
+    connection->peer = {getpid(), geteuid(), getegid()};
+    connection->is_engine = true;
+    connection->tenant = &engine_tenant_;
+    ++connections_of_[{connection->peer.uid, false}];
+    Connection& held = *connections_.emplace(connection->id, std::move(connection)).first->second;
+    if (!Watch(held.socket.get(), held.id, EPOLLIN).ok()) Close(held.id, "its socket cannot be watched");
+  }
+}
+
 void Server::AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin) {
   auto connection = std::make_unique<Connection>();
   connection->id = ++last_session_;
@@ -264,6 +278,8 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
       return absl::OkStatus();
     case api::FromHost::kDrained:
       return engine_->HostDrained(id);
+    case api::FromHost::kNodeReport:
+      return engine_->ReportNode(id, message.node_report());
     case api::FromHost::KIND_NOT_SET:
       break;
   }
@@ -295,9 +311,11 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
   request.session = connection.id;
   request.tenant = connection.tenant;
   request.is_client = hello.host().empty();
+  request.is_engine = connection.is_engine;
   // No label holds a colon: no host can go by a client's name.
-  request.host =
-      request.is_client ? absl::StrCat("client:", connection.peer.pid, ".", connection.id) : hello.host();
+  request.host = request.is_engine   ? absl::StrCat("engine:", engine_->node())
+                 : request.is_client ? absl::StrCat("client:", connection.peer.pid, ".", connection.id)
+                                     : hello.host();
   request.call_as = hello.call_as().empty() ? connection.tenant->call_as : hello.call_as();
   request.hello = hello;
   if (!request.is_client) MakeWay(hello.host());

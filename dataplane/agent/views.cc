@@ -104,6 +104,11 @@ std::vector<api::Item> NodeItems(const Engine& engine) {
     AddText(&item, "address", node.address());
     AddText(&item, "zone", node.zone());
     AddFlag(&item, "self", name == engine.node());
+    AddText(&item, "state",
+            name == engine.node()                    ? "here"
+            : engine.state().engine == 0             ? "no node engine"
+            : engine.state().nodes_up.contains(name) ? "reachable"
+                                                     : "not reachable");
   }
   return items;
 }
@@ -126,7 +131,10 @@ std::vector<api::Item> FunctionItems(const Engine& engine) {
     AddText(&item, "function", name);
     AddNumber(&item, "ready", plan.targets.size());
     AddText(&item, "hosts", absl::StrJoin(hosts, ","));
-    AddText(&item, "state", plan.targets.empty() ? plan.reason : "ready");
+    AddText(&item, "state",
+            !plan.targets.empty()    ? "ready"
+            : plan.remote_weight > 0 ? "on other nodes"
+                                     : plan.reason);
     AddText(&item, "endpoints", absl::StrJoin(plan.notes, "; "));
   }
   return items;
@@ -209,12 +217,16 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
   const std::string allowed = WhyAllowed(engine.model(), caller, callee);
   const FunctionPlan plan =
       PlanFunction(engine.model(), engine.state(), engine.OpenNow(), engine.node(), callee);
+  const std::string notes = absl::StrJoin(plan.notes, "; ");
+  if (plan.remote_weight > 0 && (plan.targets.empty() || plan.only_draining)) {
+    return {ExplainRow(caller, callee, "reachable", "", "encrypted messages to another node",
+                       absl::StrCat("allowed: ", allowed, "; ", notes))};
+  }
   if (plan.targets.empty()) {
     return {
         ExplainRow(caller, callee, "unreachable", "", "", absl::StrCat(plan.reason, "; allowed: ", allowed))};
   }
   const std::vector<const Session*> callers = CallersOf(engine, caller);
-  const std::string notes = absl::StrJoin(plan.notes, "; ");
   std::vector<api::Item> items;
   for (const PlanTarget& target : plan.targets) {
     const Session& host = *engine.state().Find(target.session);

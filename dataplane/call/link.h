@@ -78,7 +78,8 @@ struct Link {
   std::array<Incoming, kPartialsMax> partials;  // Requests of which a part has arrived.
   uint32_t partials_count = 0;
   std::unique_ptr<Doorbell> doorbell;
-  std::string peer;  // Name of the host.
+  std::string peer;     // Name of the host.
+  uint32_t tenant = 0;  // Of the peer, as an index; the agent tells the node engine only.
   uint64_t refused = 0;
 };
 

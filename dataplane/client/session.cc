@@ -94,6 +94,13 @@ void Session::SendDrained() {
   if (attached()) Send(message);
 }
 
+void Session::SendNodeReport(const std::string& node, bool up) {
+  api::FromHost message;
+  message.mutable_node_report()->set_node(node);
+  message.mutable_node_report()->set_up(up);
+  if (attached()) Send(message);
+}
+
 void Session::OnWelcome(const api::Welcome& welcome) {
   welcome_ = welcome;
   core_->set_host_name(welcome.host());
@@ -166,6 +173,7 @@ void Session::OnChannelOpen(const api::ChannelOpen& open) {
   ChannelRecord& record = channels_[open.id()];
   record.pending = *std::move(channel);
   record.peer = open.peer();
+  record.tenant = open.tenant();
   api::FromHost message;
   message.mutable_channel_memory()->set_id(open.id());
   Send(message, record.pending->memory_fd());
@@ -192,7 +200,9 @@ absl::Status Session::OpenLink(ChannelRecord& record, const std::string& id, Rec
     poller_->RemoveDoorbell(raw_bell);
     return added;
   }
-  record.link = core_->AddLink(std::move(record.pending), std::move(doorbell), record.peer).index;
+  Link& link = core_->AddLink(std::move(record.pending), std::move(doorbell), record.peer);
+  link.tenant = record.tenant;
+  record.link = link.index;
   ApplyAccess(record);
   return absl::OkStatus();
 }

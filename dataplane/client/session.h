@@ -40,6 +40,8 @@ struct SessionOptions {
   uint32_t calls_max = 4096;
   uint64_t poll_time_ns = kCalibratedPollTime;
   uint64_t seed = 0;  // 0: from the clock.
+  // Makes the connection to the agent, in place of the socket in run_dir.
+  std::function<absl::StatusOr<UniqueFd>()> connect;
 };
 
 // What a session tells the program that it serves. On the owner's thread, or the keeper's while that owns the
@@ -54,6 +56,8 @@ class SessionEvents {
   virtual void OnUnplace(const std::string& function) {}
   // Finish all calls, then call SendDrained.
   virtual void OnDrain() {}
+  // For the node engine only.
+  virtual void OnNodeTable(const api::NodeTable& table) {}
   // Placed functions that are loaded and ready, for an agent that has been restarted.
   virtual std::vector<std::string> Loaded() { return {}; }
   // Further counters for the agent's statistics.
@@ -91,6 +95,7 @@ class Session {
   // before welcomed().
   RouteEntry& Subscribe(absl::string_view caller, absl::string_view callee);
   void SendDrained();
+  void SendNodeReport(const std::string& node, bool up);
 
   // --- For HostLoop.
   // The poller has let go of `channel`, whose state says why; it is destroyed.
@@ -126,6 +131,7 @@ class Session {
   struct ChannelRecord {
     std::unique_ptr<Channel> pending;  // Until the peer's memory has come.
     std::string peer;
+    uint32_t tenant = 0;
     api::ChannelAccess access;
     uint32_t index_max = 0;
     uint32_t link = TargetSet::kNoLink;

@@ -62,7 +62,7 @@ void Session::SetWait(int fd, uint64_t next_ns) {
 
 void Session::Connect(uint64_t now_ns) {
   const std::string path = absl::StrCat(options_.run_dir, options_.admin ? "/admin.sock" : "/agent.sock");
-  absl::StatusOr<UniqueFd> socket = ConnectUnix(path);
+  absl::StatusOr<UniqueFd> socket = options_.connect ? options_.connect() : ConnectUnix(path);
   if (!socket.ok()) {
     Disconnect(socket.status());
     return;
@@ -226,6 +226,8 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
       return events_->OnDrain();
     case api::ToHost::kStatsQuery:
       return OnStatsQuery(message.stats_query());
+    case api::ToHost::kNodeTable:
+      return events_->OnNodeTable(message.node_table());
     case api::ToHost::kBarrier:
     case api::ToHost::KIND_NOT_SET:
       return;

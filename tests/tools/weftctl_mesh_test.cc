@@ -99,7 +99,7 @@ TEST_F(WeftctlMeshTest, EditsMoveTheFunctionAndAreTimed) {
 
 TEST_F(WeftctlMeshTest, EveryTableHasItsColumns) {
   const std::pair<const char*, std::vector<std::string>> tables[] = {
-      {"nodes", {"node", "address", "zone", "self"}},
+      {"nodes", {"node", "address", "zone", "self", "state"}},
       {"functions", {"function", "ready", "hosts", "state"}},
       {"hosts", {"host", "tenant", "uid", "state", "functions", "channels", "counters"}}};
   for (const auto& [what, columns] : tables) {

@@ -23,7 +23,7 @@ ROWS = {
     'dataplane/transport': ['dataplane/base', 'bpf/abi'],
     'dataplane/port': ['dataplane/base', 'bpf/abi'],
     'dataplane/identity': ['dataplane/base'],
-    'dataplane/engine': ['dataplane/call', 'dataplane/transport', 'dataplane/port'],
+    'dataplane/engine': ['dataplane/client', 'dataplane/transport', 'dataplane/port'],
     'dataplane/agent': ['dataplane/engine', 'dataplane/channel', 'dataplane/identity', 'dataplane/api',
                         'dataplane/config'],
     'dataplane/client': ['dataplane/call', 'dataplane/api'],

@@ -75,18 +75,18 @@ TEST(MergeTest, CollidingWireIdsAreRefused) {
           "a:1:1: functions[0]: function \"v/f\" has the wire id of no function: rename one of them"));
 }
 
-TEST(MergeTest, EndpointsOnTwoNodesAreRefusedUntilNodesCanCallEachOther) {
-  EXPECT_THAT(
-      ErrorsOf({MeshBuilder("a")
-                    .Node("n1")
-                    .Node("n2")
-                    .Function("v/f")
-                    .Endpoint("v/f", "n1", "h")
-                    .Endpoint("v/f", "n2", "h")
-                    .Build()}),
-      ElementsAre(
-          "a:5:1: endpoints[1]: node \"n2\", but the endpoint at a:4 is on node \"n1\": calls between "
-          "nodes are not supported yet"));
+TEST(MergeTest, EndpointsOnTwoNodesAreTaken) {
+  const SourceMesh mesh = MeshBuilder("a")
+                              .Node("n1")
+                              .Node("n2")
+                              .Function("v/f")
+                              .Endpoint("v/f", "n1", "h")
+                              .Endpoint("v/f", "n2", "h")
+                              .Build();
+  const SourceMesh* const sources[] = {&mesh};
+  const Merged merged = Merge(sources);
+  EXPECT_TRUE(merged.errors.empty());
+  EXPECT_EQ(merged.state.endpoints.size(), 2u);
 }
 
 TEST(MergeTest, ErrorsAreBounded) {

@@ -234,13 +234,13 @@ TEST_F(AgentLinkTest, AnOlderGenerationIsRefusedOnceThenRaised) {
   EXPECT_TRUE(agent_.state == *StateOf(2));
 }
 
-TEST_F(AgentLinkTest, EndpointsOfAnotherNodeAreRefusedByName) {
+TEST_F(AgentLinkTest, AMeshWithoutTheAgentsNodeIsRefusedByName) {
   agent_.Listen();
   agent_.node = "n9";
   Start();
   link_->SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntil([&] { return !refusals_.empty(); }));
-  EXPECT_THAT(refusals_[0], HasSubstr("endpoints are on node \"n1\", but the agent's node is \"n9\""));
+  EXPECT_THAT(refusals_[0], HasSubstr("the agent's node is \"n9\", and no `nodes` entry names it"));
   EXPECT_EQ(agent_.parts, 0);
 }
 

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// The node engine's control side: its start, peers and their keys, the agent's table.
+#include "dataplane/engine/node_engine.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "bpf/abi/drop_reason.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/status.h"
+
+namespace weft::engine {
+namespace {
+
+// The state of peers is looked at this often without a message that tells of a change.
+constexpr uint32_t kReportEvery = 64;
+
+SessionOptions SessionOptionsOf(const NodeEngineOptions& options) {
+  SessionOptions session;
+  session.connect = options.connect;
+  session.version = "engine";
+  session.calls_max = options.calls_max;
+  session.poll_time_ns = 0;  // The worker polls; what is left to the poller is to sleep.
+  session.seed = options.seed;
+  return session;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<NodeEngine>> NodeEngine::Create(NodeEngineOptions options) {
+  options.transport.tenants_max = static_cast<uint32_t>(options.tenant_limits.size());
+  options.transport.calls_max = options.calls_max;
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Session::Create(SessionOptionsOf(options)));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<transport::Core> transport,
+                        transport::Core::Create(options.transport));
+  UniqueFd mail_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!mail_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
+  std::unique_ptr<NodeEngine> engine(
+      new NodeEngine(std::move(options), std::move(session), std::move(transport)));
+  engine->mail_fd_ = std::move(mail_fd);
+  NodeEngine* const raw = engine.get();
+  WEFT_RETURN_IF_ERROR(raw->session_->poller().AddFd(raw->mail_fd_.get(), EPOLLIN, [raw](uint32_t) {
+    uint64_t count;
+    [[maybe_unused]] const ssize_t bytes = read(raw->mail_fd_.get(), &count, sizeof(count));
+  }));
+  return engine;
+}
+
+NodeEngine::NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> session,
+                       std::unique_ptr<transport::Core> transport)
+    : options_(std::move(options)),
+      session_(std::move(session)),
+      core_(session_->core()),
+      loop_(*session_, local_),
+      transport_(std::move(transport)),
+      pool_(options_.tenant_limits),
+      random_(options_.seed != 0 ? options_.seed : weft::NowNs() ^ Ticks()),
+      peers_by_index_(options_.transport.peers_max),
+      outbound_(options_.calls_max),
+      inbound_(options_.calls_max) {
+  for (uint32_t i = options_.calls_max; i > 0; --i) {
+    free_outbound_.push_back(i - 1);
+    free_inbound_.push_back(i - 1);
+  }
+  for (uint32_t i = 0; i < options_.tenant_limits.size(); ++i) {
+    transport_->SetTenantLimit(transport::TenantIndex{i}, options_.tenant_limits[i]);
+  }
+  session_->set_events(this);
+}
+
+NodeEngine::~NodeEngine() {
+  for (Outbound& outbound : outbound_) {
+    if (outbound.request != nullptr) pool_.Give(outbound.request);
+  }
+  for (Inbound& inbound : inbound_) {
+    if (inbound.response != nullptr) pool_.Give(inbound.response);
+  }
+}
+
+bool NodeEngine::Post(std::function<void(NodeEngine&)> what) {
+  {
+    const std::lock_guard<std::mutex> lock(mail_mutex_);
+    if (mail_.size() >= kMailMax) return false;
+    mail_.push_back(std::move(what));
+    has_mail_.store(true, std::memory_order_release);  // [M1] pairs with TakeMail
+  }
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(mail_fd_.get(), &one, sizeof(one));
+  return true;
+}
+
+void NodeEngine::TakeMail() {
+  std::vector<std::function<void(NodeEngine&)>> mail;
+  {
+    // Its holders only push: never long. Seldom enough for a lock on this path.
+    const std::lock_guard<std::mutex> lock(mail_mutex_);
+    mail.swap(mail_);
+    has_mail_.store(false, std::memory_order_relaxed);  // Under the lock, as are the stores of true.
+  }
+  for (const auto& what : mail) what(*this);
+}
+
+absl::Status NodeEngine::WatchFd(int fd) {
+  return session_->poller().AddFd(fd, EPOLLIN, [](uint32_t) {});
+}
+
+int NodeEngine::PollHosts() {
+  if (has_mail_.load(std::memory_order_acquire)) [[unlikely]]  // [M1]
+    TakeMail();
+  const int taken = loop_.PollOnce();
+  if (core_.counters().channels_closed != channels_closed_) [[unlikely]]
+    CancelOrphans();
+  return taken;
+}
+
+int NodeEngine::TakeEvents(uint64_t now_ns) {
+  int count = 0;
+  transport::Event event;
+  while (transport_->NextEvent(&event)) {
+    ++count;
+    switch (event.kind) {
+      case transport::EventKind::kRequest:
+      case transport::EventKind::kOneWay:
+        OnPeerRequest(event, now_ns);
+        break;
+      case transport::EventKind::kCompleted:
+        OnCompleted(event);
+        transport_->Release(event);
+        break;
+      case transport::EventKind::kCancelled:
+        OnPeerCancel(event);
+        break;
+    }
+  }
+  if (!waiting_out_.empty() || !waiting_in_.empty()) [[unlikely]]
+    Retry(now_ns);
+  if (session_changed_ || ++turns_ % kReportEvery == 0) ReportNodes(false);
+  core_.Publish();
+  return count;
+}
+
+uint64_t NodeEngine::NextNs(uint64_t now_ns) const {
+  // What waits is tried at every turn; where nothing else happens, this often.
+  const uint64_t retry_ns = waiting_out_.empty() && waiting_in_.empty() ? ~uint64_t{0} : now_ns + kNsPerMs;
+  return std::min(retry_ns, transport_->NextTimerNs(now_ns));
+}
+
+// --- Peers
+
+NodeEngine::Peer& NodeEngine::PeerOf(const std::string& node) {
+  Peer& peer = peers_[node];
+  peer.node = node;
+  return peer;
+}
+
+NodeEngine::Peer* NodeEngine::PeerIn(const std::string& node, uint64_t session) {
+  const auto found = peers_.find(node);
+  if (found == peers_.end() || found->second.session != session || session == 0) return nullptr;
+  return &found->second;
+}
+
+NodeEngine::Peer* NodeEngine::PeerAt(transport::PeerIndex index) { return peers_by_index_[index.value]; }
+
+bool NodeEngine::Reaches(const std::string& node) const {
+  const auto found = peers_.find(node);
+  return found != peers_.end() && found->second.added &&
+         transport_->StateOf(found->second.index) == transport::PeerState::kUp;
+}
+
+absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session, const std::string& address) {
+  Peer& peer = PeerOf(node);
+  if (peer.added) {
+    WEFT_RETURN_IF_ERROR(options_.paths.set(peer.path, address));
+  } else {
+    WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
+    absl::StatusOr<transport::PeerIndex> index = transport_->AddPeer(peer.path);
+    if (!index.ok()) {
+      options_.paths.remove(peer.path);
+      return index.status();
+    }
+    peer.index = *index;
+    peer.added = true;
+    peers_by_index_[peer.index.value] = &peer;
+  }
+  peer.session = session;
+  transport_->BeginSession(peer.index, session, NowNs());
+  session_changed_ = true;
+  return absl::OkStatus();
+}
+
+uint32_t NodeEngine::InstallReceiveKey(const std::string& node, uint64_t session, uint8_t epoch,
+                                       const transport::SealSecret& secret) {
+  const Peer* const peer = PeerIn(node, session);
+  return peer == nullptr ? 0 : transport_->InstallReceiveKey(peer->index, epoch, secret);
+}
+
+void NodeEngine::InstallSendKey(const std::string& node, uint64_t session, uint8_t epoch, uint32_t key_id,
+                                uint16_t worker_hint, const transport::SealSecret& secret) {
+  const Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  transport_->InstallSendKey(peer->index, epoch, key_id, worker_hint, secret);
+  session_changed_ = true;
+}
+
+void NodeEngine::RetireReceiveKey(const std::string& node, uint64_t session, uint8_t epoch) {
+  if (const Peer* const peer = PeerIn(node, session)) transport_->RetireReceiveKey(peer->index, epoch);
+}
+
+void NodeEngine::DeclareDead(const std::string& node, uint64_t session) {
+  if (const Peer* const peer = PeerIn(node, session)) transport_->DeclareDead(peer->index, NowNs());
+  session_changed_ = true;
+}
+
+void NodeEngine::EndSession(const std::string& node, uint64_t session) {
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  peer->session = 0;
+  transport_->ClosePeer(peer->index, NowNs());
+  // Also where it was dead: its keys are to go.
+  transport_->BeginSession(peer->index, 0, NowNs());
+  session_changed_ = true;
+}
+
+void NodeEngine::CloseAll() {
+  for (auto& [node, peer] : peers_) {
+    if (peer.added) transport_->ClosePeer(peer.index, NowNs());
+  }
+}
+
+// Tells the agent which nodes can be reached, where that has changed.
+void NodeEngine::ReportNodes(bool all) {
+  session_changed_ = false;
+  for (auto& [node, peer] : peers_) {
+    if (!peer.added) continue;
+    const bool up = transport_->StateOf(peer.index) == transport::PeerState::kUp;
+    if (up == peer.reported_up && !(all && up)) continue;
+    if (!session_->attached()) return;
+    peer.reported_up = up;
+    session_->SendNodeReport(node, up);
+  }
+}
+
+void NodeEngine::OnAttached() {
+  for (auto& [node, peer] : peers_) peer.reported_up = false;
+  ReportNodes(true);
+}
+
+// --- The agent's table
+
+void NodeEngine::OnNodeTable(const api::NodeTable& table) {
+  if (!table_.Take(table)) return;
+  ApplyRemote();
+  ApplyLocal();
+}
+
+void NodeEngine::ApplyRemote() {
+  for (auto& [id, destination] : destinations_) destination->listed = false;
+  for (const auto& [id, remote] : table_.remote()) {
+    std::unique_ptr<Destination>& destination = destinations_[id];
+    if (!destination) destination = std::make_unique<Destination>();
+    destination->listed = true;
+    destination->ways.clear();
+    for (const RemotePlace& place : remote.places) {
+      destination->ways.push_back({&PeerOf(place.node), place.weight, place.draining});
+    }
+    core_.Serve(remote.name, destination.get());
+  }
+  for (auto& [id, destination] : destinations_) {
+    if (destination->listed) continue;
+    // Kept, since a call on its way may still look at it.
+    destination->ways.clear();
+    core_.StopServing(core_.Function(FunctionId{id}));
+  }
+}
+
+void NodeEngine::ApplyLocal() {
+  for (const uint64_t id : local_callees_) {
+    if (!table_.local().contains(id)) transport_->RemoveFunction(FunctionId{id});
+  }
+  local_callees_.clear();
+  for (const auto& [id, callee] : table_.local()) {
+    // One too many is rejected by the transport, and counted there.
+    if (!transport_->SetFunction(FunctionId{id}, transport::TenantIndex{callee.tenant}).ok()) continue;
+    local_callees_.push_back(id);
+  }
+}
+
+void NodeEngine::AddCounters(const std::function<void(absl::string_view name, uint64_t value)>& add) {
+#define WEFT_ADD_COUNTER(name) add("engine_" #name, counters_.name);
+  WEFT_ENGINE_COUNTERS(WEFT_ADD_COUNTER)
+#undef WEFT_ADD_COUNTER
+  const transport::Counters& transport = transport_->counters();
+  add("datagrams_in", transport.datagrams_in);
+  add("datagrams_out", transport.datagrams_out);
+  add("bytes_in", transport.bytes_in);
+  add("bytes_out", transport.bytes_out);
+  add("packets_lost", transport.packets_lost);
+  add("segments_resent", transport.segments_resent);
+  add("peer_deaths", transport.peer_deaths);
+  add("frames_refused", transport.frames_refused);
+#define WEFT_ADD_DROP(name, number, text) \
+  if (number != 0) add("drop_" text, transport.drops[number]);
+  WEFT_DROP_REASONS(WEFT_ADD_DROP)
+#undef WEFT_ADD_DROP
+}
+
+}  // namespace weft::engine

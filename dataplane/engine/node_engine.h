@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine of a node: carries calls between the channels of this node's hosts and the engines of other
+// nodes. To the agent it is one more session, whose functions are those of all other nodes; so channels,
+// caller tables, routes and their rounds are the same as between two hosts. To another node it is a peer that
+// may call what control allows.
+//
+//   a host's request     -> OnRequest -> the function's node, by weight and least outstanding ->
+//   Core::TrySend another node's       -> the caller must be placed there, the callee here -> the agent's
+//   route of the pair -> Start
+//
+// It owns no port and does not wait: worker.h is the loop around it. One thread, the owner's; only Post may
+// be called on another. Nothing allocates on the path of a message of up to 8 KiB once as many were under way
+// before.
+#ifndef WEFT_DATAPLANE_ENGINE_NODE_ENGINE_H_
+#define WEFT_DATAPLANE_ENGINE_NODE_ENGINE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/base/random.h"
+#include "dataplane/client/host_loop.h"
+#include "dataplane/client/session.h"
+#include "dataplane/engine/buffer_pool.h"
+#include "dataplane/engine/node_table.h"
+#include "dataplane/transport/core.h"
+
+namespace weft::engine {
+
+// How the engine names the ways to its peers; a port, or a test. On the owner's thread.
+struct Paths {
+  // The number of a new way to `address`, as "192.0.2.1:4810".
+  std::function<absl::StatusOr<uint64_t>(const std::string& address)> add;
+  // The same way leads elsewhere now.
+  std::function<absl::Status(uint64_t path, const std::string& address)> set;
+  std::function<void(uint64_t path)> remove;
+};
+
+struct NodeEngineOptions {
+  transport::Config transport;
+  Paths paths;
+  // A new connection to the agent.
+  std::function<absl::StatusOr<UniqueFd>()> connect;
+  // Memory that each tenant's messages may hold, in the transport and on their way to it each, by its index.
+  std::vector<uint64_t> tenant_limits;
+  uint32_t calls_max = 2048;  // From this node and to it, each.
+  uint64_t seed = 0;          // 0: from the clock.
+};
+
+// What another engine's messages were refused for, and what became of this node's. Owner thread writes.
+#define WEFT_ENGINE_COUNTERS(X)                                                      \
+  X(requests_out)        /* Calls and one-ways handed to the transport. */           \
+  X(requests_in)         /* Calls and one-ways taken from it. */                     \
+  X(delivered)           /* Of those, given to a host's channel. */                  \
+  X(refused_malformed)   /* No head, or one that makes no sense. */                  \
+  X(refused_caller)      /* By a caller that control does not place on that node. */ \
+  X(refused_function)    /* Of a function that is not on this node, or no longer. */ \
+  X(refused_room)        /* No record or no memory. */                               \
+  X(refused_unreachable) /* Of a function whose nodes cannot be reached. */          \
+  X(waited)              /* Messages that found no room at once. */                  \
+  X(expired)             /* Messages whose deadline passed while they waited. */     \
+  X(cancels_out)                                                                     \
+  X(cancels_in)
+
+struct EngineCounters {
+#define WEFT_DECLARE_COUNTER(name) uint64_t name = 0;
+  WEFT_ENGINE_COUNTERS(WEFT_DECLARE_COUNTER)
+#undef WEFT_DECLARE_COUNTER
+};
+
+class NodeEngine final : public SessionEvents {
+ public:
+  // RESOURCE_EXHAUSTED: no memory. Connects to the agent when it first turns.
+  static absl::StatusOr<std::unique_ptr<NodeEngine>> Create(NodeEngineOptions options);
+  ~NodeEngine() override;
+  NodeEngine(const NodeEngine&) = delete;
+  NodeEngine& operator=(const NodeEngine&) = delete;
+
+  // Runs `what` on the owner's thread, soon. Any thread. False where kMailMax wait already.
+  bool Post(std::function<void(NodeEngine&)> what);
+  static constexpr std::size_t kMailMax = 4096;
+
+  // --- Peers, as the key exchange has it. A node is one peer.
+  // Begins a session with `node`, whose datagrams go to `address`. Errors name the address.
+  absl::Status BeginSession(const std::string& node, uint64_t session, const std::string& address);
+  // The key id, or 0 where the session is over.
+  uint32_t InstallReceiveKey(const std::string& node, uint64_t session, uint8_t epoch,
+                             const transport::SealSecret& secret);
+  void InstallSendKey(const std::string& node, uint64_t session, uint8_t epoch, uint32_t key_id,
+                      uint16_t worker_hint, const transport::SealSecret& secret);
+  void RetireReceiveKey(const std::string& node, uint64_t session, uint8_t epoch);
+  // The peer's process is most likely gone: what is outstanding there fails at once.
+  void DeclareDead(const std::string& node, uint64_t session);
+  void EndSession(const std::string& node, uint64_t session);
+  // Takes leave of all peers.
+  void CloseAll();
+
+  // --- For worker.h.
+  void Start() { session_->Start(); }
+  // Takes what hosts and the agent have sent. Returns what it took.
+  WEFT_HOT int PollHosts();
+  // Takes what the transport has to tell, and tries again what waited for room. Returns how much of it there
+  // was.
+  WEFT_HOT int TakeEvents(uint64_t now_ns);
+  // Blocks until a host, the agent, mail or a watched descriptor has something, or until `deadline_ns`.
+  void Sleep(uint64_t deadline_ns) { loop_.Wait(deadline_ns); }
+  // When there is work again without any event.
+  uint64_t NextNs(uint64_t now_ns) const;
+  // A descriptor on which Sleep is to wake, as the port's.
+  absl::Status WatchFd(int fd);
+  uint64_t NowNs() const { return loop_.NowNs(); }
+  transport::Core& transport() { return *transport_; }
+
+  // --- Inspection.
+  const EngineCounters& counters() const { return counters_; }
+  const CallCounters& call_counters() const { return core_.counters(); }
+  bool attached() const { return session_->attached(); }
+  bool Reaches(const std::string& node) const;
+  uint32_t outbound_in_use() const { return static_cast<uint32_t>(outbound_.size() - free_outbound_.size()); }
+  uint32_t inbound_in_use() const { return static_cast<uint32_t>(inbound_.size() - free_inbound_.size()); }
+
+  // --- What hosts send; see LinkSink.
+  WEFT_HOT std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes);
+  WEFT_HOT void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes);
+  void OnRequestAbort(const Incoming& incoming, std::byte* payload);
+  void OnCancel(uint32_t link, uint32_t request_id);
+
+  // --- SessionEvents.
+  void OnAttached() override;
+  void OnNodeTable(const api::NodeTable& table) override;
+  void AddCounters(const std::function<void(absl::string_view name, uint64_t value)>& add) override;
+
+ private:
+  struct Peer {
+    std::string node;
+    transport::PeerIndex index;
+    bool added = false;  // To the transport; `index` and `path` are good.
+    uint64_t path = 0;
+    uint64_t session = 0;  // 0: none.
+    uint32_t outstanding = 0;
+    bool reported_up = false;
+  };
+  struct Way {
+    Peer* peer = nullptr;
+    uint32_t weight = 0;
+    bool draining = false;
+  };
+  // Where calls of one function of other nodes go. LocalFunction::user.
+  struct Destination {
+    std::vector<Way> ways;
+    bool listed = false;
+  };
+
+  // A request of a host on its way to another node.
+  struct Outbound {
+    enum class State : uint8_t { kFree, kWaiting, kSent };
+    State state = State::kFree;
+    uint32_t generation = 0;
+    Incoming incoming;
+    MessageBuffer* request = nullptr;  // kWaiting
+    transport::CallHandle handle;      // kSent
+    Peer* peer = nullptr;              // kSent
+  };
+  // A request of another node on its way to a host.
+  struct Inbound {
+    enum class State : uint8_t { kFree, kWaiting, kCalling, kAnswering };
+    NodeEngine* engine = nullptr;
+    State state = State::kFree;
+    bool one_way = false;
+    bool queued = false;  // It stands in `waiting_in_`.
+    uint8_t flags = 0;
+    uint32_t tenant = 0;
+    transport::Event event;
+    RouteEntry* route = nullptr;
+    uint64_t deadline_ns = 0;  // 0: none
+    CallHandle call;
+    MessageBuffer* response = nullptr;
+  };
+
+  NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> session,
+             std::unique_ptr<transport::Core> transport);
+
+  // --- node_engine.cc: peers, the table.
+  Peer& PeerOf(const std::string& node);
+  Peer* PeerIn(const std::string& node, uint64_t session);
+  Peer* PeerAt(transport::PeerIndex index);
+  void ApplyRemote();
+  void ApplyLocal();
+  void ReportNodes(bool all);
+  void TakeMail();
+
+  // --- outbound.cc
+  bool TrySendOut(uint32_t slot, uint64_t now_ns);
+  Peer* Choose(const Destination& destination);
+  Peer* Draw(const Destination& destination, bool draining);
+  void EndOutbound(Outbound& outbound, absl::StatusCode code, absl::string_view text, bool not_executed);
+  void OnCompleted(const transport::Event& event);
+  void FreeOutbound(uint32_t slot);
+  void CancelOrphans();
+  void Retry(uint64_t now_ns);
+  uint64_t CallerId(const std::string* caller);
+
+  // --- inbound.cc
+  void OnPeerRequest(const transport::Event& event, uint64_t now_ns);
+  void RefuseInbound(const transport::Event& event, absl::StatusCode code, absl::string_view text,
+                     uint64_t now_ns);
+  RouteEntry* RouteOf(uint64_t caller, const std::string& caller_name, uint64_t callee,
+                      const std::string& callee_name);
+  // False where it has to wait for a route or for room.
+  bool TryDeliver(Inbound& inbound, uint64_t now_ns);
+  static std::byte* ReserveResponse(void* context, uint32_t bytes);
+  static void OnAnswer(void* context, const CallOutcome& outcome);
+  void Answer(Inbound& inbound, absl::StatusCode code, bool not_executed, absl::string_view text);
+  bool TryAnswer(Inbound& inbound);
+  void OnPeerCancel(const transport::Event& event);
+  void ReleaseRequest(Inbound& inbound);
+  void FreeInbound(Inbound& inbound);
+
+  NodeEngineOptions options_;
+  EngineCounters counters_;
+  std::unique_ptr<Session> session_;
+  CallCore& core_;
+  // LinkSink's Local: the engine itself, but for the clock.
+  struct Local {
+    NodeEngine& engine;
+    uint64_t NowNs() const { return engine.loop_.MessageNs(); }
+    std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
+      return engine.OnRequestBegin(incoming, bytes);
+    }
+    void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
+      engine.OnRequest(incoming, payload, bytes);
+    }
+    void OnRequestAbort(const Incoming& incoming, std::byte* payload) {
+      engine.OnRequestAbort(incoming, payload);
+    }
+    void OnCancel(uint32_t link, uint32_t request_id) { engine.OnCancel(link, request_id); }
+  };
+  Local local_{*this};
+  HostLoop<Local> loop_;
+  std::unique_ptr<transport::Core> transport_;
+  BufferPool pool_;
+  Random random_;
+  NodeTable table_;
+  std::map<std::string, Peer> peers_;  // By node; a record stays for good.
+  std::vector<Peer*> peers_by_index_;  // Of the transport's.
+  absl::flat_hash_map<uint64_t, std::unique_ptr<Destination>> destinations_;
+  std::vector<uint64_t> local_callees_;  // As the transport knows them.
+  absl::flat_hash_map<const std::string*, uint64_t> caller_ids_;
+  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, RouteEntry*> routes_;  // By caller and callee
+  std::vector<Outbound> outbound_;
+  std::vector<uint32_t> free_outbound_;
+  std::vector<Inbound> inbound_;
+  std::vector<uint32_t> free_inbound_;
+  std::deque<uint32_t> waiting_out_;
+  std::deque<uint32_t> waiting_in_;
+  uint64_t channels_closed_ = 0;  // As of the last look for calls of hosts that are gone.
+  uint32_t turns_ = 0;
+  bool session_changed_ = false;  // A peer's state may have.
+
+  std::mutex mail_mutex_;
+  std::vector<std::function<void(NodeEngine&)>> mail_;
+  std::atomic<bool> has_mail_{false};
+  UniqueFd mail_fd_;
+};
+
+}  // namespace weft::engine
+
+#endif  // WEFT_DATAPLANE_ENGINE_NODE_ENGINE_H_

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+// NodeEngine: requests of this node's hosts on their way to other nodes, and their responses.
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/engine/node_engine.h"
+#include "dataplane/engine/wire.h"
+
+namespace weft::engine {
+namespace {
+
+// Messages that wait for room which one turn tries again.
+constexpr std::size_t kRetriesPerTurn = 64;
+
+transport::Bytes BytesOf(const std::byte* data, std::size_t bytes) {
+  return {reinterpret_cast<const uint8_t*>(data), bytes};
+}
+
+std::span<const std::byte> SpanOfText(absl::string_view text) {
+  text = text.substr(0, kErrorTextBytesMax);
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+uint64_t UserOf(uint32_t slot, uint32_t generation) { return uint64_t{generation} << 32 | slot; }
+
+}  // namespace
+
+std::byte* NodeEngine::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
+  if (free_outbound_.empty()) [[unlikely]] {
+    ++counters_.refused_room;
+    return nullptr;
+  }
+  MessageBuffer* const buffer = pool_.Take(core_.link(incoming.link)->tenant, bytes);
+  if (buffer == nullptr) [[unlikely]] {
+    ++counters_.refused_room;
+    return nullptr;
+  }
+  return buffer->payload();
+}
+
+void NodeEngine::OnRequestAbort(const Incoming& incoming, std::byte* payload) {
+  pool_.Give(MessageBuffer::Of(payload));
+}
+
+void NodeEngine::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
+  MessageBuffer* const buffer = MessageBuffer::Of(payload);
+  if (free_outbound_.empty()) [[unlikely]] {
+    // Taken by others while this one came in parts.
+    ++counters_.refused_room;
+    pool_.Give(buffer);
+    core_.Reply(incoming, absl::StatusCode::kResourceExhausted,
+                SpanOfText("the node engine has no room for a further call now"), nullptr, nullptr, true);
+    return;
+  }
+  const uint32_t slot = free_outbound_.back();
+  free_outbound_.pop_back();
+  Outbound& outbound = outbound_[slot];
+  outbound.state = Outbound::State::kWaiting;
+  outbound.incoming = incoming;
+  outbound.request = buffer;
+  if (TrySendOut(slot, local_.NowNs())) [[likely]]
+    return;
+  ++counters_.waited;
+  waiting_out_.push_back(slot);
+}
+
+void NodeEngine::FreeOutbound(uint32_t slot) {
+  Outbound& outbound = outbound_[slot];
+  if (outbound.request != nullptr) pool_.Give(std::exchange(outbound.request, nullptr));
+  outbound.state = Outbound::State::kFree;
+  outbound.peer = nullptr;
+  ++outbound.generation;
+  free_outbound_.push_back(slot);
+}
+
+void NodeEngine::EndOutbound(Outbound& outbound, absl::StatusCode code, absl::string_view text,
+                             bool not_executed) {
+  core_.Reply(outbound.incoming, code, SpanOfText(text), nullptr, nullptr, not_executed);
+}
+
+uint64_t NodeEngine::CallerId(const std::string* caller) {
+  // Names are interned by the call core and never freed before it.
+  const auto [found, is_new] = caller_ids_.try_emplace(caller);
+  if (is_new) [[unlikely]]
+    found->second = FunctionIdOf(*caller).value;
+  return found->second;
+}
+
+// One of the ways that can be gone now, by weight; nullptr where there is none.
+NodeEngine::Peer* NodeEngine::Draw(const Destination& destination, bool draining) {
+  uint64_t sum = 0;
+  const auto usable = [&](const Way& way) {
+    return way.draining == draining && way.peer->added &&
+           transport_->StateOf(way.peer->index) == transport::PeerState::kUp;
+  };
+  for (const Way& way : destination.ways) sum += usable(way) ? way.weight : 0;
+  if (sum == 0) return nullptr;
+  uint64_t left = random_.Below(sum);
+  for (const Way& way : destination.ways) {
+    if (!usable(way)) continue;
+    if (left < way.weight) return way.peer;
+    left -= way.weight;
+  }
+  return nullptr;
+}
+
+NodeEngine::Peer* NodeEngine::Choose(const Destination& destination) {
+  Peer* const first = Draw(destination, false);
+  if (first == nullptr) return Draw(destination, true);
+  if (destination.ways.size() == 1) return first;
+  Peer* const second = Draw(destination, false);
+  return second->outstanding < first->outstanding ? second : first;
+}
+
+// Hands a waiting request to the transport, or ends it. False where it has to wait for room.
+bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
+  Outbound& outbound = outbound_[slot];
+  const Incoming& incoming = outbound.incoming;
+  if (incoming.deadline_ns != 0 && incoming.deadline_ns <= now_ns) [[unlikely]] {
+    ++counters_.expired;
+    EndOutbound(outbound, absl::StatusCode::kDeadlineExceeded, "no time left to send it to its node", true);
+    FreeOutbound(slot);
+    return true;
+  }
+  Peer* const peer = Choose(*static_cast<const Destination*>(incoming.function->user));
+  const RequestHead head{.caller = CallerId(incoming.caller),
+                         .flags = static_cast<uint8_t>(incoming.flags & kFlagTrace),
+                         .zero = {}};
+  transport::SendResult result = transport::SendResult::kPeerDown;
+  if (peer != nullptr) [[likely]] {
+    transport::SendOptions options;
+    options.peer = peer->index;
+    options.tenant = transport::TenantIndex{outbound.request->tenant};
+    options.function = incoming.function->id;
+    options.user = UserOf(slot, outbound.generation);
+    options.timeout_ns = incoming.deadline_ns == 0 ? 0 : incoming.deadline_ns - now_ns;
+    options.one_way = incoming.one_way();
+    result = transport_->TrySend(options, {reinterpret_cast<const uint8_t*>(&head), sizeof(head)},
+                                 BytesOf(outbound.request->payload(), outbound.request->bytes), now_ns,
+                                 &outbound.handle);
+  }
+  switch (result) {
+    case transport::SendResult::kOk:
+      ++counters_.requests_out;
+      pool_.Give(std::exchange(outbound.request, nullptr));
+      outbound.state = Outbound::State::kSent;
+      outbound.peer = peer;
+      ++peer->outstanding;
+      // Its sender is through with it; the record stays until its node has it.
+      if (incoming.one_way()) core_.Reply(incoming, absl::StatusCode::kOk, {});
+      return true;
+    case transport::SendResult::kFull:
+      return false;
+    case transport::SendResult::kTooLarge:
+      EndOutbound(outbound, absl::StatusCode::kInvalidArgument, "a request too long for another node", true);
+      break;
+    case transport::SendResult::kPeerDown:
+    case transport::SendResult::kStale:
+      ++counters_.refused_unreachable;
+      EndOutbound(outbound, absl::StatusCode::kUnavailable,
+                  absl::StrCat(incoming.function->name, ": no node that has it can be reached"), true);
+      break;
+  }
+  FreeOutbound(slot);
+  return true;
+}
+
+// A call or one-way message of this node has ended.
+void NodeEngine::OnCompleted(const transport::Event& event) {
+  const auto slot = static_cast<uint32_t>(event.user);
+  Outbound& outbound = outbound_[slot];
+  if (outbound.state != Outbound::State::kSent || outbound.generation != event.user >> 32) return;
+  --outbound.peer->outstanding;
+  if (outbound.incoming.one_way()) return FreeOutbound(slot);
+  if (event.from_peer && event.payload_bytes >= sizeof(ResponseHead)) [[likely]] {
+    ResponseHead head;
+    std::memcpy(&head, event.payload, sizeof(head));
+    std::span<const std::byte> body{reinterpret_cast<const std::byte*>(event.payload) + sizeof(head),
+                                    event.payload_bytes - sizeof(head)};
+    // Of an error this is a text, which another node's engine could have made too long.
+    if (event.code != absl::StatusCode::kOk)
+      body = body.first(std::min<std::size_t>(body.size(), kErrorTextBytesMax));
+    core_.Reply(outbound.incoming, event.code, body, nullptr, nullptr, (head.flags & kFlagNotExecuted) != 0);
+    return FreeOutbound(slot);
+  }
+  const std::string where =
+      absl::StrCat(outbound.incoming.function->name, " on node ", outbound.peer->node, ": ");
+  if (event.code == absl::StatusCode::kOk) {
+    EndOutbound(outbound, absl::StatusCode::kDataLoss, absl::StrCat(where, "an answer without its head"),
+                false);
+  } else if (event.code == absl::StatusCode::kNotFound) {
+    // Its table is older or newer than ours.
+    EndOutbound(outbound, absl::StatusCode::kUnavailable, absl::StrCat(where, "not known there"), true);
+  } else {
+    EndOutbound(outbound, event.code,
+                absl::StrCat(where, event.from_peer ? "the node refused it" : "the node does not answer"),
+                !event.maybe_executed);
+  }
+  FreeOutbound(slot);
+}
+
+void NodeEngine::OnCancel(uint32_t link, uint32_t request_id) {
+  for (uint32_t slot = 0; slot < outbound_.size(); ++slot) {
+    Outbound& outbound = outbound_[slot];
+    if (outbound.state == Outbound::State::kFree || outbound.incoming.link != link ||
+        outbound.incoming.request_id != request_id) {
+      continue;
+    }
+    ++counters_.cancels_out;
+    if (outbound.state == Outbound::State::kSent) {
+      transport_->Cancel(outbound.handle, local_.NowNs());  // Ends it, by its event.
+    } else {
+      // Found expired at its next turn.
+      outbound.incoming.deadline_ns = 1;
+    }
+    return;
+  }
+}
+
+// Calls of hosts whose channel has closed: nobody waits for them.
+void NodeEngine::CancelOrphans() {
+  channels_closed_ = core_.counters().channels_closed;
+  for (Outbound& outbound : outbound_) {
+    if (outbound.state != Outbound::State::kSent || outbound.incoming.one_way()) continue;
+    const Link* const link = core_.link(outbound.incoming.link);
+    if (link->channel && link->epoch == outbound.incoming.link_epoch) continue;
+    ++counters_.cancels_out;
+    transport_->Cancel(outbound.handle, NowNs());
+  }
+}
+
+// What found no room before has its turn again, each at most once.
+void NodeEngine::Retry(uint64_t now_ns) {
+  for (std::size_t left = std::min(waiting_out_.size(), kRetriesPerTurn); left > 0; --left) {
+    const uint32_t slot = waiting_out_.front();
+    waiting_out_.pop_front();
+    if (!TrySendOut(slot, now_ns)) waiting_out_.push_back(slot);
+  }
+  for (std::size_t left = std::min(waiting_in_.size(), kRetriesPerTurn); left > 0; --left) {
+    const uint32_t slot = waiting_in_.front();
+    waiting_in_.pop_front();
+    Inbound& inbound = inbound_[slot];
+    inbound.queued = false;
+    bool done = true;
+    if (inbound.state == Inbound::State::kWaiting) done = TryDeliver(inbound, now_ns);
+    if (inbound.state == Inbound::State::kAnswering) done = TryAnswer(inbound);
+    if (done || inbound.queued) continue;
+    inbound.queued = true;
+    waiting_in_.push_back(slot);
+  }
+}
+
+}  // namespace weft::engine

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine's loop: joins a NodeEngine, its transport core and a port, and runs each turn to its end. A
+// template over the port, so that a test's memory port runs the very loop that ships. Owner thread only.
+//
+// Waiting. After its last work it polls for about the cost of a wake, giving the core away by sched_yield, at
+// every poll where others want it; then it blocks in one epoll with the doorbells of all hosts, the agent and
+// the port.
+#ifndef WEFT_DATAPLANE_ENGINE_WORKER_H_
+#define WEFT_DATAPLANE_ENGINE_WORKER_H_
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/channel/poller.h"
+#include "dataplane/engine/node_engine.h"
+#include "dataplane/transport/pump.h"
+
+namespace weft::engine {
+
+template <typename Port>
+class Worker {
+ public:
+  // Both outlive the worker. `poll_time_ns`: how long it polls without work.
+  Worker(NodeEngine& engine, Port& port, uint64_t poll_time_ns = CalibratedPollTimeNs())
+      : engine_(engine), port_(port), poll_time_ns_(poll_time_ns) {}
+
+  // Takes what there is, from hosts and from the wire, and sends what follows from it. Never blocks. Returns
+  // how much it moved.
+  WEFT_HOT std::size_t Turn() {
+    auto moved = static_cast<std::size_t>(engine_.PollHosts());
+    const uint64_t now_ns = engine_.NowNs();
+    moved += transport::Pump(engine_.transport(), port_, now_ns);
+    moved += static_cast<std::size_t>(engine_.TakeEvents(now_ns));
+    return moved;
+  }
+
+  // Turns until `stop` is set, which needs a Post to be seen by a thread that sleeps.
+  void Run(const std::atomic<bool>& stop) {
+    uint64_t worked_ns = engine_.NowNs();
+    while (!stop.load(std::memory_order_relaxed)) {  // It publishes nothing.
+      if (Turn() != 0) {
+        worked_ns = engine_.NowNs();
+        empty_turns_ = 0;
+        continue;
+      }
+      const uint64_t now_ns = engine_.NowNs();
+      if (now_ns - worked_ns < poll_time_ns_) {
+        if (yield_each_turn_ || ++empty_turns_ % kYieldEvery == 0) worked_ns += Yield(now_ns);
+        continue;
+      }
+      Sleep(now_ns);
+      worked_ns = engine_.NowNs();
+    }
+  }
+
+ private:
+  // An empty turn takes about 60 ns: a yield every 4 us, so that none falls into an ordinary round trip.
+  static constexpr uint32_t kYieldEvery = 64;
+  static constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
+  static constexpr uint32_t kQuickYields = 1000;
+
+  // Returns what it took where others had the core: that is no time of polling.
+  uint64_t Yield(uint64_t now_ns) {
+    sched_yield();
+    const uint64_t took_ns = engine_.NowNs() - now_ns;
+    if (took_ns > kSlowYieldNs) {
+      yield_each_turn_ = true;
+      quick_yields_ = 0;
+      return took_ns;
+    }
+    if (++quick_yields_ >= kQuickYields) yield_each_turn_ = false;
+    return 0;
+  }
+
+  void Sleep(uint64_t now_ns) {
+    const uint64_t wake_ns = engine_.NextNs(now_ns);
+    if (wake_ns <= now_ns || !port_.PrepareSleep()) return;
+    engine_.Sleep(wake_ns);
+    port_.EndSleep();
+  }
+
+  NodeEngine& engine_;
+  Port& port_;
+  const uint64_t poll_time_ns_;
+  uint32_t empty_turns_ = 0;
+  bool yield_each_turn_ = false;
+  uint32_t quick_yields_ = 0;
+};
+
+}  // namespace weft::engine
+
+#endif  // WEFT_DATAPLANE_ENGINE_WORKER_H_

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls between two nodes do what they do on one: payloads, codes, deadlines, permission, death.
+#include <gmock/gmock.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tests/dataplane/engine/two_nodes.h"
+#include "tests/support/process.h"
+
+namespace weft::engine::test {
+namespace {
+
+using testing::HasSubstr;
+using weft::test::Eventually;
+
+void Echo(ServerCall& call) { call.Reply(call.request()); }
+
+std::string Pattern(std::size_t bytes) {
+  std::string text(bytes, '\0');
+  for (std::size_t i = 0; i < bytes; ++i) text[i] = static_cast<char>(i * 31 + (i >> 12));
+  return text;
+}
+
+const CallOptions kPatient = {.timeout = absl::Seconds(10)};
+
+TEST_F(TwoNodesTest, PayloadsOfAllSizesGoThereAndBack) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  for (const std::size_t bytes : {0, 1, 64, 512, 1400, 1500, 10'000, 100'000, 1 << 20, 16 << 20}) {
+    const std::string request = Pattern(bytes);
+    const absl::StatusOr<std::string> response = front.client->Call(function, request, kPatient);
+    ASSERT_TRUE(response.ok()) << bytes << " bytes: " << response.status();
+    EXPECT_TRUE(*response == request) << bytes << " bytes";
+  }
+  EXPECT_EQ(CountersOf(0).requests_out, 10u);
+  EXPECT_EQ(CountersOf(1).delivered, 10u);
+  EXPECT_GT(carried_.load(), 20'000u);
+}
+
+TEST_F(TwoNodesTest, LossOnTheWireLosesNoCall) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  lose_.store(20);
+  const Function function = front.Resolve("demo/echo");
+  for (int i = 0; i < 500; ++i) {
+    const std::string request = Pattern(static_cast<std::size_t>(i) * 37);
+    const absl::StatusOr<std::string> response = front.client->Call(function, request, kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+    ASSERT_TRUE(*response == request);
+  }
+  EXPECT_EQ(CountersOf(1).delivered, 500u);
+}
+
+TEST_F(TwoNodesTest, ErrorsOfTheCalleeArriveWithCodeAndText) {
+  ServingHost host(nodes_[1].run_dir(), "b", {{"demo/echo", [](ServerCall& call) {
+                                                 EXPECT_EQ(call.caller(), "web/front");
+                                                 call.ReplyError(absl::DataLossError("worm in the apple"));
+                                               }}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const absl::Status status = front.client->Call(front.Resolve("demo/echo"), "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("worm in the apple"));
+}
+
+TEST_F(TwoNodesTest, ADeadlineTravelsAndCancelsTheWork) {
+  std::atomic<uint64_t> left_ns{0};
+  std::atomic<bool> cancelled{false};
+  DeferredCall kept;
+  ServingHost host(nodes_[1].run_dir(), "b",
+                   {{"demo/echo",
+                     [&](ServerCall& call) {
+                       if (call.request_text() == "look") {
+                         cancelled = kept.cancelled();
+                         return call.Reply("");
+                       }
+                       left_ns = call.deadline_ns() - NowNs();
+                       kept = call.Defer();
+                     }}},
+                   [&] { kept = DeferredCall(); });
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  const absl::Status status =
+      front.client->Call(function, "wait", {.timeout = absl::Milliseconds(300)}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_GT(left_ns.load(), 0u);
+  EXPECT_LE(left_ns.load(), 300 * kNsPerMs);
+  EXPECT_TRUE(
+      Eventually([&] { return front.client->Call(function, "look", kPatient).ok() && cancelled.load(); }));
+}
+
+TEST_F(TwoNodesTest, OneWayMessagesAndTracesArrive) {
+  std::atomic<int> heard{0};
+  TraceContext seen{};
+  ServingHost host(nodes_[1].run_dir(), "b", {{"demo/echo", [&](ServerCall& call) {
+                                                 if (call.one_way()) {
+                                                   ++heard;
+                                                   return;
+                                                 }
+                                                 if (call.trace().has_value()) seen = *call.trace();
+                                                 call.Reply(call.request());
+                                               }}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  const std::string message = Pattern(3000);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(front.client->Send(function, std::as_bytes(std::span(message)), kPatient).ok());
+  }
+  EXPECT_TRUE(Eventually([&] { return heard.load() == 100; })) << heard.load();
+  const TraceContext trace =
+      *TraceContext::FromTraceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+  CallOptions options = kPatient;
+  options.trace = &trace;
+  const absl::StatusOr<std::string> response = front.client->Call(function, "traced", options);
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(*response, "traced");
+  EXPECT_EQ(seen.ToTraceparent(), trace.ToTraceparent());
+}
+
+TEST_F(TwoNodesTest, ACallerThatIsNotPlacedOnItsNodeIsRefusedAndCounted) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  // n1 holds that web/front is there; the control of n2 knows better.
+  Program(0, CommonMesh());
+  api::Mesh other = CommonMesh();
+  other.mutable_endpoints(0)->set_node("n2");
+  Program(1, other);
+  Connect();
+  const absl::Status status = front.client->Call(front.Resolve("demo/echo"), "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("demo/echo from node n1"));
+  EXPECT_EQ(CountersOf(1).refused_caller, 1u);
+  EXPECT_EQ(CountersOf(1).delivered, 0u);
+}
+
+TEST_F(TwoNodesTest, ARuleThatTheCalleesNodeHasNotIsMissedThereToo) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  api::Mesh mesh = CommonMesh();
+  mesh.clear_allow();
+  Program(1, mesh);  // Acknowledged: from here on nothing is delivered.
+  const uint64_t before = CountersOf(1).delivered;
+  const absl::Status status = front.client->Call(function, "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no rule allows"));
+  EXPECT_EQ(CountersOf(1).delivered, before);
+  Program(1, CommonMesh());
+  EXPECT_TRUE(Eventually([&] { return front.client->Call(function, "x", kPatient).ok(); }));
+}
+
+TEST_F(TwoNodesTest, ClientsCallAsTheNamespacesOfTheirNode) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  auto mesh = Mesh::Create({.run_dir = nodes_[0].run_dir()});
+  ASSERT_TRUE(mesh.ok() && (*mesh)->Attach().ok());
+  Client client(**mesh);
+  api::Mesh state = CommonMesh();
+  AddAllow(&state, "web/*", "demo/echo");
+  ProgramBoth(state);
+  Connect();
+  const absl::StatusOr<Function> function = client.ResolveLazily("demo/echo");
+  ASSERT_TRUE(function.ok());
+  EXPECT_EQ(client.Call(*function, "x", kPatient).status().code(), absl::StatusCode::kPermissionDenied);
+  state.mutable_nodes(0)->add_call_as("web");
+  Program(1, state);
+  const absl::StatusOr<std::string> response = client.Call(*function, "x", kPatient);
+  EXPECT_TRUE(response.ok()) << response.status();
+}
+
+TEST_F(TwoNodesTest, ADeadNodeFailsCallsAtOnceAndServesAgainWhenItIsBack) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  cut_.store(true);
+  const absl::Status status = front.client->Call(function, "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  WaitReachable(0, false);
+  const absl::Status withdrawn = front.client->Call(function, "x", kPatient).status();
+  EXPECT_EQ(withdrawn.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(withdrawn.message()), HasSubstr("node not reachable"));
+  cut_.store(false);
+  WaitReachable(0);
+  EXPECT_TRUE(Eventually([&] { return front.client->Call(function, "x", kPatient).ok(); }));
+}
+
+TEST_F(TwoNodesTest, ARestartedPeerGetsANewSession) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  for (int i = 0; i < 3; ++i) {
+    Connect();
+    const absl::StatusOr<std::string> response =
+        front.client->Call(front.Resolve("demo/echo"), absl::StrCat("x", i), kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+}
+
+TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
+  std::atomic<int> begun{0};
+  std::vector<DeferredCall> kept;
+  ServingHost host(nodes_[1].run_dir(), "b",
+                   {{"demo/echo",
+                     [&](ServerCall& call) {
+                       ++begun;
+                       kept.push_back(call.Defer());
+                     }}},
+                   [&] { kept.clear(); });
+  ProgramBoth(CommonMesh());
+  {
+    CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+    Connect();
+    const Function function = front.Resolve("demo/echo");
+    ASSERT_EQ(front.client->Call(function, "warm", {.timeout = absl::Milliseconds(200)}).status().code(),
+              absl::StatusCode::kDeadlineExceeded);
+    std::byte room[8];
+    ASSERT_TRUE(front.client
+                    ->CallAsync(function, {}, room, [](void*, const CallResult&) {}, nullptr,
+                                {.timeout = absl::Seconds(100)})
+                    .ok());
+    front.client->Poll();
+    EXPECT_TRUE(Eventually([&] { return begun.load() == 2; }));
+  }
+  // Its deadline is far away: only the death of its caller can have ended it.
+  const auto under_way = [&] {
+    uint32_t count = 0;
+    OnWire([&] { count = nodes_[0].engine->outbound_in_use() + nodes_[1].engine->inbound_in_use(); });
+    return count;
+  };
+  EXPECT_TRUE(Eventually([&] { return under_way() == 0; })) << under_way();
+  EXPECT_GE(CountersOf(1).cancels_in, 1u);
+}
+
+TEST_F(TwoNodesTest, DataFlowsWhileTheAgentIsReplaced) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  StopAgent(1);
+  for (int i = 0; i < 100; ++i) {
+    const absl::StatusOr<std::string> response = front.client->Call(function, "x", kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+  StartAgent(1);
+  WaitReachable(1);
+  for (int i = 0; i < 100; ++i) {
+    const absl::StatusOr<std::string> response = front.client->Call(function, "x", kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+}
+
+}  // namespace
+}  // namespace weft::engine::test
