@@ -14,10 +14,12 @@
 
 #include "bpf/abi/packet.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/port/af_xdp_port.h"
 #include "dataplane/port/memory_port.h"
 #include "dataplane/port/port.h"
 #include "dataplane/port/udp_port.h"
 #include "tests/support/network.h"
+#include "tests/support/steer_on_veth.h"
 
 namespace weft::port {
 
@@ -53,6 +55,7 @@ inline bool IsDatagram(const ReceivedDatagram& datagram, uint64_t number, std::s
 class MemoryHarness {
  public:
   using PortType = MemoryPort;
+  static constexpr const char* kName = "Memory";
   static constexpr bool kNetwork = false;
 
   std::string Start() {
@@ -86,6 +89,8 @@ template <bool kUring, bool kIpv6>
 class UdpHarness {
  public:
   using PortType = UdpPort;
+  static constexpr const char* kName =
+      kUring ? (kIpv6 ? "IoUring6" : "IoUring4") : (kIpv6 ? "PlainUdp6" : "PlainUdp4");
   static constexpr bool kNetwork = true;
   static constexpr bool kIpv6Headers = kIpv6;
 
@@ -125,6 +130,58 @@ class UdpHarness {
   }
   std::unique_ptr<test::VethPair> network_;
   std::unique_ptr<UdpPort> a_, b_;
+  uint64_t a_to_b_ = 0, b_to_a_ = 0;
+};
+
+// Two AF_XDP ports in two namespaces, behind the XDP program that ships.
+template <bool kIpv6>
+class AfXdpHarness {
+ public:
+  using PortType = AfXdpPort;
+  static constexpr const char* kName = kIpv6 ? "AfXdp6" : "AfXdp4";
+  static constexpr bool kNetwork = true;
+  static constexpr bool kIpv6Headers = kIpv6;
+
+  std::string Start() {
+    if (!test::VethPair::Privileged()) return "needs root, for network namespaces";
+    network_ = std::make_unique<test::VethPair>();
+    for (auto* side : {&near_, &far_}) {
+      auto attached = test::SteerOnVeth::Attach(side == &near_ ? network_->near() : network_->far());
+      if (!attached.ok()) return std::string(attached.status().message());
+      *side = std::make_unique<test::SteerOnVeth>(*std::move(attached));
+      if (!(*side)->table().Allow(kKeyId, 100'000'000).ok()) return "the key table refuses the key";
+    }
+    a_ = Make(network_->near(), near_->xsks_fd(), AddressA());
+    RestartB();
+    a_to_b_ = a_->AddPath(AddressB()).value();
+    return "";
+  }
+  void RestartB() {
+    b_ = Make(network_->far(), far_->xsks_fd(), AddressB());
+    b_to_a_ = b_->AddPath(AddressA()).value();
+  }
+  void StopB() { b_.reset(); }
+  AfXdpPort& a() { return *a_; }
+  AfXdpPort& b() { return *b_; }
+  uint64_t a_to_b() const { return a_to_b_; }
+  uint64_t b_to_a() const { return b_to_a_; }
+  void Carry() {}
+  Address AddressA() const { return *Address::Parse(kIpv6 ? "[fd77::1]:4810" : "10.77.0.1:4810"); }
+  Address AddressB() const { return *Address::Parse(kIpv6 ? "[fd77::2]:4810" : "10.77.0.2:4810"); }
+  test::VethPair& network() { return *network_; }
+
+ private:
+  static std::unique_ptr<AfXdpPort> Make(const test::NetworkNamespace& where, int map, const Address& local) {
+    const test::InNamespace inside(where);
+    return AfXdpPort::Create({.interface = test::VethPair::kInterface,
+                              .xsks_map_fd = map,
+                              .local = local,
+                              .datagram_bytes_max = kDatagramBytesMax})
+        .value();
+  }
+  std::unique_ptr<test::VethPair> network_;
+  std::unique_ptr<test::SteerOnVeth> near_, far_;
+  std::unique_ptr<AfXdpPort> a_, b_;
   uint64_t a_to_b_ = 0, b_to_a_ = 0;
 };
 

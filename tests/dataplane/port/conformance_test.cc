@@ -91,18 +91,15 @@ class PortConformance : public testing::Test {
   Harness harness_;
 };
 
-using Harnesses = testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>,
-                                 UdpHarness<false, false>, UdpHarness<false, true>>;
+using Harnesses =
+    testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>, UdpHarness<false, false>,
+                   UdpHarness<false, true>, AfXdpHarness<false>, AfXdpHarness<true>>;
 
 class Names {
  public:
   template <typename T>
   static std::string GetName(int) {
-    if (std::is_same_v<T, MemoryHarness>) return "Memory";
-    if (std::is_same_v<T, UdpHarness<true, false>>) return "IoUring4";
-    if (std::is_same_v<T, UdpHarness<true, true>>) return "IoUring6";
-    if (std::is_same_v<T, UdpHarness<false, false>>) return "PlainUdp4";
-    return "PlainUdp6";
+    return T::kName;
   }
 };
 TYPED_TEST_SUITE(PortConformance, Harnesses, Names);

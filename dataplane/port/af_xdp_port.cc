@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/port/af_xdp_port.h"
+
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/status.h"
+
+namespace weft::port {
+namespace {
+
+// How the XDP program, if there is one yet, is attached.
+PortChoice ProgramOn(int interface_index) {
+  bpf_xdp_query_opts query{};
+  query.sz = sizeof(query);
+  if (bpf_xdp_query(interface_index, 0, &query) != 0)
+    return {"XDP program", "unknown", "the kernel does not say"};
+  switch (query.attach_mode) {
+    case XDP_ATTACHED_NONE:
+      return {"XDP program", "none", "nothing arrives before one is attached"};
+    case XDP_ATTACHED_SKB:
+      return {"XDP program", "generic",
+              "attached on socket buffers: the driver has no XDP, or was not asked"};
+    case XDP_ATTACHED_HW:
+      return {"XDP program", "offloaded", "it runs in the device"};
+    default:
+      return {"XDP program", "native", "it runs in the driver"};
+  }
+}
+
+// The kernel keeps this much before each frame it receives, in aligned mode (XDP_PACKET_HEADROOM).
+constexpr std::size_t kKernelHeadroomBytes = 256;
+// Ethernet with a VLAN tag.
+constexpr std::size_t kLinkBytes = kEthernetBytes + 4;
+// In copy mode one system call sends at most so many (the kernel's TX_BATCH_SIZE).
+constexpr uint32_t kKickPackets = 32;
+constexpr uint32_t kIdlePollsPerLook = 1024;
+// A neighbour that does not answer is asked for again after the first; one that goes stale is confirmed by
+// the second, as the kernel would if it sent there itself.
+constexpr uint64_t kAskAgainNs = 100 * kNsPerMs;
+constexpr uint64_t kConfirmNs = 10 * kNsPerSecond;
+constexpr uint64_t kNeverAsked = 0;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Create(const Options& options) {
+  PortStatus status;
+  status.port = "af_xdp";
+  status.detail = absl::StrCat(options.interface, " queue ", options.queue, ", ", options.local.ToString());
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<NextHops> hops, NextHops::Create(options.interface));
+  const std::size_t mtu = hops->mtu();
+  const std::size_t headers = (options.local.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
+  if (mtu < options.datagram_bytes_max + headers) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the MTU of ", options.interface, " is ", mtu, ": too small for datagrams of ",
+        options.datagram_bytes_max, " bytes, which need ", options.datagram_bytes_max + headers));
+  }
+  XskOptions xsk_options{.interface = options.interface,
+                         .queue = options.queue,
+                         .xsks_map_fd = options.xsks_map_fd,
+                         .receive_frames = options.receive_frames,
+                         .send_frames = options.send_frames};
+  if (mtu + kLinkBytes + kKernelHeadroomBytes > xsk_options.frame_bytes) xsk_options.frame_bytes = 4096;
+  if (mtu + kLinkBytes + kKernelHeadroomBytes > xsk_options.frame_bytes) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the MTU of ", options.interface, " is ", mtu, ": AF_XDP takes packets of one frame, so at most ",
+        xsk_options.frame_bytes - kLinkBytes - kKernelHeadroomBytes));
+  }
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Xsk> xsk, Xsk::Create(xsk_options, &status));
+  status.choices.push_back(ProgramOn(hops->index()));
+  std::unique_ptr<AfXdpPort> port(new AfXdpPort(options, std::move(xsk), std::move(hops), std::move(status)));
+  port->sleep_.Reset(epoll_create1(EPOLL_CLOEXEC));
+  if (!port->sleep_.valid()) return absl::ErrnoToStatus(errno, "create an epoll");
+  for (const int fd : {port->xsk_->fd(), port->hops_->fd()}) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (epoll_ctl(port->sleep_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+      return absl::ErrnoToStatus(errno, "watch an AF_XDP socket");
+    }
+  }
+  return port;
+}
+
+AfXdpPort::AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::unique_ptr<NextHops> hops,
+                     PortStatus status)
+    : local_(options.local),
+      datagram_bytes_max_(options.datagram_bytes_max),
+      xsk_(std::move(xsk)),
+      hops_(std::move(hops)),
+      status_(std::move(status)),
+      parsed_(options.receive_frames) {
+  free_.reserve(options.send_frames);
+  for (uint32_t i = options.send_frames; i-- > 0;) free_.push_back(options.receive_frames + i);
+}
+
+// ---- Paths.
+
+absl::Status AfXdpPort::Resolve(Path* path) {
+  path->headers = {};
+  WEFT_ASSIGN_OR_RETURN(const NextHop hop, hops_->Find(path->peer, local_));
+  const std::size_t headers = (path->peer.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
+  path->datagram_bytes_max = static_cast<uint32_t>(hop.mtu > headers ? hop.mtu - headers : 0);
+  const uint64_t now_ns = NowNs();
+  if ((!hop.known && now_ns - path->asked_ns > kAskAgainNs) ||
+      (!hop.fresh && now_ns - path->asked_ns > kConfirmNs)) {
+    path->asked_ns = now_ns;
+    hops_->Ask(path->peer);
+  }
+  if (hop.known) {
+    Address source = hop.source;
+    source.port = local_.port;
+    path->headers = MakeHeaders(hops_->mac(), hop.mac, source, path->peer);
+  }
+  if (path->datagram_bytes_max < datagram_bytes_max_) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the path from ", local_.ToString(), " to ", path->peer.ToString(), " carries datagrams of ",
+        path->datagram_bytes_max, " bytes, less than the ", datagram_bytes_max_, " in use"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> AfXdpPort::AddPath(const Address& address) {
+  Refresh();
+  Path path{.peer = address, .asked_ns = kNeverAsked};
+  const absl::Status status = Resolve(&path);
+  // Where there is no route yet the path may still be named: it works once there is one.
+  if (!status.ok() && !absl::IsUnavailable(status)) return status;
+  return paths_.Add(path);
+}
+
+absl::Status AfXdpPort::SetPath(uint64_t id, const Address& address) {
+  Path* const known = paths_.Find(id);
+  if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", id));
+  Path path{.peer = address, .asked_ns = kNeverAsked};
+  const absl::Status status = Resolve(&path);
+  if (!status.ok() && !absl::IsUnavailable(status)) return status;
+  *known = path;
+  return absl::OkStatus();
+}
+
+// Off the packet path: follows what the kernel has changed, and asks for what it does not know.
+void AfXdpPort::Refresh() {
+  if (!hops_->TakeChanges()) return;
+  paths_.ForEach([this](Path& path) { (void)Resolve(&path); });
+}
+
+// ---- Receiving.
+
+WEFT_HOT std::size_t AfXdpPort::Receive(Received* burst, std::size_t count) {
+  uint32_t first = 0;
+  const uint32_t got = xsk_ring_cons__peek(&xsk_->rx, static_cast<uint32_t>(count), &first);
+  if (got == 0) {
+    if (xsk_ring_prod__needs_wakeup(&xsk_->fill))
+      recvfrom(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
+    if (++idle_polls_ % kIdlePollsPerLook == 0) Refresh();
+    return 0;
+  }
+  std::size_t given = 0;
+  for (uint32_t i = 0; i < got; ++i) {
+    const xdp_desc* const descriptor = xsk_ring_cons__rx_desc(&xsk_->rx, first + i);
+    const auto frame = static_cast<uint32_t>(descriptor->addr / xsk_->frame_bytes());
+    const uint8_t* const data = xsk_->at(descriptor->addr);
+    const ParsedFrame parsed = ParseFrame(data, descriptor->len, local_.port);
+    WEFT_CHECK(frame < parsed_.size());
+    parsed_[frame] = parsed;
+    ++held_;
+    if (parsed.offset == 0) {
+      ++counters_.receive_invalid;
+      const Received invalid{data, 0, frame};
+      Release(&invalid, 1);
+      continue;
+    }
+    counters_.received_bytes += parsed.bytes;
+    burst[given++] = {data + parsed.offset, parsed.bytes, frame};
+  }
+  xsk_ring_cons__release(&xsk_->rx, got);
+  counters_.received += given;
+  return given;
+}
+
+WEFT_HOT void AfXdpPort::Release(const Received* burst, std::size_t count) {
+  if (count == 0) return;
+  uint32_t first = 0;
+  // The fill ring has room for every receive frame there is.
+  WEFT_CHECK(count <= held_ &&
+             xsk_ring_prod__reserve(&xsk_->fill, static_cast<uint32_t>(count), &first) == count);
+  held_ -= static_cast<uint32_t>(count);
+  for (uint32_t i = 0; i < count; ++i) {
+    *xsk_ring_prod__fill_addr(&xsk_->fill, first + i) =
+        static_cast<uint64_t>(burst[i].frame) * xsk_->frame_bytes();
+  }
+  xsk_ring_prod__submit(&xsk_->fill, static_cast<uint32_t>(count));
+}
+
+Address AfXdpPort::SourceOf(const Received& received) const {
+  const ParsedFrame& parsed = parsed_[received.frame];
+  return SourceOfFrame(received.data - parsed.offset, parsed);
+}
+
+// ---- Sending.
+
+WEFT_HOT void AfXdpPort::ReclaimSent() {
+  uint32_t first = 0;
+  const uint32_t done = xsk_ring_cons__peek(&xsk_->completion, xsk_->options().send_frames, &first);
+  for (uint32_t i = 0; i < done; ++i) {
+    free_.push_back(
+        static_cast<uint32_t>(*xsk_ring_cons__comp_addr(&xsk_->completion, first + i) / xsk_->frame_bytes()));
+  }
+  if (done > 0) xsk_ring_cons__release(&xsk_->completion, done);
+  sent_ -= done;
+}
+
+WEFT_HOT uint8_t* AfXdpPort::BeginSend() {
+  if (free_.empty()) {
+    ReclaimSent();
+    if (free_.empty()) return nullptr;
+  }
+  return xsk_->at(static_cast<uint64_t>(free_.back()) * xsk_->frame_bytes()) + kHeadersRoomBytes;
+}
+
+WEFT_HOT void AfXdpPort::FinishSend(uint64_t id, std::size_t bytes) {
+  WEFT_CHECK(bytes <= datagram_bytes_max_ && !free_.empty());
+  Path* const path = paths_.Find(id);
+  if (path == nullptr) {
+    ++counters_.lost_unknown_path;
+    return;
+  }
+  if (path->headers.size == 0) {
+    // Off the beaten path: system calls are all right here.
+    Refresh();
+    if (path->headers.size == 0 && NowNs() - path->asked_ns > kAskAgainNs) (void)Resolve(path);
+    if (path->headers.size == 0) {
+      ++counters_.lost_unreachable;
+      return;
+    }
+  }
+  if (bytes > path->datagram_bytes_max) {
+    ++counters_.lost_too_long;
+    return;
+  }
+  uint32_t place = 0;
+  // The tx ring has room for every send frame there is.
+  WEFT_CHECK(xsk_ring_prod__reserve(&xsk_->tx, 1, &place) == 1);
+  const uint64_t address = static_cast<uint64_t>(free_.back()) * xsk_->frame_bytes() + kHeadersRoomBytes;
+  free_.pop_back();
+  WriteHeaders(path->headers, xsk_->at(address), bytes);
+  xdp_desc* const descriptor = xsk_ring_prod__tx_desc(&xsk_->tx, place);
+  descriptor->addr = address - path->headers.size;
+  descriptor->len = static_cast<uint32_t>(bytes) + path->headers.size;
+  descriptor->options = 0;
+  ++finished_;
+  ++counters_.sent;
+  counters_.sent_bytes += bytes;
+}
+
+uint32_t AfXdpPort::InTxRing() const {
+  return *xsk_->tx.producer - __atomic_load_n(xsk_->tx.consumer, __ATOMIC_ACQUIRE);
+}
+
+WEFT_HOT void AfXdpPort::Flush() {
+  if (finished_ > 0) {
+    xsk_ring_prod__submit(&xsk_->tx, finished_);
+    sent_ += finished_;
+    finished_ = 0;
+  }
+  // In copy mode the call itself sends; a zero-copy driver needs it only where it says so. Each try takes a
+  // batch or, on a link without carrier, drops one packet, so this bound is reached only where the device
+  // takes nothing.
+  const uint32_t tries_max = InTxRing() + 1;
+  for (uint32_t tries = 0; tries < tries_max && InTxRing() > 0; ++tries) {
+    if (!xsk_ring_prod__needs_wakeup(&xsk_->tx)) break;
+    const uint32_t before = InTxRing();
+    if (sendto(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, 0) >= 0) continue;
+    if (errno == EBUSY && InTxRing() < before) {
+      ++counters_.lost_unreachable;  // Dropped by the device: no carrier, or its queue is full.
+    } else if (errno != EAGAIN && errno != EINTR && errno != EBUSY) {
+      ++counters_
+            .send_busy;  // ENETDOWN and its like: the ring keeps what it has until the interface is back.
+      break;
+    } else if (InTxRing() == before) {
+      ++counters_.send_busy;
+      break;
+    }
+  }
+  ReclaimSent();
+}
+
+bool AfXdpPort::PrepareSleep() {
+  Flush();
+  Refresh();
+  if (xsk_ring_prod__needs_wakeup(&xsk_->fill))
+    recvfrom(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
+  return InTxRing() == 0 && __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) == *xsk_->rx.consumer;
+}
+
+FrameCounts AfXdpPort::frames() const {
+  FrameCounts counts;
+  const XskOptions& options = xsk_->options();
+  counts.receive.total = options.receive_frames;
+  counts.receive.queued = __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) - *xsk_->rx.consumer;
+  counts.receive.with_caller = held_;
+  const uint32_t posted = *xsk_->fill.producer - __atomic_load_n(xsk_->fill.consumer, __ATOMIC_ACQUIRE);
+  // In copy mode no frame is anywhere else; a zero-copy driver holds some in its own rings.
+  counts.receive.with_kernel =
+      xsk_->zero_copy() ? counts.receive.total - counts.receive.queued - counts.receive.with_caller : posted;
+  counts.send.total = options.send_frames;
+  counts.send.free = static_cast<uint32_t>(free_.size());
+  counts.send.queued = finished_;
+  counts.send.with_kernel = sent_;
+  return counts;
+}
+
+}  // namespace weft::port

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// The AF_XDP port: datagrams go between the worker's memory and one queue of an interface without the
+// kernel's network stack. Which packets come here is the XDP program's affair (bpf/steer.bpf.c), loaded and
+// attached by others: this port gets its map by descriptor and needs CAP_NET_RAW, and CAP_IPC_LOCK or a
+// sufficient memory limit. It builds and parses the headers itself and asks the kernel for routes and
+// neighbours. Made on any thread of the interface's network namespace, used on the worker's only.
+#ifndef WEFT_DATAPLANE_PORT_AF_XDP_PORT_H_
+#define WEFT_DATAPLANE_PORT_AF_XDP_PORT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/port/frame_headers.h"
+#include "dataplane/port/next_hop.h"
+#include "dataplane/port/path_table.h"
+#include "dataplane/port/port.h"
+#include "dataplane/port/xsk.h"
+
+namespace weft::port {
+
+class AfXdpPort {
+ public:
+  using Received = ReceivedDatagram;
+
+  struct Options {
+    std::string interface;
+    uint32_t queue = 0;
+    int xsks_map_fd = -1;  // Only looked at by Create.
+    Address local;         // Source of what is sent, and the UDP port that is listened to.
+    std::size_t datagram_bytes_max = 1472;
+    uint32_t receive_frames = 2048;  // Powers of two.
+    uint32_t send_frames = 512;
+  };
+
+  // Errors are Xsk::Create's, which a caller answers by falling back to UDP, loudly; FAILED_PRECONDITION
+  // where the interface's MTU is too small for the largest datagram, or too large for one frame.
+  static absl::StatusOr<std::unique_ptr<AfXdpPort>> Create(const Options& options);
+
+  // port::Port. Receive makes a system call only where the driver asks for it and once in 1,024 empty polls;
+  // Flush makes one for up to 32 datagrams.
+  std::size_t Receive(Received* burst, std::size_t count);
+  void Release(const Received* burst, std::size_t count);
+  uint8_t* BeginSend();
+  void FinishSend(uint64_t path, std::size_t bytes);
+  void Flush();
+
+  // port::NetworkPort. A path whose neighbour is not known yet loses what is sent on it, counted, until the
+  // kernel has found it.
+  absl::StatusOr<uint64_t> AddPath(const Address& address);
+  absl::Status SetPath(uint64_t path, const Address& address);
+  void RemovePath(uint64_t path) { paths_.Remove(path); }
+  Address SourceOf(const Received& received) const;
+  int sleep_fd() const { return sleep_.get(); }
+  bool PrepareSleep();
+  void EndSleep() {}
+  const PortStatus& status() const { return status_; }
+  const PortCounters& counters() const { return counters_; }
+  FrameCounts frames() const;
+
+ private:
+  struct Path {
+    Address peer = {};
+    HeaderTemplate headers = {};  // Of size 0: nothing can be sent now.
+    uint32_t datagram_bytes_max = 0;
+    uint64_t asked_ns = 0;  // When the kernel was last asked to find or confirm the neighbour.
+  };
+
+  AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::unique_ptr<NextHops> hops,
+            PortStatus status);
+
+  absl::Status Resolve(Path* path);
+  void Refresh();
+  void ReclaimSent();
+  uint32_t InTxRing() const;
+
+  Address local_;
+  std::size_t datagram_bytes_max_;
+  std::unique_ptr<Xsk> xsk_;
+  std::unique_ptr<NextHops> hops_;
+  PortStatus status_;
+  PortCounters counters_;
+  PathTable<Path> paths_;
+  UniqueFd sleep_;
+  uint32_t idle_polls_ = 0;
+
+  // Receive frames: in the fill ring or the driver, in the rx ring, or held_ by the caller.
+  std::vector<ParsedFrame> parsed_;  // By frame.
+  uint32_t held_ = 0;
+
+  // Send frames: free_, finished_ (in the tx ring, not yet submitted), or sent_ (submitted and not yet
+  // completed).
+  std::vector<uint32_t> free_;
+  uint32_t finished_ = 0;
+  uint32_t sent_ = 0;
+};
+
+static_assert(NetworkPort<AfXdpPort>);
+
+}  // namespace weft::port
+
+#endif  // WEFT_DATAPLANE_PORT_AF_XDP_PORT_H_

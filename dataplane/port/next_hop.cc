@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/port/next_hop.h"
+
+#include <linux/ethtool.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <net/if_arp.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/status.h"
+
+namespace weft::port {
+namespace {
+
+constexpr uint16_t kDiscardPort = 9;
+
+ifreq RequestFor(const std::string& interface) {
+  ifreq request{};
+  interface.copy(request.ifr_name, sizeof(request.ifr_name) - 1);
+  return request;
+}
+
+struct Request {
+  nlmsghdr header;
+  union {
+    rtmsg route;
+    ndmsg neighbour;
+  };
+  uint8_t attributes[128];
+};
+
+void Append(Request* request, uint16_t type, const void* data, std::size_t bytes) {
+  auto* const attribute =
+      reinterpret_cast<rtattr*>(reinterpret_cast<uint8_t*>(request) + NLMSG_ALIGN(request->header.nlmsg_len));
+  attribute->rta_type = type;
+  attribute->rta_len = static_cast<uint16_t>(RTA_LENGTH(bytes));
+  std::memcpy(RTA_DATA(attribute), data, bytes);
+  request->header.nlmsg_len = NLMSG_ALIGN(request->header.nlmsg_len) + RTA_ALIGN(attribute->rta_len);
+}
+
+void AppendAddress(Request* request, uint16_t type, const Address& address) {
+  address.is_ipv4() ? Append(request, type, address.ip + 12, 4) : Append(request, type, address.ip, 16);
+}
+
+void ReadAddress(const rtattr* attribute, Address* address) {
+  address->scope_id = 0;
+  if (RTA_PAYLOAD(attribute) == 4) {
+    *address = {};
+    address->ip[10] = address->ip[11] = 0xff;
+    std::memcpy(address->ip + 12, RTA_DATA(attribute), 4);
+  } else if (RTA_PAYLOAD(attribute) == 16) {
+    std::memcpy(address->ip, RTA_DATA(attribute), 16);
+  }
+}
+
+uint32_t ReadNumber(const rtattr* attribute) {
+  uint32_t value = 0;
+  if (RTA_PAYLOAD(attribute) == sizeof(value)) std::memcpy(&value, RTA_DATA(attribute), sizeof(value));
+  return value;
+}
+
+// Calls `function(attribute)` for each of a message whose fixed part is `fixed_bytes` long.
+template <typename Function>
+void ForEachAttribute(const nlmsghdr* message, std::size_t fixed_bytes, Function function) {
+  auto bytes = static_cast<int>(message->nlmsg_len - NLMSG_SPACE(fixed_bytes));
+  const auto* attribute =
+      reinterpret_cast<const rtattr*>(reinterpret_cast<const uint8_t*>(message) + NLMSG_SPACE(fixed_bytes));
+  for (; RTA_OK(attribute, bytes); attribute = RTA_NEXT(attribute, bytes)) function(attribute);
+}
+
+absl::StatusOr<UniqueFd> OpenNetlink(uint32_t groups) {
+  UniqueFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, "open a netlink socket");
+  sockaddr_nl name{};
+  name.nl_family = AF_NETLINK;
+  name.nl_groups = groups;
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0) {
+    return absl::ErrnoToStatus(errno, "bind a netlink socket");
+  }
+  return fd;
+}
+
+}  // namespace
+
+uint32_t QueuesOf(const std::string& interface) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request = RequestFor(interface);
+  ethtool_channels channels{};
+  channels.cmd = ETHTOOL_GCHANNELS;
+  request.ifr_data = reinterpret_cast<char*>(&channels);
+  if (ioctl(fd.get(), SIOCETHTOOL, &request) != 0) return 1;
+  const uint32_t queues = channels.combined_count + channels.rx_count;
+  return queues == 0 ? 1 : queues;
+}
+
+absl::StatusOr<std::unique_ptr<NextHops>> NextHops::Create(const std::string& interface) {
+  std::unique_ptr<NextHops> hops(new NextHops());
+  hops->interface_ = interface;
+  hops->plain4_.Reset(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
+  if (!hops->plain4_.valid()) return absl::ErrnoToStatus(errno, "create a UDP socket");
+  hops->plain6_.Reset(
+      socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));  // If there is IPv6.
+  ifreq request = RequestFor(interface);
+  if (ioctl(hops->plain4_.get(), SIOCGIFINDEX, &request) != 0) {
+    return absl::NotFoundError(absl::StrCat("no interface ", interface));
+  }
+  hops->index_ = request.ifr_ifindex;
+  request = RequestFor(interface);
+  if (ioctl(hops->plain4_.get(), SIOCGIFHWADDR, &request) != 0 ||
+      request.ifr_hwaddr.sa_family != ARPHRD_ETHER) {
+    return absl::FailedPreconditionError(absl::StrCat(interface, " is not an Ethernet interface"));
+  }
+  std::memcpy(hops->mac_, request.ifr_hwaddr.sa_data, sizeof(hops->mac_));
+  WEFT_ASSIGN_OR_RETURN(hops->requests_, OpenNetlink(0));
+  WEFT_ASSIGN_OR_RETURN(hops->events_,
+                        OpenNetlink(RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |
+                                    RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR));
+  return hops;
+}
+
+uint32_t NextHops::mtu() const {
+  ifreq request = RequestFor(interface_);
+  return ioctl(plain4_.get(), SIOCGIFMTU, &request) == 0 ? static_cast<uint32_t>(request.ifr_mtu) : 0;
+}
+
+// Sends a request, whose answer is in answer_; its length, 0 where there is none. The kernel answers within
+// the send.
+std::size_t NextHops::Exchange(void* request, std::size_t bytes) {
+  static_cast<nlmsghdr*>(request)->nlmsg_seq = ++sequence_;
+  if (send(requests_.get(), request, bytes, 0) < 0) return 0;
+  for (;;) {
+    const ssize_t got = recv(requests_.get(), answer_, sizeof(answer_), MSG_DONTWAIT);
+    if (got < static_cast<ssize_t>(sizeof(nlmsghdr))) return 0;
+    const auto* const header = reinterpret_cast<const nlmsghdr*>(answer_);
+    if (header->nlmsg_seq != sequence_) continue;  // Left by an exchange that was cut short.
+    if (header->nlmsg_type == NLMSG_ERROR || header->nlmsg_len > static_cast<uint32_t>(got)) return 0;
+    return static_cast<std::size_t>(got);
+  }
+}
+
+absl::StatusOr<NextHop> NextHops::Find(const Address& peer, const Address& local) {
+  Request request{};
+  request.header.nlmsg_len = NLMSG_LENGTH(sizeof(rtmsg));
+  request.header.nlmsg_type = RTM_GETROUTE;
+  request.header.nlmsg_flags = NLM_F_REQUEST;
+  request.route.rtm_family = peer.is_ipv4() ? AF_INET : AF_INET6;
+  request.route.rtm_dst_len = peer.is_ipv4() ? 32 : 128;
+  AppendAddress(&request, RTA_DST, peer);
+  const bool bound = !local.is_any() && local.is_ipv4() == peer.is_ipv4();
+  if (bound) AppendAddress(&request, RTA_SRC, local);
+  if (bound) request.route.rtm_src_len = request.route.rtm_dst_len;
+  if (peer.scope_id != 0) Append(&request, RTA_OIF, &peer.scope_id, sizeof(peer.scope_id));
+  if (Exchange(&request, request.header.nlmsg_len) == 0) {
+    return absl::UnavailableError(absl::StrCat("no route to ", peer.ToString()));
+  }
+  NextHop hop;
+  hop.source = local;
+  hop.neighbour = peer;
+  uint32_t oif = 0, mtu = 0;
+  const auto* const answer = reinterpret_cast<const nlmsghdr*>(answer_);
+  const auto* const route = static_cast<const rtmsg*>(NLMSG_DATA(answer));
+  ForEachAttribute(answer, sizeof(rtmsg), [&](const rtattr* attribute) {
+    if (attribute->rta_type == RTA_OIF) oif = ReadNumber(attribute);
+    if (attribute->rta_type == RTA_GATEWAY) ReadAddress(attribute, &hop.neighbour);
+    if (attribute->rta_type == RTA_PREFSRC && !bound) ReadAddress(attribute, &hop.source);
+    if (attribute->rta_type != RTA_METRICS) return;
+    auto bytes = static_cast<int>(RTA_PAYLOAD(attribute));
+    for (const auto* metric = static_cast<const rtattr*>(RTA_DATA(attribute)); RTA_OK(metric, bytes);
+         metric = RTA_NEXT(metric, bytes)) {
+      if (metric->rta_type == RTAX_MTU) mtu = ReadNumber(metric);
+    }
+  });
+  if (route->rtm_type != RTN_UNICAST || oif != static_cast<uint32_t>(index_)) {
+    char name[IF_NAMESIZE] = "?";
+    if_indextoname(oif, name);
+    return absl::FailedPreconditionError(
+        absl::StrCat("the way to ", peer.ToString(), " leads over ", name, ", not over ", interface_));
+  }
+  const uint32_t own = this->mtu();
+  hop.mtu = mtu == 0 || mtu > own ? own : mtu;
+  WEFT_RETURN_IF_ERROR(FindNeighbour(&hop));
+  return hop;
+}
+
+absl::Status NextHops::FindNeighbour(NextHop* hop) {
+  Request request{};
+  request.header.nlmsg_len = NLMSG_LENGTH(sizeof(ndmsg));
+  request.header.nlmsg_type = RTM_GETNEIGH;
+  request.header.nlmsg_flags = NLM_F_REQUEST;
+  request.neighbour.ndm_family = hop->neighbour.is_ipv4() ? AF_INET : AF_INET6;
+  request.neighbour.ndm_ifindex = index_;
+  AppendAddress(&request, NDA_DST, hop->neighbour);
+  if (Exchange(&request, request.header.nlmsg_len) == 0) return absl::OkStatus();  // Not known yet.
+  const auto* const answer = reinterpret_cast<const nlmsghdr*>(answer_);
+  const uint16_t state = static_cast<const ndmsg*>(NLMSG_DATA(answer))->ndm_state;
+  ForEachAttribute(answer, sizeof(ndmsg), [&](const rtattr* attribute) {
+    if (attribute->rta_type != NDA_LLADDR || RTA_PAYLOAD(attribute) != sizeof(hop->mac)) return;
+    std::memcpy(hop->mac, RTA_DATA(attribute), sizeof(hop->mac));
+    hop->known =
+        (state & (NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP)) != 0;
+    hop->fresh = (state & NUD_STALE) == 0;
+  });
+  return absl::OkStatus();
+}
+
+void NextHops::Ask(const Address& peer) {
+  Address discard = peer;
+  discard.port = kDiscardPort;
+  sockaddr_storage name;
+  const sa_family_t family = peer.is_ipv4() ? AF_INET : AF_INET6;
+  const socklen_t bytes = discard.ToSockaddr(family, &name);
+  // Where it fails there is no route, and the next change or question tries again.
+  (void)sendto(peer.is_ipv4() ? plain4_.get() : plain6_.get(), nullptr, 0, MSG_DONTWAIT | MSG_NOSIGNAL,
+               reinterpret_cast<const sockaddr*>(&name), bytes);
+}
+
+bool NextHops::TakeChanges() {
+  bool changed = false;
+  // Bounded: a flood of changes is one change.
+  for (int i = 0; i < 64; ++i) {
+    const ssize_t got = recv(events_.get(), answer_, sizeof(answer_), MSG_DONTWAIT);
+    if (got >= 0 || errno == ENOBUFS) {
+      changed = true;
+    } else if (errno != EINTR) {
+      break;
+    }
+  }
+  return changed;
+}
+
+}  // namespace weft::port

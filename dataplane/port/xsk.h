@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// An AF_XDP socket with its memory (umem) and four rings: made by trying what the machine can do, from the
+// best down. The AF_XDP port is its user; benchmarks of the bare socket are too. Any thread makes it, one
+// uses it.
+#ifndef WEFT_DATAPLANE_PORT_XSK_H_
+#define WEFT_DATAPLANE_PORT_XSK_H_
+
+#include <xdp/xsk.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/port/port_status.h"
+
+namespace weft::port {
+
+struct XskOptions {
+  std::string interface;
+  uint32_t queue = 0;
+  int xsks_map_fd = -1;  // The XSKMAP of the XDP program that redirects to this socket.
+  uint32_t frame_bytes = 2048;
+  uint32_t receive_frames = 2048;  // Powers of two: sizes of the rings, and of the pools behind them.
+  uint32_t send_frames = 512;
+};
+
+class Xsk {
+ public:
+  // Frames [0, receive_frames) are posted to the fill ring; [receive_frames, receive_frames + send_frames)
+  // are the caller's. Blocks for up to 200 ms where a killed predecessor's socket is still being ended.
+  // PERMISSION_DENIED without CAP_NET_RAW, RESOURCE_EXHAUSTED where memory cannot be locked, UNAVAILABLE
+  // where another socket has the queue, UNIMPLEMENTED where the kernel has no AF_XDP: each names what is
+  // missing, for a caller that falls back.
+  static absl::StatusOr<std::unique_ptr<Xsk>> Create(const XskOptions& options, PortStatus* status);
+  ~Xsk();
+  Xsk(const Xsk&) = delete;
+  Xsk& operator=(const Xsk&) = delete;
+
+  int fd() const { return xsk_socket__fd(socket_); }
+  uint8_t* at(uint64_t address) const { return memory_ + address; }
+  uint32_t frame_bytes() const { return options_.frame_bytes; }
+  const XskOptions& options() const { return options_; }
+  bool zero_copy() const { return zero_copy_; }
+
+  // The rings, as libxdp has them: rx and completion are consumed, fill and tx are produced.
+  xsk_ring_prod fill{};
+  xsk_ring_cons completion{};
+  xsk_ring_cons rx{};
+  xsk_ring_prod tx{};
+
+ private:
+  explicit Xsk(const XskOptions& options) : options_(options) {}
+
+  absl::Status MapMemory(PortStatus* status);
+  int Open(uint16_t bind_flags);
+  void Close();
+  void PostAll();
+
+  XskOptions options_;
+  uint8_t* memory_ = nullptr;
+  std::size_t bytes_ = 0;
+  xsk_umem* umem_ = nullptr;
+  xsk_socket* socket_ = nullptr;
+  bool zero_copy_ = false;
+};
+
+}  // namespace weft::port
+
+#endif  // WEFT_DATAPLANE_PORT_XSK_H_

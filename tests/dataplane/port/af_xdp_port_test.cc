@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is the AF_XDP port's own: privileges, predecessors that were killed, MTUs, neighbours, and peers on
+// other ports.
+#include "dataplane/port/af_xdp_port.h"
+
+#include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "tests/dataplane/port/conformance.h"
+
+namespace weft::port {
+namespace {
+
+constexpr uint64_t kGiveUpNs = 10 * kNsPerSecond;
+
+class AfXdpPortTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!test::VethPair::Privileged()) GTEST_SKIP() << "needs root, for network namespaces";
+    MakeNetwork({});
+  }
+
+  void MakeNetwork(const test::VethOptions& options) {
+    far_.reset();
+    network_ = std::make_unique<test::VethPair>(options);
+    far_ = std::make_unique<test::SteerOnVeth>(test::SteerOnVeth::Attach(network_->far()).value());
+    ASSERT_TRUE(far_->table().Allow(kKeyId, 100'000'000).ok());
+  }
+
+  absl::StatusOr<std::unique_ptr<AfXdpPort>> OpenFar(const std::string& local, std::size_t bytes_max = 1400,
+                                                     uint32_t queue = 0) {
+    const test::InNamespace inside(network_->far());
+    return AfXdpPort::Create({.interface = test::VethPair::kInterface,
+                              .queue = queue,
+                              .xsks_map_fd = far_->xsks_fd(),
+                              .local = *Address::Parse(local),
+                              .datagram_bytes_max = bytes_max});
+  }
+  std::unique_ptr<UdpPort> OpenNearUdp(const std::string& local) {
+    const test::InNamespace inside(network_->near());
+    return UdpPort::Create(
+               {.local = *Address::Parse(local), .socket = {}, .datagram_bytes_max = kDatagramBytesMax})
+        .value();
+  }
+
+  template <typename P>
+  static void Send(P& from, uint64_t path, uint64_t number, std::size_t bytes) {
+    uint8_t* const out = from.BeginSend();
+    ASSERT_NE(out, nullptr);
+    WriteDatagram(out, number, bytes);
+    from.FinishSend(path, bytes);
+    from.Flush();
+  }
+  template <typename P>
+  static bool Takes(P& to, uint64_t number, std::size_t bytes) {
+    for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kGiveUpNs;) {
+      ReceivedDatagram one;
+      if (to.Receive(&one, 1) == 0) continue;
+      const bool right = IsDatagram(one, number, bytes);
+      to.Release(&one, 1);
+      return right;
+    }
+    return false;
+  }
+
+  std::unique_ptr<test::VethPair> network_;
+  std::unique_ptr<test::SteerOnVeth> far_;
+};
+
+// The kernel checks what this port has written: over IPv6 a wrong UDP checksum is dropped there.
+TEST_F(AfXdpPortTest, SpeaksWithAPeerOnUdpInBothFamilies) {
+  for (const char* ip : {"10.77.0.", "[fd77::"}) {
+    const std::string end = ip[0] == '[' ? "]" : "";
+    auto near = OpenNearUdp(ip + ("1" + end) + ":4810");
+    auto far = OpenFar(ip + ("2" + end) + ":4810").value();
+    uint64_t to_far;
+    {
+      const test::InNamespace inside(network_->near());
+      to_far = near->AddPath(*Address::Parse(ip + ("2" + end) + ":4810")).value();
+    }
+    const uint64_t to_near = far->AddPath(near->local()).value();
+    for (std::size_t bytes = kDatagramBytesMin; bytes <= kDatagramBytesMax; bytes += 31) {
+      Send(*near, to_far, 1, bytes);
+      ASSERT_TRUE(Takes(*far, 1, bytes)) << bytes;
+      Send(*far, to_near, 2, bytes);
+      ASSERT_TRUE(Takes(*near, 2, bytes)) << bytes;
+    }
+  }
+}
+
+// Keeps only the capabilities given, as another user.
+void DropTo(uint64_t capabilities) {
+  ASSERT_EQ(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), 0);
+  ASSERT_EQ(syscall(SYS_setresuid, 64998, 64998, 64998), 0);  // This thread only.
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  data[0].effective = data[0].permitted = static_cast<uint32_t>(capabilities);
+  ASSERT_EQ(syscall(SYS_capset, &header, data), 0);
+}
+
+TEST_F(AfXdpPortTest, TwoCapabilitiesSuffice) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  std::thread([&] {
+    const test::InNamespace inside(network_->far());  // Entered before, since that takes more.
+    std::thread([&] {
+      DropTo(1ull << CAP_NET_RAW | 1ull << CAP_IPC_LOCK);
+      auto far = AfXdpPort::Create({.interface = test::VethPair::kInterface,
+                                    .xsks_map_fd = far_->xsks_fd(),
+                                    .local = *Address::Parse("10.77.0.2:4810"),
+                                    .datagram_bytes_max = kDatagramBytesMax});
+      ASSERT_TRUE(far.ok()) << far.status();
+      const uint64_t path = (*far)->AddPath(near->local()).value();
+      Send(**far, path, 1, 200);
+      EXPECT_TRUE(Takes(*near, 1, 200));
+    }).join();
+  }).join();
+}
+
+TEST_F(AfXdpPortTest, WithoutPrivilegeItNamesTheCapability) {
+  std::thread([&] {
+    const test::InNamespace inside(network_->far());
+    std::thread([&] {
+      DropTo(0);
+      const auto far = AfXdpPort::Create({.interface = test::VethPair::kInterface,
+                                          .xsks_map_fd = far_->xsks_fd(),
+                                          .local = *Address::Parse("10.77.0.2:4810"),
+                                          .datagram_bytes_max = kDatagramBytesMax});
+      EXPECT_EQ(far.status().code(), absl::StatusCode::kPermissionDenied);
+      EXPECT_NE(std::string(far.status().message()).find("CAP_NET_RAW"), std::string::npos) << far.status();
+    }).join();
+  }).join();
+}
+
+TEST_F(AfXdpPortTest, QueueInUseIsNamed) {
+  auto first = OpenFar("10.77.0.2:4810").value();
+  const auto second = OpenFar("10.77.0.2:4810");
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(std::string(second.status().message()).find("weft0 queue 0"), std::string::npos)
+      << second.status();
+}
+
+TEST_F(AfXdpPortTest, QueueThatIsNotThereIsNamed) {
+  const auto port = OpenFar("10.77.0.2:4810", 1400, 7);
+  EXPECT_EQ(port.status().code(), absl::StatusCode::kInvalidArgument) << port.status();
+}
+
+TEST_F(AfXdpPortTest, QueueOfAKilledPredecessorIsTakenOver) {
+  for (int life = 0; life < 5; ++life) {
+    int ready[2];
+    ASSERT_EQ(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      auto port = OpenFar("10.77.0.2:4810");
+      char ok = port.ok() ? 1 : 0;
+      if (write(ready[1], &ok, 1) != 1) _exit(1);
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char ok = 0;
+    ASSERT_EQ(read(ready[0], &ok, 1), 1);
+    close(ready[0]);
+    ASSERT_EQ(ok, 1);
+    ASSERT_EQ(kill(child, SIGKILL), 0);
+    ASSERT_EQ(waitpid(child, nullptr, 0), child);
+    auto port = OpenFar("10.77.0.2:4810");
+    ASSERT_TRUE(port.ok()) << port.status();
+  }
+}
+
+TEST_F(AfXdpPortTest, MtuTooSmallForTheLargestDatagramIsNamed) {
+  const auto port = OpenFar("10.77.0.2:4810", 1480);
+  EXPECT_EQ(port.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(std::string(port.status().message()).find("1508"), std::string::npos) << port.status();
+}
+
+TEST_F(AfXdpPortTest, LargerFramesServeALargerMtu) {
+  MakeNetwork({.mtu = 3400});
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  auto far = OpenFar("10.77.0.2:4810", 3300).value();
+  const uint64_t to_near = far->AddPath(near->local()).value();
+  Send(*far, to_near, 2, 3300);
+  EXPECT_TRUE(Takes(*near, 2, 3300));
+}
+
+TEST_F(AfXdpPortTest, InterfaceThatIsNotThereIsNamed) {
+  const auto port = AfXdpPort::Create(
+      {.interface = "no-such-if", .xsks_map_fd = -1, .local = *Address::Parse("10.77.0.2:4810")});
+  EXPECT_EQ(port.status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(AfXdpPortTest, PathThatLeadsOverAnotherInterfaceIsRefused) {
+  auto far = OpenFar("0.0.0.0:4810").value();
+  EXPECT_EQ(far->AddPath(*Address::Parse("127.0.0.1:4810")).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(AfXdpPortTest, PathWithoutARouteWorksOnceThereIsOne) {
+  auto near = OpenNearUdp("0.0.0.0:4810");
+  auto far = OpenFar("10.77.0.2:4810").value();
+  const uint64_t path = far->AddPath(*Address::Parse("10.78.0.1:4810")).value();
+  Send(*far, path, 1, 64);
+  EXPECT_EQ(far->counters().lost_unreachable, 1u);
+  network_->near().Run({"/sbin/ip", "address", "add", "10.78.0.1/24", "dev", "weft0"});
+  network_->far().Run({"/sbin/ip", "route", "add", "10.78.0.0/24", "via", "10.77.0.1"});
+  for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kGiveUpNs;) {
+    Send(*far, path, 2, 64);
+    ReceivedDatagram one;
+    if (near->Receive(&one, 1) == 0) continue;
+    EXPECT_TRUE(IsDatagram(one, 2, 64));
+    near->Release(&one, 1);
+    return;
+  }
+  FAIL() << "the route was not found";
+}
+
+TEST_F(AfXdpPortTest, NeighbourThatMovesIsFollowed) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  auto far = OpenFar("10.77.0.2:4810").value();
+  const uint64_t path = far->AddPath(near->local()).value();
+  Send(*far, path, 1, 64);
+  ASSERT_TRUE(Takes(*near, 1, 64));
+  network_->near().Run({"/sbin/ip", "link", "set", "weft0", "address", "02:00:00:00:00:99"});
+  network_->far().Run(
+      {"/sbin/ip", "neigh", "replace", "10.77.0.1", "lladdr", "02:00:00:00:00:99", "dev", "weft0"});
+  for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kGiveUpNs;) {
+    Send(*far, path, 2, 64);
+    ReceivedDatagram one;
+    (void)far->Receive(&one, 1);  // Where changes are looked for.
+    if (near->Receive(&one, 1) == 0) continue;
+    EXPECT_TRUE(IsDatagram(one, 2, 64));
+    near->Release(&one, 1);
+    return;
+  }
+  FAIL() << "the new address was not used";
+}
+
+TEST_F(AfXdpPortTest, StatusSaysWhatWasChosen) {
+  auto far = OpenFar("10.77.0.2:4810").value();
+  bool native = false, copy = false;
+  for (const PortChoice& choice : far->status().choices) {
+    native |= choice.feature == "XDP program" && choice.chosen == "native";
+    copy |= choice.feature == "transfer" && choice.chosen == "copy";  // veth has no other.
+  }
+  EXPECT_TRUE(native);
+  EXPECT_TRUE(copy);
+}
+
+TEST_F(AfXdpPortTest, EveryQueueHasItsOwnSocket) {
+  MakeNetwork({.queues = 2});
+  const test::InNamespace inside(network_->far());
+  EXPECT_EQ(QueuesOf(test::VethPair::kInterface), 2u);
+  auto first = OpenFar("10.77.0.2:4810", 1400, 0), second = OpenFar("10.77.0.2:4810", 1400, 1);
+  EXPECT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(second.ok()) << second.status();
+}
+
+}  // namespace
+}  // namespace weft::port
