@@ -70,6 +70,21 @@ TEST_F(FaultsTest, CalleeHostKilledInALoopFailsOnlyWhatWasInFlightThere) {
   ExpectOnlyUnavailable(run_.Finish(client), 5 * 64);
 }
 
+TEST_F(FaultsTest, GuestHostKilledInALoopFailsOnlyWhatWasInFlightThere) {
+  run_.WithoutLedger();
+  Process a = run_.StartGuestHost("a", kUidA, 1);
+  Process b = run_.StartGuestHost("b", kUidB, 2);
+  Process client = run_.StartClient(6, kRate);
+  for (int round = 0; round < 5; ++round) {
+    absl::SleepFor(absl::Milliseconds(300));
+    Process& victim = round % 2 == 0 ? a : b;
+    victim.Kill();
+    absl::SleepFor(absl::Milliseconds(200));
+    victim = round % 2 == 0 ? run_.StartGuestHost("a", kUidA, 1) : run_.StartGuestHost("b", kUidB, 2);
+  }
+  ExpectOnlyUnavailable(run_.Finish(client), 5 * 64);
+}
+
 TEST_F(FaultsTest, CalleeHostKilledWhileTheAgentIsStopped) {
   Process a = run_.StartServer("a", kUidA, 1);
   Process b = run_.StartServer("b", kUidB, 2);

@@ -57,6 +57,37 @@ TEST_F(HostProcessTest, MessagesOfEverySizeArriveWhole) {
   }
 }
 
+// Two guests of two processes that call each other, each call within the one before.
+TEST_F(HostProcessTest, MutualCallsInDepthAnswerOrAreRefusedAndHarmNobody) {
+  StartHost("a", kAlphaUid, {"--serve", absl::StrCat("demo/ping=", Guest("test_caller"))});
+  StartHost("b", kBetaUid,
+            {"--serve", absl::StrCat("demo/pong=", Guest("test_caller")), "--serve",
+             absl::StrCat("demo/tool=", Guest("test_tool"))});
+  auto mesh = Attach();
+  Client client(*mesh);
+  Function ping = *client.Resolve("demo/ping");
+  const auto nested = [](int depth) {
+    std::string request = CallerRequest('c', 0, "demo/tool", "e!");
+    for (int i = 1; i < depth; ++i) {
+      request = CallerRequest('c', 0, i % 2 == 0 ? "demo/ping" : "demo/pong", request);
+    }
+    return request;
+  };
+  for (const int depth : {1, 3, 51, 201}) {
+    absl::StatusOr<std::string> answer = client.Call(ping, nested(depth), {.timeout = absl::Seconds(20)});
+    ASSERT_TRUE(answer.ok()) << depth << ": " << answer.status();
+    EXPECT_EQ(*answer, "e!");
+  }
+  // Deeper than the hosts have instances for, or than the policy's second lasts: it ends by name.
+  const absl::StatusOr<std::string> deep = client.Call(ping, nested(9001), {.timeout = absl::Seconds(20)});
+  if (!deep.ok()) {
+    EXPECT_TRUE(deep.status().code() == StatusCode::kResourceExhausted ||
+                deep.status().code() == StatusCode::kDeadlineExceeded)
+        << deep.status();
+  }
+  EXPECT_EQ(*client.Call(ping, nested(3)), "e!");
+}
+
 TEST_F(HostProcessTest, FanOutAndOneWayCrossProcesses) {
   StartPair("--keep");
   auto mesh = Attach();

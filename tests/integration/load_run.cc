@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
@@ -34,11 +35,22 @@ Process LoadRun::StartServer(const std::string& name, uid_t uid, int tag) {
   return server;
 }
 
+Process LoadRun::StartGuestHost(const std::string& name, uid_t uid, int tag) {
+  const std::string module = mesh_.path("load_echo.wasm");
+  WriteFile(module, ReadFile(WEFT_GUEST_DIR "/test_load_echo.wasm"));
+  EXPECT_EQ(chmod(module.c_str(), 0644), 0);  // The hosts' users read it, wherever the build tree lies.
+  Process host = mesh_.Start(
+      "weft-host", {"--name", name, "--no-cache", "--serve", absl::StrCat("app/echo=", module, "#", tag)},
+      uid, absl::StrCat("guest.", name, ".", runs_++, ".log"));
+  EXPECT_TRUE(host.WaitForOutput("attached to node", absl::Seconds(30))) << host.Output();
+  return host;
+}
+
 Process LoadRun::StartClient(double seconds, int rate, std::vector<std::string> more, const std::string& host,
                              uid_t uid) {
-  std::vector<std::string> arguments = {"--function", "app/echo",          "--seconds", absl::StrCat(seconds),
-                                        "--rate",     absl::StrCat(rate),  "--name",    host,
-                                        "--ledger",   mesh_.path("ledger")};
+  std::vector<std::string> arguments = {"--function", "app/echo",         "--seconds", absl::StrCat(seconds),
+                                        "--rate",     absl::StrCat(rate), "--name",    host};
+  if (with_ledger_) arguments.insert(arguments.end(), {"--ledger", mesh_.path("ledger")});
   arguments.insert(arguments.end(), more.begin(), more.end());
   Process client =
       mesh_.Start("weft-test-load", std::move(arguments), uid, absl::StrCat("load.", runs_++, ".log"));

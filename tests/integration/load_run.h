@@ -27,6 +27,8 @@ class LoadRun {
 
   // An echo server as host `name` with `tag` in its answers, ready when this returns.
   Process StartServer(const std::string& name, uid_t uid, int tag);
+  // A weft-host of the guest that does the same without a ledger, loaded and attached when this returns.
+  Process StartGuestHost(const std::string& name, uid_t uid, int tag);
   // A client that calls app/echo for `seconds`, calling when this returns.
   Process StartClient(double seconds, int rate, std::vector<std::string> more = {},
                       const std::string& host = "caller", uid_t uid = kUidCaller);
@@ -34,10 +36,13 @@ class LoadRun {
   // printed none.
   nlohmann::json Finish(Process& client);
   Ledger::Totals Totals() const { return ledger_.Count(); }
+  // Clients from now on write no ledger: for guests, which cannot.
+  void WithoutLedger() { with_ledger_ = false; }
 
  private:
   Mesh& mesh_;
   Ledger ledger_;
+  bool with_ledger_ = true;
   int runs_ = 0;
 };
 

@@ -6,9 +6,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <list>
 #include <nlohmann/json.hpp>
-#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
@@ -89,16 +87,9 @@ TEST_F(MovesTest, MovesUnderLoadFailNoCallAndLeaveTheOldHost) {
 // of a move, and before the next edit, was answered by the host that the function had left.
 TEST_F(MovesTest, ThousandMovesUnderLoadFailNoCallAndAreInForceOnceAcknowledged) {
   constexpr int kMoves = 1000;
-  const std::string module = mesh_.path("load_echo.wasm");
-  WriteFile(module, ReadFile(WEFT_GUEST_DIR "/test_load_echo.wasm"));
-  ASSERT_EQ(chmod(module.c_str(), 0644), 0);
-  std::list<Process> hosts;
-  for (const auto& [name, uid, tag] : {std::tuple{"a", kUidA, 1}, std::tuple{"b", kUidB, 2}}) {
-    hosts.push_back(mesh_.Start(
-        "weft-host", {"--name", name, "--no-cache", "--serve", absl::StrCat("app/echo=", module, "#", tag)},
-        uid, absl::StrCat("host.", name, ".log")));
-    ASSERT_TRUE(hosts.back().WaitForOutput("attached to node", absl::Seconds(30))) << hosts.back().Output();
-  }
+  run_.WithoutLedger();
+  Process a = run_.StartGuestHost("a", kUidA, 1);
+  Process b = run_.StartGuestHost("b", kUidB, 2);
   WriteFile(mesh_.path("starts"), "");
   ASSERT_EQ(chmod(mesh_.path("starts").c_str(), 0666), 0);
   Process client = run_.StartClient(600, 10'000, {"--starts", mesh_.path("starts")});
@@ -159,6 +150,10 @@ TEST_F(MovesTest, StoppedCallerIsCutOffAndTheMoveIsAcknowledged) {
   absl::SleepFor(absl::Milliseconds(300));
   stopped.Signal(SIGSTOP);
   Edit(MeshWith({"b"}));
+  const std::optional<ProgrammedChange> change = NewestChange(mesh_.run_dir());
+  ASSERT_TRUE(change.has_value());
+  std::printf("a move with a stopped caller was acknowledged after %.1f ms\n",
+              change->event_to_programmed_us / 1e3);
   absl::SleepFor(absl::Milliseconds(500));
   stopped.Signal(SIGCONT);
   const json result = run_.Finish(steady);
@@ -167,6 +162,54 @@ TEST_F(MovesTest, StoppedCallerIsCutOffAndTheMoveIsAcknowledged) {
   const json after = run_.Finish(stopped);
   EXPECT_TRUE(after["tags"].contains("2")) << after.dump(1);
   EXPECT_EQ(run_.Totals().executed_twice, 0u);
+}
+
+// A host that does not run while the agent asks something of it is cut off. Running again it attaches by
+// itself, and the next move brings the function back to it.
+TEST_F(MovesTest, StoppedGuestHostIsCutOffAttachesAnewAndServesAgain) {
+  run_.WithoutLedger();
+  Edit(MeshWith({"a", "b"}));
+  Process a = run_.StartGuestHost("a", kUidA, 1);
+  Process b = run_.StartGuestHost("b", kUidB, 2);
+  Process client = run_.StartClient(5, kRate, {"--timeout-ms", "200"});
+  absl::SleepFor(absl::Milliseconds(300));
+  a.Signal(SIGSTOP);
+  // A second caller needs a channel to it.
+  Process second = run_.StartClient(1, kRate / 5, {"--first-id", "1000000"}, "caller2");
+  absl::SleepFor(absl::Milliseconds(300));
+  a.Signal(SIGCONT);
+  ASSERT_TRUE(Eventually([&] {
+    return a.Output().rfind("attached to node") != a.Output().find("attached to node");
+  })) << a.Output();
+  Edit(MeshWith({"a"}));
+  const uint64_t acknowledged_ns = AcknowledgedNs();
+  const json result = run_.Finish(client);
+  EXPECT_EQ(result["wrong"], 0);
+  for (const auto& [code, count] : result["codes"].items()) {
+    EXPECT_TRUE(code == "DEADLINE_EXCEEDED" || code == "UNAVAILABLE") << result.dump(1);
+  }
+  EXPECT_GT(result["ok"].get<double>(), 0.9 * result["started"].get<double>()) << result.dump(1);
+  EXPECT_GT(result["tags"]["1"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
+  EXPECT_LT(result["tags"]["2"]["last_start_ns"].get<uint64_t>(), acknowledged_ns);
+  const json of_second = run_.Finish(second);
+  EXPECT_EQ(of_second["ok"], of_second["started"]) << of_second.dump(1);
+}
+
+TEST_F(MovesTest, HostDrainedUnderLoadFailsNoCall) {
+  Edit(MeshWith({"a", "b"}));
+  Process a = run_.StartServer("a", kUidA, 1);
+  Process b = run_.StartServer("b", kUidB, 2);
+  Process client = run_.StartClient(4, kRate);
+  absl::SleepFor(absl::Milliseconds(500));
+  const Ran drained = mesh_.Ctl({"drain", "b"});
+  const uint64_t drained_ns = NowNs();
+  EXPECT_EQ(drained.exit_code, 0) << drained.error;
+  const json result = run_.Finish(client);
+  EXPECT_EQ(result["ok"], result["started"]) << result.dump(1);
+  EXPECT_EQ(run_.Totals().executed_twice, 0u);
+  ASSERT_TRUE(result["tags"].contains("2")) << result.dump(1);
+  EXPECT_LT(result["tags"]["2"]["last_start_ns"].get<uint64_t>(), drained_ns);
+  EXPECT_GT(result["tags"]["1"]["last_start_ns"].get<uint64_t>(), drained_ns);
 }
 
 TEST_F(MovesTest, RevokedRuleIsInForceOnceAcknowledged) {

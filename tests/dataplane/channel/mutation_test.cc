@@ -221,11 +221,84 @@ class Duel {
   int turns_ = 0;
 };
 
+// A pair beside the duel, on the same thread, whose memory nobody mutates.
+class HonestPair {
+ public:
+  void Turn() {
+    for (uint64_t i = random_.Below(4); i > 0; --i) {
+      const std::size_t bytes = random_.Below(16) == 0 ? random_.Below(kArena / 4) : random_.Below(97);
+      payload_.resize(bytes);
+      uint32_t sum = 0;
+      for (std::byte& byte : payload_) {
+        byte = static_cast<std::byte>(random_.Next());
+        sum = sum * 31 + static_cast<uint32_t>(byte);
+      }
+      MessageHeader header;
+      header.kind = MessageKind::kRequest;
+      header.request_id = sent_;
+      header.deadline_ns = sum;
+      if (!producer_.TrySend(header, Payload(std::span<const std::byte>(payload_)), Lane::kRequest)) break;
+      ++sent_;
+    }
+    producer_.Publish();
+    consumer_.Poll(sink_, 40, [](uint64_t) {});
+    consumer_.PublishHead();
+    producer_.RefreshHead();
+  }
+  // Takes what is still in the ring.
+  void Finish() {
+    while (consumer_.Poll(sink_, 40, [](uint64_t) {}) != 0) consumer_.PublishHead();
+  }
+  uint32_t sent() const { return sent_; }
+  uint32_t received() const { return sink_.received; }
+  uint32_t wrong() const { return sink_.wrong; }
+  bool well() const {
+    return producer_.poison_reason() == PoisonReason::kNone &&
+           consumer_.poison_reason() == PoisonReason::kNone;
+  }
+
+ private:
+  struct Sink {
+    std::byte* OnBegin(const MessageHeader&, uint32_t bytes) {
+      buffer.resize(bytes + 1);
+      return buffer.data();
+    }
+    void OnMessage(const MessageHeader& header, std::byte* payload, uint32_t bytes) {
+      uint32_t sum = 0;
+      for (uint32_t i = 0; i < bytes; ++i) sum = sum * 31 + static_cast<uint32_t>(payload[i]);
+      wrong += header.request_id != received || header.deadline_ns != sum ? 1 : 0;
+      ++received;
+    }
+    void OnAbort(const MessageHeader&, std::byte*) { ++wrong; }
+    void OnNoBudget(const MessageHeader&, uint32_t) { ++wrong; }
+    std::vector<std::byte> buffer;
+    uint32_t received = 0;
+    uint32_t wrong = 0;
+  };
+
+  Random random_{7};
+  GuardedSide a_{kArena};
+  GuardedSide b_{kArena};
+  BasicProducer<SharedAccess> producer_{a_.own(), b_.peer(), kArena, kMessageMax};
+  BasicConsumer<SharedAccess> consumer_{b_.own(), a_.peer(), kArena, kMessageMax, nullptr};
+  Sink sink_;
+  std::vector<std::byte> payload_;
+  uint32_t sent_ = 0;
+};
+
 TEST(MutationTest, TenMillionMutationsBetweenReadsEndInNamedReasonsOnly) {
   Duel duel(20260101);
+  HonestPair honest;
   const uint64_t give_up_ns = NowNs() + 100 * kNsPerSecond;
-  while (duel.mutations() < kMutations && NowNs() < give_up_ns && !testing::Test::HasFatalFailure())
+  while (duel.mutations() < kMutations && NowNs() < give_up_ns && !testing::Test::HasFatalFailure()) {
     duel.Turn();
+    honest.Turn();
+  }
+  honest.Finish();
+  EXPECT_TRUE(honest.well());
+  EXPECT_GT(honest.sent(), 10'000u);
+  EXPECT_EQ(honest.received(), honest.sent());
+  EXPECT_EQ(honest.wrong(), 0u);
   EXPECT_GE(duel.mutations(), kMutations);
   EXPECT_GT(duel.messages(), 10'000u);
   for (int i = 1; i < kPoisonReasons; ++i) {

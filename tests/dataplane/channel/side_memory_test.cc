@@ -4,14 +4,21 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <fstream>
 #include <string>
+#include <thread>
 
+#include "dataplane/base/clock.h"
+#include "dataplane/base/mapping.h"
 #include "dataplane/channel/channel.h"
 #include "tests/dataplane/channel/stuck_page.h"
 
@@ -120,6 +127,46 @@ TEST(SideMemoryTest, AFileOfAMountThatNeverAnswersIsRefusedWithoutAskingIt) {
   ASSERT_TRUE(fd.valid());
   EXPECT_EQ(FindSideMemoryFault(fd.get(), kBytes), SideMemoryFault::kNotMemfd);
   EXPECT_EQ(stuck->reads(), 0);
+}
+
+// The peer's threads hang in write() to the memory that it handed over and in read() of ours, inside the copy
+// of a page that never arrives. Neither checks nor mappings wait for the locks that it may hold.
+TEST(SideMemoryTest, APeerStuckAtTheMemoriesHoldsNobodyUp) {
+  std::unique_ptr<StuckPage> stuck = StuckPage::Mount();
+  if (stuck == nullptr) GTEST_SKIP() << "needs root and /dev/fuse";
+  absl::StatusOr<SideMemory> theirs = SideMemory::Create("theirs", kBytes);
+  absl::StatusOr<SideMemory> ours = SideMemory::Create("ours", kBytes);
+  ASSERT_TRUE(theirs.ok() && ours.ok());
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    stuck->CloseInChild();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    const int file = open(stuck->path().c_str(), O_RDWR | O_CLOEXEC);
+    void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (page == MAP_FAILED) _exit(1);
+    if (fork() == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      _exit(pwrite(theirs->fd(), page, 4096, 0) < 0 ? 1 : 0);
+    }
+    _exit(pread(ours->fd(), page, 4096, 0) < 0 ? 1 : 0);
+  }
+  const uint64_t give_up_ns = NowNs() + 10 * kNsPerSecond;
+  while (stuck->reads() < 1 && NowNs() < give_up_ns)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ASSERT_GE(stuck->reads(), 1) << "the peer is in the trap";
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(FindSideMemoryFault(theirs->fd(), kBytes), SideMemoryFault::kNone);
+  {
+    absl::StatusOr<Mapping> mapped = Mapping::Create(theirs->fd(), kBytes, Mapping::Access::kRead);
+    ASSERT_TRUE(mapped.ok()) << mapped.status();
+    for (std::size_t i = 0; i < kBytes; i += 4096) EXPECT_EQ(mapped->data()[i], std::byte{0});
+  }
+  std::memset(ours->data(), 1, kBytes);
+  EXPECT_EQ(waitpid(child, nullptr, WNOHANG), 0) << "still in the trap";
+  stuck.reset();
+  kill(child, SIGKILL);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
 }
 
 TEST(SideMemoryTest, NobodyCanWriteResizeOrPunchIt) {
