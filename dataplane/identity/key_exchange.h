@@ -123,7 +123,6 @@ struct KeyExchangeOptions {
   uint32_t unfinished_max = 256;
   uint32_t unfinished_per_source_max = 32;
   uint32_t peers_max = 1024;
-  uint32_t lanes_max = 256;  // Of one peer.
 };
 
 struct KeyExchangeCounters {

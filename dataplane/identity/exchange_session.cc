@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sessions: lanes, epochs and the messages that agree on them.
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/check.h"
+#include "dataplane/identity/exchange.h"
+
+namespace weft::identity {
+namespace {
+
+constexpr char kKeyLabel[] = "EXPORTER-weft-packet-key";
+
+template <typename T>
+void Append(std::string* out, T value) {
+  for (int shift = (static_cast<int>(sizeof(T)) - 1) * 8; shift >= 0; shift -= 8) {
+    out->push_back(static_cast<char>(value >> shift & 0xff));
+  }
+}
+
+}  // namespace
+
+// The connection may be gone afterwards.
+void Exchange::Take(Connection& connection, const Message& message) {
+  const auto refuse = [&](const std::string& why) { Drop(connection.id, Refusal::kProtocol, why, true); };
+  if (const auto* const bye = std::get_if<Bye>(&message)) {
+    // The peer's reason becomes this side's; it needs no answer.
+    return Drop(connection.id, bye->reason, "the peer says so", false);
+  }
+  if (const auto* const hello = std::get_if<Hello>(&message)) return TakeHello(connection, *hello);
+  if (!connection.established) return refuse("a message before HELLO");
+  connection.heard_ns = now_ns_;
+  Peer* const peer = Find(connection.peer);
+  if (peer == nullptr) return;  // Removed just now; Step ends it.
+  if (const auto* const keys = std::get_if<Keys>(&message)) {
+    if (!TakeKeys(*peer, *keys)) return refuse("KEYS of an epoch to come");
+  } else if (const auto* const rotate = std::get_if<RotateTo>(&message)) {
+    if (!TakeRotate(*peer, rotate->epoch)) return refuse("a rotation out of turn");
+  } else if (const auto* const switched = std::get_if<Switched>(&message)) {
+    if (!TakeSwitched(*peer, switched->epoch)) return refuse("SWITCHED to an epoch to come");
+  } else if (const auto* const workers = std::get_if<Workers>(&message)) {
+    peer->workers = Located(workers->workers, connection.remote);
+    observer_->OnWorkers(InfoOf(*peer));
+    UpdateLanes(*peer);
+  } else if (const auto* const ask = std::get_if<Ask>(&message)) {
+    if (!peer->leader_here) return refuse("a wish to one that follows");
+    if (ask->wish == Wish::kRotate) peer->rotate_wanted = true;
+    if (ask->wish == Wish::kDialAnew && peer->dialling == 0) {
+      peer->renew = true;
+      peer->dial_due_ns = now_ns_;
+    }
+  }
+}
+
+void Exchange::BeginSession(Peer& peer, uint64_t session, std::vector<Worker> workers) {
+  ++counters_.sessions;
+  peer.session = session;
+  peer.workers = std::move(workers);
+  peer.lanes.clear();
+  peer.rotate_wanted = false;
+  observer_->OnSessionUp(InfoOf(peer));
+  BeginEpoch(peer, 0);
+}
+
+void Exchange::EndSession(Peer& peer, Refusal reason) {
+  const uint64_t session = std::exchange(peer.session, 0);
+  peer.lanes.clear();
+  peer.workers.clear();
+  peer.epoch = 0;
+  peer.complete = false;
+  peer.retire_due_ns = 0;
+  if (session != 0) observer_->OnSessionDown(peer.name, session, reason);
+}
+
+void Exchange::BeginEpoch(Peer& peer, uint32_t epoch) {
+  peer.epoch = epoch;
+  peer.epoch_begun_ns = now_ns_;
+  peer.complete = false;
+  peer.peer_switched = false;
+  peer.retired = epoch == 0;
+  peer.retire_due_ns = 0;
+  peer.rotate_wanted = false;
+  UpdateLanes(peer);
+}
+
+// Lanes join each worker here with each of the peer's. A new one begins with the present epoch.
+void Exchange::UpdateLanes(Peer& peer) {
+  std::map<Lane, LaneState> lanes;
+  for (const Worker& local : workers_) {
+    for (const Worker& remote : peer.workers) {
+      const Lane lane{local.id, remote.id};
+      const auto found = peer.lanes.find(lane);
+      lanes[lane] = found == peer.lanes.end() ? LaneState{} : found->second;
+    }
+  }
+  peer.lanes = std::move(lanes);
+  AskForKeys(peer);
+  CheckComplete(peer);
+}
+
+void Exchange::AskForKeys(Peer& peer) {
+  const auto connection = connections_.find(peer.connection);
+  if (connection == connections_.end()) return;
+  const uint64_t epoch = uint64_t{peer.epoch} + 1;
+  for (auto& [lane, state] : peer.lanes) {
+    if (state.asked == epoch) continue;
+    state.asked = epoch;
+    state.key_id = 0;
+    observer_->OnReceiveKeyWanted(KeyOf(peer, lane, peer.epoch),
+                                  SecretOf(peer, *connection->second, lane, true));
+  }
+}
+
+void Exchange::SetReceiveKeyId(const LaneKey& key, uint32_t key_id) {
+  Peer* const peer = Find(key.peer);
+  if (peer == nullptr || peer->session != key.session || peer->connection == 0) return;
+  const auto lane = peer->lanes.find(key.lane);
+  if (lane == peer->lanes.end() || static_cast<uint8_t>(peer->epoch) != key.epoch) return;
+  LaneState& state = lane->second;
+  if (state.asked != uint64_t{peer->epoch} + 1 || state.offered == state.asked) return;
+  state.key_id = key_id;
+  // No id: the connection is given up at the key timeout, and tried again.
+  if (key_id != 0) Defer();
+}
+
+void Exchange::SendOffers(Peer& peer) {
+  Keys keys;
+  keys.epoch = peer.epoch;
+  for (auto& [lane, state] : peer.lanes) {
+    if (state.key_id == 0 || keys.entries.size() == kKeysMax) continue;
+    KeyEntry entry;
+    entry.receiver = lane.local_worker;
+    entry.sender = lane.remote_worker;
+    entry.key_id = std::exchange(state.key_id, 0);
+    for (const Worker& worker : workers_) {
+      if (worker.id == lane.local_worker) entry.hint = worker.hint;
+    }
+    keys.entries.push_back(entry);
+    state.offered = state.asked;
+  }
+  if (keys.entries.empty()) return;
+  SendTo(peer, keys);
+  if (peer.connection != 0) CheckComplete(peer);
+}
+
+bool Exchange::TakeKeys(Peer& peer, const Keys& keys) {
+  // Of the epoch before: sent before the peer heard of this one, which it answers as well.
+  if (keys.epoch < peer.epoch) return true;
+  if (keys.epoch > peer.epoch) return false;
+  const Connection& connection = *connections_.at(peer.connection);
+  const uint64_t epoch = uint64_t{keys.epoch} + 1;
+  for (const KeyEntry& entry : keys.entries) {
+    const auto lane = peer.lanes.find(Lane{entry.sender, entry.receiver});
+    // A worker that has gone meanwhile; or the same key twice, which is never installed again.
+    if (lane == peer.lanes.end() || lane->second.taken == epoch) continue;
+    lane->second.taken = epoch;
+    observer_->OnSendKey(KeyOf(peer, lane->first, peer.epoch), entry.key_id, entry.hint,
+                         SecretOf(peer, connection, lane->first, false));
+  }
+  CheckComplete(peer);
+  return true;
+}
+
+void Exchange::CheckComplete(Peer& peer) {
+  if (peer.complete || peer.connection == 0) return;
+  const uint64_t epoch = uint64_t{peer.epoch} + 1;
+  for (const auto& [lane, state] : peer.lanes) {
+    if (state.offered != epoch || state.taken != epoch) return;
+  }
+  peer.complete = true;
+  ++counters_.epochs;
+  SendTo(peer, Switched{peer.epoch});
+  if (peer.peer_switched && !peer.retired) peer.retire_due_ns = now_ns_ + options_.retire_ns;
+}
+
+bool Exchange::TakeSwitched(Peer& peer, uint32_t epoch) {
+  if (epoch > peer.epoch) return false;
+  if (epoch < peer.epoch) return true;
+  peer.peer_switched = true;
+  if (peer.complete && !peer.retired) peer.retire_due_ns = now_ns_ + options_.retire_ns;
+  return true;
+}
+
+bool Exchange::TakeRotate(Peer& peer, uint32_t epoch) {
+  if (peer.leader_here || !peer.complete || epoch != peer.epoch + 1) return false;
+  // The leader has retired the keys of the last epoch; this side may be a moment behind.
+  if (!peer.retired) RetireLast(peer);
+  BeginEpoch(peer, epoch);
+  return true;
+}
+
+void Exchange::RetireLast(Peer& peer) {
+  peer.retire_due_ns = 0;
+  peer.retired = true;
+  for (const auto& [lane, state] : peer.lanes)
+    observer_->OnRetireReceiveKey(KeyOf(peer, lane, peer.epoch - 1));
+}
+
+bool Exchange::MayRotate(const Peer& peer) const {
+  return peer.leader_here && peer.complete && peer.peer_switched && peer.retired && peer.dialling == 0;
+}
+
+// The context names everything that tells one key from another, so that no two ever agree.
+PacketSecret Exchange::SecretOf(const Peer& peer, const Connection& connection, Lane lane,
+                                bool receiving) const {
+  const bool dialer_sends = connection.stream.dialer() != receiving;
+  std::string context;
+  Append(&context, static_cast<uint8_t>(kProtocolVersion));
+  Append(&context, static_cast<uint8_t>(dialer_sends ? 1 : 2));
+  Append(&context, peer.session);
+  Append(&context, peer.epoch);
+  Append(&context, receiving ? lane.remote_worker : lane.local_worker);  // Sends.
+  Append(&context, receiving ? lane.local_worker : lane.remote_worker);  // Receives.
+  PacketSecret secret;
+  uint8_t bytes[sizeof(secret.key) + sizeof(secret.iv)];
+  connection.stream.Export(kKeyLabel, context, bytes, sizeof(bytes));
+  std::memcpy(secret.key.data(), bytes, secret.key.size());
+  std::memcpy(secret.iv.data(), bytes + secret.key.size(), secret.iv.size());
+  OPENSSL_cleanse(bytes, sizeof(bytes));
+  return secret;
+}
+
+LaneKey Exchange::KeyOf(const Peer& peer, Lane lane, uint32_t epoch) const {
+  return LaneKey{peer.name, peer.session, lane, static_cast<uint8_t>(epoch)};
+}
+
+// A worker that names no address is where the connection's other end is.
+std::vector<Worker> Exchange::Located(std::vector<Worker> workers, const Endpoint& remote) {
+  for (Worker& worker : workers) {
+    if (!worker.address.unspecified()) continue;
+    worker.address.ipv6 = remote.ipv6;
+    worker.address.address = remote.address;
+  }
+  return workers;
+}
+
+SessionInfo Exchange::InfoOf(const Peer& peer) const {
+  return SessionInfo{peer.name, peer.session, peer.workers};
+}
+
+// May drop the connection, with what that means for the peer.
+void Exchange::SendTo(Peer& peer, const Message& message) {
+  const auto found = connections_.find(peer.connection);
+  if (found == connections_.end()) return;
+  Connection& connection = *found->second;
+  connection.keepalive_due_ns = now_ns_ + options_.keepalive_ns;
+  if (!connection.stream.Send(message)) {
+    return Drop(connection.id, Refusal::kNeverReads, "what is to be sent piles up", false);
+  }
+  if (!connection.stream.Flush()) {
+    return Drop(connection.id, Refusal::kClosed, "the connection was closed", false);
+  }
+  UpdateInterest(connection);
+}
+
+}  // namespace weft::identity

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+// Strangers, impostors and expiry at the TLS port: each is refused by name and disturbs nobody else.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <memory>
+
+#include "dataplane/identity/messages.h"
+#include "dataplane/identity/openssl.h"
+#include "tests/dataplane/identity/test_node.h"
+
+namespace weft::identity {
+namespace {
+
+constexpr Validity kLastYear{kTestUnixS - 2 * 365 * 86'400, kTestUnixS - 86'400};
+
+class ExchangeFaultTest : public testing::Test {
+ protected:
+  ExchangeFaultTest() {
+    for (const char* const name : {"a", "b"}) world_.Issue(name);
+    a_ = std::make_unique<TestNode>(&world_, "a");
+    b_ = std::make_unique<TestNode>(&world_, "b");
+    Introduce(*a_, "a", *b_, "b");
+    EXPECT_TRUE(RunUntil(both(), [&] { return a_->HasKeys("b", 0) && b_->HasKeys("a", 0); }));
+    session_ = a_->SessionWith("b");
+    RunRounds(both(), 10);
+  }
+  std::vector<TestNode*> both() { return {a_.get(), b_.get()}; }
+  // The good pair still holds its session, and makes new keys.
+  void ExpectWell() {
+    const auto epoch = static_cast<int>(a_->exchange().Peers().at(0).epoch);
+    world_.ahead_ns += 2 * kNsPerSecond;
+    RunRounds(both(), 5);
+    a_->exchange().Rotate("b");
+    EXPECT_TRUE(RunUntil(both(), [&] { return a_->HasKeys("b", epoch + 1) && b_->HasKeys("a", epoch + 1); }));
+    EXPECT_EQ(a_->SessionWith("b"), session_);
+    EXPECT_EQ(b_->SessionWith("a"), session_);
+    EXPECT_THAT(a_->lost, testing::IsEmpty());
+  }
+  bool Refused(Refusal reason, uint64_t times = 1) {
+    return RunUntil(both(), [&] { return a_->refused(reason) >= times; });
+  }
+
+  // A stranger that speaks TLS with `pair` (null: without a certificate) and believes `a`. Returns whether it
+  // received a byte of what the agents say to each other, after it had all the time it wanted.
+  bool HearsAnything(const PemPair* pair, const std::string& says = "") {
+    SSL_CTX* const context = SSL_CTX_new(TLS_client_method());
+    if (pair != nullptr) {
+      const X509Ptr certificate(PEM_read_bio_X509(BioOf(pair->certificate).get(), nullptr, nullptr, nullptr));
+      const KeyPtr key(PEM_read_bio_PrivateKey(BioOf(pair->key).get(), nullptr, nullptr, nullptr));
+      EXPECT_EQ(SSL_CTX_use_certificate(context, certificate.get()), 1);
+      EXPECT_EQ(SSL_CTX_use_PrivateKey(context, key.get()), 1);
+    }
+    const UniqueFd socket = ConnectTo(a_->endpoint());
+    fcntl(socket.get(), F_SETFL, O_NONBLOCK);
+    const SslPtr ssl(SSL_new(context));
+    SSL_CTX_free(context);
+    SSL_set_fd(ssl.get(), socket.get());
+    SSL_set_connect_state(ssl.get());
+    bool heard = false;
+    bool said = says.empty();
+    (void)RunUntil(both(), [&] {
+      ERR_clear_error();
+      if (SSL_is_init_finished(ssl.get()) && !said) {
+        said = SSL_write(ssl.get(), says.data(), static_cast<int>(says.size())) > 0;
+      }
+      char buffer[64];
+      const int got = SSL_read(ssl.get(), buffer, sizeof(buffer));
+      heard = heard || got > 0;
+      const int error = SSL_get_error(ssl.get(), got);
+      return got <= 0 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE;
+    });
+    ERR_clear_error();
+    return heard;
+  }
+
+  TestWorld world_;
+  std::unique_ptr<TestNode> a_;
+  std::unique_ptr<TestNode> b_;
+  uint64_t session_ = 0;
+};
+
+TEST_F(ExchangeFaultTest, GarbageOnTheTlsPortIsRefusedAndCounted) {
+  const std::string inputs[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", std::string(70'000, '\xff'),
+                                std::string("\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", 10),
+                                std::string(1, '\0')};
+  uint64_t times = 0;
+  for (const std::string& input : inputs) {
+    const UniqueFd socket = ConnectTo(a_->endpoint());
+    (void)send(socket.get(), input.data(), input.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    shutdown(socket.get(), SHUT_WR);
+    ++times;
+    EXPECT_TRUE(RunUntil(both(), [&] {
+      return a_->refused(Refusal::kGarbage) + a_->refused(Refusal::kClosed) >= times;
+    })) << times;
+  }
+  EXPECT_GE(a_->refused(Refusal::kGarbage), 3u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, TlsOlderThan13IsRefused) {
+  SSL_CTX* const context = SSL_CTX_new(TLS_client_method());
+  SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION);
+  const SslPtr ssl(SSL_new(context));
+  SSL_CTX_free(context);
+  const UniqueFd socket = ConnectTo(a_->endpoint());
+  fcntl(socket.get(), F_SETFL, O_NONBLOCK);
+  SSL_set_fd(ssl.get(), socket.get());
+  (void)SSL_connect(ssl.get());
+  EXPECT_TRUE(Refused(Refusal::kGarbage));
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, ASlowHandshakeIsEndedThoughItSendsNowAndThen) {
+  const UniqueFd silent = ConnectTo(a_->endpoint());
+  const UniqueFd dripping = ConnectTo(a_->endpoint());
+  for (int i = 0; i < 6; ++i) {
+    (void)send(dripping.get(), "\x16\x03\x01\x02\x00\x01" + i, 1, MSG_NOSIGNAL);
+    world_.ahead_ns += kNsPerSecond;
+    RunRounds(both(), 5);
+  }
+  EXPECT_TRUE(Refused(Refusal::kSlowHandshake, 2));
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, WithoutCertificateNothingIsHeard) {
+  EXPECT_FALSE(HearsAnything(nullptr));
+  EXPECT_EQ(a_->refused(Refusal::kNoCertificate), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, AWrongTrustDomainHearsNothing) {
+  const auto pair = world_.authority.Issue({"spiffe://other.example/node/b"}, kTestYear);
+  EXPECT_FALSE(HearsAnything(&*pair));
+  EXPECT_EQ(a_->refused(Refusal::kWrongTrustDomain), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, AnExpiredCertificateHearsNothing) {
+  const auto pair = world_.authority.IssueNode("b", kLastYear);
+  EXPECT_FALSE(HearsAnything(&*pair));
+  EXPECT_EQ(a_->refused(Refusal::kExpired), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, AForeignCertificateHearsNothing) {
+  const Authority foreign = std::move(*Authority::Make("test.example", kTestYear));
+  const auto pair = foreign.IssueNode("b", kTestYear);
+  EXPECT_FALSE(HearsAnything(&*pair));
+  EXPECT_EQ(a_->refused(Refusal::kForeign), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, ACertificateThatNamesNoNodeHearsNothing) {
+  const auto pair = world_.authority.Issue({}, kTestYear);
+  EXPECT_FALSE(HearsAnything(&*pair));
+  EXPECT_EQ(a_->refused(Refusal::kNotSpiffe), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, ANodeThatNobodyNamesHearsOnlyThatItIsUnknown) {
+  const auto pair = world_.authority.IssueNode("stranger", kTestYear);
+  EXPECT_TRUE(HearsAnything(&*pair));  // BYE
+  EXPECT_EQ(a_->refused(Refusal::kUnknownNode), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, APeerThatBreaksTheRulesIsClosedAndMayComeBack) {
+  const auto pair = world_.authority.IssueNode("b", kTestYear);
+  const std::string breaches[] = {
+      Encode(Keepalive{}),               // Before HELLO.
+      std::string("\x01\0\xff\xff", 4),  // Too long.
+      std::string("\x2a\0\0\0", 4),      // No such type.
+      std::string("weft is not a frame"),
+  };
+  uint64_t times = 0;
+  for (const std::string& breach : breaches) {
+    EXPECT_TRUE(HearsAnything(&*pair, breach));  // HELLO, then BYE.
+    EXPECT_EQ(a_->refused(Refusal::kProtocol), ++times);
+  }
+  Hello hello;
+  hello.incarnation = {1};
+  hello.node = "c";  // Another than its certificate says.
+  EXPECT_TRUE(HearsAnything(&*pair, Encode(hello)));
+  EXPECT_EQ(a_->refused(Refusal::kProtocol), times + 1);
+  hello.node = "b";
+  hello.version_min = hello.version_max = 9;
+  // The codec refuses a version of its own making only where none is common.
+  EXPECT_TRUE(HearsAnything(&*pair, Encode(hello)));
+  EXPECT_EQ(a_->refused(Refusal::kVersion), 1u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, ADialledNodeOfAnotherNameGetsNothing) {
+  world_.Issue("c");
+  TestNode c(&world_, "c");
+  // "d" is said to live where c does.
+  ASSERT_TRUE(a_->exchange().AddPeer("d", c.endpoint()).ok());
+  std::vector<TestNode*> all = both();
+  all.push_back(&c);
+  EXPECT_TRUE(RunUntil(all, [&] { return a_->refused(Refusal::kNameMismatch) > 0; }));
+  EXPECT_EQ(a_->SessionWith("d"), 0u);
+  EXPECT_TRUE(c.sessions.empty());
+  a_->exchange().RemovePeer("d");
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, TenThousandHalfOpenConnectionsDisturbNoGoodPeer) {
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  constexpr int kConnections = 10'000;
+  if (files.rlim_cur < kConnections + 1'000) GTEST_SKIP() << "needs " << kConnections << " descriptors";
+  std::vector<UniqueFd> open;
+  int rotations = 0;
+  for (int i = 0; i < kConnections; ++i) {
+    // From many sources, some of which begin a handshake and stop.
+    open.push_back(ConnectTo(a_->endpoint(), "127.0." + std::to_string(1 + i % 100) + ".9"));
+    if (i % 3 == 0) (void)send(open.back().get(), "\x16\x03\x01\x02\x00\x01", 6, MSG_NOSIGNAL);
+    a_->Step();
+    if (i % 500 != 499) continue;
+    world_.ahead_ns += 2 * kNsPerSecond;
+    RunRounds(both(), 3);
+    a_->exchange().Rotate("b");
+    ++rotations;
+    ASSERT_TRUE(RunUntil(both(), [&] { return a_->HasKeys("b", rotations) && b_->HasKeys("a", rotations); }));
+  }
+  EXPECT_GE(a_->refused(Refusal::kTooManyUnfinished) + a_->refused(Refusal::kSlowHandshake),
+            static_cast<uint64_t>(kConnections) - 256);
+  EXPECT_GT(a_->refused(Refusal::kTooManyUnfinished), 0u);
+  EXPECT_EQ(a_->SessionWith("b"), session_);
+  EXPECT_THAT(a_->lost, testing::IsEmpty());
+  // A new good peer gets in while they hang on.
+  world_.Issue("c");
+  TestNode c(&world_, "c");
+  Introduce(*a_, "a", c, "c");
+  std::vector<TestNode*> all = both();
+  all.push_back(&c);
+  EXPECT_TRUE(RunUntil(all, [&] { return a_->HasKeys("c", 0) && c.HasKeys("a", 0); }));
+}
+
+TEST_F(ExchangeFaultTest, OneSourceHoldsNoMoreThanItsShare) {
+  std::vector<UniqueFd> open;
+  for (int i = 0; i < 100; ++i) open.push_back(ConnectTo(a_->endpoint(), "127.0.0.9"));
+  EXPECT_TRUE(Refused(Refusal::kTooManyUnfinished, 100 - 32));
+  EXPECT_EQ(a_->refused(Refusal::kTooManyUnfinished), 100u - 32);
+  // The oldest have gone, the newest are still there.
+  char byte;
+  EXPECT_EQ(recv(open.front().get(), &byte, 1, MSG_DONTWAIT), 0);
+  EXPECT_EQ(recv(open.back().get(), &byte, 1, MSG_DONTWAIT), -1);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, APeersCertificateThatExpiresEndsItsSession) {
+  world_.Issue("c", nullptr, {kTestYear.not_before_s, kTestUnixS + 100});
+  TestNode c(&world_, "c");
+  Introduce(*a_, "a", c, "c");
+  std::vector<TestNode*> all = both();
+  all.push_back(&c);
+  ASSERT_TRUE(RunUntil(all, [&] { return a_->HasKeys("c", 0) && c.HasKeys("a", 0); }));
+  world_.unix_s += 99;
+  world_.ahead_ns += kNsPerSecond;
+  RunRounds(all, 10);
+  EXPECT_NE(a_->SessionWith("c"), 0u);
+  world_.unix_s += 1;
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil(all, [&] { return a_->SessionWith("c") == 0 && c.SessionWith("a") == 0; }));
+  EXPECT_EQ(a_->ended.back(), std::pair(std::string("c"), Refusal::kExpired));
+  EXPECT_EQ(c.ended.back(), std::pair(std::string("a"), Refusal::kExpired));
+  EXPECT_THAT(std::string(c.credentials.back().message()), testing::HasSubstr("has expired"));
+  // Renewed, it is let in again.
+  world_.Issue("c");
+  for (int i = 0; i < 3; ++i) {
+    world_.ahead_ns += kNsPerSecond;
+    RunRounds(all, 5);
+  }
+  ASSERT_TRUE(RunUntil(all, [&] { return a_->SessionWith("c") != 0 && a_->HasKeys("c", 0); }));
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, ACertificateThatTheNewBundleDoesNotBelieveEndsItsSession) {
+  const std::string old_bundle = test::ReadFile(world_.directory / "a-ca.pem");
+  const auto list = world_.authority.Revoke({test::ReadFile(world_.directory / "b.pem")}, kTestYear);
+  ASSERT_TRUE(list.ok());
+  test::WriteFile(world_.directory / "a-ca.pem", old_bundle + *list);
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil(both(), [&] { return a_->SessionWith("b") == 0 && b_->SessionWith("a") == 0; }));
+  EXPECT_EQ(a_->ended.back(), std::pair(std::string("b"), Refusal::kRevoked));
+  // It tries again, and hears nothing.
+  world_.ahead_ns += kNsPerSecond;
+  EXPECT_TRUE(Refused(Refusal::kRevoked, 2));
+  EXPECT_EQ(a_->SessionWith("b"), 0u);
+}
+
+TEST_F(ExchangeFaultTest, AHalfWrittenPairIsToldAndTheOldOneStaysInForce) {
+  const auto renewed = world_.authority.IssueNode("a", kTestYear);
+  test::WriteFile(world_.directory / "a.pem", renewed->certificate);
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil(both(), [&] { return !a_->credentials.empty(); }));
+  EXPECT_THAT(std::string(a_->credentials.back().message()), testing::HasSubstr("is not the key of"));
+  ExpectWell();
+  test::WriteFile(world_.directory / "a-key.pem", renewed->key);
+  chmod((world_.directory / "a-key.pem").c_str(), 0600);
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil(both(), [&] { return a_->credentials.back().ok(); }));
+  EXPECT_EQ(a_->SessionWith("b"), session_);
+}
+
+TEST_F(ExchangeFaultTest, AnotherNodesCertificateIsNotTakenOver) {
+  const auto other = world_.authority.IssueNode("b", kTestYear);
+  test::WriteFile(world_.directory / "a.pem", other->certificate);
+  test::WriteFile(world_.directory / "a-key.pem", other->key);
+  chmod((world_.directory / "a-key.pem").c_str(), 0600);
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil(both(), [&] { return !a_->credentials.empty() && !a_->credentials.back().ok(); }));
+  EXPECT_EQ(a_->exchange().credentials().id().name, "a");
+  ExpectWell();
+}
+
+}  // namespace
+}  // namespace weft::identity
