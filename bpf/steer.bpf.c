@@ -47,9 +47,13 @@ struct {
   __type(value, __u32);
 } xsks_map SEC(".maps");
 
-WEFT_INLINE struct weft_steer_key* find_key(const struct weft_packet_header* header) {
-  if (!header) return 0;
-  const __u32 key_id = weft_key_id_of(header);
+/* The key id at the cursor; 0, which is no key's, where the packet ends before it. */
+WEFT_INLINE __u32 key_id_at(const struct weft_cursor* cursor) {
+  return weft_holds_header(cursor) ? weft_key_id_of(weft_header_at(cursor)) : 0;
+}
+
+/* The live key of that id, or null. */
+WEFT_INLINE struct weft_steer_key* find_key(__u32 key_id) {
   const __u32 index = key_id & weft_config.key_mask;
   struct weft_steer_key* const entry = bpf_map_lookup_elem(&weft_keys, &index);
   return weft_key_is(entry, key_id) ? entry : 0;
@@ -62,16 +66,22 @@ WEFT_INLINE int take_token(struct weft_steer_key* key) {
   return -WEFT_DROP_RATE_LIMITED;
 }
 
-/* Charges the key, or this CPU's row where there is none. */
-WEFT_INLINE void count_drop(struct weft_steer_key* key, __u32 reason) {
+/*
+ * Charges the key of that id, or this CPU's row where there is none. A function of its own, which the
+ * verifier looks at once and for any reason: inlined, the index is another constant on each way there,
+ * and 6.1 and later refuse that without CAP_PERFMON ("tried to add from different maps, paths or scalars").
+ */
+__attribute__((noinline)) int count_drop(__u32 key_id, __u32 reason) {
   reason &= WEFT_STEER_REASONS - 1;
+  struct weft_steer_key* const key = find_key(key_id);
   if (key) {
     __sync_fetch_and_add(&key->drops[reason], 1);
-    return;
+    return 0;
   }
   const __u32 cpu = bpf_get_smp_processor_id();
   struct weft_steer_drops* const row = bpf_map_lookup_elem(&weft_drops, &cpu);
   if (row) ++row->drops[reason];
+  return 0;
 }
 
 SEC("xdp")
@@ -81,17 +91,16 @@ int weft_steer(struct xdp_md* ctx) {
   int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes);
   if (verdict == WEFT_PASS) return XDP_PASS;
 
-  const struct weft_packet_header* const header = weft_header_at(&cursor);
-  struct weft_steer_key* const key = find_key(header);
-  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, header, bytes);
-  if (verdict == WEFT_TAKE) verdict = take_token(key);
+  const __u32 key_id = key_id_at(&cursor);
+  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, bytes);
+  if (verdict == WEFT_TAKE) verdict = take_token(find_key(key_id));
   if (verdict != WEFT_TAKE) {
-    count_drop(key, -verdict);
+    count_drop(key_id, -verdict);
     return XDP_DROP;
   }
 
   /* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
   const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
-  if (WEFT_UNLIKELY(action != XDP_REDIRECT)) count_drop(key, WEFT_DROP_NO_SOCKET);
+  if (WEFT_UNLIKELY(action != XDP_REDIRECT)) count_drop(key_id, WEFT_DROP_NO_SOCKET);
   return action;
 }

@@ -9,19 +9,20 @@
 #include "bpf/abi/steer.h"
 #include "bpf/lib/frame.h"
 
-/* The clear header at the cursor, which stays; null where the packet ends within it. */
+/* The clear header at the cursor, to be read only where weft_holds_header. */
 WEFT_INLINE const struct weft_packet_header* weft_header_at(const struct weft_cursor* cursor) {
-  struct weft_cursor ahead = *cursor;
-  return (const struct weft_packet_header*)weft_take_bytes(&ahead, sizeof(struct weft_packet_header));
+  return (const struct weft_packet_header*)cursor->at;
+}
+WEFT_INLINE int weft_holds_header(const struct weft_cursor* cursor) {
+  return weft_holds(cursor, sizeof(struct weft_packet_header));
 }
 
-/* Length, version, suite and reserved bits of the datagram of `bytes` at the cursor; `header`: of
- * weft_header_at. */
-WEFT_INLINE int weft_check_datagram(const struct weft_cursor* cursor, const struct weft_packet_header* header,
-                                    __u32 bytes) {
+/* Length, version, suite and reserved bits of the datagram of `bytes` at the cursor. */
+WEFT_INLINE int weft_check_datagram(const struct weft_cursor* cursor, __u32 bytes) {
+  const struct weft_packet_header* const header = weft_header_at(cursor);
   if (bytes < WEFT_PACKET_BYTES_MIN) return -WEFT_DROP_TOO_SHORT;
   if (bytes > WEFT_PACKET_BYTES_MAX) return -WEFT_DROP_TOO_LONG;
-  if (!header || cursor->at + bytes > cursor->end) return -WEFT_DROP_BAD_LENGTH;
+  if (!weft_holds_header(cursor) || !weft_holds(cursor, bytes)) return -WEFT_DROP_BAD_LENGTH;
   if (header->version_and_suite != WEFT_PACKET_VERSION_AND_SUITE || (header->flags & ~WEFT_PACKET_EPOCH_MASK))
     return -WEFT_DROP_BAD_VERSION;
   return WEFT_TAKE;

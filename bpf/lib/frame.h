@@ -35,39 +35,49 @@ struct weft_vlan_tag {
   __be16 protocol;
 };
 
-/* The next `bytes` of the packet, and moves behind them; null where it ends before. */
-WEFT_INLINE const void* weft_take_bytes(struct weft_cursor* cursor, __u32 bytes) {
-  const __u8* const taken = cursor->at;
-  if (taken + bytes > cursor->end) return 0;
-  cursor->at = taken + bytes;
-  return taken;
+/*
+ * Whether the packet has `bytes` more. Truth comes as a number and never as a pointer that may be null:
+ * compilers turn the latter into comparisons of packet pointers with 0, which the verifier of any kernel
+ * prohibits ("pointer comparison prohibited") to who has CAP_BPF without CAP_PERFMON.
+ */
+WEFT_INLINE int weft_holds(const struct weft_cursor* cursor, __u32 bytes) {
+  return cursor->at + bytes <= cursor->end;
+}
+
+/* Moves behind the next `bytes`; 0 where the packet ends before. */
+WEFT_INLINE int weft_skip(struct weft_cursor* cursor, __u32 bytes) {
+  if (!weft_holds(cursor, bytes)) return 0;
+  cursor->at += bytes;
+  return 1;
 }
 
 /* Takes the Ethernet header and one VLAN tag, if there is one. The result is the EtherType behind them, 0
  * where the frame ends before. */
 WEFT_INLINE __be16 weft_parse_ethernet(struct weft_cursor* cursor) {
-  const struct ethhdr* const ethernet = (const struct ethhdr*)weft_take_bytes(cursor, sizeof(*ethernet));
-  if (!ethernet) return 0;
+  const struct ethhdr* const ethernet = (const struct ethhdr*)cursor->at;
+  if (!weft_skip(cursor, sizeof(*ethernet))) return 0;
   if (WEFT_LIKELY(ethernet->h_proto != WEFT_BE16(ETH_P_8021Q) &&
                   ethernet->h_proto != WEFT_BE16(ETH_P_8021AD)))
     return ethernet->h_proto;
-  const struct weft_vlan_tag* const tag = (const struct weft_vlan_tag*)weft_take_bytes(cursor, sizeof(*tag));
-  return tag ? tag->protocol : 0;
+  const struct weft_vlan_tag* const tag = (const struct weft_vlan_tag*)cursor->at;
+  return weft_skip(cursor, sizeof(*tag)) ? tag->protocol : 0;
 }
 
 /* Takes the IP header of a packet that carries UDP and nothing between; `bytes`: what IP says that UDP has.
  */
 WEFT_INLINE int weft_parse_ip(struct weft_cursor* cursor, __be16 protocol_be, __u32* bytes) {
   if (WEFT_LIKELY(protocol_be == WEFT_BE16(ETH_P_IP))) {
-    const struct iphdr* const ip = (const struct iphdr*)weft_take_bytes(cursor, sizeof(*ip));
-    if (!ip || *(const __u8*)ip != WEFT_IPV4_PLAIN || ip->protocol != WEFT_IPPROTO_UDP) return WEFT_PASS;
+    const struct iphdr* const ip = (const struct iphdr*)cursor->at;
+    if (!weft_skip(cursor, sizeof(*ip))) return WEFT_PASS;
+    if (*(const __u8*)ip != WEFT_IPV4_PLAIN || ip->protocol != WEFT_IPPROTO_UDP) return WEFT_PASS;
     if (ip->frag_off & WEFT_BE16(WEFT_IPV4_FRAGMENT_BITS)) return WEFT_PASS;
     *bytes = WEFT_FROM_BE16(ip->tot_len) - (__u32)sizeof(*ip);
     return WEFT_TAKE;
   }
   if (protocol_be == WEFT_BE16(ETH_P_IPV6)) {
-    const struct ipv6hdr* const ip = (const struct ipv6hdr*)weft_take_bytes(cursor, sizeof(*ip));
-    if (!ip || ip->version != 6 || ip->nexthdr != WEFT_IPPROTO_UDP) return WEFT_PASS;
+    const struct ipv6hdr* const ip = (const struct ipv6hdr*)cursor->at;
+    if (!weft_skip(cursor, sizeof(*ip))) return WEFT_PASS;
+    if (ip->version != 6 || ip->nexthdr != WEFT_IPPROTO_UDP) return WEFT_PASS;
     *bytes = WEFT_FROM_BE16(ip->payload_len);
     return WEFT_TAKE;
   }
@@ -83,8 +93,8 @@ WEFT_INLINE int weft_parse_frame(struct weft_cursor* cursor, __be16 port_be, __u
   __u32 ip_bytes = 0;
   const __be16 protocol_be = weft_parse_ethernet(cursor);
   if (weft_parse_ip(cursor, protocol_be, &ip_bytes) != WEFT_TAKE) return WEFT_PASS;
-  const struct udphdr* const udp = (const struct udphdr*)weft_take_bytes(cursor, sizeof(*udp));
-  if (!udp || udp->dest != port_be) return WEFT_PASS;
+  const struct udphdr* const udp = (const struct udphdr*)cursor->at;
+  if (!weft_skip(cursor, sizeof(*udp)) || udp->dest != port_be) return WEFT_PASS;
   const __u32 udp_bytes = WEFT_FROM_BE16(udp->len);
   if (udp_bytes != ip_bytes || udp_bytes < sizeof(*udp)) return -WEFT_DROP_BAD_LENGTH;
   *payload_bytes = udp_bytes - (__u32)sizeof(*udp);

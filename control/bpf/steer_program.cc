@@ -35,6 +35,7 @@ absl::Status Reuse(steer_bpf* skeleton, const SteerMaps& maps) {
                                           {skeleton->maps.weft_drops, maps.drops},
                                           {skeleton->maps.xsks_map, maps.xsks}};
   for (const auto& [map, fd] : all) {
+    if (fd < 0) continue;
     if (const int error = bpf_map__reuse_fd(map, fd); error != 0) {
       return absl::ErrnoToStatus(-error, absl::StrCat("re-use map ", bpf_map__name(map)));
     }

@@ -32,7 +32,8 @@ struct SteerMaps {
 
 class SteerProgram {
  public:
-  // Loads the program, with new maps or, where `reuse` is given, with those, which must be of its layout.
+  // Loads the program, with new maps or, where `reuse` is given, with those of them that are not -1,
+  // which must be of its layout.
   // Errors carry what libbpf and the verifier said. INVALID_ARGUMENT for a configuration that cannot be.
   static absl::StatusOr<SteerProgram> Load(const SteerConfig& config, const SteerMaps* reuse = nullptr);
   SteerProgram(SteerProgram&&) noexcept;

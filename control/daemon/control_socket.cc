@@ -2,9 +2,12 @@
 #include "control/daemon/control_socket.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/unix_socket.h"
 
@@ -16,10 +19,12 @@ constexpr int kBatchMax = 16;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ControlSocket>> ControlSocket::Create(
-    const std::string& path, std::function<api::QueryReply()> status) {
+absl::StatusOr<std::unique_ptr<ControlSocket>> ControlSocket::Create(const std::string& path,
+                                                                     Handlers handlers, uid_t agent_uid) {
   WEFT_ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(path, 0660));
-  return std::unique_ptr<ControlSocket>(new ControlSocket(std::move(listener), std::move(status)));
+  if (agent_uid != geteuid()) WEFT_RETURN_IF_ERROR(GrantSocket(path, agent_uid));
+  return std::unique_ptr<ControlSocket>(
+      new ControlSocket(std::move(listener), std::move(handlers), agent_uid));
 }
 
 void ControlSocket::AddPollEntries(std::vector<pollfd>* entries) const {
@@ -61,15 +66,34 @@ bool ControlSocket::Serve(int fd) {
       return false;
     }
     api::AdminReply reply;
-    if (request.query().kind() == api::Query::STATUS && request.has_query()) {
-      *reply.mutable_query_reply() = status_();
+    std::vector<int> fds;
+    if (request.has_get_steer()) {
+      absl::StatusOr<SteerGrant> grant = Grant(fd, request.get_steer());
+      if (grant.ok()) {
+        *reply.mutable_steer_maps() = std::move(grant->reply);
+        fds = std::move(grant->fds);
+      } else {
+        reply.mutable_failed()->set_code(static_cast<uint32_t>(grant.status().code()));
+        reply.mutable_failed()->set_reason(std::string(grant.status().message()));
+      }
+    } else if (request.query().kind() == api::Query::STATUS && request.has_query()) {
+      *reply.mutable_query_reply() = handlers_.status();
     } else {
       reply.mutable_failed()->set_code(static_cast<uint32_t>(absl::StatusCode::kUnimplemented));
       reply.mutable_failed()->set_reason("weft-control answers status queries only; ask the agent");
     }
-    if (!SendMessage(fd, reply.SerializeAsString()).ok()) return false;
+    if (!SendMessage(fd, reply.SerializeAsString(), fds).ok()) return false;
   }
   return true;
+}
+
+absl::StatusOr<SteerGrant> ControlSocket::Grant(int fd, const api::GetSteer& request) {
+  WEFT_ASSIGN_OR_RETURN(const PeerCredentials peer, CredentialsOf(fd));
+  if (peer.uid != agent_uid_) {
+    return absl::PermissionDeniedError(absl::StrCat("maps are handed to the agent's user, ", agent_uid_,
+                                                    ", only; user ", peer.uid, " asked"));
+  }
+  return handlers_.steer(request);
 }
 
 }  // namespace weft::control

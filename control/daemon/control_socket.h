@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// control.sock: answers those who ask how weft-control stands. The socket's mode, 0660, says who may. A
-// client that does not read its answer is closed; nothing here waits for one. One thread.
+// control.sock: answers those who ask how weft-control stands, and hands the maps of the XDP program to the
+// agent. The socket's mode, 0660, and the agent's entry beside it say who may connect. A client that does not
+// read its answer is closed; nothing here waits for one. One thread.
 #ifndef WEFT_CONTROL_DAEMON_CONTROL_SOCKET_H_
 #define WEFT_CONTROL_DAEMON_CONTROL_SOCKET_H_
 
 #include <poll.h>
+#include <sys/types.h>
 
 #include <cstddef>
 #include <functional>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "control/daemon/steer_service.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/base/fd.h"
 
@@ -24,24 +27,32 @@ class ControlSocket {
   // Connections that are kept open; the oldest gives way.
   static constexpr std::size_t kClientsMax = 32;
 
-  // Listens on `path`. `status` makes the answer to a STATUS query.
-  static absl::StatusOr<std::unique_ptr<ControlSocket>> Create(const std::string& path,
-                                                               std::function<api::QueryReply()> status);
+  struct Handlers {
+    std::function<api::QueryReply()> status;  // Makes the answer to a STATUS query.
+    // Makes the answer to GetSteer.
+    std::function<absl::StatusOr<SteerGrant>(const api::GetSteer&)> steer;
+  };
+
+  // Listens on `path`, where user `agent_uid` may connect too; it alone is given maps.
+  static absl::StatusOr<std::unique_ptr<ControlSocket>> Create(const std::string& path, Handlers handlers,
+                                                               uid_t agent_uid);
 
   void AddPollEntries(std::vector<pollfd>* entries) const;
   void OnEvents(const std::vector<pollfd>& entries);
   std::size_t clients() const { return clients_.size(); }
 
  private:
-  ControlSocket(UniqueFd listener, std::function<api::QueryReply()> status)
-      : listener_(std::move(listener)), status_(std::move(status)) {}
+  ControlSocket(UniqueFd listener, Handlers handlers, uid_t agent_uid)
+      : listener_(std::move(listener)), handlers_(std::move(handlers)), agent_uid_(agent_uid) {}
 
   void Accept();
   // False: the connection is of no more use.
   bool Serve(int fd);
+  absl::StatusOr<SteerGrant> Grant(int fd, const api::GetSteer& request);
 
   UniqueFd listener_;
-  std::function<api::QueryReply()> status_;
+  Handlers handlers_;
+  uid_t agent_uid_;
   std::list<UniqueFd> clients_;  // Oldest first
 };
 

@@ -4,6 +4,7 @@
 // it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
 #include <poll.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -18,12 +19,14 @@
 #include "absl/strings/str_cat.h"
 #include "control/daemon/control_socket.h"
 #include "control/daemon/controller.h"
+#include "control/daemon/steer_service.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/stop_signals.h"
 #include "dataplane/config/log.h"
+#include "dataplane/config/user.h"
 
 namespace weft::control {
 namespace {
@@ -35,6 +38,10 @@ struct Arguments {
   std::string log_format = "text";
   std::string log_level = "info";
   bool allow_shrink = false;
+  std::vector<std::string> steer;
+  std::string steer_detach;
+  SteerConfig steer_config;
+  std::string agent_user;
 };
 
 constexpr int kGoOn = -1;
@@ -56,6 +63,22 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   app.add_option("--log-level", arguments->log_level, "Least level to log")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
+  app.add_option("--steer", arguments->steer,
+                 "Interface on which the XDP program takes weft's packets; needs CAP_BPF and CAP_NET_ADMIN, "
+                 "and a BPF "
+                 "file system at RUN_DIR/bpf. May be given several times")
+      ->allow_extra_args(false);
+  app.add_option("--port", arguments->steer_config.port, "UDP port of weft's packets, with --steer")
+      ->check(CLI::Range(1, 65535))
+      ->capture_default_str();
+  app.add_option("--steer-keys", arguments->steer_config.keys, "Entries of the key table, a power of two")
+      ->check(CLI::Range(1, WEFT_STEER_KEYS_MAX))
+      ->capture_default_str();
+  app.add_option(
+      "--agent-user", arguments->agent_user,
+      "User (name or number) that weftd runs as, to whom the maps are handed; the own one by default");
+  app.add_option("--steer-detach", arguments->steer_detach,
+                 "Detach the XDP program from this interface, remove its maps, and end");
   app.set_version_flag("--version", "weft-control " WEFT_VERSION);
   try {
     app.parse(argc, argv);
@@ -77,6 +100,22 @@ uint64_t Earlier(uint64_t a_ns, uint64_t b_ns) {
   return std::min(a_ns, b_ns);
 }
 
+std::string BpfDirOf(const std::string& run_dir) { return absl::StrCat(run_dir, "/bpf"); }
+
+// What control.sock answers. `steer` is null where nothing is steered; both outlive the socket.
+ControlSocket::Handlers HandlersOf(const Controller& controller, const std::unique_ptr<SteerService>& steer) {
+  return {.status =
+              [&controller, &steer] {
+                api::QueryReply reply = controller.Status();
+                if (steer != nullptr) steer->AddStatus(&reply);
+                return reply;
+              },
+          .steer = [&steer](const api::GetSteer& request) -> absl::StatusOr<SteerGrant> {
+            if (steer == nullptr) return absl::NotFoundError("weft-control was started without --steer");
+            return steer->Grant(request);
+          }};
+}
+
 absl::Status Serve(const Arguments& arguments) {
   const UniqueFd stop = StopSignals();
   signal(SIGHUP, SIG_IGN);
@@ -85,10 +124,22 @@ absl::Status Serve(const Arguments& arguments) {
   options.admin_socket = absl::StrCat(arguments.run_dir, "/admin.sock");
   options.state_dir = arguments.state_dir;
   options.allow_shrink = arguments.allow_shrink;
+  uid_t agent_uid = geteuid();
+  if (!arguments.agent_user.empty()) {
+    WEFT_ASSIGN_OR_RETURN(agent_uid, UidOf(arguments.agent_user));
+  }
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Controller> controller, Controller::Create(options));
+  // Before the maps: of two processes on one run directory the second fails here and touches none.
+  std::unique_ptr<SteerService> steer;
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<ControlSocket> socket,
                         ControlSocket::Create(absl::StrCat(arguments.run_dir, "/control.sock"),
-                                              [&] { return controller->Status(); }));
+                                              HandlersOf(*controller, steer), agent_uid));
+  if (!arguments.steer.empty()) {
+    WEFT_ASSIGN_OR_RETURN(
+        SteerService service,
+        SteerService::Create(arguments.steer, BpfDirOf(arguments.run_dir), arguments.steer_config));
+    steer = std::make_unique<SteerService>(std::move(service));
+  }
   const Notifier notifier = Notifier::FromEnvironment();
   const uint64_t watchdog_ns = notifier.watchdog_interval_ns();
   uint64_t next_watchdog_ns = watchdog_ns == 0 ? 0 : NowNs();
@@ -127,6 +178,11 @@ int Main(int argc, char** argv) {
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
   StartLog("weft-control", arguments.log_format, arguments.log_level);
+  if (!arguments.steer_detach.empty()) {
+    const absl::Status detached = Steer::Detach(BpfDirOf(arguments.run_dir), arguments.steer_detach);
+    if (!detached.ok()) std::fprintf(stderr, "weft-control: %s\n", std::string(detached.message()).c_str());
+    return detached.ok() ? 0 : 1;
+  }
   if (const absl::Status ended = Serve(arguments); !ended.ok()) {
     std::fprintf(stderr, "weft-control: %s\n", std::string(ended.message()).c_str());
     return 1;

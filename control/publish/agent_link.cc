@@ -147,6 +147,7 @@ void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
     }
     case api::AdminReply::kFailed:
       return Refuse(absl::StrCat("the agent refuses: ", reply.failed().reason()), now_ns);
+    case api::AdminReply::kSteerMaps:  // weft-control's own to send
     case api::AdminReply::KIND_NOT_SET:
       return Disconnect(absl::InternalError("the agent sent a message of no known kind"), now_ns);
   }

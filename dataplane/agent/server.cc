@@ -14,8 +14,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "dataplane/agent/socket_acl.h"
 #include "dataplane/base/check.h"
+#include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
 #include "dataplane/channel/doorbell.h"
 #include "spdlog/spdlog.h"

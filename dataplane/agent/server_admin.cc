@@ -75,6 +75,7 @@ absl::Status Server::HandleAdmin(Connection& connection, const api::AdminRequest
       StartDrain(id, host);
       return absl::OkStatus();
     }
+    case api::AdminRequest::kGetSteer:  // Of weft-control's socket
     case api::AdminRequest::KIND_NOT_SET:
       break;
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/config/agent_config.h"
 
-#include <pwd.h>
 #include <unistd.h>
 
 #include <bit>
@@ -14,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
+#include "dataplane/config/user.h"
 #include "dataplane/config/yaml.h"
 
 namespace weft {
@@ -21,18 +21,6 @@ namespace {
 
 constexpr uint64_t kArenaBytesMin = 4 * 1024;
 constexpr uint64_t kArenaBytesMax = 64 * 1024 * 1024;
-
-// A name of the user database or a number.
-absl::StatusOr<uid_t> UidOf(const std::string& user) {
-  uint32_t number = 0;
-  if (absl::SimpleAtoi(user, &number)) return number;
-  std::string buffer(16 * 1024, '\0');
-  passwd entry;
-  passwd* found = nullptr;
-  getpwnam_r(user.c_str(), &entry, buffer.data(), buffer.size(), &found);
-  if (found == nullptr) return absl::InvalidArgumentError(absl::StrCat("no user is called \"", user, "\""));
-  return found->pw_uid;
-}
 
 // namespace/name or namespace/*
 absl::Status CheckPattern(absl::string_view pattern) {

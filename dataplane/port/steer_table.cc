@@ -123,4 +123,35 @@ std::vector<uint32_t> SteerTable::Ids() const {
   return ids;
 }
 
+absl::Status SteerTable::CopyFrom(const SteerTable& other) {
+  for (const uint32_t id : other.Ids()) {
+    weft_steer_key* const entry = EntryOf(id);
+    if (entry->key_id != 0) {
+      return absl::AlreadyExistsError(absl::StrFormat(
+          "a table of %d keys: keys %#x and %#x, both in force, have one place", keys_, entry->key_id, id));
+    }
+    *entry = *other.EntryOf(id);
+  }
+  copied_.assign(std::size_t{keys_}, {});
+  for (uint32_t index = 0; index < keys_; ++index) {
+    weft_steer_key* const entry = EntryOf(index);
+    if (entry->key_id != 0) copied_[index] = CountersOf(entry);
+  }
+  return absl::OkStatus();
+}
+
+void SteerTable::AddDropsSince(const SteerTable& other) {
+  for (uint32_t index = 0; index < copied_.size(); ++index) {
+    weft_steer_key* const entry = EntryOf(index);
+    const uint32_t id = Load(entry->key_id);
+    if (id == 0) continue;
+    const SteerCounters now = CountersOf(other.EntryOf(id));
+    for (std::size_t i = 0; i < now.drops.size(); ++i) {
+      std::atomic_ref<__u64>(entry->drops[i])
+          .fetch_add(now.drops[i] - copied_[index].drops[i], std::memory_order_relaxed);
+    }
+  }
+  copied_.clear();
+}
+
 }  // namespace weft::port

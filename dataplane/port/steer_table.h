@@ -49,6 +49,12 @@ class SteerTable {
   // All ids that are let through: what a predecessor left. Looks at the whole table.
   std::vector<uint32_t> Ids() const;
 
+  // Takes over the keys of another table, with what was counted for them; ALREADY_EXISTS where two of them
+  // have one place here. For a table that no program uses yet.
+  absl::Status CopyFrom(const SteerTable& other);
+  // Adds the drops that `other` has counted for its keys since CopyFrom. Once.
+  void AddDropsSince(const SteerTable& other);
+
  private:
   SteerTable(Mapping keys_mapping, uint32_t keys, Mapping drops_mapping, uint32_t cpus);
 
@@ -58,6 +64,7 @@ class SteerTable {
   Mapping drops_mapping_;
   uint32_t keys_;
   uint32_t cpus_;
+  std::vector<SteerCounters> copied_;  // By index; empty but between CopyFrom and AddDropsSince.
 };
 
 }  // namespace weft::port

@@ -40,11 +40,11 @@ void CheckOnHost(const SteerCase& test) {
     EXPECT_EQ(verdict, WEFT_PASS);
     return;
   }
-  const weft_packet_header* const header = weft_header_at(&cursor);
   weft_steer_key entry{};
   entry.key_id = kKnownKeyId;
-  const bool known = header != nullptr && weft_key_is(&entry, weft_key_id_of(header)) != 0;
-  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, header, bytes);
+  const bool known =
+      weft_holds_header(&cursor) && weft_key_is(&entry, weft_key_id_of(weft_header_at(&cursor)));
+  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, bytes);
   if (verdict == WEFT_TAKE && !known) verdict = -WEFT_DROP_UNKNOWN_KEY;
   EXPECT_EQ(verdict, -static_cast<int>(test.reason));
   EXPECT_EQ(known, test.charged_to_key || test.fate == Fate::kTake);

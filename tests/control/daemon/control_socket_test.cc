@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/daemon/control_socket.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "dataplane/base/unix_socket.h"
 #include "tests/support/temporary_directory.h"
@@ -13,11 +15,26 @@ namespace {
 class ControlSocketTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto socket = ControlSocket::Create(path_, [] {
-      api::QueryReply reply;
-      reply.set_generation(7);
-      return reply;
-    });
+    // Whoever asks is this process: the agent in the tests that say so.
+    Listen(geteuid());
+  }
+  void Listen(uid_t agent_uid) {
+    const ControlSocket::Handlers handlers = {
+        .status =
+            [] {
+              api::QueryReply reply;
+              reply.set_generation(7);
+              return reply;
+            },
+        .steer = [this](const api::GetSteer& request) -> absl::StatusOr<SteerGrant> {
+          if (request.interface() != "eth0") return absl::NotFoundError("no such interface");
+          SteerGrant grant;
+          grant.reply.set_interface(request.interface());
+          grant.fds = {granted_.get(), granted_.get(), granted_.get()};
+          return grant;
+        }};
+    socket_.reset();
+    auto socket = ControlSocket::Create(path_, handlers, agent_uid);
     ASSERT_TRUE(socket.ok()) << socket.status();
     socket_ = *std::move(socket);
   }
@@ -34,6 +51,7 @@ class ControlSocketTest : public testing::Test {
     Pump();
     auto message = ReceiveMessage(fd);
     if (!message.ok()) return message.status();
+    fds_ = message->fds.size();
     api::AdminReply reply;
     reply.ParseFromString(message->bytes);
     return reply;
@@ -44,6 +62,8 @@ class ControlSocketTest : public testing::Test {
     return request.SerializeAsString();
   }
 
+  std::size_t fds_ = 0;  // With the last answer
+  UniqueFd granted_{open("/dev/null", O_RDONLY | O_CLOEXEC)};
   test::TemporaryDirectory directory_;
   std::string path_ = directory_ / "control.sock";
   std::unique_ptr<ControlSocket> socket_;
@@ -58,6 +78,34 @@ TEST_F(ControlSocketTest, AStatusQueryIsAnsweredAndAnotherRefusedByName) {
   reply = Ask(client->get(), QueryOf(api::Query::ROUTES));
   ASSERT_TRUE(reply.ok());
   EXPECT_EQ(reply->failed().code(), static_cast<uint32_t>(absl::StatusCode::kUnimplemented));
+}
+
+TEST_F(ControlSocketTest, MapsAreRefusedToAnyUserButTheAgents) {
+  Listen(geteuid() + 1);
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  api::AdminRequest request;
+  request.mutable_get_steer()->set_interface("eth0");
+  auto reply = Ask(client->get(), request.SerializeAsString());
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->failed().code(), static_cast<uint32_t>(absl::StatusCode::kPermissionDenied));
+  EXPECT_EQ(fds_, 0u);
+  EXPECT_TRUE(Ask(client->get(), QueryOf(api::Query::STATUS)).ok());
+}
+
+TEST_F(ControlSocketTest, TheAgentIsGivenMapsAndToldWhereThereAreNone) {
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  api::AdminRequest request;
+  request.mutable_get_steer()->set_interface("eth1");
+  auto reply = Ask(client->get(), request.SerializeAsString());
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(reply->failed().reason(), "no such interface");
+  request.mutable_get_steer()->set_interface("eth0");
+  reply = Ask(client->get(), request.SerializeAsString());
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(reply->steer_maps().interface(), "eth0");
+  EXPECT_EQ(fds_, 3u);
 }
 
 TEST_F(ControlSocketTest, GarbageClosesThatConnectionOnly) {

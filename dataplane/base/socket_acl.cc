@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "dataplane/agent/socket_acl.h"
+#include "dataplane/base/socket_acl.h"
 
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
@@ -10,7 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace weft::agent {
+namespace weft {
 
 absl::Status GrantSocket(const std::string& path, uid_t uid) {
   constexpr uint16_t kReadWrite = ACL_READ | ACL_WRITE;
@@ -32,4 +32,4 @@ absl::Status GrantSocket(const std::string& path, uid_t uid) {
   return absl::OkStatus();
 }
 
-}  // namespace weft::agent
+}  // namespace weft

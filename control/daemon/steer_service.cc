@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/daemon/steer_service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bpf/abi/drop_reason.h"
+#include "control/daemon/items.h"
+#include "dataplane/base/status.h"
+
+namespace weft::control {
+namespace {
+
+const char* NameOf(Steer::Origin origin) {
+  switch (origin) {
+    case Steer::Origin::kAttached:
+      return "attached";
+    case Steer::Origin::kReused:
+      return "found attached and left alone";
+    case Steer::Origin::kReplaced:
+      return "replaced in place";
+  }
+  return "?";
+}
+
+const char* NameOf(XdpMode mode) {
+  switch (mode) {
+    case XdpMode::kNone:
+      return "none";
+    case XdpMode::kNative:
+      return "native";
+    case XdpMode::kGeneric:
+      return "generic";
+  }
+  return "?";
+}
+
+void Log(const Steer& steer) {
+  spdlog::info("steer on {}: {}, {} mode, port {}", steer.interface(), NameOf(steer.origin()),
+               NameOf(steer.mode()), steer.config().port);
+  if (steer.mode() == XdpMode::kGeneric) {
+    spdlog::warn("steer on {}: GENERIC mode, many times slower than native{}{}", steer.interface(),
+                 steer.why_generic().empty() ? "" : ": ", steer.why_generic());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<SteerService> SteerService::Create(const std::vector<std::string>& interfaces,
+                                                  const std::string& bpf_dir, const SteerConfig& config) {
+  SteerService service;
+  for (const std::string& interface : interfaces) {
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Steer> steer,
+                          Steer::Create({.bpf_dir = bpf_dir, .interface = interface, .config = config}));
+    Log(*steer);
+    service.steers_.push_back(std::move(steer));
+  }
+  return service;
+}
+
+absl::StatusOr<SteerGrant> SteerService::Grant(const api::GetSteer& request) {
+  for (const std::unique_ptr<Steer>& steer : steers_) {
+    if (steer->interface() != request.interface()) continue;
+    if (steer->config().port != request.port()) {
+      return absl::FailedPreconditionError(absl::StrCat("steer on ", steer->interface(), " takes port ",
+                                                        steer->config().port, ", not ", request.port()));
+    }
+    const int index = steer->interface_index();
+    WEFT_RETURN_IF_ERROR(steer->Ensure());
+    if (steer->interface_index() != index) Log(*steer);
+    WEFT_ASSIGN_OR_RETURN(const uint32_t cpus, PossibleCpus());
+    SteerGrant grant;
+    grant.reply.set_interface(steer->interface());
+    grant.reply.set_interface_index(static_cast<uint32_t>(steer->interface_index()));
+    grant.reply.set_native(steer->mode() == XdpMode::kNative);
+    grant.reply.set_keys(steer->config().keys);
+    grant.reply.set_cpus(cpus);
+    const SteerMaps maps = steer->maps();
+    grant.fds = {maps.xsks, maps.keys, maps.drops};
+    return grant;
+  }
+  return absl::NotFoundError(absl::StrCat("weft-control does not steer interface ", request.interface(),
+                                          "; it is not among its --steer"));
+}
+
+void SteerService::AddStatus(api::QueryReply* reply) {
+  for (const std::unique_ptr<Steer>& steer : steers_) {
+    ItemBuilder row(reply->add_items());
+    row.Text("steer", steer->interface())
+        .Text("mode", NameOf(steer->mode()))
+        .Number("port", steer->config().port);
+    port::SteerCounters sum = steer->table().ReadUnknown();
+    const std::vector<uint32_t> ids = steer->table().Ids();
+    for (const uint32_t id : ids) {
+      const absl::StatusOr<port::SteerCounters> key = steer->table().Read(id);
+      if (!key.ok()) continue;  // The agent has just forgotten it.
+      sum.taken += key->taken;
+      for (std::size_t i = 0; i < sum.drops.size(); ++i) sum.drops[i] += key->drops[i];
+    }
+    row.Number("keys", ids.size()).Number("taken", sum.taken);
+#define WEFT_ADD_REASON(name, number, text) \
+  if (sum.drops[number] != 0) row.Number("dropped_" text, sum.drops[number]);
+    WEFT_DROP_REASONS(WEFT_ADD_REASON)
+#undef WEFT_ADD_REASON
+  }
+}
+
+}  // namespace weft::control
