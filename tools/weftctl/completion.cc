@@ -24,15 +24,16 @@ _weftctl() {
     --file) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $command in
-    "") words="status check get call validate explain drain version completion --run-dir --output --help" ;;
+    "") words="status check get call validate explain drain ca version completion --run-dir --output --help" ;;
     get) words="nodes functions hosts routes channels" ;;
     call) words="--as --file --timeout $(weftctl "${run_dir[@]}" names functions 2>/dev/null)" ;;
     explain) words=$(weftctl "${run_dir[@]}" names functions 2>/dev/null) ;;
     drain) words="--timeout $(weftctl "${run_dir[@]}" names hosts 2>/dev/null)" ;;
     validate) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    ca) words="init issue --trust-domain --days --out --replace"; COMPREPLY=($(compgen -d -- "$cur")) ;;
     completion) words="bash zsh fish" ;;
   esac
-  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+  COMPREPLY+=($(compgen -W "$words" -- "$cur"))
 }
 complete -F _weftctl weftctl
 )sh";
@@ -46,7 +47,7 @@ _weftctl() {
     '--run-dir[directory of the sockets]:directory:_directories' \
     '(-o --output)'{-o,--output}'[format]:format:(table wide json)' \
     '--help[print help]' \
-    '1:command:(status check get call validate explain drain version completion)' \
+    '1:command:(status check get call validate explain drain ca version completion)' \
     '*::argument:->argument'
   [[ $state == argument ]] || return
   local -a run_dir names
@@ -56,6 +57,7 @@ _weftctl() {
     call|explain) names=(${(f)"$(weftctl $run_dir names functions 2>/dev/null)"}); compadd -a names ;;
     drain) names=(${(f)"$(weftctl $run_dir names hosts 2>/dev/null)"}); compadd -a names ;;
     validate) _files ;;
+    ca) _alternative 'command:command:(init issue)' 'directory:directory:_directories' ;;
     completion) _values shell bash zsh fish ;;
   esac
 }
@@ -63,7 +65,7 @@ _weftctl "$@"
 )sh";
 
 constexpr char kFish[] = R"sh(# weftctl completion for fish: weftctl completion fish | source
-set -l commands status check get call validate explain drain version completion
+set -l commands status check get call validate explain drain ca version completion
 complete -c weftctl -f
 complete -c weftctl -l run-dir -x -a '(__fish_complete_directories)' -d 'directory of the sockets'
 complete -c weftctl -s o -l output -x -a 'table wide json' -d 'format'
@@ -74,6 +76,7 @@ complete -c weftctl -n '__fish_seen_subcommand_from call' -l as -x -d 'namespace
 complete -c weftctl -n '__fish_seen_subcommand_from call' -l file -r -F -d 'file with the payload'
 complete -c weftctl -n '__fish_seen_subcommand_from drain' -a '(weftctl names hosts 2>/dev/null)'
 complete -c weftctl -n '__fish_seen_subcommand_from validate' -F
+complete -c weftctl -n '__fish_seen_subcommand_from ca' -F -a 'init issue'
 complete -c weftctl -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'
 )sh";
 

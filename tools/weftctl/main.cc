@@ -6,7 +6,9 @@
 #include <functional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/config/yaml.h"
+#include "tools/weftctl/ca.h"
 #include "tools/weftctl/commands.h"
 
 namespace weft::ctl {
@@ -24,6 +26,7 @@ struct Parsed {
   std::string shell;
   std::string timeout;
   CallArguments call;
+  CaArguments ca;
   std::function<int()> run;
 };
 
@@ -85,6 +88,35 @@ void AddActingCommands(CLI::App* app, Parsed* parsed) {
       ->check([](const std::string& text) { return TakeTimeout(text, &drain_timeout); });
 }
 
+void AddCaCommands(CLI::App* app, Parsed* parsed) {
+  CLI::App* ca = app->add_subcommand("ca", "A CA for development and tests, and certificates of nodes");
+  ca->require_subcommand(1);
+  ca->fallthrough();
+  CaArguments* const arguments = &parsed->ca;
+  const auto add_days = [arguments](CLI::App* command, uint32_t days) {
+    command->add_option("--days", arguments->days, absl::StrCat("Days of validity; default ", days))
+        ->check(CLI::Range(1, 36'500));
+  };
+  CLI::App* init =
+      AddCommand(ca, "init", "Make a CA: DIR/ca.pem and DIR/ca-key.pem", parsed, [parsed, arguments] {
+        if (arguments->days == 0) arguments->days = 3650;
+        return RunCaInit(parsed->global, *arguments);
+      });
+  init->add_option("DIR", arguments->directory, "Made where it is missing")->required();
+  init->add_option("--trust-domain", arguments->trust_domain, "As in prod.example")->required();
+  add_days(init, 3650);
+  CLI::App* issue = AddCommand(ca, "issue", "Make a key and certificate: NODE.pem and NODE-key.pem", parsed,
+                               [parsed, arguments] {
+                                 if (arguments->days == 0) arguments->days = 90;
+                                 return RunCaIssue(parsed->global, *arguments);
+                               });
+  issue->add_option("DIR", arguments->directory, "Of the CA")->required();
+  issue->add_option("NODE", arguments->node, "The node's name in mesh files")->required();
+  issue->add_option("--out", arguments->out, "Directory of the new files; default: DIR");
+  issue->add_flag("--replace", arguments->replace, "Take the place of the files that are there");
+  add_days(issue, 90);
+}
+
 void AddOtherCommands(CLI::App* app, Parsed* parsed) {
   CLI::App* validate =
       AddCommand(app, "validate", "Check a mesh file, or a directory of them, without a mesh", parsed,
@@ -111,6 +143,7 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", "weftctl " WEFT_VERSION);
   AddAskingCommands(&app, &parsed);
   AddActingCommands(&app, &parsed);
+  AddCaCommands(&app, &parsed);
   AddOtherCommands(&app, &parsed);
   try {
     app.parse(argc, argv);

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// `weftctl ca` as a program: what it writes is what an agent takes, and it overwrites nothing unasked.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <ctime>
+
+#include "dataplane/identity/credentials.h"
+#include "tests/support/process.h"
+#include "tests/support/temporary_directory.h"
+
+namespace weft::ctl {
+namespace {
+
+using testing::HasSubstr;
+
+class WeftctlCaTest : public testing::Test {
+ protected:
+  test::Ran Ca(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {WEFT_BIN_DIR "/weftctl", "ca"});
+    return test::Run(arguments);
+  }
+  mode_t ModeOf(const std::string& path) {
+    struct stat status;
+    return stat(path.c_str(), &status) == 0 ? status.st_mode & 07777 : 0;
+  }
+
+  test::TemporaryDirectory directory_;
+  const std::string ca_ = directory_ / "ca";
+};
+
+TEST_F(WeftctlCaTest, WhatItIssuesAnAgentTakes) {
+  const test::Ran init = Ca({"init", ca_, "--trust-domain", "dev.example"});
+  ASSERT_EQ(init.exit_code, 0) << init.error;
+  EXPECT_THAT(init.output, HasSubstr("spiffe://dev.example"));
+  const test::Ran issue = Ca({"issue", ca_, "n1", "--days", "3", "--out", directory_.path()});
+  ASSERT_EQ(issue.exit_code, 0) << issue.error;
+  EXPECT_THAT(issue.output, HasSubstr("spiffe://dev.example/node/n1"));
+  EXPECT_EQ(ModeOf(ca_ + "/ca-key.pem"), 0600u);
+  EXPECT_EQ(ModeOf(directory_ / "n1-key.pem"), 0600u);
+  const auto loaded = identity::Credentials::Load(
+      {directory_ / "n1.pem", directory_ / "n1-key.pem", ca_ + "/ca.pem"}, time(nullptr));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ((*loaded)->id().ToString(), "spiffe://dev.example/node/n1");
+  EXPECT_LE((*loaded)->expires_unix_s(), time(nullptr) + 3 * 86'400);
+  EXPECT_GT((*loaded)->expires_unix_s(), time(nullptr) + 2 * 86'400);
+}
+
+TEST_F(WeftctlCaTest, NothingIsOverwrittenUnasked) {
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+  const std::string certificate = test::ReadFile(ca_ + "/ca.pem");
+  const test::Ran again = Ca({"init", ca_, "--trust-domain", "dev.example"});
+  EXPECT_EQ(again.exit_code, 1);
+  EXPECT_THAT(again.error, HasSubstr("ca-key.pem exists, and is not overwritten"));
+  EXPECT_EQ(test::ReadFile(ca_ + "/ca.pem"), certificate);
+  // The key is lost: no half of a new CA is left behind.
+  unlink((ca_ + "/ca-key.pem").c_str());
+  EXPECT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 1);
+  EXPECT_EQ(ModeOf(ca_ + "/ca-key.pem"), 0u);
+  unlink((ca_ + "/ca.pem").c_str());
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+
+  ASSERT_EQ(Ca({"issue", ca_, "n1"}).exit_code, 0);
+  const std::string first = test::ReadFile(ca_ + "/n1.pem");
+  EXPECT_EQ(Ca({"issue", ca_, "n1"}).exit_code, 1);
+  EXPECT_EQ(test::ReadFile(ca_ + "/n1.pem"), first);
+  const test::Ran replaced = Ca({"issue", ca_, "n1", "--replace"});
+  EXPECT_EQ(replaced.exit_code, 0) << replaced.error;
+  EXPECT_NE(test::ReadFile(ca_ + "/n1.pem"), first);
+  EXPECT_EQ(ModeOf(ca_ + "/n1-key.pem"), 0600u);
+  EXPECT_TRUE(
+      identity::Credentials::Load({ca_ + "/n1.pem", ca_ + "/n1-key.pem", ca_ + "/ca.pem"}, time(nullptr))
+          .ok());
+}
+
+TEST_F(WeftctlCaTest, WhatCannotBeIsRefusedClearly) {
+  EXPECT_EQ(Ca({}).exit_code, 2);
+  EXPECT_EQ(Ca({"init", ca_}).exit_code, 2);
+  EXPECT_EQ(Ca({"issue", ca_}).exit_code, 2);
+  EXPECT_EQ(Ca({"init", ca_, "--trust-domain", "d", "--days", "0"}).exit_code, 2);
+  const test::Ran domain = Ca({"init", ca_, "--trust-domain", "Bad Domain"});
+  EXPECT_EQ(domain.exit_code, 1);
+  EXPECT_THAT(domain.error, HasSubstr("trust domain \"Bad Domain\""));
+  const test::Ran missing = Ca({"issue", ca_, "n1"});
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.error, HasSubstr("weftctl ca init"));
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+  EXPECT_THAT(Ca({"issue", ca_, "Bad Node"}).error, HasSubstr("Bad Node"));
+  EXPECT_THAT(Ca({"issue", ca_, "ca", "--replace"}).error, HasSubstr("CA's files"));
+  test::WriteFile(ca_ + "/ca.pem", "nonsense");
+  EXPECT_THAT(Ca({"issue", ca_, "n1"}).error, HasSubstr("ca.pem: no certificate"));
+}
+
+}  // namespace
+}  // namespace weft::ctl

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/weftctl/ca.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+#include "dataplane/identity/authority.h"
+
+namespace weft::ctl {
+namespace {
+
+// Clocks of nodes may be behind that of the CA by so much.
+constexpr int64_t kClockSlackS = 300;
+constexpr mode_t kKeyMode = 0600;
+constexpr mode_t kCertificateMode = 0644;
+constexpr std::size_t kFileBytesMax = 64 * 1024;
+
+identity::Validity ForDays(uint32_t days) {
+  const int64_t now_s = time(nullptr);
+  return {now_s - kClockSlackS, now_s + int64_t{days} * 86'400};
+}
+
+// Makes `path`, which must not exist, with `content` on the disk.
+absl::Status WriteNew(const std::string& path, const std::string& content, mode_t mode) {
+  UniqueFd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+  if (!file.valid()) {
+    if (errno == EEXIST)
+      return absl::AlreadyExistsError(absl::StrCat(path, " exists, and is not overwritten"));
+    return absl::ErrnoToStatus(errno, absl::StrCat("create ", path));
+  }
+  absl::Status status;
+  // The umask may have taken away what others may read, never given more.
+  std::size_t done = 0;
+  while (status.ok() && done < content.size()) {
+    const ssize_t wrote = write(file.get(), content.data() + done, content.size() - done);
+    if (wrote >= 0) {
+      done += static_cast<std::size_t>(wrote);
+    } else if (errno != EINTR) {
+      status = absl::ErrnoToStatus(errno, absl::StrCat("write ", path));
+    }
+  }
+  if (status.ok() && fsync(file.get()) != 0) status = absl::ErrnoToStatus(errno, absl::StrCat("sync ", path));
+  if (!status.ok()) unlink(path.c_str());
+  return status;
+}
+
+absl::StatusOr<std::string> ReadSmall(const std::string& path) {
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+  std::string content(kFileBytesMax, '\0');
+  const ssize_t got = read(file.get(), content.data(), content.size());
+  if (got < 0) return absl::ErrnoToStatus(errno, absl::StrCat("read ", path));
+  content.resize(static_cast<std::size_t>(got));
+  return content;
+}
+
+// Both or none. To replace, both are written beside the old ones first, then take their places, the key
+// first: who reads between finds a pair that does not match, and waits.
+absl::Status WritePair(const std::string& stem, const identity::PemPair& pair, bool replace) {
+  const std::string key = absl::StrCat(stem, "-key.pem");
+  const std::string certificate = absl::StrCat(stem, ".pem");
+  const std::string suffix = replace ? absl::StrCat(".new-", getpid()) : "";
+  WEFT_RETURN_IF_ERROR(WriteNew(key + suffix, pair.key, kKeyMode));
+  absl::Status status = WriteNew(certificate + suffix, pair.certificate, kCertificateMode);
+  if (status.ok() && replace) {
+    if (rename((key + suffix).c_str(), key.c_str()) != 0) {
+      status = absl::ErrnoToStatus(errno, absl::StrCat("rename to ", key));
+    } else if (rename((certificate + suffix).c_str(), certificate.c_str()) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("rename to ", certificate));
+    }
+    if (!status.ok()) unlink((certificate + suffix).c_str());
+  }
+  if (!status.ok()) unlink((key + suffix).c_str());
+  return status;
+}
+
+void PrintPair(const Global& global, const std::string& stem, const std::string& identity,
+               int64_t expires_unix_s) {
+  const std::string until =
+      absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixSeconds(expires_unix_s), absl::UTCTimeZone());
+  Print(global, "certificates", 0,
+        {Row()
+             .Text("certificate", absl::StrCat(stem, ".pem"))
+             .Text("key", absl::StrCat(stem, "-key.pem"))
+             .Text("identity", identity)
+             .Text("valid_until", until)
+             .Take()});
+}
+
+}  // namespace
+
+int RunCaInit(const Global& global, const CaArguments& arguments) {
+  const std::string doing = absl::StrCat("ca init ", arguments.directory);
+  const absl::StatusOr<identity::Authority> authority =
+      identity::Authority::Make(arguments.trust_domain, ForDays(arguments.days));
+  if (!authority.ok()) return Fail(doing, authority.status());
+  if (mkdir(arguments.directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Fail(doing, absl::ErrnoToStatus(errno, absl::StrCat("make ", arguments.directory)));
+  }
+  const std::string stem = absl::StrCat(arguments.directory, "/ca");
+  const absl::Status written = WritePair(stem, authority->ToPem(), false);
+  if (!written.ok()) return Fail(doing, written);
+  PrintPair(global, stem, absl::StrCat("spiffe://", arguments.trust_domain), authority->expires_unix_s());
+  return 0;
+}
+
+int RunCaIssue(const Global& global, const CaArguments& arguments) {
+  const std::string doing = absl::StrCat("ca issue ", arguments.directory, " ", arguments.node);
+  if (absl::Status status = CheckLabel(arguments.node, "node"); !status.ok()) return Fail(doing, status);
+  if (arguments.node == "ca" || arguments.node == "ca-key") {
+    return Fail(doing,
+                absl::InvalidArgumentError("a node of that name would take the place of the CA's files"));
+  }
+  identity::PemPair ca;
+  for (const auto& [name, pem] : {std::pair{"/ca.pem", &ca.certificate}, {"/ca-key.pem", &ca.key}}) {
+    absl::StatusOr<std::string> content = ReadSmall(absl::StrCat(arguments.directory, name));
+    if (!content.ok()) {
+      return Fail(doing,
+                  absl::Status(content.status().code(),
+                               absl::StrCat(content.status().message(), " (`weftctl ca init` makes a CA)")));
+    }
+    *pem = *std::move(content);
+  }
+  const absl::StatusOr<identity::Authority> authority = identity::Authority::FromPem(ca);
+  if (!authority.ok()) {
+    return Fail(doing,
+                absl::Status(authority.status().code(),
+                             absl::StrCat(arguments.directory, "/ca.pem: ", authority.status().message())));
+  }
+  const identity::Validity validity = ForDays(arguments.days);
+  if (authority->expires_unix_s() <= validity.not_before_s + kClockSlackS) {
+    return Fail(doing, absl::FailedPreconditionError("the CA's certificate has expired"));
+  }
+  const absl::StatusOr<identity::PemPair> pair = authority->IssueNode(arguments.node, validity);
+  if (!pair.ok()) return Fail(doing, pair.status());
+  const std::string& out = arguments.out.empty() ? arguments.directory : arguments.out;
+  const std::string stem = absl::StrCat(out, "/", arguments.node);
+  const absl::Status written = WritePair(stem, *pair, arguments.replace);
+  if (!written.ok()) return Fail(doing, written);
+  PrintPair(global, stem, absl::StrCat("spiffe://", authority->trust_domain(), "/node/", arguments.node),
+            std::min(validity.not_after_s, authority->expires_unix_s()));
+  return 0;
+}
+
+}  // namespace weft::ctl
