@@ -204,10 +204,6 @@ class Engine {
   void CloseChannel(const ChannelId& id, absl::StatusCode code, absl::string_view reason, SessionId except,
                     uint64_t now_ns);
   void WithdrawTargets(Session& caller, const ChannelId& id, absl::string_view reason);
-  void AdoptChannels(Session& session, const api::Hello& hello, uint64_t now_ns, api::Welcome* welcome);
-  void AdoptChannel(const Provisional& first, const Provisional& second);
-  void CloseAtHolder(const Provisional& provisional, absl::string_view reason);
-  void EndSettling(uint64_t now_ns);
   bool Charge(const Tenant* tenant, uint64_t bytes);
   void HandOver(Channel& channel);
   void SendAccess(Channel& channel, int end, bool wait);
@@ -222,6 +218,12 @@ class Engine {
   const std::map<uint64_t, std::string>& HeldBy(const Session& session, ShrinkTables& tables);
   bool ShrinkEnd(Channel& channel, int end, ShrinkTables& tables);
   void ShrinkChannels(uint64_t now_ns);
+
+  // engine_reattach.cc
+  void AdoptChannels(Session& session, const api::Hello& hello, uint64_t now_ns, api::Welcome* welcome);
+  void AdoptChannel(const Provisional& first, const Provisional& second);
+  void CloseAtHolder(const Provisional& provisional, absl::string_view reason);
+  void EndSettling(uint64_t now_ns);
 
   // engine_rounds.cc
   void BeginRound(uint64_t now_ns);

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Channels that outlived the agent: hosts come back and say what they hold, and what both ends hold goes on.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/engine.h"
+#include "dataplane/channel/layout.h"
+
+namespace weft::agent {
+
+// Takes over, or refuses, what a re-attaching host holds.
+void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t now_ns,
+                           api::Welcome* welcome) {
+  for (const api::HeldChannel& held : hello.channels()) {
+    if (now_ns >= settle_until_ns_ || state_.channels.contains(held.id())) continue;
+    if (welcome->keep_channels_size() >= kKeepChannelsMax) break;
+    const auto other = state_.provisional.find(held.id());
+    if (other == state_.provisional.end()) {
+      const Session* peer = state_.FindHost(held.peer());
+      if (peer != nullptr) continue;  // It has come back and does not hold this channel.
+      state_.provisional[held.id()] = {session.id, held};
+      welcome->add_keep_channels(held.id());
+      continue;
+    }
+    const Provisional mine{session.id, held};
+    const Session& peer = *state_.Find(other->second.session);
+    // A client's name is new with each agent; a host's must be the one that its peer knows.
+    const bool names_match = (peer.is_client || held.peer() == peer.host) &&
+                             (session.is_client || other->second.held.peer() == session.host);
+    if (peer.id == session.id || !names_match || session.channels.contains(peer.id)) continue;
+    const Provisional theirs = other->second;
+    state_.provisional.erase(other);
+    AdoptChannel(theirs, mine);
+    if (state_.channels.contains(held.id())) {
+      welcome->add_keep_channels(held.id());
+    } else {
+      CloseAtHolder(theirs, "a limit of channels or bytes is reached");
+    }
+  }
+}
+
+// Both ends of a channel have come back with it. The tables that the hosts enforce are taken as the former
+// agent's: each protects its teller only.
+void Engine::AdoptChannel(const Provisional& first, const Provisional& second) {
+  Session& a = *state_.Find(first.session);
+  Session& b = *state_.Find(second.session);
+  Channel channel;
+  channel.id = first.held.id();
+  channel.arena_bytes = std::min(a.tenant->limits.arena_bytes, b.tenant->limits.arena_bytes);
+  const uint64_t side_bytes = SideMemoryBytes(channel.arena_bytes);
+  if (!Charge(a.tenant, side_bytes)) return;
+  if (!Charge(b.tenant, side_bytes)) {
+    --state_.usage[a.tenant].channels;
+    state_.usage[a.tenant].bytes -= side_bytes;
+    return;
+  }
+  channel.open = true;
+  const Provisional* sources[2] = {&first, &second};
+  for (int end = 0; end < 2; ++end) {
+    ChannelEnd& target = channel.ends[end];
+    target.session = sources[end]->session;
+    target.memory = true;
+    target.charged_bytes = side_bytes;
+    target.tell = true;
+    target.index_max = std::min(sources[end]->held.index_max(), kCallerIndexMax);
+    for (const api::ChannelAccess::Caller& caller : sources[end]->held.callers()) {
+      if (caller.index() == 0 || caller.index() > kCallerIndexMax) continue;
+      target.index_max = std::max(target.index_max, caller.index());
+      AccessEntry& entry = target.access[caller.index()];
+      entry.caller = caller.name();
+      entry.inherited = true;
+      entry.callee_ids.insert(caller.callee_ids().begin(), caller.callee_ids().end());
+    }
+  }
+  a.channels[b.id] = b.channels[a.id] = channel.id;
+  state_.channels.emplace(channel.id, std::move(channel));
+}
+
+// Ends a channel that only one host claims.
+void Engine::CloseAtHolder(const Provisional& provisional, absl::string_view reason) {
+  Session* session = state_.Find(provisional.session);
+  if (session == nullptr) return;
+  api::ChannelClose& close = *Send(*session).mutable_channel_close();
+  close.set_id(provisional.held.id());
+  close.set_code(static_cast<uint32_t>(absl::StatusCode::kUnavailable));
+  close.set_reason(std::string(reason));
+}
+
+// The time for hosts to come back is over: what only one end holds is closed.
+void Engine::EndSettling(uint64_t now_ns) {
+  provisional_done_ = true;
+  for (const auto& [id, provisional] : std::exchange(state_.provisional, {})) {
+    CloseAtHolder(provisional, absl::StrCat("host ", provisional.held.peer(),
+                                            " did not come back after the agent's restart"));
+  }
+  Touch();
+}
+
+}  // namespace weft::agent
