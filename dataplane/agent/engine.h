@@ -156,6 +156,7 @@ class Engine {
   std::vector<Output> TakeOutputs();
 
   const Model& model() const { return *model_; }
+  std::shared_ptr<const Model> shared_model() const { return model_; }
   const EngineState& state() const { return state_; }
   const std::string& node() const { return options_.node; }
   // Placements that generations wait for.

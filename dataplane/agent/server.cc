@@ -194,6 +194,7 @@ absl::Status Server::Run() {
   if (options_.notifier.watchdog_interval_ns() != 0) next_watchdog_ns_ = NowNs();
   options_.notifier.Send("READY=1");
   spdlog::info("listening in {}", options_.run_dir);
+  RunEngine();  // What was restored may name other nodes.
   epoll_event events[kEventsMax];
   while (!stopping_) {
     ran_ns_ = NowNs();
@@ -254,6 +255,7 @@ void Server::UpdateInterest(Connection& connection) {
 // Lets the engine go on until it has nothing more to say. What it says can fail, which tells it something
 // new.
 void Server::RunEngine() {
+  if (node_link_ != nullptr && peers_told_ != engine_->shared_model()) TellNodeLink();
   for (;;) {
     ExcuseLostTime(0);
     engine_->Advance(NowNs());
@@ -262,6 +264,16 @@ void Server::RunEngine() {
     if (outputs.empty()) return;
     for (Output& output : outputs) CarryOut(std::move(output));
   }
+}
+
+// Tells the link to other nodes which there are, by the newest generation.
+void Server::TellNodeLink() {
+  peers_told_ = engine_->shared_model();
+  std::map<std::string, std::string> peers;
+  for (const auto& [name, node] : peers_told_->nodes()) {
+    if (name != engine_->node() && !node.address().empty()) peers[name] = node.address();
+  }
+  node_link_->SetPeers(peers);
 }
 
 void Server::CarryOut(Output output) {

@@ -21,9 +21,11 @@
 #include "dataplane/agent/engine.h"
 #include "dataplane/agent/engine_door.h"
 #include "dataplane/agent/log_limit.h"
+#include "dataplane/agent/node_link.h"
 #include "dataplane/agent/reaper.h"
 #include "dataplane/agent/refusal.h"
 #include "dataplane/agent/store.h"
+#include "dataplane/agent/views.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"
@@ -52,6 +54,9 @@ class Server {
 
   // By which the node engine attaches. Any thread.
   EngineDoor& engine_door() { return door_; }
+  // The link to other nodes, where there is one: is told of them and asked how they are. Before Run; outlives
+  // it.
+  void set_node_link(NodeLink* link) { node_link_ = link; }
 
  private:
   // Memories of one channel between their arrival and their handing over.
@@ -81,6 +86,7 @@ class Server {
   void UpdateInterest(Connection& connection);
   void RunEngine();
   void ExcuseLostTime(uint64_t expected_ns);
+  void TellNodeLink();
   void CarryOut(Output output);
   void SendToHost(Output output);
   void SendTo(Connection& connection, std::string bytes, std::vector<UniqueFd> fds = {});
@@ -117,7 +123,8 @@ class Server {
   void TellDrainState(SessionId asker, const std::string& host, const std::string& state,
                       const std::string& why);
   void TellDrained(SessionId host);
-  std::vector<api::Item> StatusItems() const;
+  std::vector<api::Item> StatusItems(const StatsByHost& stats) const;
+  std::vector<api::Item> NodeItems() const;
   bool MayProgram(const Connection& connection) const;
 
   ServerOptions options_;
@@ -145,6 +152,8 @@ class Server {
   Tenant admin_tenant_;   // What sessions of weftctl call belong to.
   Tenant engine_tenant_;  // And the node engine's.
   EngineDoor door_;
+  NodeLink* node_link_ = nullptr;
+  std::shared_ptr<const Model> peers_told_;  // The model by which node_link_ knows its peers.
   bool stopping_ = false;
 };
 

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "dataplane/agent/server.h"
 #include "dataplane/agent/views.h"
 #include "dataplane/base/function_id.h"
@@ -132,6 +134,8 @@ void Server::StartQuery(Connection& connection, api::Query::Kind kind) {
   query.deadline_ns = NowNs() + kStatsNs;
   if (kind == api::Query::HOSTS || kind == api::Query::CHANNELS) {
     for (const auto& [id, session] : engine_->state().sessions) query.waiting.insert(id);
+  } else if (kind == api::Query::STATUS && engine_->state().engine != 0) {
+    query.waiting.insert(engine_->state().engine);
   }
   if (query.waiting.empty()) return FinishQuery(query);
   const uint64_t number = ++last_query_;
@@ -179,7 +183,7 @@ void Server::TakeStats(SessionId host, const api::Stats& stats) {
 void Server::FinishQuery(const PendingQuery& query) {
   switch (query.kind) {
     case api::Query::NODES:
-      return ReplyItems(query.asker, NodeItems(*engine_));
+      return ReplyItems(query.asker, NodeItems());
     case api::Query::FUNCTIONS:
       return ReplyItems(query.asker, FunctionItems(*engine_));
     case api::Query::HOSTS:
@@ -189,11 +193,43 @@ void Server::FinishQuery(const PendingQuery& query) {
     case api::Query::CHANNELS:
       return ReplyItems(query.asker, ChannelItems(*engine_, query.stats));
     default:
-      return ReplyItems(query.asker, StatusItems());
+      return ReplyItems(query.asker, StatusItems(query.stats));
   }
 }
 
-std::vector<api::Item> Server::StatusItems() const {
+namespace {
+
+// What a status tells of the node engine: how much goes between nodes, and what was not taken, by reason.
+bool TellsOfNodes(absl::string_view counter, uint64_t value) {
+  if (absl::StartsWith(counter, "drop_") || absl::StartsWith(counter, "engine_refused_")) return value != 0;
+  return absl::StartsWith(counter, "datagrams_") || counter == "packets_lost" || counter == "peer_deaths";
+}
+
+}  // namespace
+
+// The agent's view of nodes, and beside it what the link to them knows.
+std::vector<api::Item> Server::NodeItems() const {
+  std::vector<api::Item> items = agent::NodeItems(*engine_);
+  std::map<std::string, identity::PeerReport> peers;
+  if (node_link_ != nullptr) {
+    for (identity::PeerReport& peer : node_link_->Look().peers) {
+      const std::string name = peer.name;
+      peers[name] = std::move(peer);
+    }
+  }
+  for (api::Item& item : items) {
+    const auto peer = peers.find(item.fields(0).text());
+    const bool known = peer != peers.end();
+    AddText(&item, "keys",
+            !known                      ? ""
+            : peer->second.session == 0 ? "none"
+                                        : absl::StrCat("epoch ", peer->second.epoch));
+    AddText(&item, "problem", known && !peer->second.connected ? peer->second.last_problem : "");
+  }
+  return items;
+}
+
+std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
   uint64_t hosts = 0;
   for (const auto& [id, session] : engine_->state().sessions) hosts += session.is_client ? 0 : 1;
   std::vector<api::Item> items(1);
@@ -208,6 +244,29 @@ std::vector<api::Item> Server::StatusItems() const {
   AddNumber(&item, "connections", connections_.size());
   AddNumber(&item, "channels", engine_->state().channels.size());
   AddNumber(&item, "rounds", engine_->rounds());
+  if (node_link_ != nullptr) {
+    const port::PortStatus& port = node_link_->port_status();
+    AddText(&item, "packet_port", absl::StrCat(port.port, " ", port.detail));
+    std::vector<std::string> choices;
+    for (const port::PortChoice& choice : port.choices) {
+      choices.push_back(absl::StrCat(choice.feature, ": ", choice.chosen,
+                                     choice.why.empty() ? "" : absl::StrCat(" (", choice.why, ")")));
+    }
+    AddText(&item, "packet_port_why", absl::StrJoin(choices, "; "));
+    AddNumber(&item, "nodes_reachable", engine_->state().nodes_up.size());
+    const identity::KeyExchangeCounters keys = node_link_->Look().keys;
+    AddNumber(&item, "tls_sessions", keys.sessions);
+    for (std::size_t i = 1; i < identity::kRefusals; ++i) {
+      if (keys.refused[i] == 0) continue;
+      AddNumber(&item, absl::StrCat("tls_refused_", identity::ToString(static_cast<identity::Refusal>(i))),
+                keys.refused[i]);
+    }
+  }
+  if (const auto engine = stats.find(engine_->state().engine); engine != stats.end()) {
+    for (const api::Counter& counter : engine->second.host()) {
+      if (TellsOfNodes(counter.name(), counter.value())) AddNumber(&item, counter.name(), counter.value());
+    }
+  }
   AddNumber(&item, "fds_closing", reaper_.waiting());
   for (std::size_t i = 0; i < kRefusals; ++i) {
     const auto refusal = static_cast<Refusal>(i);

@@ -9,8 +9,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "dataplane/agent/node_link.h"
 #include "dataplane/agent/server.h"
 #include "dataplane/base/notify.h"
+#include "dataplane/base/status.h"
 #include "dataplane/base/stop_signals.h"
 #include "dataplane/config/log.h"
 
@@ -86,6 +88,16 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   return kGoOn;
 }
 
+// Runs the registry, and beside it what other nodes need where there are any.
+absl::Status Serve(const AgentConfig& config, Server& server) {
+  std::unique_ptr<NodeLink> link;
+  if (!config.listen.empty()) {
+    WEFT_ASSIGN_OR_RETURN(link, NodeLink::Create(config, &server.engine_door()));
+    server.set_node_link(link.get());
+  }
+  return server.Run();
+}
+
 int Main(int argc, char** argv) {
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
@@ -104,11 +116,12 @@ int Main(int argc, char** argv) {
   ServerOptions options;
   options.run_dir = arguments.run_dir;
   options.state_dir = arguments.state_dir;
-  options.config = *std::move(config);
+  const AgentConfig server_config = *std::move(config);
+  options.config = server_config;
   options.stop = StopSignals();
   options.notifier = Notifier::FromEnvironment();
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(std::move(options));
-  const absl::Status ended = server.ok() ? (*server)->Run() : server.status();
+  const absl::Status ended = server.ok() ? Serve(server_config, **server) : server.status();
   if (!ended.ok()) {
     std::fprintf(stderr, "weftd: %s\n", std::string(ended.message()).c_str());
     return 1;

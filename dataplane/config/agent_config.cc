@@ -111,6 +111,27 @@ void ReadAdmitted(YamlMap& map, AgentConfig* config) {
   });
 }
 
+// What only makes sense with `listen`, and what `listen` needs.
+void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
+  using enum AgentConfig::PacketPort;
+  constexpr AgentConfig::PacketPort kPorts[] = {kAuto, kAfXdp, kDpdk, kIoUring};
+  config->packet_port = kPorts[map.Enum("packet_port", {"auto", "af_xdp", "dpdk", "io_uring"})];
+  config->interface = map.String("interface");
+  map.Map("identity", [&](YamlMap& identity) {
+    identity.Require({"certificate", "key", "ca"});
+    config->identity.certificate = identity.NonEmptyString("certificate");
+    config->identity.key = identity.NonEmptyString("key");
+    config->identity.ca = identity.NonEmptyString("ca");
+  });
+  if (map.Has("listen")) {
+    if (!map.Has("identity")) map.Error("listen", "needs an `identity`: other nodes ask for a certificate");
+    return;
+  }
+  for (const char* const key : {"packet_port", "interface", "identity"}) {
+    if (map.Has(key)) map.Error(key, "means nothing without `listen`");
+  }
+}
+
 absl::StatusOr<AgentConfig> ReadConfig(YamlDocument document) {
   AgentConfig config;
   config.control_uid = geteuid();
@@ -120,6 +141,7 @@ absl::StatusOr<AgentConfig> ReadConfig(YamlDocument document) {
     if (map.Has("node")) map.Check("node", CheckLabel(config.node, "node"));
     config.listen = map.String("listen");
     if (map.Has("listen")) map.Check("listen", CheckListen(config.listen));
+    ReadWayToOthers(map, &config);
     if (map.Has("control_user")) {
       const absl::StatusOr<uid_t> uid = UidOf(map.Scalar("control_user"));
       if (map.Check("control_user", uid.status())) config.control_uid = *uid;

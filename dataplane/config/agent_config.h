@@ -39,7 +39,17 @@ struct Tenant {
 
 struct AgentConfig {
   std::string node;
-  std::string listen;  // address:port for other nodes; validated, not used on one node.
+  // How other nodes reach this one; without `listen` they do not, and no call leaves the node.
+  std::string listen;  // address:port, for packets (UDP) and keys (TCP)
+  enum class PacketPort { kAuto, kAfXdp, kDpdk, kIoUring };
+  PacketPort packet_port = PacketPort::kAuto;
+  std::string interface;  // Of AF_XDP and DPDK; empty: the one that holds `listen`.
+  struct Identity {
+    std::string certificate;  // Files, PEM
+    std::string key;
+    std::string ca;
+  };
+  Identity identity;
   uid_t control_uid = 0;
   std::vector<Tenant> tenants;
 };

@@ -14,8 +14,9 @@
 namespace weft::test {
 namespace {
 
-std::string AgentYaml(const std::vector<Tenant>& tenants) {
-  std::string yaml = absl::StrCat("node: n1\ncontrol_user: ", kControlUid, "\nadmit:\n");
+std::string AgentYaml(const std::vector<Tenant>& tenants, const NodeOptions& options) {
+  std::string yaml = absl::StrCat("node: ", options.node, "\ncontrol_user: ", kControlUid, "\n",
+                                  options.settings, "admit:\n");
   for (const Tenant& tenant : tenants) {
     absl::StrAppend(&yaml, "  - tenant: ", tenant.name, "\n    user: ", tenant.uid, "\n    hosts: [",
                     absl::StrJoin(tenant.hosts, ", "), "]\n    serve: [");
@@ -44,17 +45,19 @@ std::string Program(const std::string& name) { return absl::StrCat(WEFT_BIN_DIR,
 
 bool Mesh::Privileged() { return geteuid() == 0; }
 
-Mesh::Mesh(std::vector<Tenant> tenants) {
+Mesh::Mesh(std::vector<Tenant> tenants, NodeOptions options) : options_(std::move(options)) {
   MakeDirectory(run_dir(), kAgentUid);
   MakeDirectory(path("agent"), kAgentUid);
   MakeDirectory(path("control"), kControlUid);
   // weft-control makes its own socket beside weftd's, and both run without privilege.
   WEFT_CHECK(chmod(run_dir().c_str(), 01777) == 0);
-  WriteFile(path("weftd.yaml"), AgentYaml(tenants));
+  WriteFile(path("weftd.yaml"), AgentYaml(tenants, options_));
 }
 
 void Mesh::StartAgent() {
   agent_.reset();
+  std::optional<InNamespace> inside;
+  if (options_.network != nullptr) inside.emplace(*options_.network);
   agent_.emplace(Start("weftd", {"--config", path("weftd.yaml"), "--state-dir", path("agent")}, As(kAgentUid),
                        absl::StrCat("weftd.", logs_++, ".log")));
   const bool up = Eventually(

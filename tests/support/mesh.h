@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/network.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
 
@@ -29,12 +30,18 @@ struct Tenant {
   std::string limits;  // YAML flow mapping, as in "{channels: 4}"; empty: the defaults.
 };
 
+struct NodeOptions {
+  std::string node = "n1";
+  std::string settings;                       // Further lines of weftd.yaml, at its top level.
+  const NetworkNamespace* network = nullptr;  // Where weftd runs; null: the test's own.
+};
+
 class Mesh {
  public:
   // Whether the tests can run as they should: several users need root.
   static bool Privileged();
 
-  explicit Mesh(std::vector<Tenant> tenants);
+  explicit Mesh(std::vector<Tenant> tenants, NodeOptions options = {});
 
   std::string run_dir() const { return directory_ / "run"; }
   std::string path(const std::string& name) const { return directory_ / name; }
@@ -65,6 +72,7 @@ class Mesh {
 
  private:
   TemporaryDirectory directory_;
+  NodeOptions options_;
   std::optional<Process> agent_;
   std::optional<Process> control_;
   int logs_ = 0;

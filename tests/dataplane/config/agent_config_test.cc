@@ -48,6 +48,14 @@ TEST(AgentConfigTest, WrongSettingsAreNamed) {
   EXPECT_THAT(ErrorOf("node: N 1\n"), HasSubstr("weftd.yaml:1"));
   EXPECT_THAT(ErrorOf("node: n1\nlisten: nowhere\n"),
               AllOf(HasSubstr("weftd.yaml:2"), HasSubstr("address:port")));
+  EXPECT_THAT(ErrorOf("node: n1\nlisten: 192.0.2.1:4810\n"), HasSubstr("needs an `identity`"));
+  EXPECT_THAT(ErrorOf("node: n1\npacket_port: auto\n"), HasSubstr("nothing without `listen`"));
+  EXPECT_THAT(
+      ErrorOf(
+          "node: n1\nlisten: 192.0.2.1:4810\npacket_port: udp\nidentity: {certificate: c, key: k, ca: a}\n"),
+      HasSubstr("packet_port"));
+  EXPECT_THAT(ErrorOf("node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c, key: k}\n"),
+              HasSubstr("identity.ca: missing"));
   EXPECT_THAT(ErrorOf("node: n1\ncontrol_user: nobody-of-this-name\n"),
               AllOf(HasSubstr("control_user"), HasSubstr("no user is called")));
   EXPECT_THAT(ErrorOf("node: n1\nadmitt: []\n"), HasSubstr("admitt: unknown key"));
@@ -68,6 +76,9 @@ TEST(AgentConfigTest, EverySettingIsRead) {
   const auto config = ParseAgentConfig(
       "node: n1\n"
       "listen: 192.0.2.1:4810\n"
+      "packet_port: io_uring\n"
+      "interface: eth7\n"
+      "identity: {certificate: c.pem, key: k.pem, ca: a.pem}\n"
       "control_user: 77\n"
       "admit:\n"
       "  - tenant: web\n"
@@ -80,6 +91,11 @@ TEST(AgentConfigTest, EverySettingIsRead) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->node, "n1");
   EXPECT_EQ(config->listen, "192.0.2.1:4810");
+  EXPECT_EQ(config->packet_port, AgentConfig::PacketPort::kIoUring);
+  EXPECT_EQ(config->interface, "eth7");
+  EXPECT_EQ(config->identity.certificate, "c.pem");
+  EXPECT_EQ(config->identity.key, "k.pem");
+  EXPECT_EQ(config->identity.ca, "a.pem");
   EXPECT_EQ(config->control_uid, 77u);
   ASSERT_EQ(config->tenants.size(), 1u);
   const Tenant& tenant = config->tenants[0];

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/agent/node_link.h"
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/status.h"
+#include "spdlog/spdlog.h"
+
+namespace weft::agent {
+namespace {
+
+// What one tenant's messages may hold in the transport, and as much again on their way to it: two of 16 MiB
+// each way. Nothing is taken before it is needed.
+constexpr uint64_t kTenantBytes = 128u << 20;
+constexpr std::size_t kMessageMemoryBytes = 256u << 20;
+// How long the farewell to other nodes may take.
+constexpr uint64_t kLeaveNs = 100 * kNsPerMs;
+
+absl::StatusOr<UniqueFd> ListenTcp(const identity::Endpoint& endpoint) {
+  UniqueFd fd(socket(endpoint.ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const std::string what = absl::StrCat("listen on ", endpoint.ToString(), " (TCP)");
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, what);
+  const int one = 1;
+  (void)setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  sockaddr_storage address{};
+  const socklen_t bytes = endpoint.ToSockaddr(&address);
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), bytes) != 0 ||
+      listen(fd.get(), SOMAXCONN) != 0) {
+    return absl::ErrnoToStatus(errno, what);
+  }
+  return fd;
+}
+
+engine::PortKind PortKindOf(AgentConfig::PacketPort port) {
+  switch (port) {
+    case AgentConfig::PacketPort::kAuto:
+      return engine::PortKind::kAuto;
+    case AgentConfig::PacketPort::kAfXdp:
+      return engine::PortKind::kAfXdp;
+    case AgentConfig::PacketPort::kDpdk:
+      return engine::PortKind::kDpdk;
+    case AgentConfig::PacketPort::kIoUring:
+      return engine::PortKind::kIoUring;
+  }
+  return engine::PortKind::kAuto;
+}
+
+uint32_t RandomGeneration() {
+  uint32_t value = 0;
+  WEFT_CHECK(getrandom(&value, sizeof(value), 0) == static_cast<ssize_t>(sizeof(value)));
+  return value;
+}
+
+transport::SealSecret SealSecretOf(const identity::PacketSecret& secret) { return {secret.key, secret.iv}; }
+
+absl::StatusOr<std::unique_ptr<engine::EngineThread>> StartEngine(const AgentConfig& config,
+                                                                  EngineDoor* door) {
+  engine::EngineThreadOptions options;
+  WEFT_ASSIGN_OR_RETURN(options.listen, port::Address::Parse(config.listen));
+  options.port = PortKindOf(config.packet_port);
+  transport::Config& transport = options.engine.transport;
+  transport.memory_bytes = kMessageMemoryBytes;
+  transport.messages_in_max = transport.messages_out_max = 4096;
+  transport.functions_max = 4096;
+  // An id from before a restart does not come back.
+  transport.key_generation_first = RandomGeneration();
+  options.engine.connect = [door] { return door->Connect(); };
+  // Tenants in the order of the settings, and weftctl's own behind them.
+  options.engine.tenant_limits.assign(config.tenants.size() + 1, kTenantBytes);
+  return engine::EngineThread::Create(std::move(options));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& config, EngineDoor* door) {
+  std::unique_ptr<NodeLink> link(new NodeLink());
+  WEFT_ASSIGN_OR_RETURN(const identity::Endpoint endpoint, identity::Endpoint::Parse(config.listen));
+  link->wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!link->wake_.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
+  identity::KeyExchangeOptions keys;
+  keys.credentials = {config.identity.certificate, config.identity.key, config.identity.ca};
+  keys.node = config.node;
+  identity::Worker worker;
+  worker.address = endpoint;
+  keys.workers.push_back(worker);
+  WEFT_ASSIGN_OR_RETURN(keys.listener, ListenTcp(endpoint));
+  if (!endpoint.unspecified()) {
+    identity::Endpoint from = endpoint;
+    from.port = 0;
+    const std::string text = from.ToString();
+    keys.dial_from = text.substr(0, text.rfind(':'));
+  }
+  WEFT_ASSIGN_OR_RETURN(link->keys_, identity::KeyExchange::Create(std::move(keys), link.get()));
+  WEFT_ASSIGN_OR_RETURN(link->engine_, StartEngine(config, door));
+  const port::PortStatus& port = link->port_status();
+  std::string choices;
+  for (const port::PortChoice& choice : port.choices) {
+    absl::StrAppend(&choices, "; ", choice.feature, ": ", choice.chosen, choice.why.empty() ? "" : ", since ",
+                    choice.why);
+  }
+  if (port.fell_back) {
+    spdlog::warn("packet port {} at {}{}", port.port, port.detail, choices);
+  } else {
+    spdlog::info("packet port {} at {}{}", port.port, port.detail, choices);
+  }
+  NodeLink* const raw = link.get();
+  link->thread_ = std::thread([raw] { raw->Run(); });
+  return link;
+}
+
+NodeLink::~NodeLink() {
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard<std::mutex> lock(answers_mutex_);
+      stop_ = true;
+    }
+    Wake();
+    thread_.join();
+  }
+  engine_.reset();  // Before the mutexes that its answers take.
+}
+
+void NodeLink::Wake() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(wake_.get(), &one, sizeof(one));
+}
+
+void NodeLink::ToKeys(std::function<void()> what) {
+  {
+    const std::lock_guard<std::mutex> lock(answers_mutex_);
+    answers_.push_back(std::move(what));
+  }
+  Wake();
+}
+
+void NodeLink::ToEngine(std::function<void(engine::NodeEngine&)> what) {
+  if (!engine_->Post(std::move(what))) spdlog::warn("the node engine's mailbox is full");
+}
+
+void NodeLink::SetPeers(const std::map<std::string, std::string>& addresses) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const auto& [name, address] : peers_) {
+    if (!addresses.contains(name)) keys_->RemovePeer(name);
+  }
+  for (const auto& [name, address] : addresses) {
+    const auto known = peers_.find(name);
+    if (known != peers_.end() && known->second == address) continue;
+    const absl::StatusOr<identity::Endpoint> endpoint = identity::Endpoint::Parse(address);
+    const absl::Status added = endpoint.ok() ? keys_->AddPeer(name, *endpoint) : endpoint.status();
+    if (!added.ok()) spdlog::error("node {} cannot be reached: {}", name, std::string(added.message()));
+  }
+  peers_ = addresses;
+  Wake();
+}
+
+NodeLink::State NodeLink::Look() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return {keys_->Peers(), keys_->counters()};
+}
+
+void NodeLink::Run() {
+  uint64_t leave_ns = 0;  // Not 0: leaving, until then.
+  for (;;) {
+    uint64_t next_ns = 0;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      next_ns = keys_->NextTimerNs();
+    }
+    if (leave_ns != 0) next_ns = std::min(next_ns, leave_ns);
+    const uint64_t before_ns = NowNs();
+    const int timeout_ms =
+        next_ns <= before_ns
+            ? 0
+            : static_cast<int>(std::min<uint64_t>((next_ns - before_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
+    pollfd fds[] = {{keys_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+    (void)poll(fds, 2, timeout_ms);
+    uint64_t count;
+    [[maybe_unused]] const ssize_t bytes = read(wake_.get(), &count, sizeof(count));
+    std::vector<std::function<void()>> answers;
+    bool stop = false;
+    {
+      const std::lock_guard<std::mutex> lock(answers_mutex_);
+      answers.swap(answers_);
+      stop = stop_;
+    }
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& answer : answers) answer();
+    if (stop && leave_ns == 0) {
+      keys_->Leave();
+      leave_ns = NowNs() + kLeaveNs;
+    }
+    keys_->Step(NowNs());
+    if (leave_ns != 0 && NowNs() >= leave_ns) return;
+  }
+}
+
+// --- The key exchange's word
+
+void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
+  if (session.workers.empty()) return;
+  const std::string address = session.workers[0].address.ToString();
+  spdlog::info("node {} is a peer, its packets go to {}", session.peer, address);
+  ToEngine([this, peer = session.peer, id = session.session, address](engine::NodeEngine& engine) {
+    const absl::Status begun = engine.BeginSession(peer, id, address);
+    if (begun.ok()) return;
+    ToKeys([peer, begun] { spdlog::error("node {}: {}", peer, begun.ToString()); });
+  });
+}
+
+void NodeLink::OnWorkers(const identity::SessionInfo& session) {
+  // Workers inside of hosts come and go; this node's calls go to the engine of the node, its first.
+}
+
+void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::PacketSecret& secret) {
+  ToEngine([this, key, secret](engine::NodeEngine& engine) {
+    const uint32_t id =
+        key.lane.remote_worker != 0
+            ? 0
+            : engine.InstallReceiveKey(key.peer, key.session, key.epoch, SealSecretOf(secret));
+    ToKeys([this, key, id] { keys_->SetReceiveKeyId(key, id); });
+  });
+}
+
+void NodeLink::OnSendKey(const identity::LaneKey& key, uint32_t key_id, uint16_t worker_hint,
+                         const identity::PacketSecret& secret) {
+  if (key.lane.remote_worker != 0) return;
+  ToEngine([key, key_id, worker_hint, secret](engine::NodeEngine& engine) {
+    engine.InstallSendKey(key.peer, key.session, key.epoch, key_id, worker_hint, SealSecretOf(secret));
+  });
+}
+
+void NodeLink::OnRetireReceiveKey(const identity::LaneKey& key) {
+  ToEngine([key](engine::NodeEngine& engine) { engine.RetireReceiveKey(key.peer, key.session, key.epoch); });
+}
+
+void NodeLink::OnConnectionLost(const std::string& peer, uint64_t session) {
+  spdlog::warn("node {}: its connection is lost", peer);
+  ToEngine([peer, session](engine::NodeEngine& engine) { engine.DeclareDead(peer, session); });
+}
+
+void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity::Refusal reason) {
+  spdlog::warn("node {} is no peer any more: {}", peer, std::string(identity::ToString(reason)));
+  ToEngine([peer, session](engine::NodeEngine& engine) { engine.EndSession(peer, session); });
+}
+
+void NodeLink::OnCredentials(const absl::Status& status) {
+  if (status.ok()) {
+    spdlog::info("the node's certificates were read again");
+  } else {
+    spdlog::error("the node's certificates: {}", std::string(status.message()));
+  }
+}
+
+void NodeLink::OnNote(const std::string& line) {
+  if (log_limit_.Allow(NowNs())) spdlog::info("{}", line);
+}
+
+}  // namespace weft::agent
