@@ -23,6 +23,17 @@ struct Policy {
   uint32_t concurrent_calls_max = 4096;
   // From one caller at one host; 0: no limit.
   uint32_t calls_per_second_max = 0;
+
+  // Of a hundred calls, so many tries more; 0: retries are bounded for each call alone.
+  uint32_t retry_budget_percent = 0;
+  // An idempotent call that has taken longer than this part of its like is run a second time elsewhere, and
+  // the first answer counts; 0: never.
+  uint32_t hedge_percentile = 0;
+  // Of a hundred calls, so many are hedged at most.
+  uint32_t hedge_budget_percent = 5;
+  // Failures in a row after which a target is left alone; 0: never.
+  uint32_t outlier_failures = 0;
+  uint64_t outlier_eject_ns = 10 * kNsPerSecond;  // The first time; doubles up to 32 times that.
 };
 
 }  // namespace weft

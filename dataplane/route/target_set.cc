@@ -17,10 +17,14 @@ void TargetSet::RemoveLink(uint32_t link) {
 }
 
 void TargetSet::BuildSlots() {
-  const std::size_t count = targets_.size();
-  slots_.assign(count, Slot{});
+  std::stable_sort(targets_.begin(), targets_.end(),
+                   [](const Target& a, const Target& b) { return a.distance < b.distance; });
+  std::size_t count = 0;
   uint64_t total = 0;
-  for (const Target& target : targets_) total += target.weight;
+  while (count < targets_.size() && targets_[count].distance == targets_.front().distance) {
+    total += targets_[count++].weight;
+  }
+  slots_.assign(count, Slot{});
   // Each slot holds `total` of probability; target i brings weight × count. The poor are filled up by the
   // rich.
   std::vector<uint64_t> rest(count);
@@ -45,10 +49,14 @@ void TargetSet::BuildSlots() {
 }
 
 const Target* TargetSet::AnyBut(uint32_t avoid_link, Random& random) const {
-  const std::size_t start = random.Below(targets_.size());
-  for (std::size_t i = 0; i < targets_.size(); ++i) {
-    const Target& target = targets_[(start + i) % targets_.size()];
+  const std::size_t near = slots_.size();
+  const std::size_t start = random.Below(near);
+  for (std::size_t i = 0; i < near; ++i) {
+    const Target& target = targets_[(start + i) % near];
     if (target.link != avoid_link) return &target;
+  }
+  for (std::size_t i = near; i < targets_.size(); ++i) {
+    if (targets_[i].link != avoid_link) return &targets_[i];
   }
   return &targets_[start];
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hosts that serve one function for one caller, and the choice among them for each call: two draws by
 // weight, of which the one with less outstanding for its weight wins ("power of two choices", Mitzenmacher
-// 2001, over a weighted population). A tie goes to the first draw, so that an idle set splits calls exactly
-// by weight. Pure: randomness and load come in. Owner thread only.
+// 2001, over a weighted population). A tie goes to the first draw, which is from an even sequence, so that an
+// idle set splits even some hundred calls by weight. Only the nearest targets are drawn among; farther ones
+// serve where none of those is left, or for a retry. Pure: randomness and load come in. Owner thread only.
 #ifndef WEFT_DATAPLANE_ROUTE_TARGET_SET_H_
 #define WEFT_DATAPLANE_ROUTE_TARGET_SET_H_
 
@@ -22,7 +23,11 @@ struct Target {
   uint32_t link = 0;          // Which path: an index that the call layer gave.
   uint32_t weight = 1;        // 1 to kWeightMax
   uint16_t caller_index = 0;  // How this caller is called on that path.
+  uint16_t distance = 0;      // A Distance; the lowest of a set are near.
 };
+
+// How far a target is from the caller.
+enum Distance : uint16_t { kSameProcess = 0, kSameNode = 1, kSameZone = 2, kElsewhere = 3 };
 
 class TargetSet {
  public:
@@ -43,10 +48,13 @@ class TargetSet {
   template <typename Outstanding>
   WEFT_HOT const Target* Choose(Random& random, Outstanding&& outstanding,
                                 uint32_t avoid_link = kNoLink) const {
-    if (targets_.size() <= 1) return targets_.empty() ? nullptr : &targets_.front();
-    const uint64_t bits = random.Next();
-    const Target& a = Draw(static_cast<uint32_t>(bits));
-    const Target& b = Draw(static_cast<uint32_t>(bits >> 32));
+    if (slots_.size() <= 1) {
+      if (targets_.size() <= 1) return targets_.empty() ? nullptr : &targets_.front();
+      return targets_.front().link != avoid_link ? &targets_.front() : AnyBut(avoid_link, random);
+    }
+    const Random::Pair bits = random.NextPair();
+    const Target& a = Draw(bits.even);
+    const Target& b = Draw(bits.free);
     // outstanding(a) / weight(a) against the same of b, without a division; 2^32 × 1000 fits.
     const uint64_t load_a = static_cast<uint64_t>(outstanding(a.link)) * b.weight;
     const uint64_t load_b = static_cast<uint64_t>(outstanding(b.link)) * a.weight;
@@ -75,8 +83,8 @@ class TargetSet {
   const Target* AnyBut(uint32_t avoid_link, Random& random) const;
   void BuildSlots();
 
-  std::vector<Target> targets_;
-  std::vector<Slot> slots_;
+  std::vector<Target> targets_;  // The near ones first.
+  std::vector<Slot> slots_;      // Of the near ones.
 };
 
 }  // namespace weft
