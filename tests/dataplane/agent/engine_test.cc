@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/agent/refusal.h"
 #include "tests/dataplane/agent/engine_fixture.h"
 
@@ -314,6 +315,21 @@ TEST_F(EngineTest, RegistrationOfSomeoneElsesFunctionIsRefused) {
   api::FunctionReport report;
   report.set_function("vision/scale");
   EXPECT_EQ(RefusalOf(engine_->Report(a.id, report)), Refusal::kFunctionNotAllowed);
+}
+
+TEST_F(EngineTest, RoutesThatOneHostMayAskForAreBounded) {
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  Settle();
+  api::Subscribe subscribe;
+  subscribe.set_caller("web/front");
+  for (std::size_t i = 0; i < kSubscriptionsMax; ++i) {
+    subscribe.set_callee(absl::StrCat("web/f", i));
+    ASSERT_TRUE(engine_->Subscribe(a.id, subscribe).ok()) << i;
+  }
+  subscribe.set_callee("web/one-more");
+  EXPECT_EQ(RefusalOf(engine_->Subscribe(a.id, subscribe)), Refusal::kSubscriptionLimit);
+  subscribe.set_callee("web/f0");
+  EXPECT_TRUE(engine_->Subscribe(a.id, subscribe).ok());
 }
 
 TEST_F(EngineTest, LimitsOfHostsFunctionsAndChannelsHold) {

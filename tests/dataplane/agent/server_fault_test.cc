@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "dataplane/api/protocol.h"
 #include "dataplane/base/random.h"
 #include "tests/support/process.h"
 
@@ -96,6 +98,63 @@ TEST_F(ServerFaultTest, NamesOfOthersAreRefused) {
   Peer serving_client(agent_sock());
   EXPECT_FALSE(serving_client.Hello("", {"web/mine"}));
   ExpectRefusal(serving_client, "function_not_allowed");
+}
+
+TEST_F(ServerFaultTest, WhoSaysNothingAtAllIsClosed) {
+  Start();
+  ConnectBystanders();
+  Peer peer(agent_sock());
+  ExpectRefusal(peer, "hello_late");
+}
+
+TEST_F(ServerFaultTest, NonsenseOfAnAdmittedHostIsRefusedByName) {
+  Start();
+  ConnectBystanders();
+  Peer name(agent_sock());
+  EXPECT_FALSE(name.Hello("c", {"no-slash"}));
+  ExpectRefusal(name, "bad_name");
+  Peer stranger(agent_sock());
+  ASSERT_TRUE(stranger.Hello("c"));
+  api::FromHost message;
+  message.mutable_function_report()->set_function("web/not-here");
+  message.mutable_function_report()->set_state(api::FunctionReport::GONE);
+  stranger.Send(message);
+  ExpectRefusal(stranger, "unknown_function");
+  Peer early(agent_sock());
+  ASSERT_TRUE(early.Hello("c"));
+  message.mutable_applied()->set_serial(1'000'000);
+  early.Send(message);
+  ExpectRefusal(early, "bad_serial");
+  Peer as_other(agent_sock());
+  message.mutable_hello()->set_protocol(kAgentProtocol);
+  message.mutable_hello()->set_call_as("vision");
+  as_other.Send(message);
+  ExpectRefusal(as_other, "call_as_not_allowed");
+}
+
+TEST_F(ServerFaultTest, WhatIsBeyondALimitIsRefusedByName) {
+  config_.tenants[0].limits.hosts = 3;
+  config_.tenants[0].limits.functions = 40;
+  config_.tenants[0].limits.channels = 2;
+  Start();
+  ConnectBystanders();
+  Peer functions(agent_sock());
+  std::vector<std::string> serves;
+  for (int i = 0; i < 40; ++i) serves.push_back(absl::StrCat("web/of-c-", i));
+  EXPECT_FALSE(functions.Hello("c", serves));
+  ExpectRefusal(functions, "function_limit");
+  Peer channels(agent_sock());
+  api::FromHost message;
+  message.mutable_hello()->set_protocol(kAgentProtocol);
+  message.mutable_hello()->set_host("c");
+  for (char id = 'a'; id < 'd'; ++id) message.mutable_hello()->add_channels()->set_id(std::string(16, id));
+  channels.Send(message);
+  ExpectRefusal(channels, "channel_limit");
+  Peer third(agent_sock());
+  ASSERT_TRUE(third.Hello("c"));
+  Peer fourth(agent_sock());
+  EXPECT_FALSE(fourth.Hello("d"));
+  ExpectRefusal(fourth, "host_limit");
 }
 
 TEST_F(ServerFaultTest, UserOfNoTenantIsRefused) {
