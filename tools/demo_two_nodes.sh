@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+# The two-node part of tools/demo, which sources it: two network namespaces joined by a veth pair, a whole node in each, the
+# digit chain across them over encrypted packets, and vision/classify moved from the far node to the near one under load. Uses
+# tools/demo's $run, start, fail, say, wait_for and pids.
+
+two_nodes_network() {
+  near_ns=weft-demo-near-$$ far_ns=weft-demo-far-$$
+  namespaces+=("$near_ns" "$far_ns")
+  ip netns add "$near_ns"
+  ip netns add "$far_ns"
+  ip -n "$near_ns" link add weft0 type veth peer name weft0 netns "$far_ns"
+  ip -n "$near_ns" addr add 10.77.0.1/24 dev weft0
+  ip -n "$far_ns" addr add 10.77.0.2/24 dev weft0
+  local ns
+  for ns in "$near_ns" "$far_ns"; do
+    ip -n "$ns" link set lo up
+    ip -n "$ns" link set weft0 up
+  done
+}
+
+# node_settings NODE ADDRESS: its weftd.yaml and its certificate.
+node_settings() {
+  local dir=$run/$1
+  mkdir "$dir" "$dir"/{run,agent,control}
+  chmod 1777 "$dir/run"
+  chown "$agent_uid" "$dir/agent"
+  chown "$control_uid" "$dir/control"
+  "$run/bin/weftctl" ca issue "$run/ca" "$1" --out "$dir" >/dev/null
+  chown "$agent_uid" "$dir/$1-key.pem"
+  cat >"$dir/weftd.yaml" <<EOF
+node: $1
+listen: $2:4810
+identity: {certificate: $dir/$1.pem, key: $dir/$1-key.pem, ca: $run/ca/ca.pem}
+control_user: $control_uid
+admit:
+  - {tenant: scale, user: ${uid[a]}, hosts: [a], serve: ["vision/scale"]}
+  - {tenant: classify, user: ${uid[b]}, hosts: [b], serve: ["vision/classify"]}
+  - {tenant: tally, user: ${uid[d]}, hosts: [d], serve: ["vision/tally"]}
+EOF
+}
+
+# two_nodes_mesh NODE...: the mesh file of both, with vision/classify on those nodes.
+two_nodes_mesh() {
+  local node file=$run/two-nodes.yaml
+  cat >"$file" <<EOF
+version: 1
+nodes:
+  - {name: near, address: "10.77.0.1:4810", zone: a}
+  - {name: far, address: "10.77.0.2:4810", zone: b}
+functions:
+  - name: vision/scale
+  - name: vision/classify
+  - {name: vision/tally, state: keep}
+endpoints:
+  - {function: vision/scale, node: near, host: a, module: $run/modules/scale.wasm}
+  - {function: vision/tally, node: near, host: d, module: $run/modules/tally.wasm}
+EOF
+  for node in "$@"; do
+    echo "  - {function: vision/classify, node: $node, host: b, module: $run/modules/classify.wasm}" >>"$file"
+  done
+  for node in near far; do
+    cp "$file" "$run/$node/mesh.yaml.new"
+    mv "$run/$node/mesh.yaml.new" "$run/$node/mesh.yaml"
+  done
+}
+
+# start_in NAMESPACE NODE UID LOG PROGRAM ARGUMENTS...: as start does, in a network namespace and a node's run directory.
+start_in() {
+  local ns=$1 node=$2 user=$3 log=$4; shift 4
+  ip netns exec "$ns" setpriv --reuid "$user" --regid "$user" --clear-groups --inh-caps=-all --bounding-set=-all \
+    "$run/bin/$1" "${@:2}" --run-dir "$run/$node/run" >"$run/$node-$log.log" 2>&1 &
+  pids+=($!)
+}
+
+# start_node NODE NAMESPACE HOST...
+start_node() {
+  local node=$1 ns=$2 host; shift 2
+  start_in "$ns" "$node" "$agent_uid" weftd weftd --config "$run/$node/weftd.yaml" --state-dir "$run/$node/agent"
+  wait_for "weftd of the $node node" node_ctl "$node" status
+  start_in "$ns" "$node" "$control_uid" control weft-control --source "$run/$node/mesh.yaml" --state-dir "$run/$node/control"
+  for host in "$@"; do
+    mkdir -m 0700 "$run/$node/cache-$host"
+    chown "${uid[$host]}" "$run/$node/cache-$host"
+    start_in "$ns" "$node" "${uid[$host]}" "host-$host" weft-host --name "$host" --cache-dir "$run/$node/cache-$host"
+  done
+}
+
+node_ctl() { "$run/bin/weftctl" --run-dir "$run/$1/run" "${@:2}"; }
+reaches() { node_ctl "$1" get nodes -o json | grep -q '"reachable"'; }
+# node_serves NODE FUNCTION HOST: ready on that host of that very node.
+node_serves() {
+  node_ctl "$1" get functions | awk -v name="$2" -v host="$3" '$1 == name && $2 > 0 && $3 == host {found = 1} END {exit !found}'
+}
+digits_load() { "$run/bin/digits-client" load --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz --rate 1000 "$@"; }
+
+two_nodes() {
+  say "two nodes: network namespaces joined by a veth pair, a node in each, certificates by weftctl ca"
+  "$run/bin/weftctl" ca init "$run/ca" --trust-domain demo.example >/dev/null
+  chmod 755 "$run/ca"
+  two_nodes_network
+  node_settings near 10.77.0.1
+  node_settings far 10.77.0.2
+  two_nodes_mesh far
+  start_node near "$near_ns" a b d
+  start_node far "$far_ns" b
+  wait_for "the far node" reaches near
+  wait_for "the near node" reaches far
+  wait_for "vision/classify on the far node" node_serves far vision/classify b
+  wait_for "vision/scale" node_serves near vision/scale a
+  wait_for "vision/tally" node_serves near vision/tally d
+  node_ctl near get nodes
+  node_ctl near status | grep -E '^ *(packet_port|packet_port_why|nodes_reachable) '
+
+  say "the same 360 digits, vision/classify on the far node: near -> far -> near, every packet encrypted"
+  "$run/bin/digits-client" check --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz
+
+  say "vision/classify far away, 1,000 calls/s"
+  digits_load --seconds 2
+  say "moved to the near node under load: its endpoint there is added, then the far one taken away"
+  digits_load --seconds "$load_seconds" &
+  local load=$!
+  sleep 1
+  two_nodes_mesh far near
+  wait_for "vision/classify on the near node" node_serves near vision/classify b
+  sleep 0.2  # What the far node still answers.
+  two_nodes_mesh near
+  wait "$load" || fail "calls failed during the move between nodes"
+  say "vision/classify near by, 1,000 calls/s"
+  digits_load --seconds 2
+}
