@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "dataplane/channel/bulk_copy.h"
+
 namespace weft {
 
 // Copies 0 to 96 bytes without a call, in blocks of one size, of which two may overlap. In falling order:
@@ -66,7 +68,7 @@ struct SharedAccess {
   // the destination for unknown, so that it cannot read the source again in its place, which the peer may
   // have changed meanwhile. This orders nothing between processors and is not meant to.
   static void CopyFromPeer(void* to, const void* from, std::size_t bytes) {
-    std::memcpy(to, from, bytes);
+    CopyBulk(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
     asm volatile("" : : "r"(to) : "memory");
   }
   [[gnu::always_inline]] static void CopySmallFromPeer(std::byte* to, const std::byte* from,

@@ -12,6 +12,7 @@
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/check.h"
 #include "dataplane/channel/access.h"
+#include "dataplane/channel/bulk_copy.h"
 #include "dataplane/channel/doorbell.h"
 #include "dataplane/channel/layout.h"
 #include "dataplane/channel/message.h"
@@ -167,7 +168,7 @@ class BasicProducer {
   void FlushAborts();
   // `wanted`: which flag asks for what was just published.
   [[gnu::noinline]] void OnPeerWaits(uint64_t flags, uint64_t wanted);
-  static void CopyPart(std::byte* to, const Payload& payload, std::size_t position, std::size_t bytes);
+  void CopyPart(std::byte* to, const Payload& payload, std::size_t position, std::size_t bytes);
 
   OwnSide own_;
   PeerSide peer_;
@@ -188,6 +189,7 @@ class BasicProducer {
   bool batch_fresh_ = false;  // No record yet.
   bool wants_space_ = false;
   PoisonReason poison_reason_ = PoisonReason::kNone;
+  BulkWriter bulk_;
   Doorbell* doorbell_ = nullptr;
   uint64_t rung_asleep_ = 0;  // The last episodes of the peer for which this side rang.
   uint64_t rung_space_ = 0;
@@ -299,7 +301,7 @@ void BasicProducer<Access>::CopyPart(std::byte* to, const Payload& payload, std:
     position += part;
     bytes -= part;
   }
-  if (bytes != 0) std::memcpy(to, payload.body.data() + (position - payload.prefix.size()), bytes);
+  if (bytes != 0) bulk_.Copy(to, payload.body.data() + (position - payload.prefix.size()), bytes);
 }
 
 template <class Access>
