@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "bench/guest_open.h"
 #include "bench/guest_pair.h"
 #include "bench/shared_fixture.h"
 #include "dataplane/base/status.h"
@@ -87,6 +88,7 @@ void AddGuestRows(std::vector<std::unique_ptr<Row>>* rows) {
        .against = {"weft/guest_to_guest_paced"},
        .note = "one call per 100 us, both sides polling for 200 us"},
       {.callee = Callee::kFresh, .period_ns = kPacedPeriodNs}, paced);
+  rows->push_back(NewGuestOpenRow());
 }
 
 }  // namespace weft::bench

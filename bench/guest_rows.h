@@ -12,7 +12,7 @@
 namespace weft::bench {
 
 // weft/guest_to_guest in all sizes and _same_process, on one node; weft/guest_to_guest_paced and _fresh, at
-// one call per 100 us, on another whose hosts poll for 200 us.
+// one call per 100 us, on another whose hosts poll for 200 us; weft/guest_to_guest_open_80 on a third.
 void AddGuestRows(std::vector<std::unique_ptr<Row>>* rows);
 
 }  // namespace weft::bench

@@ -76,4 +76,26 @@ typedef struct {
   uint64_t last_status; /* Of the last call that failed, or 0. */
 } bench_result;
 
+/* What one of several guests that call at once is asked for: one block of an open or a closed loop. */
+typedef struct {
+  uint64_t warm_up_ns;
+  uint64_t duration_ns;
+  uint64_t
+      mean_period_ns; /* Open loop: mean of the exponential times between sends as intended; 0: closed. */
+  uint64_t seed;      /* Of those times. */
+  uint64_t first_id;
+  uint32_t bytes;
+  uint32_t samples_max; /* 0 in a closed loop, which only counts. */
+  char callee[48];
+} bench_open_order;
+
+/* What it answers, followed by `samples` times 4 bytes: from the intended send to the answer, in ns. */
+typedef struct {
+  uint64_t calls; /* After the warm-up. */
+  uint64_t samples;
+  uint64_t elapsed_ns; /* Of `calls`. */
+  uint64_t errors;
+  uint64_t last_status;
+} bench_open_result;
+
 #endif /* WEFT_BENCH_MESSAGE_H_ */

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "dataplane/host/host.h"
 #include "dataplane/host/instance.h"
 #include "dataplane/host/module.h"
+#include "dataplane/host/probe.h"
 
 namespace weft::bench {
 namespace {
@@ -134,40 +136,35 @@ class Nobody final : public host::CallsOut, public host::CallsIn, public host::G
   void Line(absl::string_view, uint32_t, absl::string_view) override {}
 };
 
-struct ResetBench {
+// The 4 KiB pages of its memory that the bench guest changes while it handles one request.
+std::size_t DirtyPagesOfOneCall() {
+  constexpr uint32_t kPageBytes = 4096, kWasmPageBytes = 64 << 10;
+  absl::StatusOr<std::unique_ptr<host::Engine>> engine = host::Engine::Create({.instances_max = 8});
+  WEFT_CHECK(engine.ok());
   Nobody nobody;
-  std::unique_ptr<host::Engine> engine;
-  std::unique_ptr<host::Host> host;
-  std::unique_ptr<host::Instance> instance;
+  host::Host host(**engine, host::HostOptions{}, nobody, nobody, nobody);
+  auto module = host::Module::LoadFile(**engine, GuestPath("bench_callee"), std::nullopt, nullptr);
+  WEFT_CHECK(module.ok());
+  absl::StatusOr<host::Function*> function = host.Add("bench/callee", *module, {});
+  WEFT_CHECK(function.ok());
+  host::Instance instance(**function);
+  WEFT_CHECK(instance.Reset().ok());
+  uint32_t bytes = 0;
+  while (instance.At(0, bytes + kWasmPageBytes) != nullptr) bytes += kWasmPageBytes;
+  const std::vector<std::byte> before(instance.At(0, bytes), instance.At(0, bytes) + bytes);
+
   host::CallContext context;
-
-  ResetBench() {
-    absl::StatusOr<std::unique_ptr<host::Engine>> made = host::Engine::Create({});
-    WEFT_CHECK(made.ok());
-    engine = *std::move(made);
-    host = std::make_unique<host::Host>(*engine, host::HostOptions{}, nobody, nobody, nobody);
-    auto module = host::Module::LoadFile(*engine, GuestPath("bench_callee"), std::nullopt, nullptr);
-    WEFT_CHECK(module.ok());
-    absl::StatusOr<host::Function*> function = host->Add("bench/callee", *module, {});
-    WEFT_CHECK(function.ok());
-    instance = std::make_unique<host::Instance>(**function);
-  }
-
-  // Handles one request, as a call would, so that its pages are dirty. False where the guest did not answer
-  // well.
-  bool Dirty(uint64_t id) {
-    instance->BeginCall(&context, nullptr);
-    const uint32_t pointer = instance->Room(kBenchAnswerBytes);
-    std::byte* const room = instance->At(pointer, kBenchAnswerBytes);
-    if (room == nullptr) return false;
-    bench_fill(room, kBenchAnswerBytes, id);
-    const uint32_t status = instance->HandlePlain(pointer, kBenchAnswerBytes);
-    const bool good = status == host::kOk && instance->reply().size() == kBenchAnswerBytes &&
-                      bench_check(instance->reply().data(), kBenchAnswerBytes, id) != 0;
-    instance->EndCall();
-    return good;
-  }
-};
+  instance.BeginCall(&context, nullptr);
+  const uint32_t pointer = instance.Room(kBenchAnswerBytes);
+  WEFT_CHECK(instance.At(pointer, kBenchAnswerBytes) != nullptr);
+  bench_fill(instance.At(pointer, kBenchAnswerBytes), kBenchAnswerBytes, 1);
+  WEFT_CHECK(instance.HandlePlain(pointer, kBenchAnswerBytes) == host::kOk);
+  instance.EndCall();
+  std::size_t pages = 0;
+  for (uint32_t at = 0; at < bytes; at += kPageBytes)
+    pages += std::memcmp(instance.At(at, kPageBytes), before.data() + at, kPageBytes) != 0;
+  return pages;
+}
 
 class InstanceResetRow final : public OneProcessRow {
  public:
@@ -175,22 +172,23 @@ class InstanceResetRow final : public OneProcessRow {
 
  private:
   Worker::Reply Call(uint32_t* out, uint64_t duration_ns) override {
-    if (bench_ == nullptr) {
-      bench_ = std::make_unique<ResetBench>();
-      WEFT_CHECK(bench_->instance->Reset().ok());
+    if (probe_ == nullptr) {
+      const std::size_t pages = DirtyPagesOfOneCall();
+      absl::StatusOr<std::unique_ptr<host::ResetProbe>> probe = host::ResetProbe::Create(pages);
+      WEFT_CHECK(pages != 0 && probe.ok());
+      probe_ = *std::move(probe);
     }
     Samples samples(out, duration_ns);
-    uint64_t id = 0, begin_ns = 0, end_ns = 0, errors = 0;
+    uint64_t begin_ns = 0, end_ns = 0;
     do {
-      errors += bench_->Dirty(++id) ? 0 : 1;
       begin_ns = NowNs();
-      errors += bench_->instance->Reset().ok() ? 0 : 1;
+      probe_->Run(1);
       end_ns = NowNs();
     } while (samples.Add(begin_ns, end_ns));
-    return ReplyOf(samples, errors);
+    return ReplyOf(samples, 0);
   }
 
-  std::unique_ptr<ResetBench> bench_;
+  std::unique_ptr<host::ResetProbe> probe_;
 };
 
 }  // namespace

@@ -13,8 +13,10 @@ namespace weft::bench {
 // limit/wasm_call: host to guest, a no-op import, and back.
 std::unique_ptr<Row> NewWasmCallRow();
 
-// limit/instance_reset: a clean instance in the place of one whose pages the bench guest has written while it
-// handled a request of 64 B: store, instance, exports.
+// limit/instance_reset: the kernel gives a copy-on-write mapping its first content back and lets its pages be
+// written anew: as many pages as the bench guest changes while it handles a request of 64 B, counted when the
+// row starts. Nothing of weft or the engine is in it; what weft-host takes for a clean instance is
+// InstanceReset of bench/micro/host_bench.cc.
 std::unique_ptr<Row> NewInstanceResetRow();
 
 }  // namespace weft::bench

@@ -45,7 +45,7 @@ class ProgramTest(unittest.TestCase):
 
     def test_weft_rows_call_through_a_node_of_their_own(self):
         done = run('local', '--seconds', '0.1', '--json', '-', '--filter',
-                   'host_to_host@(64|1048576)|batched|sleeping|guest_to_guest@64|same_process|fresh|instance_reset')
+                   'host_to_host@(64|1048576)|batched|sleeping|guest_to_guest@64|same_process|fresh|open_80|instance_reset')
         self.assertEqual(done.returncode, 0, done.stderr)
         rows = {(row['name'], row['bytes']): row for row in json.loads(done.stdout)['rows']}
         for row in rows.values():
@@ -53,6 +53,8 @@ class ProgramTest(unittest.TestCase):
         self.assertIn('limit/two_memcpy', rows['weft/host_to_host', 1 << 20]['ratios'])
         self.assertIn('limit/wasm_call', rows['weft/guest_to_guest_same_process', 64]['ratios'])
         self.assertIn('resets_on_path', rows['weft/guest_to_guest_fresh', 64])
+        self.assertGreater(rows['weft/guest_to_guest_open_80', 64]['peak_calls'], 0)
+        self.assertGreater(rows['weft/guest_to_guest_open_80', 64]['p50_ns'], 0)
         self.assertIn('sleeps', rows['weft/host_to_host_sleeping', 64])
 
     def test_idle_writes_cpu_and_memory_of_each_program(self):
