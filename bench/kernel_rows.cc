@@ -25,12 +25,6 @@ constexpr std::size_t kBytes = 64;
 // The request that ends a block: no payload is filled with this id.
 constexpr uint64_t kStopId = 0;
 
-// A connected pair of sockets, one of each process.
-struct SocketPair {
-  UniqueFd caller;
-  UniqueFd callee;
-};
-
 absl::StatusOr<SocketPair> UnixPair() {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
@@ -72,9 +66,12 @@ static_assert(sizeof(Message) == kBytes);
 
 class SocketRow final : public PairRow {
  public:
-  using Connect = absl::StatusOr<SocketPair> (*)();
-  SocketRow(std::string name, Connect connect, bool spin)
-      : PairRow({.name = std::move(name), .bytes = kBytes}), connect_(connect), spin_(spin) {}
+  using Connect = std::function<absl::StatusOr<SocketPair>()>;
+  SocketRow(std::string name, Connect connect, std::function<void()> release, bool spin)
+      : PairRow({.name = std::move(name), .bytes = kBytes}),
+        connect_(std::move(connect)),
+        release_(std::move(release)),
+        spin_(spin) {}
 
  private:
   absl::Status Prepare() override {
@@ -137,23 +134,31 @@ class SocketRow final : public PairRow {
     }
   }
 
-  void Release() override { pair_ = SocketPair(); }
+  void Release() override {
+    pair_ = SocketPair();
+    release_();
+  }
 
   Connect connect_;
+  std::function<void()> release_;
   bool spin_;
   SocketPair pair_;
 };
 
 }  // namespace
 
+std::unique_ptr<Row> NewSocketRow(std::string name, std::function<absl::StatusOr<SocketPair>()> connect,
+                                  std::function<void()> release, bool spin) {
+  return std::make_unique<SocketRow>(std::move(name), std::move(connect), std::move(release), spin);
+}
 std::unique_ptr<Row> NewUnixSocketRow() {
-  return std::make_unique<SocketRow>("kernel/unix_socket", UnixPair, /*spin=*/false);
+  return NewSocketRow("kernel/unix_socket", UnixPair, [] {}, /*spin=*/false);
 }
 std::unique_ptr<Row> NewTcpLoopbackRow() {
-  return std::make_unique<SocketRow>("kernel/tcp_loopback", TcpPair, /*spin=*/false);
+  return NewSocketRow("kernel/tcp_loopback", TcpPair, [] {}, /*spin=*/false);
 }
 std::unique_ptr<Row> NewTcpLoopbackSpinRow() {
-  return std::make_unique<SocketRow>("kernel/tcp_loopback_spin", TcpPair, /*spin=*/true);
+  return NewSocketRow("kernel/tcp_loopback_spin", TcpPair, [] {}, /*spin=*/true);
 }
 
 }  // namespace weft::bench

@@ -27,11 +27,14 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   weft::bench::SuiteOptions options;
   CLI::App* local = app.add_subcommand("local", "calls between processes of one node");
-  AddCommon(local, &options);
-  local->add_option(
-      "--filter", options.filter,
-      "run only rows whose name matches this regular expression, and the limits they are judged by");
-  local->add_option("--svg", options.svg_path, "draw the latency distributions into this file");
+  CLI::App* remote = app.add_subcommand("remote", "calls between two nodes");
+  for (CLI::App* suite : {local, remote}) {
+    AddCommon(suite, &options);
+    suite->add_option(
+        "--filter", options.filter,
+        "run only rows whose name matches this regular expression, and the limits they are judged by");
+    suite->add_option("--svg", options.svg_path, "draw the latency distributions into this file");
+  }
   CLI::App* idle = app.add_subcommand("idle", "CPU and memory of a node that has nothing to do");
   AddCommon(idle, &options);
   try {
@@ -39,5 +42,6 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  if (remote->parsed()) return Finish(weft::bench::RunRemote(options));
   return Finish(idle->parsed() ? weft::bench::RunIdle(options) : weft::bench::RunLocal(options));
 }

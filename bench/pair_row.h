@@ -69,6 +69,39 @@ class Samples {
   std::size_t count_ = 0;
 };
 
+// Counts one block of a row of a rate: what ends after the warm-up, and the time from the first end to the
+// last.
+class RateMeter {
+ public:
+  explicit RateMeter(uint64_t duration_ns)
+      : start_ns_(NowNs()),
+        warm_ns_(start_ns_ + Samples::WarmUpOf(duration_ns)),
+        end_ns_(start_ns_ + duration_ns) {}
+
+  // `count` messages have ended at `now_ns`. False once the block is over.
+  bool Add(uint64_t now_ns, uint64_t count) {
+    if (now_ns >= warm_ns_) {
+      if (first_ns_ == 0) {
+        first_ns_ = now_ns;
+      } else {
+        messages_ += count;
+        last_ns_ = now_ns;
+      }
+    }
+    return now_ns < end_ns_;
+  }
+  uint64_t messages() const { return messages_; }
+  uint64_t elapsed_ns() const { return last_ns_ - first_ns_; }
+
+ private:
+  uint64_t start_ns_;
+  uint64_t warm_ns_;
+  uint64_t end_ns_;
+  uint64_t first_ns_ = 0;
+  uint64_t last_ns_ = 0;
+  uint64_t messages_ = 0;
+};
+
 class PairRow : public Row {
  public:
   using Row::Row;

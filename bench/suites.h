@@ -27,6 +27,12 @@ std::vector<std::unique_ptr<Row>> LocalRows();
 // has been written.
 absl::Status RunLocal(const SuiteOptions& options);
 
+// Rows between two nodes.
+std::vector<std::unique_ptr<Row>> RemoteRows();
+
+// Runs suite `remote`, as RunLocal.
+absl::Status RunRemote(const SuiteOptions& options);
+
 // Runs suite `idle`: rows of CPU and memory of an idle node's programs. Blocks for the time it watches.
 // `filter` and `svg_path` mean nothing to it.
 absl::Status RunIdle(const SuiteOptions& options);

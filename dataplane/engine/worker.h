@@ -34,8 +34,9 @@ class Worker {
   WEFT_HOT std::size_t Turn() {
     auto moved = static_cast<std::size_t>(engine_.PollHosts());
     const uint64_t now_ns = engine_.NowNs();
-    moved += transport::Pump(engine_.transport(), port_, now_ns);
+    moved += transport::PumpIn(engine_.transport(), port_, now_ns);
     moved += static_cast<std::size_t>(engine_.TakeEvents(now_ns));
+    moved += transport::PumpOut(engine_.transport(), port_, now_ns);
     return moved;
   }
 

@@ -192,7 +192,7 @@ WEFT_HOT std::size_t AfXdpPort::Receive(Received* burst, std::size_t count) {
 WEFT_HOT void AfXdpPort::Release(const Received* burst, std::size_t count) {
   if (count == 0) return;
   uint32_t first = 0;
-  // The fill ring has room for every receive frame there is.
+  // The fill ring has room for every receive frame there is, twice.
   WEFT_CHECK(count <= held_ &&
              xsk_ring_prod__reserve(&xsk_->fill, static_cast<uint32_t>(count), &first) == count);
   held_ -= static_cast<uint32_t>(count);
@@ -250,7 +250,7 @@ WEFT_HOT void AfXdpPort::FinishSend(uint64_t id, std::size_t bytes) {
     return;
   }
   uint32_t place = 0;
-  // The tx ring has room for every send frame there is.
+  // The tx ring has room for every send frame there is, twice.
   WEFT_CHECK(xsk_ring_prod__reserve(&xsk_->tx, 1, &place) == 1);
   const uint64_t address = static_cast<uint64_t>(free_.back()) * xsk_->frame_bytes() + kHeadersRoomBytes;
   free_.pop_back();

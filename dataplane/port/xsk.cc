@@ -71,14 +71,15 @@ absl::Status Xsk::MapMemory(PortStatus* status) {
   const std::size_t wanted =
       static_cast<std::size_t>(options_.receive_frames + options_.send_frames) * options_.frame_bytes;
   bytes_ = (wanted + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
+  // Shared, so that after a fork both sides and the kernel still see the same memory.
   void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
   if (memory != MAP_FAILED) {
     status->choices.push_back({"memory", absl::StrCat(bytes_ >> 20, " MiB in huge pages"), ""});
   } else {
     const std::string why = absl::StrCat("no huge pages: ", ErrorText(errno));
     bytes_ = wanted;
-    memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("map ", bytes_, " bytes"));
     status->choices.push_back({"memory", absl::StrCat(bytes_ >> 10, " KiB in normal pages, locked"), why});
   }
@@ -88,8 +89,10 @@ absl::Status Xsk::MapMemory(PortStatus* status) {
 
 // 0 or an errno; on failure all that was opened is closed: a umem that stays keeps its socket and the queue.
 int Xsk::Open(uint16_t bind_flags) {
-  const xsk_umem_config umem_config = {.fill_size = options_.receive_frames,
-                                       .comp_size = options_.send_frames,
+  // Twice the frames: the kernel hands a frame over before it says that it has taken it from its ring, so a
+  // frame can be given back while the ring still shows it.
+  const xsk_umem_config umem_config = {.fill_size = 2 * options_.receive_frames,
+                                       .comp_size = 2 * options_.send_frames,
                                        .frame_size = options_.frame_bytes,
                                        .frame_headroom = 0,
                                        .flags = 0};
@@ -100,7 +103,7 @@ int Xsk::Open(uint16_t bind_flags) {
   }
   xsk_socket_config config{};
   config.rx_size = options_.receive_frames;
-  config.tx_size = options_.send_frames;
+  config.tx_size = 2 * options_.send_frames;
   config.libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD;
   config.bind_flags = bind_flags;
   if (const int result =

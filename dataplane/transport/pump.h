@@ -15,14 +15,19 @@ namespace weft::transport {
 // 1,500 B frames at 10 Gb/s arrive every 1.2 us: a burst is 38 us.
 inline constexpr std::size_t kPumpBurst = 32;
 
-// One round: a burst in, timers, a burst out. Returns how many datagrams moved; 0: idle until
-// core.NextTimerNs(now_ns) or until the port has something. `Port` is as dataplane/port/port.h says.
+// A burst in. Returns how many datagrams came. `Port` is as dataplane/port/port.h says.
 template <typename Port>
-WEFT_HOT std::size_t Pump(Core& core, Port& port, uint64_t now_ns) {
+WEFT_HOT std::size_t PumpIn(Core& core, Port& port, uint64_t now_ns) {
   typename Port::Received burst[kPumpBurst];
   const std::size_t received = port.Receive(burst, kPumpBurst);
   for (std::size_t i = 0; i < received; ++i) core.HandleDatagram(burst[i].data, burst[i].bytes, now_ns);
   if (received > 0) port.Release(burst, received);
+  return received;
+}
+
+// Timers, then a burst out. Returns how many datagrams went.
+template <typename Port>
+WEFT_HOT std::size_t PumpOut(Core& core, Port& port, uint64_t now_ns) {
   core.Tick(now_ns);
   std::size_t sent = 0;
   for (; sent < kPumpBurst; ++sent) {
@@ -35,7 +40,16 @@ WEFT_HOT std::size_t Pump(Core& core, Port& port, uint64_t now_ns) {
     port.FinishSend(path, bytes);
   }
   if (sent > 0) port.Flush();
-  return received + sent;
+  return sent;
+}
+
+// One round of both. 0: idle until core.NextTimerNs(now_ns) or until the port has something. A loop that
+// answers what comes in does so between the two: where receiving is a system call, an answer that waits for
+// the next round waits for one that finds nothing.
+template <typename Port>
+WEFT_HOT std::size_t Pump(Core& core, Port& port, uint64_t now_ns) {
+  const std::size_t received = PumpIn(core, port, now_ns);
+  return received + PumpOut(core, port, now_ns);
 }
 
 }  // namespace weft::transport

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """weft-bench from its command line: the shape of its JSON, its picture, its exit codes."""
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -56,6 +57,17 @@ class ProgramTest(unittest.TestCase):
         self.assertGreater(rows['weft/guest_to_guest_open_80', 64]['peak_calls'], 0)
         self.assertGreater(rows['weft/guest_to_guest_open_80', 64]['p50_ns'], 0)
         self.assertIn('sleeps', rows['weft/host_to_host_sleeping', 64])
+
+    @unittest.skipUnless(os.geteuid() == 0, 'network namespaces need root')
+    def test_remote_rows_cross_a_network_of_their_own(self):
+        done = run('remote', '--seconds', '0.1', '--json', '-')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
+        for row in rows.values():
+            self.assertGreater(row['messages_per_s'], 0, row['name'])
+        self.assertLessEqual({'limit/af_xdp_raw', 'limit/udp_spin'}, set(rows['weft/engine_af_xdp']['ratios']))
+        self.assertIn('kernel/tcp_bulk', rows['weft/bulk']['ratios'])
+        self.assertIsNone(rows['weft/core_in_memory']['p50_ns'])
 
     def test_idle_writes_cpu_and_memory_of_each_program(self):
         done = run('idle', '--seconds', '0.5', '--json', '-')

@@ -4,10 +4,13 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
+#include <thread>
 
 #include "dataplane/base/random.h"
 
@@ -374,6 +377,51 @@ TYPED_TEST(PortConformance, DatagramThatCameBeforeTheSleepIsNotMissed) {
       ASSERT_EQ(got.size(), 1u);
       this->b().Release(got.data(), 1);
     }
+  }
+}
+
+// Each port on a core of its own, as nodes are: what the kernel publishes late shows only so.
+TYPED_TEST(PortConformance, TwoThreadsExchangeWithoutLoss) {
+  if constexpr (TypeParam::kNetwork) {
+    constexpr uint64_t kCount = 30'000;
+    std::atomic<bool> failed{false};
+    std::thread echo([&] {
+      uint64_t echoed = 0;
+      for (const uint64_t begin_ns = NowNs(); echoed < kCount && NowNs() - begin_ns < 3 * kGiveUpNs;) {
+        ReceivedDatagram burst[8];
+        const std::size_t got = this->b().Receive(burst, 8);
+        for (std::size_t i = 0; i < got; ++i) {
+          uint8_t* const out = this->b().BeginSend();
+          if (out == nullptr) failed = true;
+          if (out == nullptr) break;
+          std::memcpy(out, burst[i].data, burst[i].bytes);
+          this->b().FinishSend(this->harness_.b_to_a(), burst[i].bytes);
+          ++echoed;
+        }
+        this->b().Release(burst, got);
+        if (got > 0) this->b().Flush();
+        if (got == 0) sched_yield();
+      }
+      if (echoed != kCount) failed = true;
+    });
+    uint64_t sent = 0, received = 0;
+    for (const uint64_t begin_ns = NowNs(); received < kCount && NowNs() - begin_ns < 3 * kGiveUpNs;) {
+      for (int i = 0; i < 4 && sent < kCount && sent - received < 32; ++i) {
+        this->Send(this->a(), this->harness_.a_to_b(), sent++, 100);
+      }
+      this->a().Flush();
+      ReceivedDatagram burst[8];
+      const std::size_t got = this->a().Receive(burst, 8);
+      for (std::size_t i = 0; i < got; ++i) ASSERT_TRUE(IsDatagram(burst[i], NumberOf(burst[i]), 100));
+      this->a().Release(burst, got);
+      received += got;
+      if (got == 0) sched_yield();
+    }
+    echo.join();
+    EXPECT_EQ(received, kCount);
+    EXPECT_FALSE(failed);
+    this->ExpectAllFree(this->a());
+    this->ExpectAllFree(this->b());
   }
 }
 
