@@ -279,13 +279,16 @@ void Poller::ParkIdle(uint64_t now_ticks) {
 void Poller::Yield(uint64_t now_ticks) {
   ++counters_.yields;
   sched_yield();
-  const uint64_t took = Ticks() - now_ticks;
+  const uint64_t back_ticks = Ticks();
+  const uint64_t took = back_ticks - now_ticks;
   if (static_cast<double>(took) > static_cast<double>(kSlowYieldNs) * ticks_per_ns_) {
     // Somebody else needs this core. What they took of it does not count as time without work, or two pollers
     // of one core would put each other to sleep.
     yield_each_poll_ = true;
     quick_yields_ = 0;
     worked_ticks_ += took;
+    // A yield may take milliseconds: the agent must not wait for kClockEvery of them.
+    if (back_ticks - housekept_ticks_ > housekeeping_ticks_) Housekeep(back_ticks);
   } else if (yield_each_poll_ && ++quick_yields_ >= kQuickYields) {
     yield_each_poll_ = false;
   }

@@ -3,6 +3,7 @@
 #include "dataplane/channel/poller.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -250,6 +251,55 @@ TEST(PollerTest, AfterAPauseDescriptorsComeBeforeMessages) {
   EXPECT_EQ(poller->PollOnce(handler), 1);
   EXPECT_EQ(messages_at_callback, 0u);
   EXPECT_EQ(poller->counters().off_cpu, 1u);
+}
+
+// Where another thread never yields the core, a yield takes milliseconds: descriptors, the agent's socket
+// among them, are looked at after each, not after as many polls as take microseconds elsewhere.
+TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
+  ChannelPair pair;
+  std::unique_ptr<Poller> poller = MakePoller();
+  ASSERT_TRUE(poller->AddDoorbell(&*pair.b_bell).ok());
+  ASSERT_TRUE(poller->AddChannel(pair.b.get()).ok());
+  UniqueFd event(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  ASSERT_TRUE(poller
+                  ->AddFd(event.get(), EPOLLIN,
+                          [&](uint32_t) {
+                            uint64_t value;
+                            EXPECT_EQ(read(event.get(), &value, 8), 8);
+                          })
+                  .ok());
+  cpu_set_t before, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+  std::atomic<bool> stop{false};
+  std::thread hog([&] {  // Inherits the one core.
+    while (!stop.load(std::memory_order_relaxed)) {
+    }
+  });
+  KeepingHandler handler;
+  int slow_rounds = 0;
+  for (int round = 0; round < 60 && slow_rounds < 10; ++round) {
+    Send(*pair.a, static_cast<uint32_t>(round));  // Something to do, so that it polls before it sleeps.
+    while (poller->PollOnce(handler) == 0) {
+    }
+    const uint64_t yields = poller->counters().yields;
+    const uint64_t sleeps = poller->counters().sleeps;
+    const uint64_t value = 1;
+    const uint64_t begin_ns = NowNs();
+    ASSERT_EQ(write(event.get(), &value, 8), 8);
+    poller->Wait(handler, NowNs() + 20 * kNsPerSecond);
+    const uint64_t yielded = poller->counters().yields - yields;
+    if (yielded == 0 || poller->counters().sleeps != sleeps) continue;
+    if (NowNs() - begin_ns < yielded * kNsPerMs / 2) continue;  // The hog was elsewhere for a moment.
+    ++slow_rounds;
+    EXPECT_LE(yielded, 8u);
+  }
+  stop.store(true, std::memory_order_relaxed);
+  hog.join();
+  ASSERT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
+  EXPECT_GT(slow_rounds, 0);
 }
 
 TEST(PollerTest, IdleMeansAsleep) {
