@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/agent/steer_client.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
@@ -27,6 +28,8 @@ constexpr uint64_t kTenantBytes = 128u << 20;
 constexpr std::size_t kMessageMemoryBytes = 256u << 20;
 // How long the farewell to other nodes may take.
 constexpr uint64_t kLeaveNs = 100 * kNsPerMs;
+// Between two questions to a weft-control that is not there yet.
+constexpr int kSteerRetryMs = 50;
 
 absl::StatusOr<UniqueFd> ListenTcp(const identity::Endpoint& endpoint) {
   UniqueFd fd(socket(endpoint.ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -65,8 +68,7 @@ uint32_t RandomGeneration() {
 
 transport::SealSecret SealSecretOf(const identity::PacketSecret& secret) { return {secret.key, secret.iv}; }
 
-absl::StatusOr<std::unique_ptr<engine::EngineThread>> StartEngine(const AgentConfig& config,
-                                                                  EngineDoor* door) {
+absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config, EngineDoor* door) {
   engine::EngineThreadOptions options;
   WEFT_ASSIGN_OR_RETURN(options.listen, port::Address::Parse(config.listen));
   options.port = PortKindOf(config.packet_port);
@@ -79,13 +81,14 @@ absl::StatusOr<std::unique_ptr<engine::EngineThread>> StartEngine(const AgentCon
   options.engine.connect = [door] { return door->Connect(); };
   // Tenants in the order of the settings, and weftctl's own behind them.
   options.engine.tenant_limits.assign(config.tenants.size() + 1, kTenantBytes);
-  return engine::EngineThread::Create(std::move(options));
+  return options;
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& config, EngineDoor* door) {
-  std::unique_ptr<NodeLink> link(new NodeLink());
+absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& config,
+                                                           const std::string& run_dir, EngineDoor* door) {
+  std::unique_ptr<NodeLink> link(new NodeLink(config, run_dir, door));
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint endpoint, identity::Endpoint::Parse(config.listen));
   link->wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!link->wake_.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
@@ -103,21 +106,76 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
     keys.dial_from = text.substr(0, text.rfind(':'));
   }
   WEFT_ASSIGN_OR_RETURN(link->keys_, identity::KeyExchange::Create(std::move(keys), link.get()));
-  WEFT_ASSIGN_OR_RETURN(link->engine_, StartEngine(config, door));
-  const port::PortStatus& port = link->port_status();
+  if (config.interface.empty()) {
+    const bool asked = config.packet_port == AgentConfig::PacketPort::kAfXdp;
+    WEFT_RETURN_IF_ERROR(link->StartEngine(std::nullopt, asked ? "the settings name no `interface`" : ""));
+  }
+  NodeLink* const raw = link.get();
+  link->thread_ = std::thread([raw] { raw->Run(); });
+  return link;
+}
+
+absl::Status NodeLink::StartEngine(std::optional<engine::Steering> steering,
+                                   const std::string& why_not_steered) {
+  WEFT_ASSIGN_OR_RETURN(engine::EngineThreadOptions options, OptionsOf(config_, door_));
+  options.steering = std::move(steering);
+  options.why_not_steered = why_not_steered;
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<engine::EngineThread> engine,
+                        engine::EngineThread::Create(std::move(options)));
+  const port::PortStatus port = engine->port_status();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    engine_ = std::move(engine);
+  }
   std::string choices;
   for (const port::PortChoice& choice : port.choices) {
     absl::StrAppend(&choices, "; ", choice.feature, ": ", choice.chosen, choice.why.empty() ? "" : ", since ",
                     choice.why);
   }
-  if (port.fell_back) {
-    spdlog::warn("packet port {} at {}{}", port.port, port.detail, choices);
-  } else {
-    spdlog::info("packet port {} at {}{}", port.port, port.detail, choices);
+  spdlog::log(port.fell_back ? spdlog::level::warn : spdlog::level::info, "packet port {} at {}{}", port.port,
+              port.detail, choices);
+  return absl::OkStatus();
+}
+
+bool NodeLink::Stopping() {
+  const std::lock_guard<std::mutex> lock(answers_mutex_);
+  return stop_;
+}
+
+bool NodeLink::StartSteered() {
+  const uint64_t give_up_ns = NowNs() + kSteerPatienceNs;
+  const uint16_t udp_port = identity::Endpoint::Parse(config_.listen)->port;
+  absl::StatusOr<SteerMaps> maps;
+  for (;;) {
+    if (Stopping()) return false;
+    maps = AskForSteering(run_dir_, config_.interface, udp_port);
+    if (!absl::IsUnavailable(maps.status()) || NowNs() >= give_up_ns) break;
+    pollfd wake{wake_.get(), POLLIN, 0};
+    (void)poll(&wake, 1, kSteerRetryMs);
+    uint64_t count;
+    [[maybe_unused]] const ssize_t bytes = read(wake_.get(), &count, sizeof(count));
   }
-  NodeLink* const raw = link.get();
-  link->thread_ = std::thread([raw] { raw->Run(); });
-  return link;
+  std::optional<engine::Steering> steering;
+  if (maps.ok()) {
+    steering = {.interface = config_.interface,
+                .xsks_fd = maps->xsks.get(),
+                .keys_fd = maps->keys.get(),
+                .drops_fd = maps->drops.get(),
+                .keys = maps->key_count,
+                .cpus = maps->cpus};
+  }
+  const absl::Status started = StartEngine(std::move(steering), std::string(maps.status().message()));
+  if (!started.ok()) spdlog::error("no call leaves this node: {}", std::string(started.message()));
+  return started.ok();
+}
+
+port::PortStatus NodeLink::port_status() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (engine_ != nullptr) return engine_->port_status();
+  port::PortStatus none;
+  none.port = "none";
+  none.detail = "yet";
+  return none;
 }
 
 NodeLink::~NodeLink() {
@@ -171,6 +229,7 @@ NodeLink::State NodeLink::Look() {
 }
 
 void NodeLink::Run() {
+  if (engine_ == nullptr && !StartSteered()) return;
   uint64_t leave_ns = 0;  // Not 0: leaving, until then.
   for (;;) {
     uint64_t next_ns = 0;

@@ -10,13 +10,16 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "dataplane/agent/engine_door.h"
 #include "dataplane/agent/log_limit.h"
+#include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/config/agent_config.h"
 #include "dataplane/engine/engine_thread.h"
@@ -28,7 +31,11 @@ class NodeLink final : private identity::KeyExchangeObserver {
  public:
   // Binds both sockets, loads the certificates and starts both threads. Errors name the setting at fault.
   // `door` and `config` outlive it.
-  static absl::StatusOr<std::unique_ptr<NodeLink>> Create(const AgentConfig& config, EngineDoor* door);
+  // Where an interface is to be steered, the engine starts once weft-control has given its maps, or refused,
+  // or has not answered for kSteerPatienceNs; until then no call leaves the node.
+  static absl::StatusOr<std::unique_ptr<NodeLink>> Create(const AgentConfig& config,
+                                                          const std::string& run_dir, EngineDoor* door);
+  static constexpr uint64_t kSteerPatienceNs = 10 * kNsPerSecond;
   // Takes leave of the other nodes.
   ~NodeLink() override;
 
@@ -41,12 +48,19 @@ class NodeLink final : private identity::KeyExchangeObserver {
   };
   // How things stand. Any thread; waits for what the key thread is at, at most a handshake's step.
   State Look();
-  const port::PortStatus& port_status() const { return engine_->port_status(); }
+  // What was chosen, and why; any thread. Of the name "none" before the engine has started, or where it could
+  // not.
+  port::PortStatus port_status();
 
  private:
-  NodeLink() = default;
+  NodeLink(const AgentConfig& config, std::string run_dir, EngineDoor* door)
+      : config_(config), run_dir_(std::move(run_dir)), door_(door) {}
 
   void Run();
+  absl::Status StartEngine(std::optional<engine::Steering> steering, const std::string& why_not_steered);
+  // Waits for weft-control's maps, then starts the engine. False: to stop.
+  bool StartSteered();
+  bool Stopping();
   // Posts to the engine; what is lost where its mailbox is full, the key exchange does anew.
   void ToEngine(std::function<void(engine::NodeEngine&)> what);
   // From the engine's thread: `what` runs on the key thread.
@@ -65,8 +79,12 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void OnCredentials(const absl::Status& status) override;
   void OnNote(const std::string& line) override;
 
+  const AgentConfig& config_;
+  const std::string run_dir_;
+  EngineDoor* const door_;
+  // Set once, under mutex_; the key thread reads it without.
   std::unique_ptr<engine::EngineThread> engine_;
-  std::mutex mutex_;  // Of keys_ and peers_: held through a step.
+  std::mutex mutex_;  // Of keys_ and peers_ too: held through a step.
   std::unique_ptr<identity::KeyExchange> keys_;
   std::map<std::string, std::string> peers_;
   LogLimit log_limit_;

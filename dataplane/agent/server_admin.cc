@@ -245,7 +245,7 @@ std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
   AddNumber(&item, "channels", engine_->state().channels.size());
   AddNumber(&item, "rounds", engine_->rounds());
   if (node_link_ != nullptr) {
-    const port::PortStatus& port = node_link_->port_status();
+    const port::PortStatus port = node_link_->port_status();
     AddText(&item, "packet_port", absl::StrCat(port.port, " ", port.detail));
     std::vector<std::string> choices;
     for (const port::PortChoice& choice : port.choices) {

@@ -89,10 +89,10 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
 }
 
 // Runs the registry, and beside it what other nodes need where there are any.
-absl::Status Serve(const AgentConfig& config, Server& server) {
+absl::Status Serve(const AgentConfig& config, const std::string& run_dir, Server& server) {
   std::unique_ptr<NodeLink> link;
   if (!config.listen.empty()) {
-    WEFT_ASSIGN_OR_RETURN(link, NodeLink::Create(config, &server.engine_door()));
+    WEFT_ASSIGN_OR_RETURN(link, NodeLink::Create(config, run_dir, &server.engine_door()));
     server.set_node_link(link.get());
   }
   return server.Run();
@@ -121,7 +121,8 @@ int Main(int argc, char** argv) {
   options.stop = StopSignals();
   options.notifier = Notifier::FromEnvironment();
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(std::move(options));
-  const absl::Status ended = server.ok() ? Serve(server_config, **server) : server.status();
+  const absl::Status ended =
+      server.ok() ? Serve(server_config, arguments.run_dir, **server) : server.status();
   if (!ended.ok()) {
     std::fprintf(stderr, "weftd: %s\n", std::string(ended.message()).c_str());
     return 1;

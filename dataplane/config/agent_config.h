@@ -43,7 +43,7 @@ struct AgentConfig {
   std::string listen;  // address:port, for packets (UDP) and keys (TCP)
   enum class PacketPort { kAuto, kAfXdp, kDpdk, kIoUring };
   PacketPort packet_port = PacketPort::kAuto;
-  std::string interface;  // Of AF_XDP and DPDK; empty: the one that holds `listen`.
+  std::string interface;  // That weft-control steers; empty: none, packets go by UDP.
   struct Identity {
     std::string certificate;  // Files, PEM
     std::string key;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -14,15 +15,30 @@
 #include "dataplane/engine/node_engine.h"
 #include "dataplane/port/address.h"
 #include "dataplane/port/port_status.h"
+#include "dataplane/port/steer_table.h"
 
 namespace weft::engine {
 
 enum class PortKind { kAuto, kAfXdp, kDpdk, kIoUring };
 
+// What the XDP program on the interface is given and gives; the descriptors may be closed after Create.
+struct Steering {
+  std::string interface;
+  int xsks_fd = -1;
+  int keys_fd = -1;
+  int drops_fd = -1;
+  uint32_t keys = 0;
+  uint32_t cpus = 0;
+};
+
 struct EngineThreadOptions {
-  NodeEngineOptions engine;  // Its paths are the port's.
+  NodeEngineOptions engine;  // Its paths are the port's, its gate is the steering's.
   PortKind port = PortKind::kAuto;
   port::Address listen;
+  // Where the interface is steered. Then AF_XDP is tried, and key ids are let through also where it cannot be
+  // had.
+  std::optional<Steering> steering;
+  std::string why_not_steered;  // Else, where that was asked for.
 };
 
 class EngineThread {
@@ -47,6 +63,10 @@ class EngineThread {
 
   EngineThread() = default;
 
+  static absl::StatusOr<std::unique_ptr<Runner>> MakeRunner(const EngineThreadOptions& options);
+  absl::Status MakeGate(const Steering& steering, NodeEngineOptions* engine);
+
+  std::unique_ptr<port::SteerTable> steer_;  // Outlives the engine, which uses it on its thread.
   std::unique_ptr<NodeEngine> engine_;
   std::unique_ptr<Runner> runner_;
   port::PortStatus port_status_;

@@ -187,6 +187,7 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
     peers_by_index_[peer.index.value] = &peer;
   }
   peer.session = session;
+  for (int which : {0, 1}) ForgetReceiveId(peer, which);
   transport_->BeginSession(peer.index, session, NowNs());
   session_changed_ = true;
   return absl::OkStatus();
@@ -194,8 +195,24 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
 
 uint32_t NodeEngine::InstallReceiveKey(const std::string& node, uint64_t session, uint8_t epoch,
                                        const transport::SealSecret& secret) {
-  const Peer* const peer = PeerIn(node, session);
-  return peer == nullptr ? 0 : transport_->InstallReceiveKey(peer->index, epoch, secret);
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return 0;
+  const int which = epoch % 2;
+  ForgetReceiveId(*peer, which);
+  const uint32_t id = transport_->InstallReceiveKey(peer->index, epoch, secret);
+  if (id == 0 || !options_.gate.allow) return id;
+  if (!options_.gate.allow(id).ok()) {
+    transport_->RetireReceiveKey(peer->index, epoch);
+    return 0;
+  }
+  peer->receive_ids[which] = id;
+  peer->receive_epochs[which] = epoch;
+  return id;
+}
+
+void NodeEngine::ForgetReceiveId(Peer& peer, int which) {
+  const uint32_t id = std::exchange(peer.receive_ids[which], 0);
+  if (id != 0) options_.gate.forget(id);
 }
 
 void NodeEngine::InstallSendKey(const std::string& node, uint64_t session, uint8_t epoch, uint32_t key_id,
@@ -207,7 +224,10 @@ void NodeEngine::InstallSendKey(const std::string& node, uint64_t session, uint8
 }
 
 void NodeEngine::RetireReceiveKey(const std::string& node, uint64_t session, uint8_t epoch) {
-  if (const Peer* const peer = PeerIn(node, session)) transport_->RetireReceiveKey(peer->index, epoch);
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  if (peer->receive_epochs[epoch % 2] == epoch) ForgetReceiveId(*peer, epoch % 2);
+  transport_->RetireReceiveKey(peer->index, epoch);
 }
 
 void NodeEngine::DeclareDead(const std::string& node, uint64_t session) {
@@ -219,6 +239,7 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   Peer* const peer = PeerIn(node, session);
   if (peer == nullptr) return;
   peer->session = 0;
+  for (int which : {0, 1}) ForgetReceiveId(*peer, which);
   transport_->ClosePeer(peer->index, NowNs());
   // Also where it was dead: its keys are to go.
   transport_->BeginSession(peer->index, 0, NowNs());

@@ -48,9 +48,17 @@ struct Paths {
   std::function<void(uint64_t path)> remove;
 };
 
+// What is told of the key ids that peers may send under, where something in front of the port asks for it.
+// May be empty.
+struct KeyGate {
+  std::function<absl::Status(uint32_t key_id)> allow;
+  std::function<void(uint32_t key_id)> forget;
+};
+
 struct NodeEngineOptions {
   transport::Config transport;
   Paths paths;
+  KeyGate gate;
   // A new connection to the agent.
   std::function<absl::StatusOr<UniqueFd>()> connect;
   // Memory that each tenant's messages may hold, in the transport and on their way to it each, by its index.
@@ -148,7 +156,9 @@ class NodeEngine final : public SessionEvents {
     transport::PeerIndex index;
     bool added = false;  // To the transport; `index` and `path` are good.
     uint64_t path = 0;
-    uint64_t session = 0;  // 0: none.
+    uint64_t session = 0;                // 0: none.
+    uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
+    uint8_t receive_epochs[2] = {0, 0};  // and their epochs.
     uint32_t outstanding = 0;
     bool reported_up = false;
   };
@@ -196,6 +206,7 @@ class NodeEngine final : public SessionEvents {
   Peer& PeerOf(const std::string& node);
   Peer* PeerIn(const std::string& node, uint64_t session);
   Peer* PeerAt(transport::PeerIndex index);
+  void ForgetReceiveId(Peer& peer, int which);
   void ApplyRemote();
   void ApplyLocal();
   void ReportNodes(bool all);

@@ -29,7 +29,11 @@ constexpr char kFunctions[] = "functions:\n- {name: app/echo, timeout: 1s}\n";
 
 class TwoNodeTest : public testing::Test {
  protected:
-  void SetUp() override {
+  void SetUp() override { Start(""); }
+
+  // `steer`: the interface, where packets are to go by AF_XDP.
+  void Start(const std::string& steer) {
+    steer_ = steer;
     if (!Mesh::Privileged() || !VethPair::Privileged())
       GTEST_SKIP() << "needs root: two namespaces, several users";
     veth_ = std::make_unique<VethPair>();
@@ -51,10 +55,12 @@ class TwoNodeTest : public testing::Test {
                                  const char* address) {
     NodeOptions options;
     options.node = name;
+    options.steer = steer_;
     options.network = &network;
     options.settings =
         absl::StrCat("listen: ", address, ":4810\nidentity: {certificate: ", files_ / (name + ".crt"),
                      ", key: ", files_ / (name + ".key"), ", ca: ", files_ / "ca.crt", "}\n");
+    if (!steer_.empty()) absl::StrAppend(&options.settings, "interface: ", steer_, "\n");
     const absl::StatusOr<identity::PemPair> issued = authority_->IssueNode(name, validity_);
     EXPECT_TRUE(issued.ok()) << issued.status();
     WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
@@ -91,6 +97,7 @@ class TwoNodeTest : public testing::Test {
     });
   }
 
+  std::string steer_;
   TemporaryDirectory files_;
   identity::Validity validity_;
   std::unique_ptr<VethPair> veth_;
@@ -264,6 +271,37 @@ TEST_F(TwoNodeTest, ARevokedRuleHoldsForCallsFromTheOtherNode) {
   // Once the generation is acknowledged, nothing more runs. The look at it may be a few calls late, not
   // early.
   EXPECT_LE(far_run.Totals().executed, executed + 5);
+}
+
+class SteeredTwoNodeTest : public TwoNodeTest {
+ protected:
+  void SetUp() override { Start(VethPair::kInterface); }
+};
+
+// weftd has CAP_NET_RAW and CAP_IPC_LOCK, weft-control CAP_BPF and CAP_NET_ADMIN, hosts nothing.
+TEST_F(SteeredTwoNodeTest, CallsGoByAfXdpAndSurviveTheDeathOfBothDaemons) {
+  LoadRun far_run(*far_);
+  LoadRun near_run(*near_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("af_xdp")) << Logs();
+  Process client = near_run.StartClient(2, 2000);
+  const nlohmann::json result = near_run.Finish(client);
+  EXPECT_EQ(result["ok"], result["started"]) << result << Logs();
+  std::printf("p50 %.1f us, p99 %.1f us\n", static_cast<double>(result["p50_ns"]) / 1e3,
+              static_cast<double>(result["p99_ns"]) / 1e3);
+  near_->control().Kill();
+  far_->control().Kill();
+  Process without = near_run.StartClient(1, 1000);
+  const nlohmann::json flowing = near_run.Finish(without);
+  EXPECT_EQ(flowing["ok"], flowing["started"]) << flowing;
+  near_->StartControl();
+  far_->StartControl();
+  far_->agent().Kill();
+  far_->StartAgent();
+  EXPECT_TRUE(Answers(*near_)) << Logs();
+  WaitReachable();
+  EXPECT_THAT(far_->Ctl({"status"}).output, HasSubstr("af_xdp")) << Logs();
 }
 
 }  // namespace

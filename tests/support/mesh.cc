@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/unix_socket.h"
 
@@ -51,15 +52,14 @@ Mesh::Mesh(std::vector<Tenant> tenants, NodeOptions options) : options_(std::mov
   MakeDirectory(path("control"), kControlUid);
   // weft-control makes its own socket beside weftd's, and both run without privilege.
   WEFT_CHECK(chmod(run_dir().c_str(), 01777) == 0);
+  if (!options_.steer.empty()) bpffs_ = std::make_unique<BpffsMount>(run_dir() + "/bpf", kControlUid);
   WriteFile(path("weftd.yaml"), AgentYaml(tenants, options_));
 }
 
 void Mesh::StartAgent() {
   agent_.reset();
-  std::optional<InNamespace> inside;
-  if (options_.network != nullptr) inside.emplace(*options_.network);
-  agent_.emplace(Start("weftd", {"--config", path("weftd.yaml"), "--state-dir", path("agent")}, As(kAgentUid),
-                       absl::StrCat("weftd.", logs_++, ".log")));
+  agent_.emplace(StartCapable("weftd", {"--config", path("weftd.yaml"), "--state-dir", path("agent")},
+                              As(kAgentUid), absl::StrCat("weftd.", logs_++, ".log"), "net_raw,ipc_lock"));
   const bool up = Eventually(
       [&] { return !agent_->Running() || ConnectUnix(run_dir() + "/agent.sock").ok(); }, absl::Seconds(20));
   if (!up || !agent_->Running()) std::fprintf(stderr, "weftd did not start:\n%s\n", agent_->Output().c_str());
@@ -68,8 +68,33 @@ void Mesh::StartAgent() {
 
 void Mesh::StartControl() {
   control_.reset();
-  control_.emplace(Start("weft-control", {"--source", path("mesh.yaml"), "--state-dir", path("control")},
-                         As(kControlUid), absl::StrCat("control.", logs_++, ".log")));
+  std::vector<std::string> arguments = {"--source", path("mesh.yaml"), "--state-dir", path("control")};
+  if (!options_.steer.empty()) {
+    arguments.insert(arguments.end(), {"--steer", options_.steer, "--agent-user", absl::StrCat(kAgentUid)});
+  }
+  control_.emplace(StartCapable("weft-control", std::move(arguments), As(kControlUid),
+                                absl::StrCat("control.", logs_++, ".log"), "bpf,net_admin"));
+}
+
+Process Mesh::StartCapable(const std::string& program, std::vector<std::string> arguments, uid_t uid,
+                           const std::string& log, const std::string& capabilities) {
+  std::optional<InNamespace> inside;
+  if (options_.network != nullptr) inside.emplace(*options_.network);
+  if (options_.steer.empty()) return Start(program, std::move(arguments), uid, log);
+  std::string set = "-all";
+  for (const absl::string_view one : absl::StrSplit(capabilities, ',')) absl::StrAppend(&set, ",+", one);
+  ProcessOptions options;
+  options.arguments = {"/usr/bin/setpriv", "--reuid",
+                       absl::StrCat(uid),  "--regid",
+                       absl::StrCat(uid),  "--clear-groups",
+                       "--bounding-set",   set,
+                       "--inh-caps",       set,
+                       "--ambient-caps",   set,
+                       "--no-new-privs",   Program(program)};
+  for (std::string& argument : arguments) options.arguments.push_back(std::move(argument));
+  options.arguments.insert(options.arguments.end(), {"--run-dir", run_dir()});
+  options.log = path(log);
+  return Process(options);
 }
 
 void Mesh::SetMesh(const std::string& yaml) { WriteFile(path("mesh.yaml"), yaml); }

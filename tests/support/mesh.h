@@ -5,10 +5,12 @@
 #define WEFT_TESTS_SUPPORT_MESH_H_
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "tests/support/bpffs_mount.h"
 #include "tests/support/network.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
@@ -33,7 +35,10 @@ struct Tenant {
 struct NodeOptions {
   std::string node = "n1";
   std::string settings;                       // Further lines of weftd.yaml, at its top level.
-  const NetworkNamespace* network = nullptr;  // Where weftd runs; null: the test's own.
+  const NetworkNamespace* network = nullptr;  // Where weftd and weft-control run; null: the test's own.
+  // Interface that weft-control steers. Then a BPF file system is mounted for it, and both daemons have the
+  // capabilities of the design and no others.
+  std::string steer;
 };
 
 class Mesh {
@@ -67,12 +72,17 @@ class Mesh {
   bool WaitForCtl(const std::vector<std::string>& arguments, const std::string& text,
                   absl::Duration timeout = absl::Seconds(20));
 
+  // As Start, with `capabilities` ("net_raw,ipc_lock") and no other; in the node's namespace.
+  Process StartCapable(const std::string& program, std::vector<std::string> arguments, uid_t uid,
+                       const std::string& log, const std::string& capabilities);
+
   Process& agent() { return *agent_; }
   Process& control() { return *control_; }
 
  private:
   TemporaryDirectory directory_;
   NodeOptions options_;
+  std::unique_ptr<BpffsMount> bpffs_;
   std::optional<Process> agent_;
   std::optional<Process> control_;
   int logs_ = 0;

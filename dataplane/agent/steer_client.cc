@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/agent/steer_client.h"
+
+#include <poll.h>
+
+#include <utility>
+
+#include "dataplane/api/admin.pb.h"
+#include "dataplane/base/status.h"
+#include "dataplane/base/unix_socket.h"
+
+namespace weft::agent {
+namespace {
+
+constexpr int kAnswerMs = 1000;
+
+absl::Status NotThere(const absl::Status& why) { return absl::UnavailableError(std::string(why.message())); }
+
+}  // namespace
+
+absl::StatusOr<SteerMaps> AskForSteering(const std::string& run_dir, const std::string& interface,
+                                         uint16_t port) {
+  absl::StatusOr<UniqueFd> socket = ConnectUnix(run_dir + "/control.sock");
+  if (!socket.ok()) return NotThere(socket.status());
+  api::AdminRequest request;
+  request.mutable_get_steer()->set_interface(interface);
+  request.mutable_get_steer()->set_port(port);
+  if (const absl::Status sent = SendMessage(socket->get(), request.SerializeAsString()); !sent.ok())
+    return NotThere(sent);
+  if (const absl::Status ready = WaitReady(socket->get(), POLLIN, kAnswerMs); !ready.ok())
+    return NotThere(ready);
+  absl::StatusOr<ReceivedMessage> message = ReceiveMessage(socket->get());
+  if (!message.ok()) return NotThere(message.status());
+  api::AdminReply reply;
+  if (!reply.ParseFromString(message->bytes))
+    return absl::UnavailableError("weft-control's answer cannot be read");
+  if (reply.has_failed()) {
+    // Asked again it would say the same.
+    return absl::FailedPreconditionError(reply.failed().reason());
+  }
+  if (!reply.has_steer_maps() || message->fds.size() != 3) {
+    return absl::FailedPreconditionError("weft-control gave no maps");
+  }
+  SteerMaps maps;
+  maps.xsks = std::move(message->fds[0]);
+  maps.keys = std::move(message->fds[1]);
+  maps.drops = std::move(message->fds[2]);
+  maps.key_count = reply.steer_maps().keys();
+  maps.cpus = reply.steer_maps().cpus();
+  maps.native = reply.steer_maps().native();
+  return maps;
+}
+
+}  // namespace weft::agent
