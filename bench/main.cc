@@ -35,6 +35,8 @@ int main(int argc, char** argv) {
         "run only rows whose name matches this regular expression, and the limits they are judged by");
     suite->add_option("--svg", options.svg_path, "draw the latency distributions into this file");
   }
+  CLI::App* steer = app.add_subcommand("steer", "what the XDP program costs a packet");
+  AddCommon(steer, &options);
   CLI::App* idle = app.add_subcommand("idle", "CPU and memory of a node that has nothing to do");
   AddCommon(idle, &options);
   try {
@@ -43,5 +45,6 @@ int main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   if (remote->parsed()) return Finish(weft::bench::RunRemote(options));
+  if (steer->parsed()) return Finish(weft::bench::RunSteer(options));
   return Finish(idle->parsed() ? weft::bench::RunIdle(options) : weft::bench::RunLocal(options));
 }

@@ -20,22 +20,29 @@ using nlohmann::json;
 constexpr uint64_t kSamplesForP99 = 100;
 constexpr uint64_t kSamplesForP999 = 1'000;
 
+// Whole ns where a sample is one message's, as the clock tells them.
+json PerMessage(uint64_t ns, uint32_t sample_messages) {
+  if (sample_messages == 1) return ns;
+  return static_cast<double>(ns) / sample_messages;
+}
+
 // The latency at a hundred places, dense towards the tail, each with at least 10 samples beyond it: what a
 // plot needs. Pairs of [fraction, ns].
-json Distribution(const Histogram& latency) {
+json Distribution(const Histogram& latency, uint32_t sample_messages) {
   json points = json::array();
   const double count = static_cast<double>(latency.count());
   constexpr double kStep = 0.05;  // In nines: fraction = 1 - 10^-nines.
   for (double nines = 0; nines < 7; nines += kStep) {
     const double rest = std::pow(10, -nines);
     if (nines > 0.31 && rest * count < 10) break;
-    points.push_back({1 - rest, latency.Quantile(1 - rest)});
+    points.push_back({1 - rest, PerMessage(latency.Quantile(1 - rest), sample_messages)});
   }
   return points;
 }
 
-json BlockSpread(std::vector<double> p50s_ns) {
+json BlockSpread(std::vector<double> p50s_ns, uint32_t sample_messages) {
   if (p50s_ns.empty()) return nullptr;
+  for (double& p50_ns : p50s_ns) p50_ns /= sample_messages;
   std::sort(p50s_ns.begin(), p50s_ns.end());
   return {{"count", p50s_ns.size()},
           {"min", p50s_ns.front()},
@@ -46,7 +53,7 @@ json BlockSpread(std::vector<double> p50s_ns) {
 std::string Time(const json& ns) {
   if (!ns.is_number()) return "-";
   const double value = ns;
-  if (value < 1e3) return absl::StrFormat("%.0f ns", value);
+  if (value < 1e3) return absl::StrFormat(ns.is_number_float() && value < 100 ? "%.1f ns" : "%.0f ns", value);
   if (value < 1e6) return absl::StrFormat("%.2f us", value / 1e3);
   return absl::StrFormat("%.2f ms", value / 1e6);
 }
@@ -74,18 +81,19 @@ json ToJson(const RowResult& result) {
   row["bytes"] = result.spec.bytes;
   const Histogram& latency = result.latency;
   const uint64_t samples = latency.count();
-  row["p50_ns"] = samples > 0 ? json(latency.Quantile(0.5)) : json();
-  row["p99_ns"] = samples >= kSamplesForP99 ? json(latency.Quantile(0.99)) : json();
-  row["p999_ns"] = samples >= kSamplesForP999 ? json(latency.Quantile(0.999)) : json();
-  row["max_ns"] = samples > 0 ? json(latency.max()) : json();
+  const uint32_t per = result.spec.sample_messages;
+  row["p50_ns"] = samples > 0 ? PerMessage(latency.Quantile(0.5), per) : json();
+  row["p99_ns"] = samples >= kSamplesForP99 ? PerMessage(latency.Quantile(0.99), per) : json();
+  row["p999_ns"] = samples >= kSamplesForP999 ? PerMessage(latency.Quantile(0.999), per) : json();
+  row["max_ns"] = samples > 0 ? PerMessage(latency.max(), per) : json();
   row["samples"] = samples > 0 ? samples : result.messages;
   row["messages_per_s"] = result.messages > 0 ? json(result.messages_per_s()) : json();
   row["cpu_ns_per_message"] =
       result.messages > 0 ? json(static_cast<double>(result.cpu_ns) / static_cast<double>(result.messages))
                           : json();
   row["ratios"] = result.ratios();
-  row["block_p50_ns"] = BlockSpread(result.block_p50s_ns);
-  row["distribution"] = Distribution(latency);
+  row["block_p50_ns"] = BlockSpread(result.block_p50s_ns, per);
+  row["distribution"] = Distribution(latency, per);
   for (const auto& [name, count] : result.counts) row[name] = count;
   if (!result.spec.note.empty()) row["note"] = result.spec.note;
   if (!result.status.ok()) row["error"] = result.status.ToString();

@@ -35,6 +35,9 @@ struct RowSpec {
   // Rows whose block is run right beside each block of this one; the name of the row, of which the first
   // registered counts where several sizes share it.
   std::vector<std::string> against = {};
+  // Messages that one sample is the time of; the report divides by it. For what is shorter than a clock's
+  // step.
+  uint32_t sample_messages = 1;
   // Shown in the table and the JSON where it is not empty: how this row differs from what its name says.
   std::string note = {};
 };

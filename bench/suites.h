@@ -33,6 +33,12 @@ std::vector<std::unique_ptr<Row>> RemoteRows();
 // Runs suite `remote`, as RunLocal.
 absl::Status RunRemote(const SuiteOptions& options);
 
+// The XDP program under BPF_PROG_TEST_RUN.
+std::vector<std::unique_ptr<Row>> SteerRows();
+
+// Runs suite `steer`, as RunLocal. Needs root.
+absl::Status RunSteer(const SuiteOptions& options);
+
 // Runs suite `idle`: rows of CPU and memory of an idle node's programs. Blocks for the time it watches.
 // `filter` and `svg_path` mean nothing to it.
 absl::Status RunIdle(const SuiteOptions& options);

@@ -7,7 +7,8 @@ find_path(LIBBPF_INCLUDE bpf/libbpf.h REQUIRED)
 find_library(LIBBPF bpf REQUIRED)
 
 # Oldest instruction set of the kernels that weft runs on: version 3, Linux 5.1.
-set(WEFT_BPF_FLAGS -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror)
+# bpf_helpers.h needs the kernel's types and includes none; sorted includes would put it first.
+set(WEFT_BPF_FLAGS -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -include linux/types.h)
 # The headers of the kernel's interface include asm/, which lies in a folder of the host's architecture.
 if(CMAKE_LIBRARY_ARCHITECTURE)
   list(APPEND WEFT_BPF_FLAGS -idirafter /usr/include/${CMAKE_LIBRARY_ARCHITECTURE})
