@@ -47,15 +47,25 @@ struct {
   __type(value, __u32);
 } xsks_map SEC(".maps");
 
-/* The key id at the cursor; 0, which is no key's, where the packet ends before it. */
-WEFT_INLINE __u32 key_id_at(const struct weft_cursor* cursor) {
-  return weft_holds_header(cursor) ? weft_key_id_of(weft_header_at(cursor)) : 0;
-}
-
 /* The live key of that id, or null. */
 WEFT_INLINE struct weft_steer_key* find_key(__u32 key_id) {
   const __u32 index = key_id & weft_config.key_mask;
   struct weft_steer_key* const entry = bpf_map_lookup_elem(&weft_keys, &index);
+  return weft_key_is(entry, key_id) ? entry : 0;
+}
+
+/*
+ * As find_key, for a header that is there: writes the index over the id, looks it up from
+ * there, and puts the id back. A key on the stack costs a barrier against speculation with every packet where
+ * the program is loaded without CAP_PERFMON, half as much as all else it does: weft/steer was 1.57 times
+ * limit/steer_minimal so (bench/suite_steer.cc).
+ */
+WEFT_INLINE struct weft_steer_key* find_key_in_place(struct weft_packet_header* header, __u32 key_id) {
+  __u32* const slot = (__u32*)&header->key_id;
+  const __u32 key_id_be = *slot;
+  *slot = key_id & weft_config.key_mask;
+  struct weft_steer_key* const entry = bpf_map_lookup_elem(&weft_keys, slot);
+  *slot = key_id_be;
   return weft_key_is(entry, key_id) ? entry : 0;
 }
 
@@ -67,9 +77,10 @@ WEFT_INLINE int take_token(struct weft_steer_key* key) {
 }
 
 /*
- * Charges the key of that id, or this CPU's row where there is none. A function of its own, which the
- * verifier looks at once and for any reason: inlined, the index is another constant on each way there,
- * and 6.1 and later refuse that without CAP_PERFMON ("tried to add from different maps, paths or scalars").
+ * Charges the key of that id (0 is no key's), or this CPU's row where there is none. A function of its own,
+ * which the verifier looks at once and for any reason: inlined, the index is another constant on each way
+ * there, and 6.1 and later refuse that without CAP_PERFMON ("tried to add from different maps, paths or
+ * scalars").
  */
 __attribute__((noinline)) int count_drop(__u32 key_id, __u32 reason) {
   reason &= WEFT_STEER_REASONS - 1;
@@ -84,20 +95,26 @@ __attribute__((noinline)) int count_drop(__u32 key_id, __u32 reason) {
   return 0;
 }
 
+WEFT_INLINE int drop(__u32 key_id, int verdict) {
+  count_drop(key_id, -verdict);
+  return XDP_DROP;
+}
+
 SEC("xdp")
 int weft_steer(struct xdp_md* ctx) {
-  struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
+  struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end, 0};
   __u32 bytes = 0;
   int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes);
   if (verdict == WEFT_PASS) return XDP_PASS;
 
-  const __u32 key_id = key_id_at(&cursor);
-  if (verdict == WEFT_TAKE) verdict = weft_check_datagram(&cursor, bytes);
-  if (verdict == WEFT_TAKE) verdict = take_token(find_key(key_id));
-  if (verdict != WEFT_TAKE) {
-    count_drop(key_id, -verdict);
-    return XDP_DROP;
-  }
+  if (verdict == WEFT_TAKE) verdict = weft_check_length(&cursor, bytes, bpf_xdp_get_buff_len(ctx));
+  if (!weft_holds_header(&cursor)) return drop(0, verdict == WEFT_TAKE ? -WEFT_DROP_BAD_LENGTH : verdict);
+
+  struct weft_packet_header* const header = (struct weft_packet_header*)weft_header_at(&cursor);
+  const __u32 key_id = weft_key_id_of(header);
+  if (verdict == WEFT_TAKE) verdict = weft_check_header(header);
+  if (verdict == WEFT_TAKE) verdict = take_token(find_key_in_place(header, key_id));
+  if (verdict != WEFT_TAKE) return drop(key_id, verdict);
 
   /* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
   const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);

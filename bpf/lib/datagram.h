@@ -17,12 +17,17 @@ WEFT_INLINE int weft_holds_header(const struct weft_cursor* cursor) {
   return weft_holds(cursor, sizeof(struct weft_packet_header));
 }
 
-/* Length, version, suite and reserved bits of the datagram of `bytes` at the cursor. */
-WEFT_INLINE int weft_check_datagram(const struct weft_cursor* cursor, __u32 bytes) {
-  const struct weft_packet_header* const header = weft_header_at(cursor);
+/* The length of the datagram of `bytes` at the cursor, in a frame of `frame_bytes`. Where it is good, so is
+ * the header's place, but the verifier has to see that for itself. */
+WEFT_INLINE int weft_check_length(const struct weft_cursor* cursor, __u32 bytes, __u32 frame_bytes) {
   if (bytes < WEFT_PACKET_BYTES_MIN) return -WEFT_DROP_TOO_SHORT;
   if (bytes > WEFT_PACKET_BYTES_MAX) return -WEFT_DROP_TOO_LONG;
-  if (!weft_holds_header(cursor) || !weft_holds(cursor, bytes)) return -WEFT_DROP_BAD_LENGTH;
+  if (cursor->offset + bytes > frame_bytes) return -WEFT_DROP_BAD_LENGTH;
+  return WEFT_TAKE;
+}
+
+/* Version, suite and reserved bits. */
+WEFT_INLINE int weft_check_header(const struct weft_packet_header* header) {
   if (header->version_and_suite != WEFT_PACKET_VERSION_AND_SUITE || (header->flags & ~WEFT_PACKET_EPOCH_MASK))
     return -WEFT_DROP_BAD_VERSION;
   return WEFT_TAKE;

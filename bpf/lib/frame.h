@@ -24,10 +24,12 @@ enum weft_verdict { WEFT_TAKE = 0, WEFT_PASS = 1 };
 /* More fragments, or an offset: all but the don't-fragment bit and the reserved one. */
 #define WEFT_IPV4_FRAGMENT_BITS 0x3fff
 
-/* What is left of a packet. */
+/* What is left of a packet. How far it has come is kept as a number, too: a packet pointer can neither be
+ * subtracted from another nor moved by a variable without CAP_PERFMON. */
 struct weft_cursor {
   const __u8* at;
   const __u8* end;
+  __u32 offset; /* of `at`, from the start of the packet */
 };
 
 struct weft_vlan_tag {
@@ -48,6 +50,7 @@ WEFT_INLINE int weft_holds(const struct weft_cursor* cursor, __u32 bytes) {
 WEFT_INLINE int weft_skip(struct weft_cursor* cursor, __u32 bytes) {
   if (!weft_holds(cursor, bytes)) return 0;
   cursor->at += bytes;
+  cursor->offset += bytes;
   return 1;
 }
 

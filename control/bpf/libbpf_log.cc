@@ -21,9 +21,17 @@ thread_local std::string* sink = nullptr;
 
 int Print(libbpf_print_level level, const char* format, va_list arguments) {
   if (sink == nullptr || level == LIBBPF_DEBUG) return 0;
-  char line[4096];
-  const int bytes = std::vsnprintf(line, sizeof(line), format, arguments);
-  if (bytes > 0) sink->append(line);
+  // The verifier's log comes in one piece, with the cause at its end.
+  va_list again;
+  va_copy(again, arguments);
+  const int bytes = std::vsnprintf(nullptr, 0, format, arguments);
+  if (bytes > 0) {
+    const std::size_t end = sink->size();
+    sink->resize(end + static_cast<std::size_t>(bytes) + 1);  // vsnprintf ends with a zero.
+    (void)std::vsnprintf(sink->data() + end, static_cast<std::size_t>(bytes) + 1, format, again);
+    sink->pop_back();
+  }
+  va_end(again);
   if (sink->size() > kKeptBytesMax) sink->erase(0, sink->size() - kKeptBytesMax);
   return bytes;
 }
