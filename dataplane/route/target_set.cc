@@ -17,8 +17,11 @@ void TargetSet::RemoveLink(uint32_t link) {
 }
 
 void TargetSet::BuildSlots() {
-  std::stable_sort(targets_.begin(), targets_.end(),
-                   [](const Target& a, const Target& b) { return a.distance < b.distance; });
+  // By insertion, stable: sets are small, and Clang refuses a helper that std::stable_sort uses as
+  // deprecated.
+  const auto nearer = [](const Target& a, const Target& b) { return a.distance < b.distance; };
+  for (auto at = targets_.begin(); at != targets_.end(); ++at)
+    std::rotate(std::upper_bound(targets_.begin(), at, *at, nearer), at, at + 1);
   std::size_t count = 0;
   uint64_t total = 0;
   while (count < targets_.size() && targets_[count].distance == targets_.front().distance) {
