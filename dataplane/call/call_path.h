@@ -138,8 +138,8 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
     ++counters_.responses_unexpected;
     return nullptr;
   }
-  if (header.caller_index == 0 && bytes <= call->spec.response.size() && call->spec.reserve == nullptr)
-      [[likely]] {
+  if (header.caller_index == 0 && bytes <= call->spec.response.size() &&
+      (bytes != 0 || call->spec.reserve == nullptr)) [[likely]] {
     // Even an empty response needs a place.
     std::byte* const room = call->spec.response.data();
     call->receiving = room != nullptr ? room : error_text_;
