@@ -270,7 +270,7 @@ TEST_F(ServeTest, DrainingFunctionRefusesNewCallsAndCanThenBeRemoved) {
 TEST_F(ServeTest, SleepingGuestHoldsNoThread) {
   Function& sleeper = Serve("demo/sleeper", "test_sleeper");
   Function& tool = Serve("demo/tool", "test_tool");
-  const uintptr_t long_one = *Deliver(sleeper, std::string(1, 200));
+  const uintptr_t long_one = *Deliver(sleeper, std::string(1, static_cast<char>(200)));
   const uintptr_t short_one = *Deliver(sleeper, std::string(1, 1));
   EXPECT_EQ(Call(tool, "e").status, kOk);
   EXPECT_EQ(Await(short_one).status, kOk);
