@@ -30,10 +30,12 @@ _weftctl() {
     explain) words=$(weftctl "${run_dir[@]}" names functions 2>/dev/null) ;;
     drain) words="--timeout $(weftctl "${run_dir[@]}" names hosts 2>/dev/null)" ;;
     validate) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-    ca) words="init issue --trust-domain --days --out --replace"; COMPREPLY=($(compgen -d -- "$cur")) ;;
+    ca)
+      words="init issue --trust-domain --days --out --replace"
+      COMPREPLY=($(compgen -W "$words" -- "$cur") $(compgen -d -- "$cur")); return ;;
     completion) words="bash zsh fish" ;;
   esac
-  COMPREPLY+=($(compgen -W "$words" -- "$cur"))
+  COMPREPLY=($(compgen -W "$words" -- "$cur"))
 }
 complete -F _weftctl weftctl
 )sh";
