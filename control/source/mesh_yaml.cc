@@ -104,11 +104,29 @@ class Loader {
     policy->set_idempotent(map.Bool("idempotent"));
     policy->set_timeout_ns(map.DurationNs("timeout", kNsPerUs, kHourNs));
     policy->set_retries(static_cast<uint32_t>(map.Uint("retries", 0, 10)));
-    map.Unsupported("hedge", "hedging is not supported by this data plane; remove the key");
+    ReadExtraTries(map, policy);
     const bool keep = map.Enum("state", {"keep", "fresh"}, 1) == 0;
     said.value.set_state(keep ? api::INSTANCE_KEEP : api::INSTANCE_FRESH);
     map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &said.value); });
     if (good) mesh_->functions.push_back(std::move(said));
+  }
+
+  // What callers may do beyond one try after the other.
+  static void ReadExtraTries(YamlMap& map, api::Policy* policy) {
+    policy->set_retry_budget_percent(static_cast<uint32_t>(map.Uint("retry_budget", 1, 100)));
+    if (map.Has("hedge") && !policy->idempotent()) {
+      map.Error("hedge", "a hedge runs a call twice: declare `idempotent: true`, or remove the key");
+    }
+    map.Map("hedge", [policy](YamlMap& hedge) {
+      hedge.Require({"percentile"});
+      policy->set_hedge_percentile(static_cast<uint32_t>(hedge.Uint("percentile", 50, 99)));
+      policy->set_hedge_budget_percent(static_cast<uint32_t>(hedge.Uint("budget", 1, 50)));
+    });
+    map.Map("outlier", [policy](YamlMap& outlier) {
+      outlier.Require({"failures"});
+      policy->set_outlier_failures(static_cast<uint32_t>(outlier.Uint("failures", 1, 100)));
+      policy->set_outlier_eject_ns(outlier.DurationNs("eject", 100 * kNsPerMs, kHourNs));
+    });
   }
 
   static void ReadLimits(YamlMap& map, api::Function* function) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/channel/message.h"
+#include "dataplane/route/adaptive_route.h"
 #include "dataplane/route/policy.h"
 #include "dataplane/route/target_set.h"
 
@@ -25,6 +27,7 @@ inline constexpr uint32_t kLocalLink = TargetSet::kNoLink - 1;
 // is a pointer to one.
 struct RouteEntry {
   FunctionId callee_id;
+  std::unique_ptr<AdaptiveRoute> adaptive;  // Where the policy asks for it; then calls are watched.
   TargetSet targets;
   Policy policy;
   absl::StatusCode code = absl::StatusCode::kUnavailable;  // Why there is no target.
@@ -85,7 +88,16 @@ inline void CopyPayload(const Payload& payload, std::byte* to) {
 }
 
 struct OutgoingCall {
-  enum class State : uint8_t { kSent, kSending, kWaiting };
+  enum class State : uint8_t {
+    kSent,
+    kSending,
+    kWaiting,
+    // Of a route with `adaptive`, from here on:
+    kWatched,  // Sent.
+    kHedged,   // Sent twice: this is one of a pair of calls, of which the first answer counts.
+    kParked,   // Its own try has failed; the other one of the pair goes on.
+  };
+  static constexpr uint32_t kNoTwin = ~uint32_t{0};
 
   uint32_t request_id = 0;
   uint32_t slot = 0;
@@ -97,6 +109,10 @@ struct OutgoingCall {
   uint64_t deadline_ns = 0;
   std::byte* receiving = nullptr;  // A response comes in parts, to here.
   CallSpec spec;
+  // Set from kWatched on.
+  uint64_t begun_ns = 0;    // This try.
+  uint32_t twin = kNoTwin;  // Slot of the other of a pair.
+  bool is_hedge = false;    // The second of a pair; callers know the first.
 };
 
 }  // namespace weft

@@ -53,9 +53,15 @@ void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view re
   // First out of the routes, so that no further try goes there.
   for (auto& [key, route] : routes_) {
     const std::span<const Target> targets = route->targets.targets();
-    if (std::none_of(targets.begin(), targets.end(), [&](const Target& t) { return t.link == link.index; }))
+    if (route->adaptive != nullptr) {
+      if (targets.empty()) continue;
+      route->adaptive->RemoveLink(link.index, &route->targets);
+    } else if (std::any_of(targets.begin(), targets.end(),
+                           [&](const Target& t) { return t.link == link.index; })) {
+      route->targets.RemoveLink(link.index);
+    } else {
       continue;
-    route->targets.RemoveLink(link.index);
+    }
     if (!route->targets.empty()) continue;
     route->code = code;
     route->reason = std::string(reason);
@@ -63,7 +69,10 @@ void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view re
   for (uint32_t i = 0; i < link.partials_count; ++i) AbortIncoming(link.partials[i]);
   link.partials_count = 0;
   table_.ForEach([&](OutgoingCall& call) {
-    if (call.state == OutgoingCall::State::kWaiting || call.link != link.index) return;
+    if (call.state == OutgoingCall::State::kWaiting || call.state == OutgoingCall::State::kParked ||
+        call.link != link.index) {
+      return;
+    }
     // What never went out whole was never run.
     const bool not_executed = call.state == OutgoingCall::State::kSending;
     if (!not_executed) ++counters_.calls_lost_to_peer;
@@ -136,6 +145,18 @@ RouteEntry& CallCore::Route(absl::string_view caller, absl::string_view callee) 
 
 void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy,
                         absl::StatusCode code, absl::string_view reason) {
+  if (!AdaptiveRoute::Needed(policy)) {
+    route.adaptive.reset();
+  } else {
+    // What it has learned is kept while the policy stays.
+    if (route.adaptive == nullptr || route.policy != policy) {
+      route.adaptive = std::make_unique<AdaptiveRoute>(policy);
+    }
+    targets = route.adaptive->SetTargets(std::move(targets));
+    if (hedges_ == nullptr && policy.hedge_percentile != 0) {
+      hedges_ = std::make_unique<DeadlineWheel>(options_.calls_max);
+    }
+  }
   route.targets = TargetSet(std::move(targets));
   route.policy = policy;
   route.code = code;
@@ -150,6 +171,9 @@ void CallCore::Advance(uint64_t now_ns) {
     GiveUp(*call, absl::StatusCode::kDeadlineExceeded,
            absl::StrCat("call of ", call->route->callee, ": no answer before the deadline"));
   });
+  if (hedges_ != nullptr) {
+    hedges_->Advance(now_ns, [&](uint32_t slot) { StartHedge(*table_.At(slot)); });
+  }
   if (HasJobs()) PumpJobs(now_ns);
   Publish();
 }
@@ -174,7 +198,8 @@ uint64_t CallCore::NextNs(uint64_t now_ns) const {
   // What waits for room is woken by the peer's ring; this only bounds how late a stall is noticed.
   const uint64_t jobs_ns =
       jobs_ != 0 || !waiting_.empty() ? now_ns + kStreamStallNs / 4 : DeadlineWheel::kNever;
-  return std::min(jobs_ns, wheel_.NextNs());
+  const uint64_t hedges_ns = hedges_ != nullptr ? hedges_->NextNs() : DeadlineWheel::kNever;
+  return std::min({jobs_ns, wheel_.NextNs(), hedges_ns});
 }
 
 }  // namespace weft

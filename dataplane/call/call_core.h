@@ -129,7 +129,10 @@ class CallCore {
   // Sends what waits for room, as far as there is some; true where anything moved.
   bool PumpJobs(uint64_t now_ns);
   bool HasJobs() const { return jobs_ != 0 || !waiting_.empty(); }
-  bool Busy() const { return wheel_.size() != 0 || jobs_ != 0 || !waiting_.empty(); }
+  bool Busy() const {
+    return wheel_.size() != 0 || jobs_ != 0 || !waiting_.empty() ||
+           (hedges_ != nullptr && hedges_->size() != 0);
+  }
   // When Advance is needed at the latest if nothing else happens; DeadlineWheel::kNever: not at all.
   uint64_t NextNs(uint64_t now_ns) const;
 
@@ -188,10 +191,22 @@ class CallCore {
   void Retry(OutgoingCall& call);
   WEFT_HOT void Complete(OutgoingCall& call, const CallOutcome& outcome);
   // Detaches the call from its link: nothing of its memory is read or written any more.
-  WEFT_HOT void Detach(OutgoingCall& call);
-  void DetachOddly(OutgoingCall& call);
+  WEFT_HOT void Detach(OutgoingCall& call, absl::StatusCode code);
+  void DetachOddly(OutgoingCall& call, absl::StatusCode code);
   void GiveUp(OutgoingCall& call, absl::StatusCode code, absl::string_view text);
   void ResumeWaiting();
+
+  // --- watched.cc: calls of routes that learn and hedge.
+  void Watch(OutgoingCall& call, uint64_t now_ns);
+  void Observe(OutgoingCall& call);
+  void StartHedge(OutgoingCall& call);
+  bool MayAnswerWatched(const OutgoingCall& call, const Link& link);
+  void NoteResult(const OutgoingCall& call, absl::StatusCode code);
+  void EndWatched(OutgoingCall& call, absl::StatusCode code);
+  void DropTwin(OutgoingCall& twin);
+  void FailOneOfPair(OutgoingCall& call, absl::StatusCode code, bool not_executed, absl::string_view text);
+  void LeaveLink(OutgoingCall& call);
+  void TellCancelled(const OutgoingCall& call);
 
   // --- Messages that wait for room.
   SendJob& AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane);
@@ -215,6 +230,8 @@ class CallCore {
   CallCounters counters_;
   OutgoingTable<OutgoingCall> table_;
   DeadlineWheel wheel_;
+  std::unique_ptr<DeadlineWheel>
+      hedges_;  // When calls are hedged; made with the first route that asks for it.
   Random random_;
   std::vector<std::unique_ptr<Link>> links_;
   Link* dirty_ = nullptr;            // Links with something to publish; a list.

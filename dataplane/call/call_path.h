@@ -73,6 +73,8 @@ template <bool kNow>
   ++link.outstanding;
   ++link.requests_sent;
   ++counters_.requests_sent;
+  if (route.adaptive != nullptr) [[unlikely]]
+    Watch(*call, now_ns);
   return StartState::kStarted;
 }
 
@@ -109,17 +111,17 @@ inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, 
   return StartState::kStarted;
 }
 
-inline void CallCore::Detach(OutgoingCall& call) {
+inline void CallCore::Detach(OutgoingCall& call, absl::StatusCode code) {
   if (wheel_.Contains(call.slot)) wheel_.Remove(call.slot);
   if (call.state != OutgoingCall::State::kSent || call.receiving != nullptr) [[unlikely]] {
-    DetachOddly(call);
+    DetachOddly(call, code);
     return;
   }
   --links_[call.link]->outstanding;
 }
 
 inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
-  Detach(call);
+  Detach(call, outcome.code);
   ++(outcome.code == absl::StatusCode::kOk ? counters_.calls_ok : counters_.calls_failed);
   const CallDone done = call.spec.done;
   void* const context = call.spec.context;
@@ -135,8 +137,10 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
   // A peer can answer only what was sent to it, and once.
   if (call == nullptr || call->link != link.index || call->state != OutgoingCall::State::kSent ||
       call->receiving != nullptr) [[unlikely]] {
-    ++counters_.responses_unexpected;
-    return nullptr;
+    if (call == nullptr || !MayAnswerWatched(*call, link)) {
+      ++counters_.responses_unexpected;
+      return nullptr;
+    }
   }
   if (header.caller_index == 0 && bytes <= call->spec.response.size() &&
       (bytes != 0 || call->spec.reserve == nullptr)) [[likely]] {

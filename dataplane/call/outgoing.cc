@@ -63,6 +63,7 @@ bool CallCore::SendRequest(OutgoingCall& call, const Target& target) {
   const MessageHeader header = RequestHeader(call, target);
   if (link.channel->TrySend(header, call.spec.request, Lane::kRequest)) {
     call.state = OutgoingCall::State::kSent;
+    if (call.route->adaptive != nullptr) Observe(call);
     ++link.requests_sent;
     ++counters_.requests_sent;
     MarkDirty(link);
@@ -99,28 +100,21 @@ bool CallCore::Expire(CallHandle handle) {
 }
 
 void CallCore::GiveUp(OutgoingCall& call, absl::StatusCode code, absl::string_view text) {
-  const bool not_executed = call.state != OutgoingCall::State::kSent;
-  if (call.state == OutgoingCall::State::kSent) {
-    Link& link = *links_[call.link];
-    // Where there is no room for it the callee finds the deadline by itself.
-    const MessageHeader header{.request_id = call.request_id, .kind = MessageKind::kCancel};
-    if (link.channel->TrySend(header, {}, Lane::kReply)) MarkDirty(link);
-  }
+  using State = OutgoingCall::State;
+  const bool not_executed = call.state == State::kSending || call.state == State::kWaiting;
+  if (!not_executed && call.state != State::kParked) TellCancelled(call);
   Complete(call, {.code = code, .not_executed = not_executed, .text = text});
 }
 
 // What Detach does for a call that is not simply sent and unanswered.
-void CallCore::DetachOddly(OutgoingCall& call) {
+void CallCore::DetachOddly(OutgoingCall& call, absl::StatusCode code) {
+  if (call.state >= OutgoingCall::State::kWatched) return EndWatched(call, code);
   if (call.state == OutgoingCall::State::kWaiting) {
     std::erase_if(waiting_, [&](CallHandle waiting) { return waiting.slot == call.slot; });
     return;
   }
+  LeaveLink(call);
   Link& link = *links_[call.link];
-  --link.outstanding;
-  if (call.receiving != nullptr) {
-    link.channel->Forget(call.receiving);
-    call.receiving = nullptr;
-  }
   if (call.state != OutgoingCall::State::kSending) return;
   auto job = std::find_if(link.jobs.begin(), link.jobs.end(),
                           [&](const SendJob& j) { return j.call_slot == call.slot; });
@@ -131,15 +125,18 @@ void CallCore::DetachOddly(OutgoingCall& call) {
 
 void CallCore::TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed,
                          absl::string_view text) {
+  if (call.state == OutgoingCall::State::kHedged) return FailOneOfPair(call, code, not_executed, text);
   const FailedTry failed{.code = code, .not_executed = not_executed, .tries = call.tries};
-  if (!MayRetry(failed, call.route->policy) || call.route->targets.empty()) {
+  AdaptiveRoute* const adaptive = call.route->adaptive.get();
+  if (!MayRetry(failed, call.route->policy) || call.route->targets.empty() ||
+      (adaptive != nullptr && !adaptive->TrySpendRetry())) {
     Complete(call, {.code = code, .not_executed = not_executed, .text = text});
     return;
   }
   ++counters_.retries;
   ++call.tries;
   const bool timed = wheel_.Contains(call.slot);
-  Detach(call);
+  Detach(call, code);
   if (timed) wheel_.Add(call.slot, call.deadline_ns);
   Retry(call);
 }
@@ -201,8 +198,11 @@ void CallCore::ResponseAborted(Link& link, const MessageHeader& header, absl::st
   OutgoingCall* const call = table_.Find(header.request_id);
   if (call == nullptr || call->link != link.index) return;
   call->receiving = nullptr;
-  Complete(*call, {.code = absl::StatusCode::kUnavailable,
-                   .text = absl::StrCat("call of ", call->route->callee, ": the response ", why)});
+  const std::string text = absl::StrCat("call of ", call->route->callee, ": the response ", why);
+  if (call->state == OutgoingCall::State::kHedged) {
+    return FailOneOfPair(*call, absl::StatusCode::kUnavailable, false, text);
+  }
+  Complete(*call, {.code = absl::StatusCode::kUnavailable, .text = text});
 }
 
 // A response that is an error.

@@ -34,6 +34,11 @@ Policy PolicyOf(const api::Policy& policy) {
   result.idempotent = policy.idempotent();
   if (policy.concurrent_calls_max() != 0) result.concurrent_calls_max = policy.concurrent_calls_max();
   result.calls_per_second_max = policy.calls_per_second_max();
+  result.retry_budget_percent = policy.retry_budget_percent();
+  result.hedge_percentile = policy.hedge_percentile();
+  if (policy.hedge_budget_percent() != 0) result.hedge_budget_percent = policy.hedge_budget_percent();
+  result.outlier_failures = policy.outlier_failures();
+  if (policy.outlier_eject_ns() != 0) result.outlier_eject_ns = policy.outlier_eject_ns();
   return result;
 }
 

@@ -14,6 +14,7 @@
 #include "dataplane/route/outlier_tracker.h"
 #include "dataplane/route/policy.h"
 #include "dataplane/route/ratio_budget.h"
+#include "dataplane/route/target_set.h"
 
 namespace weft {
 
@@ -47,7 +48,14 @@ class AdaptiveRoute {
     outliers_.SetTargets(std::move(targets));
     return outliers_.Present();
   }
+  // After OnCall or OnResult said so.
   std::vector<Target> Present() const { return outliers_.Present(); }
+  // Takes the targets over `link` away.
+  void RemoveLink(uint32_t link, TargetSet* present) {
+    if (!ejects_) return present->RemoveLink(link);
+    outliers_.RemoveLink(link);
+    *present = TargetSet(outliers_.Present());
+  }
 
   // A call begins: it earns for the budgets. True: Present() has changed.
   bool OnCall(uint64_t now_ns) {

@@ -15,6 +15,15 @@ void OutlierTracker::SetTargets(std::vector<Target> targets) {
     tracked[i].target = targets[i];
   }
   tracked_ = std::move(tracked);
+  KeepHalf();
+}
+
+void OutlierTracker::RemoveLink(uint32_t link) {
+  std::erase_if(tracked_, [link](const Tracked& tracked) { return tracked.target.link == link; });
+  KeepHalf();
+}
+
+void OutlierTracker::KeepHalf() {
   // Where targets have gone, those that are away may now be more than half: the first back are let in.
   while (ejected() * 2 > tracked_.size()) {
     Tracked* first = nullptr;

@@ -22,6 +22,7 @@ class OutlierTracker {
 
   // What is known of links that stay is kept. Allocates.
   void SetTargets(std::vector<Target> targets);
+  void RemoveLink(uint32_t link);
   // A call over `link` has ended. True: Present() has changed.
   bool OnResult(uint32_t link, bool failed, uint64_t now_ns);
   // Lets those back on probation whose time is over. True: Present() has changed.
@@ -44,6 +45,7 @@ class OutlierTracker {
   static constexpr uint32_t kProbeShare = 10;
   static constexpr uint32_t kDoublingsMax = 5;
 
+  void KeepHalf();
   bool TryEject(Tracked& tracked, uint64_t now_ns);
 
   uint32_t failures_max_;

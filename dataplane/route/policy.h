@@ -34,6 +34,8 @@ struct Policy {
   // Failures in a row after which a target is left alone; 0: never.
   uint32_t outlier_failures = 0;
   uint64_t outlier_eject_ns = 10 * kNsPerSecond;  // The first time; doubles up to 32 times that.
+
+  friend bool operator==(const Policy&, const Policy&) = default;
 };
 
 }  // namespace weft

@@ -276,14 +276,15 @@ TEST_F(WeftctlTest, ValidateNamesFilesAndLines) {
   test::Ran ran = Ctl({"validate", directory_ / "good.yaml"});
   EXPECT_EQ(ran.exit_code, 0);
   EXPECT_EQ(ran.output, directory_ / "good.yaml" + ": good: 1 node, 1 function, 1 endpoint, 0 rules\n");
-  test::WriteFile(directory_ / "bad.yaml", "version: 1\nfunctions:\n- {name: v/f, hedge: {}}\n- {name: f}\n");
+  test::WriteFile(directory_ / "bad.yaml",
+                  "version: 1\nfunctions:\n- {name: v/f, hedge: {percentile: 95}}\n- {name: f}\n");
   ran = Ctl({"validate", directory_ / "bad.yaml"});
   EXPECT_EQ(ran.exit_code, 1);
-  EXPECT_EQ(ran.error,
-            directory_ / "bad.yaml" +
-                ":3:22: functions[0].hedge: hedging is not supported by this data plane; remove the key\n" +
-                directory_ / "bad.yaml" +
-                ":4:10: functions[1].name: function \"f\": must be NAMESPACE/NAME\n");
+  EXPECT_EQ(ran.error, directory_ / "bad.yaml" +
+                           ":3:22: functions[0].hedge: a hedge runs a call twice: declare `idempotent: "
+                           "true`, or remove the key\n" +
+                           directory_ / "bad.yaml" +
+                           ":4:10: functions[1].name: function \"f\": must be NAMESPACE/NAME\n");
   ran = Ctl({"validate", "-o", "json", directory_ / "bad.yaml"});
   EXPECT_EQ(ran.exit_code, 1);
   EXPECT_THAT(ran.output, HasSubstr("\"kind\": \"validation\""));

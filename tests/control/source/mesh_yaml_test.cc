@@ -66,9 +66,24 @@ INSTANTIATE_TEST_SUITE_P(
                   "functions:\n- name: scale\n",
                   {"m.yaml:3:9: functions[0].name: function \"scale\": must be NAMESPACE/NAME"}},
         ErrorCase{
-            "HedgingIsNotSupported",
-            "functions:\n- name: v/f\n  hedge: {after: 5ms}\n",
-            {"m.yaml:4:10: functions[0].hedge: hedging is not supported by this data plane; remove the key"}},
+            "HedgeOfWhatIsNotIdempotent",
+            "functions:\n- name: v/f\n  hedge: {percentile: 95}\n",
+            {"m.yaml:4:10: functions[0].hedge: a hedge runs a call twice: declare `idempotent: true`, or "
+             "remove the key"}},
+        ErrorCase{"HedgeWithoutPercentile",
+                  "functions:\n- name: v/f\n  idempotent: true\n  hedge: {after: 5ms}\n",
+                  {"m.yaml:5:10: functions[0].hedge.percentile: missing",
+                   "m.yaml:5:11: functions[0].hedge.after: unknown key"}},
+        ErrorCase{
+            "HedgePercentileTooHigh",
+            "functions:\n- name: v/f\n  idempotent: true\n  hedge: {percentile: 100}\n",
+            {"m.yaml:5:23: functions[0].hedge.percentile: must be a whole number from 50 to 99, not 100"}},
+        ErrorCase{"OutlierWithoutFailures",
+                  "functions:\n- name: v/f\n  outlier: {eject: 5s}\n",
+                  {"m.yaml:4:12: functions[0].outlier.failures: missing"}},
+        ErrorCase{"RetryBudgetOfNothing",
+                  "functions:\n- name: v/f\n  retry_budget: 0\n",
+                  {"m.yaml:4:17: functions[0].retry_budget: must be a whole number from 1 to 100, not 0"}},
         ErrorCase{"BadState",
                   "functions:\n- name: v/f\n  state: warm\n",
                   {"m.yaml:4:10: functions[0].state: must be keep or fresh, not warm"}},
@@ -155,6 +170,9 @@ functions:
   state: keep
   timeout: 250ms
   retries: 3
+  retry_budget: 20
+  hedge: {percentile: 95, budget: 6}
+  outlier: {failures: 5, eject: 30s}
   limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, stack: 128KiB, run_time: 2s}
 - name: vision/plain
 endpoints:
@@ -178,6 +196,11 @@ allow:
   EXPECT_TRUE(scale.policy().idempotent());
   EXPECT_EQ(scale.policy().timeout_ns(), 250'000'000u);
   EXPECT_EQ(scale.policy().retries(), 3u);
+  EXPECT_EQ(scale.policy().retry_budget_percent(), 20u);
+  EXPECT_EQ(scale.policy().hedge_percentile(), 95u);
+  EXPECT_EQ(scale.policy().hedge_budget_percent(), 6u);
+  EXPECT_EQ(scale.policy().outlier_failures(), 5u);
+  EXPECT_EQ(scale.policy().outlier_eject_ns(), 30'000'000'000u);
   EXPECT_EQ(scale.policy().concurrent_calls_max(), 7u);
   EXPECT_EQ(scale.policy().calls_per_second_max(), 100u);
   EXPECT_EQ(scale.guest_limits().memory_bytes_max(), 16u << 20);
@@ -191,7 +214,7 @@ allow:
   EXPECT_EQ(endpoint.weight(), 7u);
   EXPECT_EQ(endpoint.state(), api::ENDPOINT_DRAINING);
   EXPECT_EQ(mesh.endpoints.at(1).value.weight(), 100u);
-  EXPECT_EQ(mesh.endpoints.at(1).where.line, 21);
+  EXPECT_EQ(mesh.endpoints.at(1).where.line, 24);
   EXPECT_EQ(mesh.allow.at(0).value.from(), "web/*");
 }
 
