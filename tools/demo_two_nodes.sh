@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The two-node part of tools/demo, which sources it: two network namespaces joined by a veth pair, a whole node in each, the
-# digit chain across them over encrypted packets, and vision/classify moved from the far node to the near one under load. Uses
-# tools/demo's $run, start, fail, say, wait_for and pids.
+# digit chain across them over encrypted packets, by AF_XDP where the kernel has it, and vision/classify moved from the far
+# node to the near one under load. Uses tools/demo's $run, fail, say, wait_for, pids, namespaces and mounts.
 
 two_nodes_network() {
   near_ns=weft-demo-near-$$ far_ns=weft-demo-far-$$
@@ -30,6 +30,7 @@ node_settings() {
   cat >"$dir/weftd.yaml" <<EOF
 node: $1
 listen: $2:4810
+interface: weft0
 identity: {certificate: $dir/$1.pem, key: $dir/$1-key.pem, ca: $run/ca/ca.pem}
 control_user: $control_uid
 admit:
@@ -64,24 +65,41 @@ EOF
   done
 }
 
-# start_in NAMESPACE NODE UID LOG PROGRAM ARGUMENTS...: as start does, in a network namespace and a node's run directory.
+# start_in CAPABILITIES NAMESPACE NODE UID LOG PROGRAM ARGUMENTS...: as start does, in a network namespace and a node's run
+# directory, with capabilities as in -all,+net_raw.
 start_in() {
-  local ns=$1 node=$2 user=$3 log=$4; shift 4
-  ip netns exec "$ns" setpriv --reuid "$user" --regid "$user" --clear-groups --inh-caps=-all --bounding-set=-all \
+  local caps=$1 ns=$2 node=$3 user=$4 log=$5; shift 5
+  ip netns exec "$ns" setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs \
+    --inh-caps="$caps" --ambient-caps="$caps" --bounding-set="$caps" \
     "$run/bin/$1" "${@:2}" --run-dir "$run/$node/run" >"$run/$node-$log.log" 2>&1 &
   pids+=($!)
+}
+
+# start_control NODE NAMESPACE: weft-control, which steers the interface where it has a BPF file system to pin in.
+start_control() {
+  local arguments=(weft-control --source "$run/$1/mesh.yaml" --state-dir "$run/$1/control")
+  if mkdir "$run/$1/run/bpf" && mount -t bpf -o mode=0700 bpf "$run/$1/run/bpf" 2>/dev/null; then
+    mounts+=("$run/$1/run/bpf")
+    chown "$control_uid" "$run/$1/run/bpf"
+    start_in -all,+bpf,+net_admin "$2" "$1" "$control_uid" control "${arguments[@]}" --steer weft0 --agent-user "$agent_uid"
+    sleep 1
+    kill -0 "${pids[-1]}" 2>/dev/null && return
+    echo "the $1 node is not steered: $(tail -n 1 "$run/$1-control.log")"
+  fi
+  start_in -all "$2" "$1" "$control_uid" control "${arguments[@]}"
 }
 
 # start_node NODE NAMESPACE HOST...
 start_node() {
   local node=$1 ns=$2 host; shift 2
-  start_in "$ns" "$node" "$agent_uid" weftd weftd --config "$run/$node/weftd.yaml" --state-dir "$run/$node/agent"
+  start_in -all,+net_raw,+ipc_lock "$ns" "$node" "$agent_uid" weftd weftd --config "$run/$node/weftd.yaml" \
+    --state-dir "$run/$node/agent"
   wait_for "weftd of the $node node" node_ctl "$node" status
-  start_in "$ns" "$node" "$control_uid" control weft-control --source "$run/$node/mesh.yaml" --state-dir "$run/$node/control"
+  start_control "$node" "$ns"
   for host in "$@"; do
     mkdir -m 0700 "$run/$node/cache-$host"
     chown "${uid[$host]}" "$run/$node/cache-$host"
-    start_in "$ns" "$node" "${uid[$host]}" "host-$host" weft-host --name "$host" --cache-dir "$run/$node/cache-$host"
+    start_in -all "$ns" "$node" "${uid[$host]}" "host-$host" weft-host --name "$host" --cache-dir "$run/$node/cache-$host"
   done
 }
 
