@@ -99,6 +99,7 @@ class CallCore {
   bool Cancel(CallHandle handle);
   // The same with DEADLINE_EXCEEDED, for calls that are not `timed`.
   bool Expire(CallHandle handle);
+  bool HasUnpublished() const { return dirty_ != nullptr; }
   // Publishes all that was sent on every link since the last time.
   WEFT_HOT void Publish() {
     while (dirty_ != nullptr) {
@@ -116,6 +117,9 @@ class CallCore {
   // function was not run.
   WEFT_HOT void Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
                       SendDone done = nullptr, void* context = nullptr, bool not_executed = false);
+  // The same, and publishes at once, before it keeps its books.
+  WEFT_HOT void ReplyNow(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
+                         SendDone done = nullptr, void* context = nullptr);
   // Checks a call that stays inside this host against the callee's limits, like one that comes in; OK: it is
   // in flight until EndLocal.
   absl::Status AdmitLocal(LocalFunction& function, absl::string_view caller, uint64_t deadline_ns,
@@ -160,10 +164,14 @@ class CallCore {
   void RefuseAdmitted(Link& link, const Incoming& incoming);
   void RefuseNoBudget(Link& link, const MessageHeader& header, uint32_t bytes);
   void Refuse(Link& link, const MessageHeader& header, absl::StatusCode code, absl::string_view text);
-  WEFT_HOT Incoming TakeBegun(Link& link, uint32_t request_id);
-  Incoming TakePartial(Link& link, uint32_t request_id);
+  // The result stays until the next request of the link begins.
+  WEFT_HOT const Incoming& TakeBegun(Link& link, uint32_t request_id);
+  const Incoming& TakePartial(Link& link, uint32_t request_id);
   void AbortIncoming(const Incoming& incoming);
   WEFT_HOT void EndIncoming(const Incoming& incoming);
+  template <bool kNow>
+  void ReplyTo(const Incoming& incoming, absl::StatusCode code, const Payload& payload, SendDone done,
+               void* context, bool not_executed);
   void ReplyOddly(Link& link, const Incoming& incoming, const MessageHeader& header, const Payload& payload,
                   SendDone done, void* context);
 

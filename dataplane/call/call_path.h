@@ -198,7 +198,7 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
   return true;
 }
 
-[[gnu::always_inline]] inline Incoming CallCore::TakeBegun(Link& link, uint32_t request_id) {
+[[gnu::always_inline]] inline const Incoming& CallCore::TakeBegun(Link& link, uint32_t request_id) {
   if (!link.begun_open || link.begun.request_id != request_id) [[unlikely]]
     return TakePartial(link, request_id);
   link.begun_open = false;
@@ -213,8 +213,10 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
     --link.incoming;
 }
 
-inline void CallCore::Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
-                            SendDone done, void* context, bool not_executed) {
+template <bool kNow>
+[[gnu::always_inline]] inline void CallCore::ReplyTo(const Incoming& incoming, absl::StatusCode code,
+                                                     const Payload& payload, SendDone done, void* context,
+                                                     bool not_executed) {
   Link& link = *links_[incoming.link];
   const MessageHeader header{.request_id = incoming.request_id,
                              .caller_index = static_cast<uint16_t>(code),
@@ -226,12 +228,25 @@ inline void CallCore::Reply(const Incoming& incoming, absl::StatusCode code, con
     ReplyOddly(link, incoming, header, payload, done, context);
     return;
   }
-  MarkDirty(link);
+  if constexpr (kNow) {
+    link.channel->Publish();
+  } else {
+    MarkDirty(link);
+  }
   EndIncoming(incoming);
   ++link.responses_sent;
   ++counters_.responses_sent;
   if (done != nullptr) [[unlikely]]
     done(context, true);
+}
+
+inline void CallCore::Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
+                            SendDone done, void* context, bool not_executed) {
+  ReplyTo<false>(incoming, code, payload, done, context, not_executed);
+}
+inline void CallCore::ReplyNow(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
+                               SendDone done, void* context) {
+  ReplyTo<true>(incoming, code, payload, done, context, false);
 }
 
 }  // namespace weft

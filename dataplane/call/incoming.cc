@@ -111,15 +111,15 @@ void CallCore::Refuse(Link& link, const MessageHeader& header, absl::StatusCode 
 }
 
 // One of the requests that come in parts.
-Incoming CallCore::TakePartial(Link& link, uint32_t request_id) {
+const Incoming& CallCore::TakePartial(Link& link, uint32_t request_id) {
   for (uint32_t i = 0; i < link.partials_count; ++i) {
     if (link.partials[i].request_id != request_id) continue;
-    const Incoming found = link.partials[i];
+    link.whole = link.partials[i];
     link.partials[i] = link.partials[--link.partials_count];
-    return found;
+    return link.whole;
   }
   WEFT_CHECK(false && "the channel ends only messages that it began");
-  return {};
+  return link.whole;
 }
 
 void CallCore::AbortIncoming(const Incoming& incoming) {

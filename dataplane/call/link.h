@@ -31,6 +31,23 @@ struct Incoming {
   bool one_way() const { return kind == MessageKind::kOneWay; }
 };
 
+// Copies field by field, each by the width in which it was written. The wider words that the compiler would
+// choose load across stores that are still under way and wait for them: 8 to 10 ns a round trip.
+[[gnu::always_inline]] inline void CopyIncoming(const Incoming& from, Incoming& to) {
+  const auto apart = [](auto value) {
+    asm("" : "+r"(value));  // Keeps this load from being joined to the next; orders nothing.
+    return value;
+  };
+  to.function = apart(from.function);
+  to.caller = apart(from.caller);
+  to.deadline_ns = apart(from.deadline_ns);
+  to.link = apart(from.link);
+  to.link_epoch = apart(from.link_epoch);
+  to.request_id = apart(from.request_id);
+  to.kind = apart(from.kind);
+  to.flags = apart(from.flags);
+}
+
 // Called once the payload of a message that was sent without a copy is no longer needed; `sent` tells whether
 // all of it went out. Must not enter the loop.
 using SendDone = void (*)(void* context, bool sent);
@@ -76,6 +93,7 @@ struct Link {
   std::list<SendJob> jobs;                      // Addresses stay, since a stream must not move.
   uint32_t reply_jobs = 0;                      // How many of them are replies.
   std::array<Incoming, kPartialsMax> partials;  // Requests of which a part has arrived.
+  Incoming whole;                               // The last of them that became whole, for its receiver.
   uint32_t partials_count = 0;
   std::unique_ptr<Doorbell> doorbell;
   std::string peer;     // Name of the host.

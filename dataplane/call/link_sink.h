@@ -20,7 +20,7 @@ namespace weft {
 //     it is refused with RESOURCE_EXHAUSTED.
 //   void OnRequest(const Incoming&, std::byte* payload, uint32_t bytes): it is whole. The function runs now
 //   or later;
-//     CallCore::Reply ends it.
+//     CallCore::Reply ends it. The record is the link's: copy it (CopyIncoming) before anything is polled.
 //   void OnRequestAbort(const Incoming&, std::byte* payload): it will not become whole; it has ended.
 //   void OnCancel(uint32_t link, uint32_t request_id): nobody waits for the reply; it must be ended all the
 //   same.
@@ -56,7 +56,7 @@ class LinkSink {
       core_.TakeResponse(link_, header, payload, bytes);
       return;
     }
-    const Incoming incoming = core_.TakeBegun(link_, header.request_id);
+    const Incoming& incoming = core_.TakeBegun(link_, header.request_id);
     ++core_.counters_.requests_admitted;
     ++incoming.function->admitted;
     if (incoming.one_way()) ++core_.counters_.one_way_received;
@@ -68,7 +68,7 @@ class LinkSink {
       core_.ResponseAborted(link_, header, "broke off");
       return;
     }
-    const Incoming incoming = core_.TakeBegun(link_, header.request_id);
+    const Incoming& incoming = core_.TakeBegun(link_, header.request_id);
     core_.AbortIncoming(incoming);
     local_.OnRequestAbort(incoming, payload);
   }

@@ -77,10 +77,14 @@ class Poller {
   template <class Handler>
   WEFT_HOT int PollOnce(Handler& handler);
 
-  // Polls, then sleeps, until a message was taken, a descriptor or doorbell had an event, a channel closed, a
-  // peer made room that was lacking, or CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
+  // Polls for poll_time_ns since the last message or NoteWork, then sleeps, until a message was taken, a
+  // descriptor or doorbell had an event, a channel closed, a peer made room that was lacking, or
+  // CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
   template <class Handler>
   int Wait(Handler& handler, uint64_t deadline_ns);
+
+  // The thread did something else that peers may answer: Wait polls from now on for poll_time_ns.
+  void NoteWork() { worked_ticks_ = Ticks(); }
 
   // Ticks() as of the last message found: good enough to date it, and free.
   uint64_t polled_ticks() const { return polled_ticks_; }

@@ -39,7 +39,10 @@ class HostLoop {
   // The same, polling and then sleeping until something came in, the agent spoke, a deadline of a call fired,
   // or CLOCK_MONOTONIC reached `deadline_ns` (kNoDeadline: never).
   int Wait(uint64_t deadline_ns) {
-    core_.Publish();
+    if (core_.HasUnpublished()) {
+      core_.Publish();
+      NoteWork();
+    }
     uint64_t wake_ns = std::min(deadline_ns, session_.next_ns());
     if (core_.Busy()) wake_ns = std::min(wake_ns, core_.NextNs(NowNs()));
     const int taken = core_.HasJobs() ? WaitForRoom(wake_ns) : poller_.Wait(*this, wake_ns);
@@ -59,6 +62,10 @@ class HostLoop {
       if (channel.closing()) return;
     }
   }
+
+  // Something was done that the poller does not see: a message sent, a handler run. Its time to poll begins
+  // anew, so that a thread does not fall asleep, at the cost of two wakes, while the answer is on its way.
+  void NoteWork() { poller_.NoteWork(); }
 
   // Serves the agent alone: takes messages only from channels that it has closed. For the keeper.
   void ServeAgent() {
@@ -103,7 +110,9 @@ class HostLoop {
     const uint64_t start_ns = NowNs();
     for (uint32_t turn = 1;; ++turn) {
       const int taken = poller_.PollOnce(*this);
-      if (taken != 0 || core_.PumpJobs(NowNs()) || !core_.HasJobs()) return taken;
+      const bool moved = core_.PumpJobs(NowNs());
+      if (moved) NoteWork();
+      if (taken != 0 || moved || !core_.HasJobs()) return taken;
       const uint64_t now_ns = NowNs();
       if (now_ns >= wake_ns) return 0;
       if (now_ns - start_ns >= poller_.poll_time_ns()) return poller_.Wait(*this, wake_ns);

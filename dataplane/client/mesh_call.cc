@@ -127,6 +127,8 @@ absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec, const Call
   } else if (served_.empty()) {
     direct_until_ns_ = now_ns + kDirectNs;
   }
+  // The answer to what was sent just now is worth polling for, whatever this thread did before.
+  if (!wait.done) loop_.NoteWork();
   while (!wait.done) {
     WaitTurn(spec.deadline_ns);
     if (wait.done) [[likely]]

@@ -26,7 +26,7 @@ std::byte* MeshImpl::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
 
 void MeshImpl::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
   RequestBuffer* const request = RequestBuffer::Of(payload);
-  request->incoming = incoming;
+  CopyIncoming(incoming, request->incoming);
   request->bytes = bytes;
   request->cancelled = false;
   ready_.Push(request);
@@ -59,6 +59,7 @@ int MeshImpl::RunReady() {
     core_.Publish();
     ++ran;
   }
+  if (ran != 0) loop_.NoteWork();
   return ran;
 }
 
@@ -91,6 +92,8 @@ void MeshImpl::RunHandler(const Incoming& incoming, std::span<const std::byte> p
   --nesting_;
   current_ = call.outer_;
   if (call.answered_) return;
+  // Nobody reads why: only the books are to be closed.
+  if (incoming.one_way()) return Answer(incoming, absl::StatusCode::kOk, {});
   Answer(incoming, absl::StatusCode::kInternal,
          BytesOfText(absl::StrCat("the handler of ", incoming.function->name, " gave no answer")));
 }
@@ -100,7 +103,7 @@ void MeshImpl::Answer(const Incoming& incoming, absl::StatusCode code, std::span
     AnswerLocal(incoming, code, payload);
     return;
   }
-  core_.Reply(incoming, code, payload);
+  core_.ReplyNow(incoming, code, payload);
 }
 
 void MeshImpl::NoteDeferred(const ServerCall& call) {

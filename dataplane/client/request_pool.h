@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory of requests between their channel and their handler: a record with the payload behind it, in three
-// sizes that are kept for reuse, last in, first out; above, each has its own allocation. Owner thread only.
+// sizes that are kept for reuse, last in, first out. Above, each is as large as it was first needed, and a
+// few megabytes of those are kept: fresh memory costs a page fault every 4 KiB, more than copying a message
+// into it. Owner thread only.
 #ifndef WEFT_DATAPLANE_CLIENT_REQUEST_POOL_H_
 #define WEFT_DATAPLANE_CLIENT_REQUEST_POOL_H_
 
@@ -17,6 +19,7 @@ namespace weft {
 struct alignas(kCacheLineBytes) RequestBuffer {
   RequestBuffer* next = nullptr;
   uint32_t bytes = 0;
+  uint32_t room_bytes = 0;
   int size_class = 0;
   bool cancelled = false;
   Incoming incoming;
@@ -37,12 +40,14 @@ class RequestPool {
   }
 
   // A record with room for `bytes` of payload; nullptr where there is no memory. Allocates only where more
-  // are in use than ever before, or above kClassBytes.
+  // are in use than ever before, or none above kClassBytes is kept that is large enough.
   WEFT_HOT RequestBuffer* Take(uint32_t bytes) {
     const int size_class = bytes <= kClassBytes[0]   ? 0
                            : bytes <= kClassBytes[1] ? 1
                            : bytes <= kClassBytes[2] ? 2
                                                      : 3;
+    if (size_class == kClasses - 1) [[unlikely]]
+      return TakeLarge(bytes);
     RequestBuffer* buffer = free_[size_class];
     if (buffer != nullptr) [[likely]] {
       free_[size_class] = buffer->next;
@@ -53,10 +58,13 @@ class RequestPool {
   }
   WEFT_HOT void Give(RequestBuffer* buffer) {
     const int size_class = buffer->size_class;
-    if (kept_[size_class] >= kKeptMax[size_class]) [[unlikely]] {
+    if (kept_[size_class] >= kKeptMax[size_class] ||
+        (size_class == kClasses - 1 && buffer->room_bytes > kLargeKeptBytes - large_kept_bytes_))
+        [[unlikely]] {
       Delete(buffer);
       return;
     }
+    if (size_class == kClasses - 1) large_kept_bytes_ += buffer->room_bytes;
     ++kept_[size_class];
     buffer->next = free_[size_class];
     free_[size_class] = buffer;
@@ -66,7 +74,22 @@ class RequestPool {
   static constexpr int kClasses = 4;
   static constexpr uint32_t kClassBytes[kClasses - 1] = {256, 4096, 64 * 1024};
   // 1,024 × 384 B, 64 × 4 KiB, 8 × 64 KiB: about 1.2 MB at the most.
-  static constexpr uint32_t kKeptMax[kClasses] = {1024, 64, 8, 0};
+  static constexpr uint32_t kKeptMax[kClasses] = {1024, 64, 8, 8};
+  // Of the last class, in all.
+  static constexpr uint32_t kLargeKeptBytes = 4 * 1024 * 1024;
+
+  // The latest of the large ones that were kept and has room.
+  RequestBuffer* TakeLarge(uint32_t bytes) {
+    for (RequestBuffer** at = &free_[kClasses - 1]; *at != nullptr; at = &(*at)->next) {
+      RequestBuffer* const buffer = *at;
+      if (buffer->room_bytes < bytes) continue;
+      *at = buffer->next;
+      --kept_[kClasses - 1];
+      large_kept_bytes_ -= buffer->room_bytes;
+      return buffer;
+    }
+    return Make(kClasses - 1, bytes);
+  }
 
   static RequestBuffer* Make(int size_class, uint32_t bytes) {
     const std::size_t room = size_class < kClasses - 1 ? kClassBytes[size_class] : bytes;
@@ -75,6 +98,7 @@ class RequestPool {
     if (memory == nullptr) return nullptr;
     auto* buffer = new (memory) RequestBuffer();
     buffer->size_class = size_class;
+    buffer->room_bytes = static_cast<uint32_t>(room);
     return buffer;
   }
   static void Delete(RequestBuffer* buffer) {
@@ -84,6 +108,7 @@ class RequestPool {
 
   RequestBuffer* free_[kClasses] = {};
   uint32_t kept_[kClasses] = {};
+  uint32_t large_kept_bytes_ = 0;
 };
 
 // First in, first out, of records that somebody else owns.
