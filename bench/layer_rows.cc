@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -49,6 +50,19 @@ class End {
     while (!channel_.TrySend(header, Payload(payload), Lane::kRequest)) poller_->PollOnce(*this);
   }
 
+  // One-ways with consecutive ids from the header's on.
+  void SendRun(MessageHeader first, std::span<const std::span<const std::byte>> messages) {
+    while (!messages.empty()) {
+      const uint32_t sent = channel_.TrySendRun(first, messages, Lane::kRequest);
+      if (sent == 0) {
+        poller_->PollOnce(*this);
+        continue;
+      }
+      first.request_id += sent;
+      messages = messages.subspan(sent);
+    }
+  }
+
   // What the poller and the channel want of a handler and its sink.
   End& SinkFor(Channel&) { return *this; }
   void OnClosed(Channel&) { WEFT_CHECK(false); }
@@ -56,6 +70,14 @@ class End {
     return bytes <= kBytes ? buffer_.data() : nullptr;
   }
   void OnMessage(const MessageHeader& header, std::byte*, uint32_t) { take_(header, buffer_); }
+  std::byte* OnRunBegin(const MessageHeader&, const MessageRun&) { return run_.data(); }
+  void OnRun(const MessageHeader& first, const MessageRun& run, std::byte* payload) {
+    MessageHeader header = first;
+    for (uint32_t i = 0; i < run.count; ++i, ++header.request_id) {
+      take_(header, *reinterpret_cast<const Buffer*>(payload));
+      payload += RunStride(run.lengths[i]);
+    }
+  }
   void OnAbort(const MessageHeader&, std::byte*) {}
   void OnNoBudget(const MessageHeader&, uint32_t) {}
 
@@ -64,6 +86,7 @@ class End {
   Take take_;
   std::unique_ptr<Poller> poller_;
   Buffer buffer_;
+  std::array<std::byte, kRunBytesMax> run_;
 };
 
 class ChannelRowBase : public PairRow {
@@ -162,14 +185,16 @@ class ChannelBatchedRow final : public ChannelRowBase {
     bool answered = false;
     End end(caller(), [&](const MessageHeader&, const Buffer&) { answered = true; });
     Buffer message;
+    std::array<Buffer, kBurst> payloads;
+    std::array<std::span<const std::byte>, kBurst> messages;
+    for (uint32_t i = 0; i < kBurst; ++i) messages[i] = payloads[i];
     uint32_t id = 0;
     auto send_until = [&](uint64_t end_ns) {
       while (NowNs() < end_ns) {
         for (uint32_t burst = 0; burst < 32; ++burst) {
-          for (uint32_t i = 0; i < kBurst; ++i) {
-            FillPayload(message.data(), kBytes, ++id);
-            end.Send({.function_id = 0, .request_id = id, .kind = MessageKind::kOneWay}, message);
-          }
+          const uint32_t first = id + 1;
+          for (Buffer& payload : payloads) FillPayload(payload.data(), kBytes, ++id);
+          end.SendRun({.function_id = 0, .request_id = first, .kind = MessageKind::kOneWay}, messages);
           caller().Publish();
         }
       }

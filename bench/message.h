@@ -39,13 +39,13 @@ static inline int bench_check_fill(const void* data, uint32_t bytes, uint64_t id
   const uint64_t expected = bench_fill_byte(id) * 0x0101010101010101ULL;
   const unsigned char* at = (const unsigned char*)data;
   uint64_t difference = 0;
-  uint32_t i = 0;
-  for (; i + 8 <= bytes; i += 8) {
+  const uint32_t words = bytes / 8;
+  for (uint32_t word_index = 0; word_index < words; ++word_index) {
     uint64_t word;
-    memcpy(&word, at + i, sizeof word);
+    memcpy(&word, at + (size_t)word_index * 8, sizeof word);
     difference |= word ^ expected;
   }
-  for (; i < bytes; ++i) difference |= (uint64_t)(at[i] ^ (unsigned char)expected);
+  for (uint32_t i = words * 8; i < bytes; ++i) difference |= (uint64_t)(at[i] ^ (unsigned char)expected);
   return difference == 0;
 }
 

@@ -30,7 +30,7 @@ class NativeRow final : public Row {
 };
 
 constexpr char kLargeNote[] =
-    "64 B back; the server looks at the bytes in a call of its own, outside the interval";
+    "64 B back; the server looks at the bytes after its answer, outside the interval";
 
 }  // namespace
 

@@ -46,16 +46,18 @@ double TicksPerSecond();
 // CPU time that the calling process has used so far, user and system, all threads, in nanoseconds.
 uint64_t ProcessCpuNs();
 
-// Maps Ticks() to CLOCK_MONOTONIC ns without a call into the vDSO. Two multiplications a read. It is set anew
+// Maps Ticks() to CLOCK_MONOTONIC ns without a call into the vDSO. One multiplication a read. It is set anew
 // from the system's clock by Resync(), which its owner calls at least once a second: between two of them the
 // error stays below 1 us for a counter that drifts by less than 1 ppm. Owner thread only.
 class TickClock {
  public:
-  TickClock() : ns_per_tick_(1e9 / TicksPerSecond()) { Resync(); }
+  TickClock() : ns_per_tick_(static_cast<int64_t>(1e9 / TicksPerSecond() * 4294967296.0)) { Resync(); }
 
   uint64_t NowNs() const { return NsAt(Ticks()); }
+  // Ticks of before the last Resync() as well.
   uint64_t NsAt(uint64_t ticks) const {
-    return base_ns_ + static_cast<uint64_t>(static_cast<double>(ticks - base_ticks_) * ns_per_tick_);
+    const auto since = static_cast<Wide>(static_cast<int64_t>(ticks - base_ticks_)) * ns_per_tick_ >> 32;
+    return base_ns_ + static_cast<uint64_t>(since);
   }
   void Resync() {
     base_ticks_ = Ticks();
@@ -63,7 +65,9 @@ class TickClock {
   }
 
  private:
-  double ns_per_tick_;
+  __extension__ using Wide = __int128;
+
+  int64_t ns_per_tick_;  // In units of 2^-32.
   uint64_t base_ticks_ = 0;
   uint64_t base_ns_ = 0;
 };

@@ -93,7 +93,17 @@ class CallCore {
   // `spec.done` is called when its payload is no longer needed, with the code OK or why not all of it went
   // out; else `done` is not called.
   WEFT_HOT StartState SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, bool* in_parts);
-  // Why the last Start or SendOneWay returned kFailed.
+  // Sends and publishes the first of these as one run over one target, without prefix, callback or parts:
+  // kStarted fills `*sent`, kNoRoom: a wait would make room. False result of MayRun: by SendOneWay, one by
+  // one.
+  WEFT_HOT StartState SendRun(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
+                              uint64_t deadline_ns, uint32_t* sent);
+  static bool MayRun(std::span<const std::span<const std::byte>> messages) {
+    return messages.size() >= kRunMessagesMin && messages.front().size() <= kInlineBytesMax;
+  }
+  // Looks for room in the rings to the route's targets for about a microsecond.
+  bool AwaitRoomBriefly(const RouteEntry& route);
+  // Why the last Start, SendRun or SendOneWay returned kFailed.
   const absl::Status& start_error() const { return start_error_; }
   // Gives the call up: the callee is told, `done` runs with CANCELLED. False where it has ended.
   bool Cancel(CallHandle handle);
@@ -120,6 +130,8 @@ class CallCore {
   // The same, and publishes at once, before it keeps its books.
   WEFT_HOT void ReplyNow(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
                          SendDone done = nullptr, void* context = nullptr);
+  // Ends a one-way, which nobody answers.
+  WEFT_HOT void EndOneWay(const Incoming& incoming) { EndIncoming(incoming); }
   // Checks a call that stays inside this host against the callee's limits, like one that comes in; OK: it is
   // in flight until EndLocal.
   absl::Status AdmitLocal(LocalFunction& function, absl::string_view caller, uint64_t deadline_ns,
@@ -157,6 +169,11 @@ class CallCore {
   WEFT_HOT bool Admit(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
   bool AdmitOddly(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
   WEFT_HOT void Begin(Link& link, const MessageHeader& header, const AccessEntry& entry);
+  // The entry of a run all of whose messages pass the checks of Admit; nullptr: look at them one by one.
+  WEFT_HOT const AccessEntry* MayAdmitRun(const Link& link, const MessageHeader& first, uint32_t count,
+                                          uint64_t now_ns) const;
+  WEFT_HOT Incoming BeginRun(Link& link, const MessageHeader& first, uint32_t count,
+                             const AccessEntry& entry);
   bool RefuseUnlisted(Link& link, const MessageHeader& header);
   bool RefuseAbsent(Link& link, const MessageHeader& header, const AccessEntry& entry);
   bool RefuseRate(Link& link, const MessageHeader& header, const AccessEntry& entry);

@@ -111,6 +111,32 @@ inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, 
   return StartState::kStarted;
 }
 
+inline StartState CallCore::SendRun(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
+                                    uint64_t deadline_ns, uint32_t* sent) {
+  // One choice for all of them: they travel together.
+  const Target* const target = ChooseTarget(route);
+  if (target == nullptr || target->link == kLocalLink) [[unlikely]]
+    return StartOddly(route, {}, target);
+  Link& link = *links_[target->link];
+  const MessageHeader first{.function_id = route.callee_id.value,
+                            .deadline_ns = deadline_ns,
+                            .request_id = table_.next_id(),
+                            .caller_index = target->caller_index,
+                            .kind = MessageKind::kOneWay};
+  const uint32_t count = link.channel->TrySendRun(first, messages, Lane::kRequest);
+  if (count == 0) [[unlikely]] {
+    ++counters_.ring_full;
+    return StartState::kNoRoom;
+  }
+  link.channel->Publish();
+  table_.TakeIds(count);
+  link.requests_sent += count;
+  counters_.requests_sent += count;
+  counters_.one_way_sent += count;
+  *sent = count;
+  return StartState::kStarted;
+}
+
 inline void CallCore::Detach(OutgoingCall& call, absl::StatusCode code) {
   if (wheel_.Contains(call.slot)) wheel_.Remove(call.slot);
   if (call.state != OutgoingCall::State::kSent || call.receiving != nullptr) [[unlikely]] {
@@ -196,6 +222,38 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
   link.last_request_id = header.request_id;
   Begin(link, header, *entry);
   return true;
+}
+
+inline const AccessEntry* CallCore::MayAdmitRun(const Link& link, const MessageHeader& first, uint32_t count,
+                                                uint64_t now_ns) const {
+  const AccessEntry* const entry = link.access.Find(first.caller_index, first.function_id);
+  if (entry == nullptr || !entry->function->served || !IdAfter(first.request_id, link.last_request_id) ||
+      first.deadline_ns - 1 < now_ns || first.flags != 0 || entry->rate->limited() || link.begun_open ||
+      !entry->function->limit.MayEnter(count)) [[unlikely]]
+    return nullptr;
+  return entry;
+}
+
+// What Admit, Begin and OnMessage do for each message.
+inline Incoming CallCore::BeginRun(Link& link, const MessageHeader& first, uint32_t count,
+                                   const AccessEntry& entry) {
+  counters_.requests_received += count;
+  counters_.requests_admitted += count;
+  counters_.one_way_received += count;
+  link.requests_received += count;
+  link.last_request_id = first.request_id + count - 1;
+  link.incoming += count;
+  incoming_ += count;
+  entry.function->limit.Enter(count);
+  entry.function->admitted += count;
+  return Incoming{.function = entry.function,
+                  .caller = entry.caller,
+                  .deadline_ns = first.deadline_ns,
+                  .link = link.index,
+                  .link_epoch = link.epoch,
+                  .request_id = first.request_id,
+                  .kind = first.kind,
+                  .flags = first.flags};
 }
 
 [[gnu::always_inline]] inline const Incoming& CallCore::TakeBegun(Link& link, uint32_t request_id) {

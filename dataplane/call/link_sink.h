@@ -24,6 +24,12 @@ namespace weft {
 //   void OnRequestAbort(const Incoming&, std::byte* payload): it will not become whole; it has ended.
 //   void OnCancel(uint32_t link, uint32_t request_id): nobody waits for the reply; it must be ended all the
 //   same.
+// A Local that takes runs of one-ways whole has two more:
+//   std::byte* OnRunBegin(const MessageRun&): room for the block of a run that would be admitted, or nullptr:
+//   none.
+//   void OnRun(const Incoming& first, const MessageRun&, std::byte* payload): it is admitted. Each of its
+//   messages, whose ids rise from the first's, is ended by CallCore::EndOneWay. Record and lengths are the
+//   link's, as above.
 // None of them may destroy a channel. All may start calls and reply.
 template <class Local>
 class LinkSink {
@@ -63,6 +69,16 @@ class LinkSink {
     local_.OnRequest(incoming, payload, bytes);
   }
 
+  WEFT_HOT std::byte* OnRunBegin(const MessageHeader& first, const MessageRun& run)
+    requires requires(Local& local) { local.OnRunBegin(run); }
+  {
+    run_entry_ = core_.MayAdmitRun(link_, first, run.count, local_.NowNs());
+    return run_entry_ != nullptr ? local_.OnRunBegin(run) : nullptr;
+  }
+  WEFT_HOT void OnRun(const MessageHeader& first, const MessageRun& run, std::byte* payload) {
+    local_.OnRun(core_.BeginRun(link_, first, run.count, *run_entry_), run, payload);
+  }
+
   void OnAbort(const MessageHeader& header, std::byte* payload) {
     if (header.kind == MessageKind::kResponse) {
       core_.ResponseAborted(link_, header, "broke off");
@@ -87,6 +103,7 @@ class LinkSink {
   CallCore& core_;
   Local& local_;
   Link& link_;
+  const AccessEntry* run_entry_ = nullptr;  // Of the run whose block is being copied.
 };
 
 }  // namespace weft

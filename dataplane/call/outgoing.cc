@@ -42,6 +42,16 @@ StartState CallCore::StartInParts(OutgoingCall& call, const Target& target) {
   return StartState::kNoRoom;
 }
 
+bool CallCore::AwaitRoomBriefly(const RouteEntry& route) {
+  constexpr int kLooks = 1024;
+  for (int look = 0; look < kLooks; ++look) {
+    for (const Target& target : route.targets.targets()) {
+      if (target.link != kLocalLink && links_[target.link]->channel->producer().RefreshHead()) return true;
+    }
+  }
+  return false;
+}
+
 StartState CallCore::SendOneWayInParts(Link& link, const MessageHeader& header, const CallSpec& spec,
                                        uint64_t now_ns, bool* in_parts) {
   if (spec.request.bytes() <= link.channel->whole_bytes_max()) {

@@ -80,6 +80,10 @@ class OutgoingTable {
 
   // An id of the same sequence for a message that expects no answer.
   WEFT_HOT uint32_t TakeId() { return next_id_++; }
+  // The first of the ids that the next messages would take.
+  uint32_t next_id() const { return next_id_; }
+  // As many of them.
+  WEFT_HOT void TakeIds(uint32_t count) { next_id_ += count; }
 
   // visit(call) for every call under way; it may remove that call, and add others, which are visited or not.
   template <typename Visit>

@@ -14,27 +14,29 @@
 
 namespace weft {
 
-// Copies 0 to 96 bytes without a call, in blocks of one size, of which two may overlap. In falling order:
-// where `to` is a cell's payload, the cell's second line is complete before the first, which the peer
-// watches, is touched.
-[[gnu::always_inline]] inline void CopySmall(std::byte* to, const std::byte* from, std::size_t bytes) {
-  auto both = [&]<std::size_t kBlock>() {
-    std::byte first[kBlock];
-    std::byte last[kBlock];
-    std::memcpy(first, from, kBlock);
-    std::memcpy(last, from + bytes - kBlock, kBlock);
-    std::memcpy(to + bytes - kBlock, last, kBlock);
-    std::memcpy(to, first, kBlock);
+// 16 bytes at any address, in one register. An array in its place would be written to the stack as well, and
+// stores are what a copy into shared memory waits for.
+using Bytes16 [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = char;
+
+[[gnu::always_inline]] inline Bytes16 Load16(const std::byte* from) {
+  return *reinterpret_cast<const Bytes16*>(from);
+}
+[[gnu::always_inline]] inline void Store16(std::byte* to, Bytes16 value) {
+  *reinterpret_cast<Bytes16*>(to) = value;
+}
+
+// Copies 0 to 15 bytes without a call, in blocks of one size, of which two may overlap.
+[[gnu::always_inline]] inline void CopyTiny(std::byte* to, const std::byte* from, std::size_t bytes) {
+  const auto both = [&]<class Word>(Word first, Word last) {
+    std::memcpy(&first, from, sizeof(Word));
+    std::memcpy(&last, from + bytes - sizeof(Word), sizeof(Word));
+    std::memcpy(to + bytes - sizeof(Word), &last, sizeof(Word));
+    std::memcpy(to, &first, sizeof(Word));
   };
-  if (bytes >= 32) {
-    if (bytes > 64) std::memcpy(to + bytes - 64, from + bytes - 64, 32);
-    both.template operator()<32>();
-  } else if (bytes >= 16) {
-    both.template operator()<16>();
-  } else if (bytes >= 8) {
-    both.template operator()<8>();
+  if (bytes >= 8) {
+    both(uint64_t{}, uint64_t{});
   } else if (bytes >= 4) {
-    both.template operator()<4>();
+    both(uint32_t{}, uint32_t{});
   } else if (bytes != 0) {
     // 1 to 3: first, middle and last coincide where there are fewer.
     const std::byte middle = from[bytes / 2];
@@ -42,6 +44,41 @@ namespace weft {
     to[bytes / 2] = middle;
     to[0] = from[0];
   }
+}
+
+// Copies 0 to 96 bytes without a call, in falling order: where `to` is a cell's payload, the cell's second
+// line is complete before the first, which the peer watches, is touched.
+[[gnu::always_inline]] inline void CopySmall(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes >= 32) {
+    if (bytes > 64) {
+      const Bytes16 low = Load16(from + bytes - 64);
+      Store16(to + bytes - 48, Load16(from + bytes - 48));
+      Store16(to + bytes - 64, low);
+    }
+    const Bytes16 first = Load16(from);
+    const Bytes16 second = Load16(from + 16);
+    const Bytes16 third = Load16(from + bytes - 32);
+    Store16(to + bytes - 16, Load16(from + bytes - 16));
+    Store16(to + bytes - 32, third);
+    Store16(to + 16, second);
+    Store16(to, first);
+  } else if (bytes >= 16) {
+    const Bytes16 first = Load16(from);
+    Store16(to + bytes - 16, Load16(from + bytes - 16));
+    Store16(to, first);
+  } else {
+    CopyTiny(to, from, bytes);
+  }
+}
+
+// Copies 0 to 96 bytes without a call, in rising order: for many messages one behind the other, whose lines a
+// processor fetches ahead of its stores. In falling order, with a store to another line between two messages,
+// a message of 64 B took 14.5 ns instead of 9.4.
+[[gnu::always_inline]] inline void CopySmallRising(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes < 16) return CopyTiny(to, from, bytes);
+  std::size_t at = 0;
+  for (; at + 16 <= bytes; at += 16) Store16(to + at, Load16(from + at));
+  if (at != bytes) Store16(to + bytes - 16, Load16(from + bytes - 16));
 }
 
 struct SharedAccess {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -83,6 +84,13 @@ class BasicChannel {
       return true;
     return asleep_ && AskForSpace() && producer_->TrySendAgain(header, payload, lane);
   }
+  WEFT_HOT uint32_t TrySendRun(const MessageHeader& first,
+                               std::span<const std::span<const std::byte>> messages, Lane lane) {
+    const uint32_t sent = producer_->TrySendRun(first, messages, lane);
+    if (sent != 0) [[likely]]
+      return sent;
+    return asleep_ && AskForSpace() ? producer_->TrySendRun(first, messages, lane) : 0;
+  }
   WEFT_HOT [[gnu::always_inline]] void Publish() {
     producer_->Publish();
     // What is sent on a parked channel will be answered there.
@@ -109,7 +117,8 @@ class BasicChannel {
 
   // --- Receiving. See BasicConsumer for the sink.
   bool Ready() const { return consumer_->Ready(); }
-  // Takes at most `budget` cells; returns how many. 0 where there are none: then state() may be final.
+  // Takes at most `budget` cells; returns how many, where a run counts as its messages. 0 where there are
+  // none: then state() may be final.
   template <class Sink>
   WEFT_HOT int Poll(Sink& sink, int budget) {
     const int taken =

@@ -33,6 +33,11 @@ inline constexpr uint64_t kStreamStallNs = 100 * kNsPerMs;
 //   brought
 //     nothing for kStreamStallNs, died, or the channel was poisoned.
 //   void OnNoBudget(const MessageHeader&, uint32_t bytes): refused before OnBegin for want of ByteBudget.
+// A sink that takes runs whole has two more:
+//   std::byte* OnRunBegin(const MessageHeader& first, const MessageRun&): where the run's block is to go.
+//     nullptr: the sink wants the messages one by one, by OnBegin and OnMessage.
+//   void OnRun(const MessageHeader& first, const MessageRun&, std::byte* payload): all of it is there, and
+//     goes on being there; the run's lengths are the channel's until this returns.
 // A sink may send on the channel and may call Poll again from OnMessage; it must not destroy the channel.
 
 template <class Access>
@@ -56,15 +61,15 @@ class BasicConsumer {
     return cell.lap.load(std::memory_order_relaxed) != head_ + 1 - kCells;
   }
 
-  // Takes at most `budget` cells and hands their messages to `sink`. Returns how many cells it took; where
-  // poisoned, those before. `wake` is called as wake(flags) after a publication of the head while the peer
-  // waits for space.
+  // Takes at most `budget` cells and hands their messages to `sink`. Returns how many cells it took, where a
+  // run counts as its messages and is taken whole; where poisoned, those before. `wake` is called as
+  // wake(flags) after a publication of the head while the peer waits for space.
   template <class Sink, class Wake>
   WEFT_HOT int Poll(Sink& sink, int budget, Wake&& wake) {
     int taken = 0;
     while (taken < budget && poison_reason_ == PoisonReason::kNone) {
       if (batch_left_ != 0) {
-        taken += TakeRecords(sink, budget - taken);
+        taken += run_open_ ? TakeRunOneByOne(sink, budget - taken) : TakeRecords(sink, budget - taken);
       } else {
         const Cell& cell = peer_.cells[head_ & kCellMask];
         PrefetchSecondLine(cell);
@@ -75,9 +80,10 @@ class BasicConsumer {
             Poison(PoisonReason::kBadLap);
           break;
         }
-        if (!TakeCell(cell, sink)) [[unlikely]]
+        const int messages = TakeCell(cell, sink);
+        if (messages < 0) [[unlikely]]
           break;
-        ++taken;
+        taken += messages;
       }
       if (head_ - published_head_ >= kHeadStepCells) wake(PublishHead());
     }
@@ -153,6 +159,8 @@ class BasicConsumer {
     ChunkDescriptor chunk;
   };
 
+  static constexpr int kPoisoned = -1;
+
   struct Partial {
     enum State : uint8_t { kFree, kReceiving, kDiscarding };
     MessageHeader header;
@@ -170,9 +178,10 @@ class BasicConsumer {
   static bool KnownKind(MessageKind kind) {
     return static_cast<uint8_t>(static_cast<uint8_t>(kind) - 1) < kMessageKindLast;
   }
-  // Takes the cell at head_, whose lap is the one due. False where it poisoned the channel.
+  // Takes the cell at head_, whose lap is the one due. Returns its messages, 1 where it names a block that is
+  // to be taken message by message; kPoisoned where it poisoned the channel.
   template <class Sink>
-  [[gnu::always_inline]] bool TakeCell(const Cell& cell, Sink& sink) {
+  [[gnu::always_inline]] int TakeCell(const Cell& cell, Sink& sink) {
     // Lap (not used), length and header in two blocks, from which the sink may load words of any width.
     struct {
       uint32_t lap;
@@ -184,19 +193,19 @@ class BasicConsumer {
     const uint32_t length = own.length;
     const MessageHeader& header = own.header;
     if (!KnownKind(header.kind)) [[unlikely]]
-      return Refuse(PoisonReason::kBadKind);
+      return PoisonCell(PoisonReason::kBadKind);
     if (length > kInlineBytesMax) [[unlikely]]
       return TakeLarge(cell, length, header, sink);
     std::byte* to = sink.OnBegin(header, length);
     if (to == nullptr) [[unlikely]] {
       ++head_;
-      return true;
+      return 1;
     }
     Access::CopySmallFromPeer(to, cell.payload, length);
     // The cell is done with before the sink runs, which may poll again.
     ++head_;
     sink.OnMessage(header, to, length);
-    return true;
+    return 1;
   }
 
   // Takes at most `budget` records of the open block; returns how many. Fewer than there are where it
@@ -208,9 +217,18 @@ class BasicConsumer {
     Poison(reason);
     return false;
   }
+  int PoisonCell(PoisonReason reason) {
+    Poison(reason);
+    return kPoisoned;
+  }
 
+  // The same for messages of a run that the sink does not take whole.
   template <class Sink>
-  [[gnu::noinline]] bool TakeLarge(const Cell& cell, uint32_t length, MessageHeader header, Sink& sink);
+  int TakeRunOneByOne(Sink& sink, int budget);
+  template <class Sink>
+  int TakeRun(const Cell& cell, const Descriptor& own, uint32_t bytes, Sink& sink);
+  template <class Sink>
+  [[gnu::noinline]] int TakeLarge(const Cell& cell, uint32_t length, MessageHeader header, Sink& sink);
   template <class Sink>
   bool TakeChunk(const Descriptor& own, uint32_t bytes, Sink& sink);
   bool BeginBatch(const ChunkDescriptor& chunk, uint32_t bytes);
@@ -246,6 +264,11 @@ class BasicConsumer {
   const std::byte* batch_at_ = nullptr;
   uint64_t batch_function_ = 0;
   uint64_t batch_deadline_ns_ = 0;
+  // A run that is taken one by one uses the batch's members, batch_left_ for the messages left, and these.
+  bool run_open_ = false;
+  uint32_t run_taken_ = 0;
+  MessageHeader run_first_;
+  std::array<uint8_t, kRunMessagesMax> run_lengths_;
   PoisonReason poison_reason_ = PoisonReason::kNone;
   int receiving_ = 0;
   uint64_t stalled_ = 0;
@@ -266,12 +289,20 @@ PoisonReason BasicConsumer<Access>::CheckChunk(const ChunkDescriptor& chunk, uin
 
 template <class Access>
 template <class Sink>
-bool BasicConsumer<Access>::TakeLarge(const Cell& cell, uint32_t length, MessageHeader header, Sink& sink) {
+int BasicConsumer<Access>::TakeLarge(const Cell& cell, uint32_t length, MessageHeader header, Sink& sink) {
   Descriptor own{header, {}};
   Access::CopyFromPeer(&own.chunk, cell.payload, sizeof(own.chunk));
-  if ((length & kChunkBit) != 0) return TakeChunk(own, length & ~kChunkBit, sink);
-  if ((length & kBatchBit) != 0) return BeginBatch(own.chunk, length & ~kBatchBit);
-  return Refuse(PoisonReason::kBadLength);
+  bool good;
+  if ((length & kChunkBit) != 0) {
+    good = TakeChunk(own, length & ~kChunkBit, sink);
+  } else if ((length & kBatchBit) != 0) {
+    good = BeginBatch(own.chunk, length & ~kBatchBit);
+  } else if ((length & kRunBit) != 0) {
+    return TakeRun(cell, own, length & ~kRunBit, sink);
+  } else {
+    good = Refuse(PoisonReason::kBadLength);
+  }
+  return good ? 1 : kPoisoned;
 }
 
 template <class Access>
@@ -285,6 +316,7 @@ bool BasicConsumer<Access>::BeginBatch(const ChunkDescriptor& chunk, uint32_t by
   batch_at_ = peer_.arena + chunk.offset;
   batch_left_ = batch_bytes_ = bytes;
   batch_function_ = batch_deadline_ns_ = 0;
+  run_open_ = false;
   return true;
 }
 
@@ -292,7 +324,7 @@ template <class Access>
 template <class Sink>
 int BasicConsumer<Access>::TakeRecords(Sink& sink, int budget) {
   int taken = 0;
-  while (taken < budget && batch_left_ != 0) {
+  while (taken < budget && batch_left_ != 0 && !run_open_) {
     const std::byte* at = batch_at_;
     const auto* words = reinterpret_cast<const uint32_t*>(at);
     if (batch_left_ < sizeof(BatchRecord)) [[unlikely]] {
@@ -408,5 +440,7 @@ void BasicConsumer<Access>::Drop(Partial& partial, Sink& sink, typename Partial:
 }
 
 }  // namespace weft
+
+#include "dataplane/channel/consumer_run.h"  // IWYU pragma: export
 
 #endif  // WEFT_DATAPLANE_CHANNEL_CONSUMER_H_

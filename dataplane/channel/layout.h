@@ -8,7 +8,7 @@
 //   0x0080  head line  owner's consumer: cells of the peer read so far   the peer reads it when its ring looks full
 //   0x0100  wait line  owner's poller: asleep, wants space               the peer reads it at every publication
 //   0x0200  cells      kCells of 128 bytes
-//   0x9000  arena      a power of two of bytes; payloads above kInlineBytesMax
+//   0x9000  arena      a power of two of bytes; payloads above kInlineBytesMax, and blocks of smaller ones
 // clang-format on
 //
 // Lines of different readers stand 128 bytes apart, since some processors fetch lines in pairs.
@@ -54,6 +54,16 @@ inline constexpr uint32_t kReplyPartials = 2;
 // In Cell::length: the cell names a chunk in the arena; the other bits are the chunk's bytes.
 inline constexpr uint32_t kChunkBit = 1u << 31;
 
+// In Cell::length: the cell names a run: a block of the arena that holds nothing but the payloads of one-way
+// messages to one target (MessageRun); the low bits are the block's bytes. The cell's descriptor holds their
+// number in `position`, and behind it stand their lengths, a byte each. 64 B cost one line and a thirtieth.
+inline constexpr uint32_t kRunBit = 1u << 29;
+// 63 messages of 64 B; with the record and the lengths that a receiver keeps beside it, a page.
+inline constexpr uint32_t kRunBytesMax = 4032;
+inline constexpr uint32_t kRunMessagesMax = 64;
+// Fewer than this go by cells of their own.
+inline constexpr uint32_t kRunMessagesMin = 3;
+
 // In Cell::length: the cell names a block of the arena that holds many small messages, one record behind the
 // other; the low bits are the block's bytes. A message alone in a cell costs two lines, in a block 1.2
 // to 1.7.
@@ -93,7 +103,7 @@ struct alignas(kCacheLineBytes) Cell {
   std::atomic<uint32_t> lap;
   uint32_t length;
   MessageHeader header;
-  std::byte payload[kInlineBytesMax];  // A ChunkDescriptor where kChunkBit or kBatchBit is set.
+  std::byte payload[kInlineBytesMax];  // A ChunkDescriptor where kChunkBit, kBatchBit or kRunBit is set.
 };
 static_assert(sizeof(Cell) == kCellBytes && offsetof(Cell, header) == 8 && offsetof(Cell, payload) == 32);
 
@@ -105,6 +115,8 @@ struct ChunkDescriptor {
 };
 static_assert(sizeof(ChunkDescriptor) == 16);
 static_assert(32 + sizeof(ChunkDescriptor) <= kCacheLineBytes, "A chunk's cell costs one line.");
+static_assert(sizeof(ChunkDescriptor) + kRunMessagesMax <= kInlineBytesMax, "A run's lengths fit its cell.");
+static_assert(kRunMessagesMax * kInlineBytesMax < kRunBit && kInlineBytesMax < 256);
 
 // The owner's lines, each 128 bytes from the next.
 struct SideLines {

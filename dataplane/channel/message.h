@@ -45,6 +45,16 @@ struct Payload {
   std::span<const std::byte> body;
 };
 
+// One-way messages that one cell names together: they share a header, but for their ids, which rise by one. A
+// block of memory holds their payloads one behind the other, each taking RunStride of its length.
+struct MessageRun {
+  uint32_t count = 0;
+  uint32_t bytes = 0;                // Of the block: the sum of the strides.
+  const uint8_t* lengths = nullptr;  // [count]; each at most kInlineBytesMax.
+};
+// Words stay aligned.
+inline constexpr uint32_t RunStride(uint32_t length) { return (length + 7) & ~7u; }
+
 // Requests leave room in the ring that only replies (responses, cancels) may use, so that requests which
 // wait for each other's replies cannot fill the way back.
 enum class Lane : uint8_t { kRequest, kReply };

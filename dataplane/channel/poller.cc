@@ -276,6 +276,15 @@ void Poller::ParkIdle(uint64_t now_ticks) {
   }
 }
 
+bool Poller::RoomCame() {
+  bool came = false;
+  for (int i = 0; i < active_count_; ++i) {
+    BasicProducer<SharedAccess>& producer = active_[i]->producer();
+    came |= producer.wants_space() && producer.RefreshHead();
+  }
+  return came;
+}
+
 void Poller::Yield(uint64_t now_ticks) {
   ++counters_.yields;
   sched_yield();

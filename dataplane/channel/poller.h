@@ -107,11 +107,12 @@ class Poller {
   static constexpr uint64_t kOffCpuNs = 50 * kNsPerMs;
   // Cells taken from one channel before the next one's turn; one at a time where messages take long, so that
   // kOffCpuNs and kHousekeepingNs hold between them.
-  static constexpr int kPollBudget = 32;
+  static constexpr int kPollBudget = 64;
   static constexpr uint64_t kLongMessageNs = 5 * kNsPerUs;
   // Empty polls between two yields: about 1 us, so that none falls into an ordinary round trip.
   static constexpr uint32_t kYieldEvery = 256;
   static constexpr uint32_t kClockEvery = 64;
+  static constexpr uint32_t kRoomEvery = 16;
   static constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
   static constexpr uint32_t kQuickYields = 1000;
   // Rings with nothing behind them that a peer may send at once, and how many more a second. An honest peer
@@ -136,6 +137,8 @@ class Poller {
   void Deactivate(Channel& channel);
   void Park(Channel& channel);
   void ParkIdle(uint64_t now_ticks);
+  // An active peer made room that was lacking.
+  bool RoomCame();
   void Yield(uint64_t now_ticks);
   // Blocks until an event or `deadline_ns`, unless something came in before the peers knew.
   void Sleep(uint64_t deadline_ns);
@@ -243,6 +246,7 @@ int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
   for (;;) {
     const int taken = PollOnce(handler);
     if (taken != 0 || events_seen_ != 0) return taken;
+    if (empty_polls_ % kRoomEvery == 0 && RoomCame()) return 0;
     if (!yield_each_poll_ && empty_polls_ % kClockEvery != 0 && poll_ticks_ != 0) continue;
     const uint64_t now = Ticks();
     if (now - worked_ticks_ < poll_ticks_) {

@@ -6,8 +6,10 @@
 #define WEFT_DATAPLANE_CHANNEL_PRODUCER_H_
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/check.h"
@@ -70,6 +72,12 @@ class BasicProducer {
   [[gnu::noinline]] bool TrySendAgain(MessageHeader header, Payload payload, Lane lane) {
     return TrySend(header, payload, lane);
   }
+
+  // Puts messages into the ring as one run, from the first on, for the next Publish(); returns how many. They
+  // are one-ways that share `first` but for the ids, which rise from the first's. 0, and nothing done, where
+  // there is no room now. A message above kInlineBytesMax ends the run, so the first must not be one.
+  WEFT_HOT uint32_t TrySendRun(const MessageHeader& first,
+                               std::span<const std::span<const std::byte>> messages, Lane lane);
 
   // Shows the peer everything sent since the last call, and rings the doorbell where the peer sleeps. One
   // locked instruction a call; a system call only where the peer sleeps.
@@ -257,6 +265,43 @@ void BasicProducer<Access>::CloseBatch() {
   cell.length = kBatchBit | bytes;
   cell.header = MessageHeader{};
   EndCell();
+}
+
+template <class Access>
+uint32_t BasicProducer<Access>::TrySendRun(const MessageHeader& first,
+                                           std::span<const std::span<const std::byte>> messages, Lane lane) {
+  CloseBatch();
+  const uint32_t left = arena_bytes_ - (arena_tail_ & (arena_bytes_ - 1));
+  const uint32_t skipped = left < 8 * kInlineBytesMax ? left : 0;
+  const uint32_t room = std::min({kRunBytesMax, whole_bytes_max(), skipped == 0 ? left : arena_bytes_});
+  if (!HasCell(lane) || !HasArena(skipped + room, lane)) return 0;
+  const uint32_t offset = (arena_tail_ + skipped) & (arena_bytes_ - 1);
+  Cell& cell = own_.cells[tail_ & kCellMask];
+  // Into the cell at the end, so that the stores of the payloads follow each other.
+  std::array<uint8_t, kRunMessagesMax> lengths;
+  const std::byte* const block = own_.arena + offset;
+  std::byte* at = own_.arena + offset;
+  const std::size_t count_max = std::min<std::size_t>(messages.size(), kRunMessagesMax);
+  uint32_t count = 0;
+  for (; count < count_max; ++count) {
+    const std::span<const std::byte> message = messages[count];
+    if (message.size() > kInlineBytesMax) break;
+    const uint32_t stride = RunStride(static_cast<uint32_t>(message.size()));
+    if (static_cast<uint32_t>(at - block) + stride > room) break;
+    CopySmallRising(at, message.data(), message.size());
+    lengths[count] = static_cast<uint8_t>(message.size());
+    at += stride;
+  }
+  WEFT_DCHECK(count != 0);
+  const auto bytes = static_cast<uint32_t>(at - block);
+  const ChunkDescriptor descriptor{offset, bytes, count, 0};
+  std::memcpy(cell.payload + sizeof(descriptor), lengths.data(), count);
+  std::memcpy(cell.payload, &descriptor, sizeof(descriptor));
+  cell.length = kRunBit | bytes;
+  cell.header = first;
+  arena_tail_ += skipped + ((bytes + kArenaAlign - 1) & ~(kArenaAlign - 1));
+  EndCell();
+  return count;
 }
 
 template <class Access>

@@ -157,9 +157,20 @@ absl::Status MeshImpl::Send(RouteEntry& route, std::span<const std::span<const s
   spec.done = SyncWait::Done;
   spec.context = &wait;
   for (*sent = 0; *sent < messages.size();) {
-    spec.request.body = messages[*sent];
     bool in_parts = false;
-    const StartState state = core_.SendOneWay(route, spec, now_ns, &in_parts);
+    StartState state;
+    if (const auto left = messages.subspan(*sent); spec.request.prefix.empty() && CallCore::MayRun(left)) {
+      uint32_t count = 0;
+      state = core_.SendRun(route, left, spec.deadline_ns, &count);
+      *sent += count;
+      if (state == StartState::kStarted) [[likely]]
+        continue;
+      if (state == StartState::kNoRoom && core_.AwaitRoomBriefly(route)) continue;
+      spec.request.body = left.front();  // Of a callee in this process, one by one.
+    } else {
+      spec.request.body = messages[*sent];
+      state = core_.SendOneWay(route, spec, now_ns, &in_parts);
+    }
     if (state != StartState::kStarted || in_parts) [[unlikely]]
       WEFT_RETURN_IF_ERROR(SendOddly(route, spec, state, in_parts, &now_ns));
     // What SendOddly waited for was room: the message is still to go.

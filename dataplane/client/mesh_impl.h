@@ -108,6 +108,8 @@ class MeshImpl final : public SessionEvents {
   uint64_t NowNs() const { return loop_.MessageNs(); }
   WEFT_HOT std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes);
   WEFT_HOT void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes);
+  WEFT_HOT std::byte* OnRunBegin(const MessageRun& run);
+  WEFT_HOT void OnRun(const Incoming& first, const MessageRun& run, std::byte* payload);
   void OnRequestAbort(const Incoming& incoming, std::byte* payload);
   void OnCancel(uint32_t link, uint32_t request_id);
 
@@ -141,6 +143,10 @@ class MeshImpl final : public SessionEvents {
   // --- mesh_serve.cc
   WEFT_HOT int RunReady();
   WEFT_HOT void RunRequest(RequestBuffer* request);
+  WEFT_HOT int RunMessages(RequestBuffer* run, int messages_max);
+  WEFT_HOT void Handle(const Incoming& incoming, std::span<const std::byte> payload);
+  [[gnu::noinline, gnu::cold]] void AnswerUnanswered(const Incoming& incoming);
+  [[gnu::noinline, gnu::cold]] void RefuseNested(const Incoming& incoming);
   void RunHandler(const Incoming& incoming, std::span<const std::byte> payload);
   void RunCallbacks(int* ran);
   bool QuietForDrain();

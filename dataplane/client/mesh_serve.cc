@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // MeshImpl: requests on their way to handlers, handlers, and their answers.
+#include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +19,15 @@ std::span<const std::byte> BytesOfText(absl::string_view text) {
 
 }  // namespace
 
+// Made in this file only.
+inline ServerCall::ServerCall(MeshImpl& mesh, const Incoming& incoming, std::span<const std::byte> payload)
+    : mesh_(mesh), incoming_(incoming), request_(payload) {
+  if ((incoming.flags & kFlagTrace) == 0) [[likely]]
+    return;
+  trace_ = TraceContext::FromWire(payload.first<kTraceBytes>());
+  request_ = payload.subspan(kTraceBytes);
+}
+
 std::byte* MeshImpl::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
   if (ready_.size() >= kReadyMax) [[unlikely]]
     return nullptr;
@@ -29,7 +40,26 @@ void MeshImpl::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t 
   CopyIncoming(incoming, request->incoming);
   request->bytes = bytes;
   request->cancelled = false;
+  request->messages = 1;
   ready_.Push(request);
+}
+
+std::byte* MeshImpl::OnRunBegin(const MessageRun& run) {
+  if (ready_.size() >= kReadyMax) [[unlikely]]
+    return nullptr;
+  RequestBuffer* const buffer = pool_.Take(run.bytes + kRunMessagesMax);
+  return buffer != nullptr ? buffer->payload() : nullptr;
+}
+
+void MeshImpl::OnRun(const Incoming& first, const MessageRun& run, std::byte* payload) {
+  RequestBuffer* const buffer = RequestBuffer::Of(payload);
+  CopyIncoming(first, buffer->incoming);
+  buffer->bytes = run.count == 1 ? run.lengths[0] : run.bytes;  // One alone is an ordinary request.
+  buffer->messages = buffer->unended = run.count;
+  buffer->begun = buffer->next_at = 0;
+  buffer->cancelled = false;
+  std::memcpy(payload + run.bytes, run.lengths, kRunMessagesMax);
+  ready_.Push(buffer);
 }
 
 void MeshImpl::OnRequestAbort(const Incoming& incoming, std::byte* payload) {
@@ -53,11 +83,16 @@ int MeshImpl::RunReady() {
   int ran = 0;
   if (ended_first_ != nullptr) RunCallbacks(&ran);
   while (ran < kRunMax) {
-    RequestBuffer* const request = ready_.Pop();
+    RequestBuffer* const request = ready_.first();
     if (request == nullptr) break;
-    RunRequest(request);
+    if (request->messages != 1) {
+      ran += RunMessages(request, kRunMax - ran);
+    } else {
+      ready_.Pop();
+      RunRequest(request);
+      ++ran;
+    }
     core_.Publish();
-    ++ran;
   }
   if (ran != 0) loop_.NoteWork();
   return ran;
@@ -68,19 +103,53 @@ void MeshImpl::RunRequest(RequestBuffer* request) {
     ++core_.counters().dropped_cancelled;
     core_.Reply(request->incoming, absl::StatusCode::kCancelled, {}, nullptr, nullptr, true);
   } else if (nesting_ >= kNestingMax) [[unlikely]] {
-    ++core_.counters().refused_room;
-    const std::string text =
-        absl::StrCat(request->incoming.function->name, " on host ", session_->welcome().host(), ": ",
-                     kNestingMax, " calls wait on top of each other");
-    core_.Reply(request->incoming, absl::StatusCode::kResourceExhausted, BytesOfText(text), nullptr, nullptr,
-                true);
+    RefuseNested(request->incoming);
   } else {
     RunHandler(request->incoming, {request->payload(), request->bytes});
   }
   pool_.Give(request);
 }
 
+void MeshImpl::RefuseNested(const Incoming& incoming) {
+  ++core_.counters().refused_room;
+  const std::string text = absl::StrCat(incoming.function->name, " on host ", session_->welcome().host(),
+                                        ": ", kNestingMax, " calls wait on top of each other");
+  core_.Reply(incoming, absl::StatusCode::kResourceExhausted, BytesOfText(text), nullptr, nullptr, true);
+}
+
+// Messages of the run that is first in the queue, at most `messages_max`. Those to come stay in the queue:
+// should a handler wait, they run on top of it like any request. The buffer ends with the last handler that
+// uses it.
+int MeshImpl::RunMessages(RequestBuffer* run, int messages_max) {
+  Incoming incoming;
+  CopyIncoming(run->incoming, incoming);
+  int ran = 0;
+  do {
+    const auto length = std::to_integer<uint32_t>(run->payload()[run->bytes + run->begun]);
+    const std::span<const std::byte> payload(run->payload() + run->next_at, length);
+    incoming.request_id = run->incoming.request_id + run->begun;
+    run->next_at += RunStride(length);
+    if (++run->begun == run->messages) ready_.Pop();
+    if (nesting_ >= kNestingMax) [[unlikely]] {
+      RefuseNested(incoming);
+    } else {
+      Handle(incoming, payload);
+    }
+    ++ran;
+    if (--run->unended == 0) {
+      pool_.Give(run);
+      break;
+    }
+  } while (ran < messages_max && ready_.first() == run);
+  return ran;
+}
+
 void MeshImpl::RunHandler(const Incoming& incoming, std::span<const std::byte> payload) {
+  Handle(incoming, payload);
+}
+
+[[gnu::always_inline]] inline void MeshImpl::Handle(const Incoming& incoming,
+                                                    std::span<const std::byte> payload) {
   const auto& served = *static_cast<const Served*>(incoming.function->user);
   ServerCall call(*this, incoming, payload);
   call.outer_ = std::exchange(current_, &call);
@@ -93,7 +162,13 @@ void MeshImpl::RunHandler(const Incoming& incoming, std::span<const std::byte> p
   current_ = call.outer_;
   if (call.answered_) return;
   // Nobody reads why: only the books are to be closed.
-  if (incoming.one_way()) return Answer(incoming, absl::StatusCode::kOk, {});
+  if (incoming.one_way() && incoming.link != kLocalLink) [[likely]]
+    return core_.EndOneWay(incoming);
+  AnswerUnanswered(incoming);
+}
+
+// Out of line: the text would cost every handler's frame.
+void MeshImpl::AnswerUnanswered(const Incoming& incoming) {
   Answer(incoming, absl::StatusCode::kInternal,
          BytesOfText(absl::StrCat("the handler of ", incoming.function->name, " gave no answer")));
 }
@@ -123,14 +198,6 @@ bool MeshImpl::DeferredCancelled(const Incoming& incoming) {
 }
 
 // --- weft/server.h
-
-ServerCall::ServerCall(MeshImpl& mesh, const Incoming& incoming, std::span<const std::byte> payload)
-    : mesh_(mesh), incoming_(incoming), request_(payload) {
-  if ((incoming.flags & kFlagTrace) == 0) [[likely]]
-    return;
-  trace_ = TraceContext::FromWire(payload.first<kTraceBytes>());
-  request_ = payload.subspan(kTraceBytes);
-}
 
 void ServerCall::Reply(std::span<const std::byte> response) {
   if (std::exchange(answered_, true)) return;

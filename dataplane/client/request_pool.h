@@ -20,6 +20,12 @@ struct alignas(kCacheLineBytes) RequestBuffer {
   RequestBuffer* next = nullptr;
   uint32_t bytes = 0;
   uint32_t room_bytes = 0;
+  // Of a run: its messages, those begun, those not ended, and where the next one begins. Their lengths stand
+  // behind the payloads.
+  uint32_t messages = 1;
+  uint32_t begun = 0;
+  uint32_t unended = 1;
+  uint32_t next_at = 0;
   int size_class = 0;
   bool cancelled = false;
   Incoming incoming;

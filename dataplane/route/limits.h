@@ -22,6 +22,9 @@ class ConcurrencyLimit {
     ++calls_;
     return true;
   }
+  // The same for `calls` at once, all of them or none.
+  bool MayEnter(uint32_t calls) const { return calls <= calls_max_ && calls_ <= calls_max_ - calls; }
+  void Enter(uint32_t calls) { calls_ += calls; }
   void Leave() {
     WEFT_CHECK(calls_ > 0);
     --calls_;

@@ -79,11 +79,21 @@ class CanarySink {
     ++aborts;
   }
   void OnNoBudget(const MessageHeader& header, uint32_t bytes) { WEFT_CHECK(bytes <= bytes_max); }
+  // Every other run is taken whole.
+  std::byte* OnRunBegin(const MessageHeader& first, const MessageRun& run) {
+    CheckRun(run);
+    return ++runs % 2 == 0 ? OnBegin(first, run.bytes) : nullptr;
+  }
+  void OnRun(const MessageHeader& first, const MessageRun& run, std::byte* payload) {
+    CheckRun(run);
+    OnMessage(first, payload, run.bytes);
+  }
   std::size_t open() const { return open_.size(); }
 
   uint32_t bytes_max = kMessageBytesMaxDefault;
   uint64_t messages = 0;
   uint64_t aborts = 0;
+  uint64_t runs = 0;
 
  private:
   static constexpr std::size_t kCanaryBytes = WEFT_SANITIZED ? 0 : 64;
@@ -95,6 +105,15 @@ class CanarySink {
   static void CheckHeader(const MessageHeader& header) {
     const auto kind = static_cast<uint8_t>(header.kind);
     WEFT_CHECK(kind >= 1 && kind <= kMessageKindLast);
+  }
+  static void CheckRun(const MessageRun& run) {
+    uint32_t sum = 0;
+    WEFT_CHECK(run.count >= 1 && run.count <= kRunMessagesMax);
+    for (uint32_t i = 0; i < run.count; ++i) {
+      WEFT_CHECK(run.lengths[i] <= kInlineBytesMax);
+      sum += RunStride(run.lengths[i]);
+    }
+    WEFT_CHECK(sum == run.bytes);
   }
   void End(std::byte* payload) {
     auto found = open_.find(payload);

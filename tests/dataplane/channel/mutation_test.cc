@@ -60,7 +60,7 @@ class Mutator {
     Store(offset, old);
   }
   void Store(std::size_t offset, uint32_t old) {
-    const std::array<uint32_t, 15> values = {
+    const std::array<uint32_t, 17> values = {
         old + 1,
         old - 1,
         old + kCells,
@@ -71,6 +71,8 @@ class Mutator {
         static_cast<uint32_t>(random_.Next()),
         kChunkBit | static_cast<uint32_t>(random_.Below(kArena)),
         kBatchBit | static_cast<uint32_t>(random_.Below(kBatchBytesMax + 8)),
+        kRunBit | static_cast<uint32_t>(random_.Below(kRunBytesMax + 16)),
+        kRunBit | static_cast<uint32_t>(8 * random_.Below(40)),
         kChunkBit,
         static_cast<uint32_t>(random_.Below(128)),
         kArena - static_cast<uint32_t>(random_.Below(200)),
@@ -171,6 +173,12 @@ class Duel {
       producer.TrySend(header, Payload(std::span(payload_.data(), bytes)),
                        random_.Below(2) == 0 ? Lane::kRequest : Lane::kReply);
     }
+    if (random_.Below(3) == 0) {
+      std::array<std::span<const std::byte>, 70> messages;
+      for (auto& message : messages) message = std::span(payload_).first(random_.Below(97));
+      header.kind = MessageKind::kOneWay;
+      producer.TrySendRun(header, std::span(messages).first(1 + random_.Below(70)), Lane::kRequest);
+    }
     producer.Publish();
   }
 
@@ -194,7 +202,7 @@ class Duel {
     const int budget = static_cast<int>(1 + random_.Below(40));
     const int taken = victim_consumer_->Poll(
         sink_, budget, [this](uint64_t flags) { victim_producer_->OnHeadPublished(flags); });
-    ASSERT_LE(taken, budget);
+    ASSERT_LE(taken, budget + static_cast<int>(kRunMessagesMax));  // A run is taken whole.
     SendSome(*victim_producer_);
     victim_consumer_->PublishHead();
     if (random_.Below(3) == 0) victim_consumer_->EmptyForSleep();
