@@ -43,7 +43,10 @@ inline constexpr uint32_t kReplyCells = kCells / 4;
 // the copies of both ends overlap.
 inline constexpr uint32_t kChunkBytesMax = 64 * 1024;
 inline constexpr uint32_t kArenaBytesMin = 4 * 1024;
-inline constexpr uint32_t kArenaBytesDefault = 256 * 1024;
+// As much as a core's own cache holds: what is written again has by then left the reader's cache, and a line
+// that has to be taken from there costs 6 ns instead of 2 (1 MiB goes in 31 us through 1 MiB, in 64 through
+// 512 KiB, in 104 through 256 KiB).
+inline constexpr uint32_t kArenaBytesDefault = 1024 * 1024;
 inline constexpr uint32_t kArenaBytesMax = 64 * 1024 * 1024;
 inline constexpr uint32_t kMessageBytesMaxDefault = 16 * 1024 * 1024;
 inline constexpr uint32_t kMessageBytesMaxLimit = 1u << 30;

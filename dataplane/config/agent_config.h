@@ -24,7 +24,7 @@ struct TenantLimits {
   // Shared memory that the user's side of all its channels may take; half of it, divided by `hosts`, is also
   // what each host may hold for messages that stream in.
   uint64_t bytes = uint64_t{1} << 30;
-  uint32_t arena_bytes = 256 * 1024;  // Of each channel, a power of two from 4 KiB to 64 MiB.
+  uint32_t arena_bytes = 1024 * 1024;  // Of each channel, a power of two from 4 KiB to 64 MiB.
 };
 
 struct Tenant {

@@ -361,7 +361,7 @@ TEST_F(EngineTest, LimitsOfHostsFunctionsAndChannelsHold) {
 }
 
 TEST_F(EngineTest, LimitOfBytesBoundsChannelMemory) {
-  tenants_["web"].limits.bytes = 1024 * 1024;  // Half of it: one side memory of 256 KiB and a bit.
+  tenants_["web"].limits.bytes = 4 * 1024 * 1024;  // Half of it: one side memory of 1 MiB and a bit.
   FakeHost& a = Attach("a", "web", {"web/1"});
   Attach("b", "vision", {"vision/1"});
   Attach("c", "vision", {"vision/2"});

@@ -36,8 +36,14 @@ inline std::string Pattern(uint64_t seed, std::size_t bytes) {
   return text;
 }
 
+// Arenas that are soon full.
+inline ChannelOptions SmallArenas() {
+  return {.arena_bytes = 256 * 1024, .peer_arena_bytes = 256 * 1024};
+}
+
 struct ChannelPair {
-  explicit ChannelPair(const ChannelOptions& a_options = {}, const ChannelOptions& b_options = {}) {
+  explicit ChannelPair(const ChannelOptions& a_options = SmallArenas(),
+                       const ChannelOptions& b_options = SmallArenas()) {
     absl::StatusOr<DoorbellPair> bells = MakeDoorbellPair();
     EXPECT_TRUE(bells.ok()) << bells.status();
     a_bell.emplace(*Doorbell::Create(std::move(bells->first)));

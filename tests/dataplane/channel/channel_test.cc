@@ -194,10 +194,10 @@ TEST(ChannelTest, StreamsLargerThanTheArenaArriveAmongSmallMessages) {
 }
 
 TEST(ChannelTest, SixteenMebibytesPassAndOneByteMoreIsPoison) {
-  ChannelOptions larger;
+  ChannelOptions larger = SmallArenas();
   larger.message_bytes_max = kMessageBytesMaxDefault + 1;
   for (const uint32_t extra : {0u, 1u}) {
-    ChannelPair pair(larger, {});
+    ChannelPair pair(larger, SmallArenas());
     KeepingSink sink;
     const std::string large = Pattern(3, kMessageBytesMaxDefault + extra);
     SendStream stream;
@@ -296,9 +296,9 @@ TEST(ChannelTest, StreamSlotsAreBoundedAndTheLastAreForReplies) {
 
 TEST(ChannelTest, AStreamStalledFor100MsFailsOnBothSidesAndFreesTheBuffer) {
   ByteBudget budget(1'000'000);
-  ChannelOptions with_budget;
+  ChannelOptions with_budget = SmallArenas();
   with_budget.budget = &budget;
-  ChannelPair pair({}, with_budget);
+  ChannelPair pair(SmallArenas(), with_budget);
   KeepingSink sink;
   const std::string large = Pattern(9, 900'000);
   SendStream stream;
@@ -328,9 +328,9 @@ TEST(ChannelTest, AStreamStalledFor100MsFailsOnBothSidesAndFreesTheBuffer) {
 
 TEST(ChannelTest, AStreamBeyondTheBudgetIsRefusedAndCharged) {
   ByteBudget budget(600'000);
-  ChannelOptions with_budget;
+  ChannelOptions with_budget = SmallArenas();
   with_budget.budget = &budget;
-  ChannelPair pair({}, with_budget);
+  ChannelPair pair(SmallArenas(), with_budget);
   KeepingSink sink;
   const std::string large = Pattern(9, 400'000);
   SendStream first;
