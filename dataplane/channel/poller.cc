@@ -304,6 +304,7 @@ void Poller::Yield(uint64_t now_ticks) {
 }
 
 void Poller::Sleep(uint64_t deadline_ns) {
+  const uint64_t began_ticks = Ticks();
   if (rescan_) Housekeep(Ticks());
   if (attention_ || rescan_) return;
   bool quiet = true;
@@ -332,9 +333,14 @@ void Poller::Sleep(uint64_t deadline_ns) {
     ++events_seen_;
     return;
   }
-  // Anew: what came while the last look at the descriptors was on its way must be seen before a channel is
-  // drained.
-  Housekeep(Ticks());
+  const uint64_t woken_ticks = Ticks();
+  if (woken_ticks - began_ticks > off_cpu_ticks_) {
+    // Anew: what came while the last look at the descriptors was on its way, which may have taken long, must
+    // be seen before a channel is drained.
+    Housekeep(woken_ticks);
+  } else {
+    polled_ticks_ = housekept_ticks_ = woken_ticks;
+  }
   worked_ticks_ = polled_ticks_;
 }
 

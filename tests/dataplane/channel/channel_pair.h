@@ -37,9 +37,7 @@ inline std::string Pattern(uint64_t seed, std::size_t bytes) {
 }
 
 // Arenas that are soon full.
-inline ChannelOptions SmallArenas() {
-  return {.arena_bytes = 256 * 1024, .peer_arena_bytes = 256 * 1024};
-}
+inline ChannelOptions SmallArenas() { return {.arena_bytes = 256 * 1024, .peer_arena_bytes = 256 * 1024}; }
 
 struct ChannelPair {
   explicit ChannelPair(const ChannelOptions& a_options = SmallArenas(),
