@@ -60,9 +60,12 @@ UdpPort::UdpPort(Options options, UniqueFd socket, Address local, PortStatus sta
   socklen_t family_bytes = sizeof(family);
   getsockopt(socket_.get(), SOL_SOCKET, SO_DOMAIN, &family, &family_bytes);
   family_ = static_cast<sa_family_t>(family);
-  const Offloads offloads = EnableOffloads(socket_.get(), options.workers, &status_);
-  segmentation_ = offloads.segmentation;
-  coalescing_ = offloads.coalescing;
+  segmentation_ = HasSegmentation(socket_.get(), &status_);
+  may_coalesce_ = options.workers <= 1;
+  if (!may_coalesce_) {
+    status_.choices.push_back(
+        {"UDP_GRO", "off", "the worker would be chosen by the first of several datagrams"});
+  }
   free_.reserve(receive_.size());
   ready_.reserve(receive_.size());
   for (std::size_t i = receive_.size(); i-- > 0;) {
@@ -122,7 +125,7 @@ absl::Status UdpPort::SetPath(uint64_t path, const Address& address) {
 // ---- Receiving.
 
 WEFT_HOT std::size_t UdpPort::Receive(Received* burst, std::size_t count) {
-  if (ready_head_ == ready_.size()) Round();
+  if (ready_head_ == ready_.size()) Round(true);
   std::size_t given = 0;
   while (given < count && ready_head_ < ready_.size()) {
     const uint32_t index = ready_[ready_head_];
@@ -220,7 +223,9 @@ WEFT_HOT void UdpPort::Flush() {
   // Each round takes a number of messages and all their datagrams, so this many rounds are enough for all
   // there are.
   for (std::size_t round = 0; round <= send_mask_ / kRoundSendsMax; ++round) {
-    if (send_head_ == send_tail_ || Round() == 0) return;
+    // In a stream there is probably something to receive, and it comes along; else what was sent is yet to be
+    // answered.
+    if (send_head_ == send_tail_ || Round(receives_a_round_ > 1) == 0) return;
   }
 }
 
@@ -340,9 +345,9 @@ WEFT_HOT void UdpPort::TakeSendResult(const Message& message, int result) {
 
 // ---- Rounds.
 
-// One system call's worth: sends what is finished, as far as a round takes it, and tries to receive. Returns
-// how many sends were settled.
-WEFT_HOT std::size_t UdpPort::Round() {
+// Sends what is finished, as far as a round takes it, and tries to receive where that is wanted; by one
+// system call, but for a kernel without io_uring. Returns how many sends were settled.
+WEFT_HOT std::size_t UdpPort::Round(bool receive) {
   std::size_t sends = BuildMessages();
   // A path that was removed has no name to send to.
   for (std::size_t i = 0; i < sends;) {
@@ -356,9 +361,10 @@ WEFT_HOT std::size_t UdpPort::Round() {
     --sends;
     FinishMessages(sends);
   }
-  const std::size_t receives = PostReceives();
+  const std::size_t receives = receive ? PostReceives() : 0;
   int error = 0;
-  if (ring_ == nullptr) {
+  // One operation alone is cheaper as a system call of its own than by a ring.
+  if (ring_ == nullptr || sends + receives <= 1) {
     RoundBySystemCalls(sends, receives);
   } else if (!ring_->Round(send_headers_, send_results_, sends, receive_headers_, receive_results_, receives,
                            &error)) {
@@ -377,22 +383,47 @@ WEFT_HOT std::size_t UdpPort::Round() {
     TakeReceiveResult(posted_[i], receive_results_[i]);
     arrived += receive_results_[i] >= 0 ? 1 : 0;
   }
+  if (receives == 0) return settled;
   // As many attempts as lately had something, and one more: at low load one, in a stream many.
   receives_a_round_ = std::min(arrived == receives ? 2 * receives_a_round_ : arrived + 1, kRoundReceivesMax);
+  if (receives_a_round_ == kRoundReceivesMax && may_coalesce_) Coalesce();
   return settled;
 }
 
 WEFT_HOT void UdpPort::RoundBySystemCalls(std::size_t sends, std::size_t receives) {
   for (std::size_t i = 0; i < sends; ++i) {
-    const ssize_t sent = sendmsg(socket_.get(), &send_headers_[i].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const msghdr& header = send_headers_[i].msg_hdr;
+    const ssize_t sent = messages_[i].count > 1
+                             ? sendmsg(socket_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL)
+                             : sendto(socket_.get(), header.msg_iov->iov_base, header.msg_iov->iov_len,
+                                      MSG_DONTWAIT | MSG_NOSIGNAL,
+                                      static_cast<const sockaddr*>(header.msg_name), header.msg_namelen);
     send_results_[i] = sent < 0 ? -errno : static_cast<int>(sent);
   }
   bool empty = false;
   for (std::size_t i = 0; i < receives; ++i) {
-    const ssize_t received = empty ? -1 : recvmsg(socket_.get(), receive_headers_[i], MSG_DONTWAIT);
+    msghdr& header = *receive_headers_[i];
+    ssize_t received = -1;
+    if (!empty && coalescing_) {
+      received = recvmsg(socket_.get(), &header, MSG_DONTWAIT);
+    } else if (!empty) {
+      received = recvfrom(socket_.get(), header.msg_iov->iov_base, header.msg_iov->iov_len, MSG_DONTWAIT,
+                          static_cast<sockaddr*>(header.msg_name), &header.msg_namelen);
+    }
     receive_results_[i] = received >= 0 ? static_cast<int>(received) : empty ? -EAGAIN : -errno;
     empty = received < 0;
   }
+}
+
+// From the first stream on the kernel may hand over several datagrams as one. Before, single ones are
+// received without the control message that tells their size, which costs more than it brings.
+void UdpPort::Coalesce() {
+  may_coalesce_ = false;
+  const int on = 1;
+  coalescing_ = setsockopt(socket_.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0;
+  status_.choices.push_back(
+      {"UDP_GRO", coalescing_ ? "on" : "off",
+       coalescing_ ? "there was a stream: several datagrams arrive by one receive" : std::strerror(errno)});
 }
 
 void UdpPort::LeaveRing(int error) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The UDP port: one socket of one worker, driven by io_uring where the kernel lets it and by plain system
-// calls where it does not, so that there is a way between nodes on every machine. All of a round, what is to
-// be sent and an attempt to receive, is one io_uring_enter. Sends to one peer of one size leave as one
-// (UDP_SEGMENT), and the kernel may hand several datagrams over as one (UDP_GRO). Made on any thread, used on
-// the worker's only.
+// calls where it does not, so that there is a way between nodes on every machine. What a round has to do,
+// sends and attempts to receive, is one io_uring_enter; a single operation is a plain system call, which
+// costs less. Sends to one peer of one size leave as one (UDP_SEGMENT), and in a stream the kernel hands
+// several datagrams over as one (UDP_GRO). Made on any thread, used on the worker's only.
 #ifndef WEFT_DATAPLANE_PORT_UDP_PORT_H_
 #define WEFT_DATAPLANE_PORT_UDP_PORT_H_
 
@@ -102,7 +102,7 @@ class UdpPort {
   UdpPort(Options options, UniqueFd socket, Address local, PortStatus status);
 
   absl::StatusOr<Target> TargetOf(const Address& address) const;
-  std::size_t Round();
+  std::size_t Round(bool receive);
   std::size_t BuildMessages();
   bool JoinMessage(Message* message, std::size_t slot) const;
   void FinishMessages(std::size_t count);
@@ -111,6 +111,7 @@ class UdpPort {
   std::size_t PostReceives();
   void TakeReceiveResult(uint32_t frame, int result);
   void RoundBySystemCalls(std::size_t sends, std::size_t receives);
+  void Coalesce();
   void LeaveRing(int error);
   SendSlot& Slot(std::size_t number) { return send_[number & send_mask_]; }
 
@@ -123,6 +124,7 @@ class UdpPort {
   PortCounters counters_;
   std::unique_ptr<UdpRing> ring_;  // Null: plain system calls.
   bool segmentation_ = false;
+  bool may_coalesce_ = false;
   bool coalescing_ = false;
   PathTable<Target> paths_;
 

@@ -65,8 +65,8 @@ absl::StatusOr<std::unique_ptr<UdpRing>> UdpRing::Create(int socket, PortStatus*
   if (!has_messages) return absl::UnimplementedError("this kernel's io_uring has no sendmsg and recvmsg");
   result->fixed_file_ = io_uring_register_files(result->ring_.get(), &socket, 1) == 0;
   status->choices.push_back({"io_uring", chosen->name, chosen->why});
-  status->choices.push_back({"receive", "inline recvmsg",
-                             "polling with it costs less than with multishot; sleeping waits on the socket"});
+  status->choices.push_back({"receive", "inline; alone, by a plain system call",
+                             "polling so costs less than multishot; sleeping waits on the socket"});
   return result;
 }
 

@@ -129,22 +129,12 @@ absl::StatusOr<uint32_t> DatagramBytesTo(const Address& local, const Address& pe
   return static_cast<uint32_t>(mtu > headers ? mtu - headers : 0);
 }
 
-Offloads EnableOffloads(int fd, uint32_t workers, PortStatus* status) {
-  Offloads offloads;
-  const int on = 1, none = 0;
-  std::string why = "several datagrams to one peer leave by one send";
-  offloads.segmentation = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0;
-  if (!offloads.segmentation) why = ErrorText(errno);
-  status->choices.push_back({"UDP_SEGMENT", offloads.segmentation ? "on" : "off", why});
-  if (workers > 1) {
-    why = "the worker would be chosen by the first of several datagrams";
-  } else {
-    why = "several datagrams of one peer arrive by one receive";
-    offloads.coalescing = setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0;
-    if (!offloads.coalescing) why = ErrorText(errno);
-  }
-  status->choices.push_back({"UDP_GRO", offloads.coalescing ? "on" : "off", why});
-  return offloads;
+bool HasSegmentation(int fd, PortStatus* status) {
+  const int none = 0;
+  const bool has = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0;
+  status->choices.push_back({"UDP_SEGMENT", has ? "on" : "off",
+                             has ? "several datagrams to one peer leave by one send" : ErrorText(errno)});
+  return has;
 }
 
 void SetUpSocket(int fd, PortStatus* status) {

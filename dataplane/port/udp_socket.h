@@ -26,12 +26,8 @@ absl::StatusOr<Address> LocalAddressOf(int fd);
 // UNAVAILABLE where it knows no way there.
 absl::StatusOr<uint32_t> DatagramBytesTo(const Address& local, const Address& peer);
 
-// What of the kernel's help for bulk this socket has.
-struct Offloads {
-  bool segmentation = false;  // UDP_SEGMENT: one send cuts into up to 64 datagrams.
-  bool coalescing = false;    // UDP_GRO: one receive brings several.
-};
-Offloads EnableOffloads(int fd, uint32_t workers, PortStatus* status);
+// Whether one send can cut into up to 64 datagrams (UDP_SEGMENT).
+bool HasSegmentation(int fd, PortStatus* status);
 
 // Large buffers, no fragments: a datagram that does not fit is refused where it is sent.
 void SetUpSocket(int fd, PortStatus* status);
