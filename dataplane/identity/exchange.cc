@@ -22,7 +22,6 @@ namespace {
 constexpr uint64_t kListenerTag = 0;
 constexpr int kBacklog = 1024;
 constexpr int kEventsAtOnce = 64;
-constexpr uint64_t kNever = ~uint64_t{0};
 
 uint64_t RandomSeed() {
   uint64_t seed = 0;

@@ -43,8 +43,6 @@ PortChoice ProgramOn(int interface_index) {
 constexpr std::size_t kKernelHeadroomBytes = 256;
 // Ethernet with a VLAN tag.
 constexpr std::size_t kLinkBytes = kEthernetBytes + 4;
-// In copy mode one system call sends at most so many (the kernel's TX_BATCH_SIZE).
-constexpr uint32_t kKickPackets = 32;
 constexpr uint32_t kIdlePollsPerLook = 1024;
 // A neighbour that does not answer is asked for again after the first; one that goes stale is confirmed by
 // the second, as the kernel would if it sent there itself.
