@@ -134,7 +134,7 @@ class GuestOpenRow final : public Row {
     WEFT_ASSIGN_OR_RETURN(samples_, SharedMemory(kSamplesMax * sizeof(uint32_t)));
     WEFT_RETURN_IF_ERROR(StartNode());
     const absl::Status status = StartInvoker();
-    if (status.ok()) return status;
+    if (status.ok()) return absl::OkStatus();
     return absl::Status(status.code(),
                         absl::StrCat(status.message(), "; hosts said: ", node_->LogOf(kHosts[0]),
                                      node_->LogOf(kHosts[1]), node_->LogOf(kHosts[2])));
