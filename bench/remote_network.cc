@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "bench/redirect.skel.h"
+#include "bench/steer_minimal.skel.h"
 #include "dataplane/base/status.h"
 
 namespace weft::bench {
@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<RemoteNetwork>> RemoteNetwork::Create(const Optio
 }
 
 RemoteNetwork::~RemoteNetwork() {
-  for (redirect_bpf* program : redirect_) redirect_bpf__destroy(program);
+  for (steer_minimal_bpf* program : minimal_) steer_minimal_bpf__destroy(program);
 }
 
 absl::Status RemoteNetwork::Attach(int side, Xdp xdp) {
@@ -51,18 +51,18 @@ absl::Status RemoteNetwork::Attach(int side, Xdp xdp) {
     steer_[side] = std::make_unique<test::SteerOnVeth>(std::move(steer));
     return absl::OkStatus();
   }
-  redirect_[side] = redirect_bpf__open_and_load();
-  if (redirect_[side] == nullptr) return absl::ErrnoToStatus(errno, "load the minimal XDP program");
+  minimal_[side] = steer_minimal_bpf__open_and_load();
+  if (minimal_[side] == nullptr) return absl::ErrnoToStatus(errno, "load the minimal XDP program");
   const test::InNamespace inside(of(side));
   const int index = static_cast<int>(if_nametoindex(test::VethPair::kInterface));
   link_[side].Reset(
-      bpf_link_create(bpf_program__fd(redirect_[side]->progs.weft_redirect), index, BPF_XDP, nullptr));
+      bpf_link_create(bpf_program__fd(minimal_[side]->progs.steer_minimal), index, BPF_XDP, nullptr));
   if (!link_[side].valid()) return absl::ErrnoToStatus(errno, "attach the minimal XDP program");
   return absl::OkStatus();
 }
 
 int RemoteNetwork::xsks_fd(int side) const {
-  return steer_[side] != nullptr ? steer_[side]->xsks_fd() : bpf_map__fd(redirect_[side]->maps.xsks_map);
+  return steer_[side] != nullptr ? steer_[side]->xsks_fd() : bpf_map__fd(minimal_[side]->maps.xsks_map);
 }
 
 absl::Status RemoteNetwork::Allow(int side, uint32_t key_id) {

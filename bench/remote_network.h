@@ -14,7 +14,7 @@
 #include "tests/support/network.h"
 #include "tests/support/steer_on_veth.h"
 
-struct redirect_bpf;
+struct steer_minimal_bpf;
 
 namespace weft::bench {
 
@@ -47,7 +47,7 @@ class RemoteNetwork {
 
   test::VethPair pair_;
   std::unique_ptr<test::SteerOnVeth> steer_[2];
-  redirect_bpf* redirect_[2] = {};
+  steer_minimal_bpf* minimal_[2] = {};
   UniqueFd link_[2];
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * The least that an XDP program in front of AF_XDP sockets does: is it plain IPv4 and UDP to the port, then
- * to the socket of its queue. What bpf/steer.bpf.c is measured against (limit/steer_minimal).
+ * to the socket of its queue. What bpf/steer.bpf.c is measured against
+ * (limit/steer_minimal), and what the row limit/af_xdp_raw goes by.
  */
 #include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
