@@ -12,7 +12,9 @@ add_library(weft_options INTERFACE)
 target_compile_options(weft_options INTERFACE -Wall -Wextra -Werror -Wshadow=local -Wno-unused-parameter -fno-omit-frame-pointer)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   # Clang spells GCC's -Wshadow=local as plain -Wshadow without fields.
-  target_compile_options(weft_options INTERFACE -Wno-unknown-warning-option -Wshadow)
+  # libbpf's LIBBPF_OPTS names the size of its struct and leaves the rest zero, which is what it is for.
+  target_compile_options(weft_options INTERFACE -Wno-unknown-warning-option -Wshadow
+    -Wno-missing-designated-field-initializers)
 endif()
 target_include_directories(weft_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
 if(WEFT_SANITIZE)

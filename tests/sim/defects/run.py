@@ -24,6 +24,9 @@ find_package(absl REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(Threads REQUIRED)
 find_package(GTest REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing)
+pkg_check_modules(libxdp REQUIRED IMPORTED_TARGET libxdp libbpf)
 enable_testing()
 foreach(folder bpf/abi dataplane/base dataplane/port dataplane/transport tests/sim)
   add_subdirectory(${folder})
@@ -50,8 +53,9 @@ def copy(source, target):
             # An unchanged file keeps its time, so that ninja builds only what a patch touches.
             if not to.exists() or to.read_bytes() != path.read_bytes():
                 shutil.copyfile(path, to)
-    if not (target / "CMakeLists.txt").exists():
-        (target / "CMakeLists.txt").write_text(CMAKE)
+    top = target / "CMakeLists.txt"
+    if not top.exists() or top.read_text() != CMAKE:
+        top.write_text(CMAKE)
 
 
 def main():
