@@ -53,7 +53,7 @@ json BlockSpread(std::vector<double> p50s_ns, uint32_t sample_messages) {
 std::string Time(const json& ns) {
   if (!ns.is_number()) return "-";
   const double value = ns;
-  if (value < 1e3) return absl::StrFormat(ns.is_number_float() && value < 100 ? "%.1f ns" : "%.0f ns", value);
+  if (value < 1e3) return absl::StrFormat("%.*f ns", ns.is_number_float() && value < 100 ? 1 : 0, value);
   if (value < 1e6) return absl::StrFormat("%.2f us", value / 1e3);
   return absl::StrFormat("%.2f ms", value / 1e6);
 }

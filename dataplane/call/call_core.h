@@ -222,14 +222,15 @@ class CallCore {
   void ResumeWaiting();
 
   // --- watched.cc: calls of routes that learn and hedge.
-  void Watch(OutgoingCall& call, uint64_t now_ns);
+  void Watch(OutgoingCall& call);
   void Observe(OutgoingCall& call);
   void StartHedge(OutgoingCall& call);
   bool MayAnswerWatched(const OutgoingCall& call, const Link& link);
   void NoteResult(const OutgoingCall& call, absl::StatusCode code);
   void EndWatched(OutgoingCall& call, absl::StatusCode code);
   void DropTwin(OutgoingCall& twin);
-  void FailOneOfPair(OutgoingCall& call, absl::StatusCode code, bool not_executed, absl::string_view text);
+  void RefuseWatchedAnswer(OutgoingCall& call, const Link& link);
+  void FailOneOfPair(OutgoingCall& call, absl::StatusCode code, absl::string_view text);
   void LeaveLink(OutgoingCall& call);
   void TellCancelled(const OutgoingCall& call);
 

@@ -74,7 +74,7 @@ template <bool kNow>
   ++link.requests_sent;
   ++counters_.requests_sent;
   if (route.adaptive != nullptr) [[unlikely]]
-    Watch(*call, now_ns);
+    Watch(*call);
   return StartState::kStarted;
 }
 
@@ -165,6 +165,7 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
       call->receiving != nullptr) [[unlikely]] {
     if (call == nullptr || !MayAnswerWatched(*call, link)) {
       ++counters_.responses_unexpected;
+      if (call != nullptr) RefuseWatchedAnswer(*call, link);
       return nullptr;
     }
   }

@@ -13,7 +13,8 @@ namespace weft {
 // A request that fails one of the checks of Admit, or comes behind one in parts; true where it is admitted
 // after all.
 bool CallCore::AdmitOddly(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns) {
-  if (!IdAfter(header.request_id, link.last_request_id)) {
+  // Ids are the calling process's: the first one on a link may be any.
+  if (link.requests_received != 1 && !IdAfter(header.request_id, link.last_request_id)) {
     ++counters_.dropped_duplicate;
     return false;
   }

@@ -54,7 +54,8 @@ bool CallCore::AwaitRoomBriefly(const RouteEntry& route) {
 
 StartState CallCore::SendOneWayInParts(Link& link, const MessageHeader& header, const CallSpec& spec,
                                        uint64_t now_ns, bool* in_parts) {
-  if (spec.request.bytes() <= link.channel->whole_bytes_max()) {
+  // Without `done` nobody would learn how long the payload has to stay.
+  if (spec.request.bytes() <= link.channel->whole_bytes_max() || spec.done == nullptr) {
     ++counters_.ring_full;
     return StartState::kNoRoom;
   }
@@ -135,7 +136,7 @@ void CallCore::DetachOddly(OutgoingCall& call, absl::StatusCode code) {
 
 void CallCore::TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed,
                          absl::string_view text) {
-  if (call.state == OutgoingCall::State::kHedged) return FailOneOfPair(call, code, not_executed, text);
+  if (call.state == OutgoingCall::State::kHedged) return FailOneOfPair(call, code, text);
   const FailedTry failed{.code = code, .not_executed = not_executed, .tries = call.tries};
   AdaptiveRoute* const adaptive = call.route->adaptive.get();
   if (!MayRetry(failed, call.route->policy) || call.route->targets.empty() ||
@@ -207,10 +208,11 @@ std::byte* CallCore::OddResponseRoom(OutgoingCall& call, Link& link, const Messa
 void CallCore::ResponseAborted(Link& link, const MessageHeader& header, absl::string_view why) {
   OutgoingCall* const call = table_.Find(header.request_id);
   if (call == nullptr || call->link != link.index) return;
-  call->receiving = nullptr;
+  // `receiving` stays: a peer may have begun a second response to the same call, and what the first one still
+  // brings must be forgotten by the channel before the caller's buffer goes.
   const std::string text = absl::StrCat("call of ", call->route->callee, ": the response ", why);
   if (call->state == OutgoingCall::State::kHedged) {
-    return FailOneOfPair(*call, absl::StatusCode::kUnavailable, false, text);
+    return FailOneOfPair(*call, absl::StatusCode::kUnavailable, text);
   }
   Complete(*call, {.code = absl::StatusCode::kUnavailable, .text = text});
 }

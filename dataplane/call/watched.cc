@@ -9,13 +9,13 @@
 namespace weft {
 
 // A call of such a route was sent.
-void CallCore::Watch(OutgoingCall& call, uint64_t now_ns) {
+void CallCore::Watch(OutgoingCall& call) {
   RouteEntry& route = *call.route;
   Observe(call);
   if (route.adaptive->OnCall(call.begun_ns)) route.targets = TargetSet(route.adaptive->Present());
   const uint64_t delay_ns = route.adaptive->hedge_delay_ns();
-  if (delay_ns == 0 || now_ns + delay_ns >= call.deadline_ns) return;
-  hedges_->Add(call.slot, now_ns + delay_ns);
+  if (delay_ns == 0 || call.begun_ns + delay_ns >= call.deadline_ns) return;
+  hedges_->Add(call.slot, call.begun_ns + delay_ns);
 }
 
 void CallCore::Observe(OutgoingCall& call) {
@@ -66,6 +66,14 @@ bool CallCore::MayAnswerWatched(const OutgoingCall& call, const Link& link) {
   return call.state == OutgoingCall::State::kHedged && table_.At(call.twin)->receiving == nullptr;
 }
 
+// One of a pair has answered while the other's answer comes in parts: it cannot answer again, so its try is
+// over and the call does not wait for it should the other break off.
+void CallCore::RefuseWatchedAnswer(OutgoingCall& call, const Link& link) {
+  if (call.state != OutgoingCall::State::kHedged || call.link != link.index || call.receiving != nullptr)
+    return;
+  FailOneOfPair(call, absl::StatusCode::kCancelled, {});
+}
+
 void CallCore::NoteResult(const OutgoingCall& call, absl::StatusCode code) {
   RouteEntry& route = *call.route;
   if (route.adaptive == nullptr) return;  // The policy has changed meanwhile.
@@ -111,8 +119,7 @@ void CallCore::DropTwin(OutgoingCall& twin) {
   table_.Remove(twin);
 }
 
-void CallCore::FailOneOfPair(OutgoingCall& call, absl::StatusCode code, bool not_executed,
-                             absl::string_view text) {
+void CallCore::FailOneOfPair(OutgoingCall& call, absl::StatusCode code, absl::string_view text) {
   LeaveLink(call);
   NoteResult(call, code);
   if (!call.is_hedge) {
@@ -126,7 +133,8 @@ void CallCore::FailOneOfPair(OutgoingCall& call, absl::StatusCode code, bool not
     first.state = OutgoingCall::State::kWatched;
     return;
   }
-  Complete(first, {.code = code, .not_executed = not_executed, .text = text});
+  // The first one, which failed before, may have run.
+  Complete(first, {.code = code, .not_executed = false, .text = text});
 }
 
 }  // namespace weft

@@ -22,7 +22,8 @@ std::span<const std::byte> BytesOfText(absl::string_view text) {
 // Made in this file only.
 inline ServerCall::ServerCall(MeshImpl& mesh, const Incoming& incoming, std::span<const std::byte> payload)
     : mesh_(mesh), incoming_(incoming), request_(payload) {
-  if ((incoming.flags & kFlagTrace) == 0) [[likely]]
+  // A hostile peer can repeat the id of a request under way, and so put one's flags beside another's payload.
+  if ((incoming.flags & kFlagTrace) == 0 || payload.size() < kTraceBytes) [[likely]]
     return;
   trace_ = TraceContext::FromWire(payload.first<kTraceBytes>());
   request_ = payload.subspan(kTraceBytes);

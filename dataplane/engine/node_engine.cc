@@ -266,6 +266,7 @@ void NodeEngine::ReportNodes(bool all) {
 }
 
 void NodeEngine::OnAttached() {
+  table_.Restart();
   for (auto& [node, peer] : peers_) peer.reported_up = false;
   ReportNodes(true);
 }

@@ -41,6 +41,9 @@ class NodeTable {
   // Takes one part; true where it was the last one of a table, which is then in force.
   bool Take(const api::NodeTable& part);
 
+  // Forgets the parts of a table whose rest will not come: the conversation with the agent begins anew.
+  void Restart() { coming_ = {}; }
+
   const std::map<std::string, NodeEntry>& nodes() const { return now_.nodes; }
   const absl::flat_hash_map<uint64_t, RemoteFunction>& remote() const { return now_.remote; }
   const absl::flat_hash_map<uint64_t, LocalCallee>& local() const { return now_.local; }

@@ -188,8 +188,8 @@ void NodeEngine::OnCompleted(const transport::Event& event) {
   if (event.code == absl::StatusCode::kOk) {
     EndOutbound(outbound, absl::StatusCode::kDataLoss, absl::StrCat(where, "an answer without its head"),
                 false);
-  } else if (event.code == absl::StatusCode::kNotFound) {
-    // Its table is older or newer than ours.
+  } else if (event.code == absl::StatusCode::kNotFound && !event.maybe_executed) {
+    // The node's own refusal: its table is older or newer than ours.
     EndOutbound(outbound, absl::StatusCode::kUnavailable, absl::StrCat(where, "not known there"), true);
   } else {
     EndOutbound(outbound, event.code,

@@ -93,7 +93,7 @@ absl::Status FillStore(const CredentialPaths& paths, X509_STORE* store) {
     }
     if (info->crl != nullptr) {
       X509_STORE_add_crl(store, info->crl);
-      X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+      X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     }
   }
   ERR_clear_error();  // A certificate that stands there twice.
@@ -295,11 +295,15 @@ std::array<CredentialFiles::Stamp, 3> CredentialFiles::Stamps() const {
 
 absl::StatusOr<std::shared_ptr<const Credentials>> CredentialFiles::Poll(int64_t unix_s) {
   const std::array<Stamp, 3> before = Stamps();
-  if (before == stamps_) return std::shared_ptr<const Credentials>();
+  const bool seen = before == stamps_;
+  if (seen && !failed_) return std::shared_ptr<const Credentials>();
   absl::StatusOr<std::shared_ptr<const Credentials>> loaded = Credentials::Load(paths_, unix_s);
   // Written to meanwhile: what was read may be of two states, so the next look decides.
   if (Stamps() != before) return std::shared_ptr<const Credentials>();
   stamps_ = before;
+  failed_ = !loaded.ok();
+  // Tried again, since want of descriptors or a clock that lags passes; told of once.
+  if (seen && failed_) return std::shared_ptr<const Credentials>();
   return loaded;
 }
 

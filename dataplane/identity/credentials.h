@@ -103,6 +103,7 @@ class CredentialFiles {
 
   CredentialPaths paths_;
   std::array<Stamp, 3> stamps_;
+  bool failed_ = false;  // The last load did.
 };
 
 }  // namespace weft::identity

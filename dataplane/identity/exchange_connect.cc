@@ -26,7 +26,7 @@ bool SameAddress(const Endpoint& a, const Endpoint& b) { return a.ipv6 == b.ipv6
 // Refusals after which the peer's session has no ground any more.
 bool EndsSession(Refusal reason) {
   return reason == Refusal::kExpired || reason == Refusal::kRevoked || reason == Refusal::kLeft ||
-         reason == Refusal::kRemoved || reason == Refusal::kNoRoom;
+         reason == Refusal::kRemoved || reason == Refusal::kNoRoom || reason == Refusal::kStalled;
 }
 
 }  // namespace
@@ -207,6 +207,11 @@ void Exchange::TakeHello(Connection& connection, const Hello& hello) {
   if (hello.node != connection.peer) return refuse(Refusal::kProtocol, "HELLO names another node");
   Peer* const peer = Find(connection.peer);
   if (peer == nullptr) return refuse(Refusal::kUnknownNode, connection.peer);
+  // The files may have changed since the handshake.
+  if (const Verdict now = connection.stream.VerifyAgain(*credentials_, UnixTime());
+      now.refusal != Refusal::kNone) {
+    return refuse(now.refusal, now.why);
+  }
   if (Connection* const old = peer->connection == 0 ? nullptr : connections_.at(peer->connection).get();
       old != nullptr && old->incarnation == hello.incarnation &&
       old->stream.dialer() != connection.stream.dialer() && connection.stream.dialer() != peer->leader_here) {

@@ -267,6 +267,7 @@ uint32_t AfXdpPort::InTxRing() const {
 }
 
 WEFT_HOT void AfXdpPort::Flush() {
+  device_down_ = false;
   if (finished_ > 0) {
     xsk_ring_prod__submit(&xsk_->tx, finished_);
     sent_ += finished_;
@@ -283,8 +284,9 @@ WEFT_HOT void AfXdpPort::Flush() {
     if (errno == EBUSY && InTxRing() < before) {
       ++counters_.lost_unreachable;  // Dropped by the device: no carrier, or its queue is full.
     } else if (errno != EAGAIN && errno != EINTR && errno != EBUSY) {
-      ++counters_
-            .send_busy;  // ENETDOWN and its like: the ring keeps what it has until the interface is back.
+      // ENETDOWN and its like: the ring keeps what it has until the interface is back.
+      ++counters_.send_busy;
+      device_down_ = true;
       break;
     } else if (InTxRing() == before) {
       ++counters_.send_busy;
@@ -299,7 +301,9 @@ bool AfXdpPort::PrepareSleep() {
   Refresh();
   if (xsk_ring_prod__needs_wakeup(&xsk_->fill))
     recvfrom(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
-  return InTxRing() == 0 && __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) == *xsk_->rx.consumer;
+  // A device that is down takes nothing: the kernel tells of its return by netlink, which ends the sleep.
+  return (InTxRing() == 0 || device_down_) &&
+         __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) == *xsk_->rx.consumer;
 }
 
 FrameCounts AfXdpPort::frames() const {

@@ -98,6 +98,7 @@ class AfXdpPort {
   std::vector<uint32_t> free_;
   uint32_t finished_ = 0;
   uint32_t sent_ = 0;
+  bool device_down_ = false;  // As of the last Flush.
 };
 
 static_assert(NetworkPort<AfXdpPort>);

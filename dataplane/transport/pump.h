@@ -30,16 +30,19 @@ template <typename Port>
 WEFT_HOT std::size_t PumpOut(Core& core, Port& port, uint64_t now_ns) {
   core.Tick(now_ns);
   std::size_t sent = 0;
+  bool full = false;
   for (; sent < kPumpBurst; ++sent) {
     // Where the port has no room the core keeps what it has: nothing is built that could be lost here.
     uint8_t* const out = port.BeginSend();
-    if (out == nullptr) break;
+    full = out == nullptr;
+    if (full) break;
     uint64_t path;
     const std::size_t bytes = core.NextDatagram(out, now_ns, &path);
     if (bytes == 0) break;
     port.FinishSend(path, bytes);
   }
-  if (sent > 0) port.Flush();
+  // A full port has to be pushed as well: as long as the core has something to send nobody else does it.
+  if (sent > 0 || full) port.Flush();
   return sent;
 }
 

@@ -100,9 +100,9 @@ class Fan {
   }
   void Answer(int host, StatusCode code = StatusCode::kOk) {
     TestHost& callee = *callees[static_cast<std::size_t>(host)];
-    const TestHost::Request request = callee.held.front();
+    const TestHost::Request held = callee.held.front();
     callee.held.pop_front();
-    callee.Answer(request, code, request.payload);
+    callee.Answer(held, code, held.payload);
     Settle();
   }
   std::size_t Executions() const {

@@ -121,7 +121,7 @@ TEST_F(ExchangeFaultTest, ASlowHandshakeIsEndedThoughItSendsNowAndThen) {
   const UniqueFd silent = ConnectTo(a_->endpoint());
   const UniqueFd dripping = ConnectTo(a_->endpoint());
   for (int i = 0; i < 6; ++i) {
-    (void)send(dripping.get(), "\x16\x03\x01\x02\x00\x01" + i, 1, MSG_NOSIGNAL);
+    (void)send(dripping.get(), &"\x16\x03\x01\x02\x00\x01"[i], 1, MSG_NOSIGNAL);
     world_.ahead_ns += kNsPerSecond;
     RunRounds(both(), 5);
   }
