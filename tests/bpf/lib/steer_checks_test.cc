@@ -3,6 +3,7 @@
 // end: the sanitizer builds see a read behind it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -21,7 +22,7 @@ class Exact {
  public:
   explicit Exact(const Packet& packet)
       : bytes_(new uint8_t[packet.size()]), end_(bytes_.get() + packet.size()) {
-    std::memcpy(bytes_.get(), packet.data(), packet.size());
+    std::copy_n(packet.data(), packet.size(), bytes_.get());
   }
   weft_cursor cursor() const { return {bytes_.get(), end_, 0}; }
 
