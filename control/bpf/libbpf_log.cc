@@ -48,7 +48,7 @@ LibbpfLog::~LibbpfLog() { sink = nullptr; }
 absl::Status LibbpfLog::ToStatus(int error, absl::string_view what) const {
   absl::string_view told = absl::StripAsciiWhitespace(text_);
   if (told.size() > kToldBytesMax) told.remove_prefix(told.size() - kToldBytesMax);
-  const absl::Status status = absl::ErrnoToStatus(error, what);
+  absl::Status status = absl::ErrnoToStatus(error, what);
   if (told.empty()) return status;
   return absl::Status(status.code(),
                       absl::StrCat(status.message(), ": ", absl::StrReplaceAll(told, {{"\n", " / "}})));
