@@ -325,7 +325,7 @@ void NodeEngine::AddCounters(const std::function<void(absl::string_view name, ui
   add("peer_deaths", transport.peer_deaths);
   add("frames_refused", transport.frames_refused);
 #define WEFT_ADD_DROP(name, number, text) \
-  if (number != 0) add("drop_" text, transport.drops[number]);
+  if ((number) != 0) add("drop_" text, transport.drops[number]);
   WEFT_DROP_REASONS(WEFT_ADD_DROP)
 #undef WEFT_ADD_DROP
 }

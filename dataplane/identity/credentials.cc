@@ -192,7 +192,7 @@ absl::StatusOr<std::shared_ptr<const Credentials>> Credentials::Load(const Crede
 
   X509* const leaf = SSL_CTX_get0_certificate(context);
   STACK_OF(X509)* chain = nullptr;
-  SSL_CTX_get0_chain_certs(context, &chain);
+  SSL_CTX_get0_chain_certs(context, static_cast<void*>(&chain));
   const absl::StatusOr<NodeId> id = NodeIdOf(*leaf);
   if (!id.ok()) return Wrong(paths.certificate, id.status().message());
   credentials->id_ = *id;

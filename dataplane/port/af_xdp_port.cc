@@ -131,7 +131,7 @@ absl::Status AfXdpPort::Resolve(Path* path) {
 absl::StatusOr<uint64_t> AfXdpPort::AddPath(const Address& address) {
   Refresh();
   Path path{.peer = address, .asked_ns = kNeverAsked};
-  const absl::Status status = Resolve(&path);
+  absl::Status status = Resolve(&path);
   // Where there is no route yet the path may still be named: it works once there is one.
   if (!status.ok() && !absl::IsUnavailable(status)) return status;
   return paths_.Add(path);
@@ -141,7 +141,7 @@ absl::Status AfXdpPort::SetPath(uint64_t id, const Address& address) {
   Path* const known = paths_.Find(id);
   if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", id));
   Path path{.peer = address, .asked_ns = kNeverAsked};
-  const absl::Status status = Resolve(&path);
+  absl::Status status = Resolve(&path);
   if (!status.ok() && !absl::IsUnavailable(status)) return status;
   *known = path;
   return absl::OkStatus();
