@@ -76,6 +76,9 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
   transport.memory_bytes = kMessageMemoryBytes;
   transport.messages_in_max = transport.messages_out_max = 4096;
   transport.functions_max = 4096;
+  // As many as the key exchange takes. A peer that is there costs memory, a place for one does not. Its four
+  // key ids for each make a table of 4,096, as steer's is where nobody chose another.
+  transport.peers_max = identity::KeyExchangeOptions().peers_max;
   // An id from before a restart does not come back.
   transport.key_generation_first = RandomGeneration();
   options.engine.connect = [door] { return door->Connect(); };
@@ -279,7 +282,15 @@ void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
 }
 
 void NodeLink::OnWorkers(const identity::SessionInfo& session) {
-  // Workers inside of hosts come and go; this node's calls go to the engine of the node, its first.
+  // Workers inside of hosts come and go; this node's calls go to the engine of the node, its first. That may
+  // have moved: the peer's address changed.
+  if (session.workers.empty()) return;
+  const std::string address = session.workers[0].address.ToString();
+  ToEngine([this, peer = session.peer, id = session.session, address](engine::NodeEngine& engine) {
+    const absl::Status moved = engine.MoveSession(peer, id, address);
+    if (moved.ok()) return;
+    ToKeys([peer, moved] { spdlog::error("node {}: {}", peer, moved.ToString()); });
+  });
 }
 
 void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::PacketSecret& secret) {

@@ -58,6 +58,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
     ++counters_.refused_malformed;
     return RefuseInbound(event, absl::StatusCode::kInvalidArgument, "a request with a wrong head", now_ns);
   }
+  if (PeerAt(event.handle.peer) == nullptr) return transport_->Release(event);  // It has just gone.
   const Peer& peer = *PeerAt(event.handle.peer);
   const auto callee = table_.local().find(event.function);
   if (callee == table_.local().end()) {

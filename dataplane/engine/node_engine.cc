@@ -165,6 +165,11 @@ NodeEngine::Peer* NodeEngine::PeerIn(const std::string& node, uint64_t session) 
 
 NodeEngine::Peer* NodeEngine::PeerAt(transport::PeerIndex index) { return peers_by_index_[index.value]; }
 
+absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, const std::string& address) {
+  const Peer* const peer = PeerIn(node, session);
+  return peer == nullptr ? absl::OkStatus() : options_.paths.set(peer->path, address);
+}
+
 bool NodeEngine::Reaches(const std::string& node) const {
   const auto found = peers_.find(node);
   return found != peers_.end() && found->second.added &&
@@ -240,9 +245,12 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   if (peer == nullptr) return;
   peer->session = 0;
   for (int which : {0, 1}) ForgetReceiveId(*peer, which);
-  transport_->ClosePeer(peer->index, NowNs());
-  // Also where it was dead: its keys are to go.
-  transport_->BeginSession(peer->index, 0, NowNs());
+  // With its keys: what it is to hear of the end it hears over its connection. Its place and its path are for
+  // whoever comes next; many names come and go in the life of a node.
+  transport_->RemovePeer(peer->index, NowNs());
+  options_.paths.remove(peer->path);
+  peers_by_index_[peer->index.value] = nullptr;
+  peer->added = false;
   session_changed_ = true;
 }
 
@@ -256,8 +264,7 @@ void NodeEngine::CloseAll() {
 void NodeEngine::ReportNodes(bool all) {
   session_changed_ = false;
   for (auto& [node, peer] : peers_) {
-    if (!peer.added) continue;
-    const bool up = transport_->StateOf(peer.index) == transport::PeerState::kUp;
+    const bool up = peer.added && transport_->StateOf(peer.index) == transport::PeerState::kUp;
     if (up == peer.reported_up && !(all && up)) continue;
     if (!session_->attached()) return;
     peer.reported_up = up;

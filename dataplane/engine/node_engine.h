@@ -103,6 +103,8 @@ class NodeEngine final : public SessionEvents {
   // --- Peers, as the key exchange has it. A node is one peer.
   // Begins a session with `node`, whose datagrams go to `address`. Errors name the address.
   absl::Status BeginSession(const std::string& node, uint64_t session, const std::string& address);
+  // The peer's datagrams go elsewhere from now on; the session goes on. Errors name the address.
+  absl::Status MoveSession(const std::string& node, uint64_t session, const std::string& address);
   // The key id, or 0 where the session is over.
   uint32_t InstallReceiveKey(const std::string& node, uint64_t session, uint8_t epoch,
                              const transport::SealSecret& secret);

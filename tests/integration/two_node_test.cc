@@ -6,105 +6,22 @@
 #include <gtest/gtest.h>
 #include <linux/if_ether.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <csignal>
-#include <memory>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "dataplane/identity/authority.h"
 #include "tests/integration/load_run.h"
+#include "tests/integration/two_node_fixture.h"
 #include "tests/support/network.h"
 
 namespace weft::test {
 namespace {
 
 using testing::HasSubstr;
-
-constexpr char kFunctions[] = "functions:\n- {name: app/echo, timeout: 1s}\n";
-
-class TwoNodeTest : public testing::Test {
- protected:
-  void SetUp() override { Start(""); }
-
-  // `steer`: the interface, where packets are to go by AF_XDP.
-  void Start(const std::string& steer) {
-    steer_ = steer;
-    if (!Mesh::Privileged() || !VethPair::Privileged())
-      GTEST_SKIP() << "needs root: two namespaces, several users";
-    veth_ = std::make_unique<VethPair>();
-    const int64_t now_s = time(nullptr);
-    validity_ = {now_s - 60, now_s + 3600};
-    absl::StatusOr<identity::Authority> authority = identity::Authority::Make("two-node.test", validity_);
-    ASSERT_TRUE(authority.ok()) << authority.status();
-    authority_ = std::make_unique<identity::Authority>(*std::move(authority));
-    near_ = MakeNode("n1", veth_->near(), VethPair::kNearAddress);
-    far_ = MakeNode("n2", veth_->far(), VethPair::kFarAddress);
-    SetMesh(CommonMesh());
-    for (Mesh* node : {near_.get(), far_.get()}) {
-      node->StartAgent();
-      node->StartControl();
-    }
-  }
-
-  std::unique_ptr<Mesh> MakeNode(const std::string& name, const NetworkNamespace& network,
-                                 const char* address) {
-    NodeOptions options;
-    options.node = name;
-    options.steer = steer_;
-    options.network = &network;
-    options.settings =
-        absl::StrCat("listen: ", address, ":4810\nidentity: {certificate: ", files_ / (name + ".crt"),
-                     ", key: ", files_ / (name + ".key"), ", ca: ", files_ / "ca.crt", "}\n");
-    if (!steer_.empty()) absl::StrAppend(&options.settings, "interface: ", steer_, "\n");
-    const absl::StatusOr<identity::PemPair> issued = authority_->IssueNode(name, validity_);
-    EXPECT_TRUE(issued.ok()) << issued.status();
-    WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
-    WriteFile(files_ / (name + ".crt"), issued->certificate);
-    WriteFile(files_ / (name + ".key"), issued->key);
-    EXPECT_EQ(chmod((files_ / (name + ".key")).c_str(), 0600), 0);
-    EXPECT_EQ(chown((files_ / (name + ".key")).c_str(), kAgentUid, kAgentUid), 0);
-    return std::make_unique<Mesh>(LoadTenants(), options);
-  }
-
-  // app/echo on host a of n2, called as the namespace app from either node.
-  static std::string CommonMesh(const std::string& near_more = "call_as: [app]") {
-    return absl::StrCat("version: 1\nnodes:\n- {name: n1, address: \"", VethPair::kNearAddress, ":4810\", ",
-                        near_more, "}\n- {name: n2, address: \"", VethPair::kFarAddress,
-                        ":4810\", call_as: [app]}\n", kFunctions,
-                        "endpoints:\n- {function: app/echo, node: n2, host: a}\n");
-  }
-  void SetMesh(const std::string& yaml) {
-    near_->SetMesh(yaml);
-    far_->SetMesh(yaml);
-  }
-  void WaitReachable() {
-    EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, " reachable")) << Logs();
-    EXPECT_TRUE(far_->WaitForCtl({"get", "nodes"}, " reachable")) << Logs();
-  }
-  std::string Logs() {
-    return absl::StrCat("n1:\n", near_->agent().Output(), "\nn2:\n", far_->agent().Output(), "\n",
-                        near_->Ctl({"get", "nodes"}).output);
-  }
-  // Calls until one reaches the server, which knows its requests by their pattern and says so.
-  static bool Answers(Mesh& node) {
-    return Eventually([&] {
-      return absl::StrContains(node.Ctl({"call", "app/echo", "--as", "app", "x"}).error, "DATA_LOSS");
-    });
-  }
-
-  std::string steer_;
-  TemporaryDirectory files_;
-  identity::Validity validity_;
-  std::unique_ptr<VethPair> veth_;
-  std::unique_ptr<identity::Authority> authority_;
-  std::unique_ptr<Mesh> near_;
-  std::unique_ptr<Mesh> far_;
-};
 
 // All that passes an interface, searched for a text.
 class Capture {
@@ -272,11 +189,6 @@ TEST_F(TwoNodeTest, ARevokedRuleHoldsForCallsFromTheOtherNode) {
   // early.
   EXPECT_LE(far_run.Totals().executed, executed + 5);
 }
-
-class SteeredTwoNodeTest : public TwoNodeTest {
- protected:
-  void SetUp() override { Start(VethPair::kInterface); }
-};
 
 // weftd has CAP_NET_RAW and CAP_IPC_LOCK, weft-control CAP_BPF and CAP_NET_ADMIN, hosts nothing.
 TEST_F(SteeredTwoNodeTest, CallsGoByAfXdpAndSurviveTheDeathOfBothDaemons) {

@@ -212,6 +212,30 @@ TEST_F(TwoNodesTest, ARestartedPeerGetsANewSession) {
   }
 }
 
+TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  OnWire([this] {
+    NodeEngine& engine = *nodes_[0].engine;
+    for (uint64_t i = 0; i < 100; ++i) {  // Of 8 that it has room for.
+      const std::string name = absl::StrCat("passer-by-", i);
+      const absl::Status begun = engine.BeginSession(name, 1000 + i, "elsewhere");
+      ASSERT_TRUE(begun.ok()) << name << ": " << begun;
+      ASSERT_NE(engine.InstallReceiveKey(name, 1000 + i, 0, {}), 0u) << name;
+      engine.InstallSendKey(name, 1000 + i, 0, 1, 0, {});
+      EXPECT_TRUE(engine.Reaches(name));
+      engine.EndSession(name, 1000 + i);
+      EXPECT_FALSE(engine.Reaches(name));
+    }
+    EXPECT_EQ(nodes_[0].paths, 1);
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
 TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
   std::atomic<int> begun{0};
   std::vector<DeferredCall> kept;

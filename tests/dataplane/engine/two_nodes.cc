@@ -106,9 +106,12 @@ void TwoNodesTest::MakeEngine(int i) {
   options.transport.peers_max = 8;
   options.transport.memory_bytes = 128u << 20;
   options.transport.key_generation_first = static_cast<uint32_t>(i) + 1;
-  options.paths.add = [i](const std::string&) { return absl::StatusOr<uint64_t>(1 - i); };
+  options.paths.add = [i, &node](const std::string&) {
+    ++node.paths;
+    return absl::StatusOr<uint64_t>(1 - i);
+  };
   options.paths.set = [](uint64_t, const std::string&) { return absl::OkStatus(); };
-  options.paths.remove = [](uint64_t) {};
+  options.paths.remove = [&node](uint64_t) { --node.paths; };
   options.connect = [&node]() -> absl::StatusOr<UniqueFd> {
     if (!node.server) return absl::UnavailableError("the agent is gone");
     return node.server->engine_door().Connect();

@@ -63,6 +63,7 @@ struct Node {
   std::unique_ptr<port::MemoryPort> port;
   std::unique_ptr<Worker<port::MemoryPort>> worker;
   uint64_t generation = 0;
+  int paths = 0;  // That the engine has named and not removed. On the wire's thread.
 
   std::string run_dir() const { return directory / "run"; }
 };
