@@ -88,11 +88,8 @@ std::string TakeBytes(Message&& get) {
 }  // namespace
 
 absl::StatusOr<wasm_engine_t*> Engine::Make(const EngineOptions& options) {
-  if (options.instances_max == 0 || options.instances_max > 16384) {
-    return absl::InvalidArgumentError("instances_max must be from 1 to 16384");
-  }
-  if (options.fibers_max == 0 || options.fibers_max > options.instances_max) {
-    return absl::InvalidArgumentError("fibers_max must be from 1 to instances_max");
+  if (options.instances_max == 0 || options.instances_max > 16384 || options.fibers_max == 0) {
+    return absl::InvalidArgumentError("instances_max must be from 1 to 16384, fibers_max at least 1");
   }
   WEFT_RETURN_IF_ERROR(CheckAddressSpace(options));
   weft_engine_quiet_panics();
@@ -102,6 +99,7 @@ absl::StatusOr<wasm_engine_t*> Engine::Make(const EngineOptions& options) {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   EngineOptions own = options;
   own.leaf_stack_bytes = own.wasm_stack_bytes;
+  own.fibers_max = std::min(own.fibers_max, own.instances_max);
   WEFT_ASSIGN_OR_RETURN(wasm_engine_t * made, Make(own));
   std::unique_ptr<Engine> engine(new Engine(made, own));
   engine->own_ticker_ = std::make_unique<Ticker>(made);

@@ -24,9 +24,9 @@ struct EngineOptions {
   // The most instances alive at once, and so the most calls under way. Each reserves 4 GiB of address space,
   // of which 47 bits hold 32,768, and no memory.
   uint32_t instances_max = 6144;
-  // Stacks for guests that may have to wait, so the most calls that wait at once. Each costs two mappings,
-  // which the kernel takes apart before it closes a dead process's sockets: 1 us a stack until the callers
-  // hear of it.
+  // Stacks for guests that may have to wait, so the most calls that wait at once; cut to instances_max. Each
+  // is two mappings, which the kernel takes apart before it closes a dead process's sockets: 1 us a stack
+  // until the callers hear of it.
   uint32_t fibers_max = 2048;
   // The largest linear memory of any instance; a function's own limit may be lower.
   uint64_t memory_bytes_max = 256 << 20;
