@@ -95,6 +95,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
   inbound.flags = head.flags;
   inbound.tenant = callee->second.tenant;
   inbound.event = event;
+  InboundAt(event.handle) = slot;
   inbound.route = RouteOf(head.caller, *caller, event.function, callee->second.name);
   inbound.deadline_ns = event.timeout_ns == 0 ? 0 : now_ns + event.timeout_ns;
   if (TryDeliver(inbound, now_ns)) [[likely]]
@@ -206,20 +207,24 @@ bool NodeEngine::TryAnswer(Inbound& inbound) {
   return true;
 }
 
+// Where the record of a peer's call is noted. A slot of the peer's is used anew only after a cancellation of
+// what it held, or its end, so one record a slot is enough.
+uint32_t& NodeEngine::InboundAt(const transport::CallHandle& handle) {
+  return inbound_at_[handle.peer.value * options_.transport.slots_per_peer + transport::SlotOf(handle.id)];
+}
+
 void NodeEngine::OnPeerCancel(const transport::Event& event) {
-  for (Inbound& inbound : inbound_) {
-    if (inbound.state == Inbound::State::kFree || inbound.event.handle.id != event.handle.id ||
-        inbound.event.handle.peer != event.handle.peer ||
-        inbound.event.handle.session != event.handle.session) {
-      continue;
-    }
-    ++counters_.cancels_in;
-    if (inbound.state == Inbound::State::kCalling) {
-      core_.Cancel(inbound.call);  // Ends it, through OnAnswer.
-    } else {
-      inbound.deadline_ns = 1;  // Found expired at its next turn.
-    }
+  Inbound& inbound = inbound_[InboundAt(event.handle)];
+  if (inbound.state == Inbound::State::kFree || inbound.event.handle.id != event.handle.id ||
+      inbound.event.handle.peer != event.handle.peer ||
+      inbound.event.handle.session != event.handle.session) {
     return;
+  }
+  ++counters_.cancels_in;
+  if (inbound.state == Inbound::State::kCalling) {
+    core_.Cancel(inbound.call);  // Ends it, through OnAnswer.
+  } else {
+    inbound.deadline_ns = 1;  // Found expired at its next turn.
   }
 }
 

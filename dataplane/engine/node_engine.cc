@@ -61,7 +61,8 @@ NodeEngine::NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> sessi
       random_(options_.seed != 0 ? options_.seed : weft::NowNs() ^ Ticks()),
       peers_by_index_(options_.transport.peers_max),
       outbound_(options_.calls_max),
-      inbound_(options_.calls_max) {
+      inbound_(options_.calls_max),
+      inbound_at_(std::size_t{options_.transport.peers_max} * options_.transport.slots_per_peer) {
   for (uint32_t i = options_.calls_max; i > 0; --i) {
     free_outbound_.push_back(i - 1);
     free_inbound_.push_back(i - 1);

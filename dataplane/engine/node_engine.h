@@ -237,6 +237,7 @@ class NodeEngine final : public SessionEvents {
   static void OnAnswer(void* context, const CallOutcome& outcome);
   void Answer(Inbound& inbound, absl::StatusCode code, bool not_executed, absl::string_view text);
   bool TryAnswer(Inbound& inbound);
+  uint32_t& InboundAt(const transport::CallHandle& handle);
   void OnPeerCancel(const transport::Event& event);
   void ReleaseRequest(Inbound& inbound);
   void FreeInbound(Inbound& inbound);
@@ -276,6 +277,7 @@ class NodeEngine final : public SessionEvents {
   std::vector<uint32_t> free_outbound_;
   std::vector<Inbound> inbound_;
   std::vector<uint32_t> free_inbound_;
+  std::vector<uint32_t> inbound_at_;  // By peer and its slot; a hint, checked against the record.
   std::deque<uint32_t> waiting_out_;
   std::deque<uint32_t> waiting_in_;
   uint64_t channels_closed_ = 0;  // As of the last look for calls of hosts that are gone.

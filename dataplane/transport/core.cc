@@ -58,7 +58,7 @@ Core::Core(const Config& config, BlockPool blocks)
       keys_(config.peers_max, config.key_generation_first),
       out_(config.messages_out_max),
       in_(config.messages_in_max),
-      events_(std::bit_ceil(config.messages_in_max + config.calls_max + config.messages_out_max)),
+      events_(std::bit_ceil(2 * config.messages_in_max + config.calls_max + config.messages_out_max)),
       turns_to_oldest_(config.oldest_share_one_in),
       urgent_peers_(config.peers_max),
       grants_(config_, segment_bytes_, in_.data()),

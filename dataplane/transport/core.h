@@ -170,6 +170,7 @@ class Core {
   bool ReserveIn(uint32_t in);
   bool StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
   void DeliverServed(uint32_t peer, uint32_t slot, uint64_t now_ns);
+  void TellCancelled(uint32_t peer, uint32_t slot);
   void RetireServed(uint32_t peer, uint32_t slot);
   void RejectServed(uint32_t peer, uint32_t slot, absl::StatusCode code);
 
@@ -233,8 +234,9 @@ class Core {
   std::vector<uint32_t> free_in_;
   uint32_t calls_outstanding_ = 0;
 
-  // Requests and one-way messages: messages_in_max; completions: calls_max; cancellations: messages_out_max,
-  // since a request being executed holds its response.
+  // Requests and one-way messages: messages_in_max; completions: calls_max; cancellations: of requests that
+  // were taken before, messages_out_max, since a request being executed holds its response, and of requests
+  // that are still here themselves, messages_in_max.
   std::vector<Event> events_;
   uint64_t event_head_ = 0;
   uint64_t event_tail_ = 0;

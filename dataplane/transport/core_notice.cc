@@ -85,13 +85,7 @@ void Core::OnReject(uint32_t index, const ParsedFrame& frame) {
   }
   ServedSlot& served = peer.served[slot];
   if (served.sequence != SequenceOf(frame.notice.id)) return;
-  if (served.state == ServedState::kExecuting) {
-    Event event;
-    event.kind = EventKind::kCancelled;
-    event.handle = {PeerIndex{index}, peer.session_count, frame.notice.id};
-    event.tenant = {out_[served.out].tenant};
-    PushEvent(event);
-  }
+  TellCancelled(index, slot);
   RetireServed(index, slot);
   served.state = ServedState::kDone;
 }

@@ -111,6 +111,7 @@ void Core::EndEverything(uint32_t index, bool session_ends) {
   for (uint32_t slot = 0; slot < config_.slots_per_peer; ++slot) {
     ServedSlot& served = peer.served[slot];
     if (session_ends) {
+      TellCancelled(index, slot);
       RetireServed(index, slot);
       served = ServedSlot{};
     } else if (served.state == ServedState::kReceiving || served.state == ServedState::kResponding) {

@@ -133,8 +133,10 @@ WEFT_HOT void Core::OnRequestData(uint32_t index, const ParsedFrame& frame, uint
   if (StoreSegment(served.in, frame, now_ns)) DeliverServed(index, slot, now_ns);
 }
 
-// The peer uses `slot` for a new message: what the slot held before is over for the peer too.
+// The peer uses `slot` for a new message: what the slot held before is over for the peer too, and where it is
+// still being executed the owner hears of it; else a peer could have more calls executed than it has slots.
 bool Core::OpenServed(uint32_t index, uint32_t slot, const ParsedFrame& frame, uint64_t now_ns) {
+  TellCancelled(index, slot);
   RetireServed(index, slot);
   ServedSlot& served = peers_[index]->served[slot];
   served = ServedSlot{};
@@ -332,6 +334,17 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   call.state = CallState::kFree;
   peer.waiting_calls.Remove(peer.calls.data(), slot);
   peer.free_calls[peer.free_call_count++] = slot;
+}
+
+// Tells the owner that nobody waits for what it executes for the slot, where it does.
+void Core::TellCancelled(uint32_t index, uint32_t slot) {
+  const ServedSlot& served = peers_[index]->served[slot];
+  if (served.state != ServedState::kExecuting) return;
+  Event event;
+  event.kind = EventKind::kCancelled;
+  event.handle = {PeerIndex{index}, peers_[index]->session_count, MessageId(served.sequence, slot)};
+  event.tenant = {out_[served.out].tenant};
+  PushEvent(event);
 }
 
 // Frees what the slot's message holds; the record of it stays.

@@ -149,6 +149,52 @@ TEST_F(CoreTest, CancelEndsTheCallAtOnceAndTellsTheCallee) {
   b_->Release(requests[0]);
 }
 
+// A peer whose slots are all in use cannot have more executed by beginning them anew.
+TEST_F(CoreTest, SlotThatIsUsedAnewCancelsWhatIsStillExecutedForIt) {
+  Start(SmallConfig());
+  std::vector<Event> executing;
+  for (int round = 0; round < 200; ++round) {
+    CallHandle handle;
+    ASSERT_EQ(Call(10, 1, false, &handle), SendResult::kOk);
+    Run();
+    const auto events = Events(*b_);
+    ASSERT_EQ(events.size(), round == 0 ? 1u : 2u);
+    if (round > 0) {
+      EXPECT_EQ(events[0].kind, EventKind::kCancelled);
+      EXPECT_EQ(events[0].handle.id, executing.back().handle.id);
+      EXPECT_EQ(events[0].handle.session, executing.back().handle.session);
+      EXPECT_EQ(b_->TryRespond(executing.back().handle, absl::StatusCode::kOk, {}, {}, now_ns_),
+                SendResult::kStale);
+      b_->Release(executing.back());
+    }
+    EXPECT_EQ(events.back().kind, EventKind::kRequest);
+    executing.push_back(events.back());
+    // Nobody waits any more, and the callee does not hear of it: the packet is lost.
+    eat_ = [](uint64_t, const std::string&) { return true; };
+    a_->Cancel(handle, now_ns_);
+    (void)Events(*a_);
+    Run();
+    eat_ = {};
+  }
+  EXPECT_EQ(SlotOf(executing.front().handle.id), SlotOf(executing.back().handle.id)) << "one slot in all";
+}
+
+TEST_F(CoreTest, EndOfASessionCancelsWhatIsExecutedForIt) {
+  Start(SmallConfig());
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Call(10, 1), SendResult::kOk);
+  Run();
+  const auto requests = Events(*b_);
+  ASSERT_EQ(requests.size(), 3u);
+  Session(2);
+  const auto told = Events(*b_);
+  ASSERT_EQ(told.size(), 3u);
+  for (const Event& event : told) {
+    EXPECT_EQ(event.kind, EventKind::kCancelled);
+    EXPECT_EQ(event.handle.session, requests[0].handle.session);
+  }
+  for (const Event& event : requests) b_->Release(event);
+}
+
 TEST_F(CoreTest, TimeLeftTravelsWithTheRequest) {
   Start(SmallConfig());
   SendOptions options;
