@@ -174,6 +174,7 @@ class CallCore {
                                           uint64_t now_ns) const;
   WEFT_HOT Incoming BeginRun(Link& link, const MessageHeader& first, uint32_t count,
                              const AccessEntry& entry);
+  static bool IsComing(const Link& link, uint32_t request_id);
   bool RefuseUnlisted(Link& link, const MessageHeader& header);
   bool RefuseAbsent(Link& link, const MessageHeader& header, const AccessEntry& entry);
   bool RefuseRate(Link& link, const MessageHeader& header, const AccessEntry& entry);

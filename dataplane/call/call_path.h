@@ -218,7 +218,7 @@ inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
   // start.
   if (entry == nullptr || !entry->function->served || !IdAfter(header.request_id, link.last_request_id) ||
       header.deadline_ns - 1 < now_ns || (header.flags & kFlagTrace) != 0 || entry->rate->limited() ||
-      link.begun_open || !entry->function->limit.TryEnter()) [[unlikely]]
+      link.begun_open || link.partials_count != 0 || !entry->function->limit.TryEnter()) [[unlikely]]
     return AdmitOddly(link, header, bytes, now_ns);
   link.last_request_id = header.request_id;
   Begin(link, header, *entry);

@@ -14,7 +14,8 @@ namespace weft {
 // after all.
 bool CallCore::AdmitOddly(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns) {
   // Ids are the calling process's: the first one on a link may be any.
-  if (link.requests_received != 1 && !IdAfter(header.request_id, link.last_request_id)) {
+  if ((link.requests_received != 1 && IdMayBeOld(header.request_id, link.last_request_id)) ||
+      IsComing(link, header.request_id)) {
     ++counters_.dropped_duplicate;
     return false;
   }
@@ -40,6 +41,15 @@ bool CallCore::AdmitOddly(Link& link, const MessageHeader& header, uint32_t byte
   }
   Begin(link, header, *entry);
   return true;
+}
+
+// Whether a part of a request with this id has come. Records are found by their id, so a peer that had two
+// of one id under way could have one checked and the other run.
+bool CallCore::IsComing(const Link& link, uint32_t request_id) {
+  if (link.begun_open && link.begun.request_id == request_id) return true;
+  const auto end = link.partials.begin() + link.partials_count;
+  return std::any_of(link.partials.begin(), end,
+                     [&](const Incoming& partial) { return partial.request_id == request_id; });
 }
 
 bool CallCore::RefuseUnlisted(Link& link, const MessageHeader& header) {
@@ -84,8 +94,11 @@ bool CallCore::RefuseConcurrency(Link& link, const MessageHeader& header, const 
 void CallCore::RefuseNoBudget(Link& link, const MessageHeader& header, uint32_t bytes) {
   ++counters_.requests_received;
   ++counters_.refused_room;
+  ++link.requests_received;
   // A hostile id would block the honest ones after it; it is taken like any other.
-  if (IdAfter(header.request_id, link.last_request_id)) link.last_request_id = header.request_id;
+  if (link.requests_received == 1 || !IdMayBeOld(header.request_id, link.last_request_id)) {
+    link.last_request_id = header.request_id;
+  }
   Refuse(link, header, absl::StatusCode::kResourceExhausted,
          absl::StrCat("host ", host_name_, ": no memory for a message of ", bytes, " bytes now"));
 }

@@ -82,6 +82,7 @@ struct Link {
   Link* next_dirty = nullptr;
   Incoming begun;  // The request whose payload is being copied.
   bool begun_open = false;
+  uint32_t partials_count = 0;  // Beside begun_open: both are looked at for each request.
   AccessTable access;
   void* sink = nullptr;  // Of the loop that polls this channel.
   uint64_t requests_sent = 0;
@@ -94,7 +95,6 @@ struct Link {
   uint32_t reply_jobs = 0;                      // How many of them are replies.
   std::array<Incoming, kPartialsMax> partials;  // Requests of which a part has arrived.
   Incoming whole;                               // The last of them that became whole, for its receiver.
-  uint32_t partials_count = 0;
   std::unique_ptr<Doorbell> doorbell;
   std::string peer;     // Name of the host.
   uint32_t tenant = 0;  // Of the peer, as an index; the agent tells the node engine only.

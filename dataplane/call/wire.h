@@ -8,8 +8,10 @@
 //                     text of an error; kFlagNotExecuted where the request was refused before it ran
 //   cancel            request_id of the request that nobody waits for any more; no payload
 //
-// Request ids rise strictly within a channel (serial arithmetic over 32 bits): the receiver takes no id
-// twice, which is what makes a call on a channel run at most once. They may skip numbers.
+// Request ids rise strictly within a channel, over the end of 32 bits: the receiver takes none that lies up
+// to kIdsBehind behind the newest, nor one of which a part has come, which is what makes a call on a channel
+// run at most once. They may skip numbers, any number of them, since they count the caller's calls on all its
+// channels.
 #ifndef WEFT_DATAPLANE_CALL_WIRE_H_
 #define WEFT_DATAPLANE_CALL_WIRE_H_
 
@@ -32,6 +34,12 @@ inline constexpr uint32_t kErrorTextBytesMax = 1024;
 
 // True where `id` comes after `before` in a sequence that wraps.
 inline constexpr bool IdAfter(uint32_t id, uint32_t before) { return static_cast<int32_t>(id - before) > 0; }
+
+// A narrow window, so that a channel that was idle for half of all ids and more takes what comes then. An
+// honest caller never goes back, so it need not be wide; no channel holds as many messages.
+inline constexpr uint32_t kIdsBehind = 1 << 16;
+// True where `id` may have been taken before `newest` was.
+inline constexpr bool IdMayBeOld(uint32_t id, uint32_t newest) { return newest - id < kIdsBehind; }
 
 // A status code as the peer wrote it.
 inline absl::StatusCode CodeFromWire(uint16_t value) {

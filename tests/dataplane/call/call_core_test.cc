@@ -82,13 +82,75 @@ TEST(AdmissionTest, RefusalNamesCallerAndCallee) {
 
 TEST(AdmissionTest, RequestIdIsTakenOnce) {
   CallPair pair;
-  for (const uint32_t id : {7u, 7u, 3u, 8u, 8u, 0x80000008u, 9u, 7u}) Forge(pair, GoodHeader(id));
+  for (const uint32_t id : {70'007u, 70'007u, 70'003u, 70'008u, 70'008u, 70'009u, 70'007u, 4'474u}) {
+    Forge(pair, GoodHeader(id));
+  }
   pair.Turn();
-  // Taken: 7, 8, 9; 0x80000008 is half the circle away, which counts as old.
+  // Taken: 70,007 to 70,009; the last one lies just within the window behind them.
   EXPECT_EQ(pair.callee.seen.size(), 3u);
   for (const auto& [id, count] : pair.callee.seen) EXPECT_EQ(count, 1) << id;
   EXPECT_EQ(pair.callee.core.counters().dropped_duplicate, 5u);
   EXPECT_EQ(pair.callee.core.counters().requests_received, 8u);
+}
+
+TEST(AdmissionTest, FirstIdOfALinkMayBeAny) {
+  for (const uint32_t first : {0u, 1u, 0x80000000u, 0xfffffff0u}) {
+    CallPair pair;
+    for (const uint32_t id : {first, first, first + 1}) Forge(pair, GoodHeader(id));
+    pair.Turn();
+    EXPECT_EQ(pair.callee.seen.size(), 2u) << first;
+    EXPECT_EQ(pair.callee.core.counters().dropped_duplicate, 1u) << first;
+  }
+}
+
+// Ids count a caller's calls on all its channels, so one that was idle for long finds them far ahead.
+TEST(AdmissionTest, LinkThatWasIdleForMostIdsTakesWhatComesThen) {
+  for (const uint32_t idle : {0x7fffffffu, 0x80000000u, 0xc0000000u, ~uint32_t{0} - kIdsBehind}) {
+    CallPair pair;
+    for (const uint32_t id : {5u, 5u + idle, 5u + idle, 6u + idle}) Forge(pair, GoodHeader(id));
+    pair.Turn();
+    EXPECT_EQ(pair.callee.seen.size(), 3u) << idle;
+    EXPECT_EQ(pair.callee.core.counters().dropped_duplicate, 1u) << idle;
+  }
+}
+
+// A hostile peer: two requests in parts with one id would share a record, and the flags that were checked of
+// one would be those of the other.
+TEST(AdmissionTest, IdOfARequestInPartsIsNotTakenAgainWhileItComes) {
+  for (const bool others_between : {false, true}) {
+    CallPair pair;
+    std::vector<MessageKind> kinds;
+    pair.callee.handler = [&](TestHost& host, const TestHost::Request& request) {
+      EXPECT_EQ(request.incoming.flags, 0);
+      kinds.push_back(request.incoming.kind);
+      host.Answer(request, StatusCode::kOk, "");
+    };
+    Channel& channel = *pair.out->channel;
+    const std::string payload = Pattern(1, 200'000);
+    SendStream first, second;
+    ASSERT_TRUE(channel.TryStart(first, GoodHeader(100), BytesOf(payload), Lane::kRequest, NowNs()));
+    ASSERT_TRUE(channel.producer().PushChunk(first));
+    channel.Publish();
+    pair.callee.Turn();
+    // Away, so that the window has nothing against the id any more.
+    if (others_between) Forge(pair, GoodHeader(100 + 2 * kIdsBehind));
+    MessageHeader again = GoodHeader(100);
+    again.kind = MessageKind::kOneWay;
+    again.flags = kFlagTrace;
+    ASSERT_TRUE(channel.TryStart(second, again, BytesOf(payload), Lane::kRequest, NowNs()));
+    ASSERT_TRUE(channel.producer().PushChunk(second));
+    channel.Publish();
+    pair.callee.Turn();
+    EXPECT_EQ(pair.callee.core.counters().dropped_duplicate, 1u);
+    for (SendStream* stream : {&first, &second}) {
+      while (channel.producer().PushChunk(*stream)) {
+      }
+      channel.Publish();
+    }
+    pair.callee.Turn();
+    EXPECT_EQ(kinds, std::vector<MessageKind>(others_between ? 2 : 1, MessageKind::kRequest));
+    EXPECT_EQ(pair.callee.core.incoming_in_flight(), 0u);
+  }
 }
 
 TEST(AdmissionTest, RequestIdsMayWrap) {
