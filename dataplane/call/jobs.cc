@@ -140,6 +140,7 @@ void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, b
   if (call == nullptr || call->request_id != job->header.request_id) return;
   if (sent) {
     call->state = OutgoingCall::State::kSent;
+    if (call->route->adaptive != nullptr) Observe(*call);
   } else if (stalled) {
     TryFailed(
         *call, absl::StatusCode::kDeadlineExceeded, true,

@@ -35,7 +35,14 @@ StartState CallCore::StartOddly(RouteEntry& route, const CallSpec& spec, const T
 
 // A request that its ring did not take whole: puts it on its way in parts, or takes its call back.
 StartState CallCore::StartInParts(OutgoingCall& call, const Target& target) {
-  if (SendRequest(call, target)) return StartState::kStarted;
+  RouteEntry& route = *call.route;
+  if (SendRequest(call, target)) {
+    // It earns for the budgets like a small one; it is not hedged.
+    if (route.adaptive != nullptr && route.adaptive->OnCall(NowNs())) {
+      route.targets = TargetSet(route.adaptive->Present());
+    }
+    return StartState::kStarted;
+  }
   wheel_.Remove(call.slot);
   table_.Remove(call);
   --counters_.calls_started;

@@ -22,7 +22,7 @@ class Fan {
  public:
   struct Call {
     Ended ended;
-    std::array<std::byte, 64> response;
+    std::vector<std::byte> response;
     CallHandle handle;
   };
 
@@ -60,15 +60,19 @@ class Fan {
       if (moved != 0) idle = -1;
     }
   }
-  Call& Start() {
+  // With `now_ns` and `deadline_ns` as a loop other than this one might give them.
+  Call& Start(uint64_t now_ns = 0, uint64_t deadline_ns = 0) {
     calls.push_back(std::make_unique<Call>());
     Call& call = *calls.back();
+    call.response.resize(response_bytes);
     CallSpec spec;
+    spec.deadline_ns = deadline_ns;
     spec.request = BytesOf(request);
     spec.response = call.response;
     spec.done = Ended::Done;
     spec.context = &call.ended;
-    EXPECT_EQ(caller.core.Start(*route, spec, caller.now_ns, &call.handle), StartState::kStarted);
+    EXPECT_EQ(caller.core.Start(*route, spec, now_ns != 0 ? now_ns : caller.now_ns, &call.handle),
+              StartState::kStarted);
     return call;
   }
   void Warm() {
@@ -122,7 +126,8 @@ class Fan {
   std::vector<std::unique_ptr<TestHost>> callees;
   RouteEntry* route = nullptr;
   std::vector<std::unique_ptr<Call>> calls;
-  const std::string request = "hello";
+  std::string request = "hello";
+  std::size_t response_bytes = 64;
 };
 
 TEST(HedgeTest, TheSecondAnswersWhileTheFirstIsSilentAndTheFirstIsCancelled) {
@@ -302,6 +307,32 @@ TEST(RetryBudgetTest, AttemptsKeepToTheBudgetWhereAllFail) {
   }
   EXPECT_EQ(fan.caller.core.counters().requests_sent, 1'200u);
   EXPECT_EQ(fan.caller.core.counters().calls_failed, 1'000u);
+}
+
+// Requests that go out in parts are calls like any other: they earn for the budget, and their failures count.
+TEST(RetryBudgetTest, LargeCallsEarnAsWell) {
+  Fan fan({.retries = 5, .idempotent = true, .retry_budget_percent = 20}, 3);
+  fan.request.resize(100'000);
+  for (auto& callee : fan.callees) callee->handler = Fan::Failing(StatusCode::kUnavailable);
+  for (int i = 0; i < 100; ++i) {
+    fan.Start();
+    fan.Settle();
+  }
+  EXPECT_EQ(fan.caller.core.counters().requests_sent, 120u);
+  EXPECT_EQ(fan.caller.core.counters().calls_failed, 100u);
+}
+
+TEST(OutlierTest, FailuresOfLargeCallsCount) {
+  Fan fan({.outlier_failures = 5}, 3);
+  fan.request.resize(100'000);
+  fan.response_bytes = 100'000;
+  fan.callees[1]->handler = Fan::Failing(StatusCode::kInternal);
+  for (int i = 0; i < 100; ++i) {
+    fan.Start();
+    fan.Settle();
+  }
+  EXPECT_EQ(fan.callees[1]->seen.size(), 5u);
+  fan.ExpectNothingLeft();
 }
 
 // Whatever comes in whatever order: every call ends once, and nothing is left behind.
