@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -363,6 +364,40 @@ TEST(ResponseTest, SecondResponseIsDropped) {
   EXPECT_EQ(ended.count, 1);
   EXPECT_EQ(ended.response, "one");
   EXPECT_EQ(pair.caller.core.counters().responses_unexpected, 1u);
+}
+
+// A hostile peer begins a response, then one for which there is no memory: the call is over, and what the
+// first one still brings must not be written to the caller's buffer, which is the caller's again.
+TEST(ResponseTest, NothingIsWrittenToTheBufferOfACallWhoseSecondResponseBrokeOff) {
+  ByteBudget budget(500'000);
+  CallPair pair({}, {.budget = &budget});
+  pair.callee.handler = nullptr;
+  Ended ended;
+  std::vector<std::byte> response(300'000);
+  ASSERT_EQ(pair.Start(pair.Spec("x", response, ended)), StartState::kStarted);
+  pair.callee.Turn();
+  const MessageHeader header{.request_id = pair.callee.held.front().incoming.request_id,
+                             .kind = MessageKind::kResponse};
+  Channel& channel = *pair.in->channel;
+  const std::string payload(300'000, 'x');
+  SendStream first, second;
+  for (SendStream* stream : {&first, &second}) {
+    ASSERT_TRUE(channel.TryStart(*stream, header, BytesOf(payload), Lane::kReply, NowNs()));
+    ASSERT_TRUE(channel.producer().PushChunk(*stream));
+    channel.Publish();
+    pair.caller.Turn();
+  }
+  ASSERT_EQ(ended.count, 1);
+  EXPECT_EQ(ended.code, StatusCode::kUnavailable);
+  EXPECT_EQ(response[0], std::byte{'x'}) << "a part of the first one had come";
+  std::fill(response.begin(), response.end(), std::byte{0});
+  while (channel.producer().PushChunk(first)) {
+  }
+  channel.Publish();
+  pair.caller.Turn();
+  EXPECT_EQ(ended.count, 1);
+  EXPECT_EQ(std::count(response.begin(), response.end(), std::byte{0}), 300'000);
+  EXPECT_EQ(pair.out->outstanding, 0u);
 }
 
 TEST(ResponseTest, UnknownStatusCodeBecomesUnknown) {
@@ -987,6 +1022,21 @@ TEST(OneWayTest, LongMessageGoesInPartsAndTellsItsEnd) {
   pair.Turn(5);
   EXPECT_EQ(ended.code, StatusCode::kOk);
   EXPECT_TRUE(seen == message);
+}
+
+// Nobody would learn how long its payload has to stay.
+TEST(OneWayTest, LongMessageWithoutACallbackIsNotBegun) {
+  CallPair pair;
+  const std::string message = Pattern(9, 3 << 20);
+  CallSpec spec;
+  spec.request = BytesOf(message);
+  bool in_parts = false;
+  EXPECT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts),
+            StartState::kNoRoom);
+  EXPECT_FALSE(in_parts);
+  EXPECT_FALSE(pair.caller.core.HasJobs());
+  pair.Turn(5);
+  EXPECT_EQ(pair.callee.core.counters().requests_received, 0u);
 }
 
 TEST(OneWayTest, RefusedOneWayIsCountedNotAnswered) {

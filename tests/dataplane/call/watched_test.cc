@@ -211,6 +211,51 @@ TEST(HedgeTest, DeadlineAndCancellationEndBoth) {
   }
 }
 
+// Guests' calls date their deadline before, and give it for the time as well.
+TEST(HedgeTest, TheDelayCountsFromTheRealTimeOfTheCall) {
+  Fan fan(kHedging, 2);
+  fan.Warm();
+  for (auto& callee : fan.callees) callee->handler = nullptr;
+  const uint64_t deadline_ns = NowNs() + 10 * kNsPerSecond;
+  fan.Start(deadline_ns, deadline_ns);
+  fan.Settle();
+  EXPECT_EQ(fan.caller.core.counters().hedges, 0u);
+  fan.SetTime(NowNs() + 50 * kNsPerMs);
+  fan.Settle();
+  EXPECT_EQ(fan.caller.core.counters().hedges, 1u);
+}
+
+// One answers while the other's answer comes in parts: it is dropped, and does not come again, so the call
+// must not wait for it once the other has broken off.
+TEST(HedgeTest, AnAnswerThatWasDroppedIsNotWaitedFor) {
+  for (const bool first_begins : {true, false}) {
+    Fan fan(kHedging, 2);
+    fan.Warm();
+    fan.response_bytes = 300'000;
+    int first, second;
+    Fan::Call& call = fan.StartHedged(&first, &second);
+    TestHost& slow = *fan.callees[static_cast<std::size_t>(first_begins ? first : second)];
+    Channel& channel = *slow.core.link(0)->channel;
+    const MessageHeader header{.request_id = slow.held.front().incoming.request_id,
+                               .kind = MessageKind::kResponse};
+    const std::string payload(300'000, 'x');
+    SendStream stream;
+    ASSERT_TRUE(channel.TryStart(stream, header, BytesOf(payload), Lane::kReply, NowNs()));
+    ASSERT_TRUE(channel.producer().PushChunk(stream));
+    channel.Publish();
+    fan.Settle();
+    fan.Answer(first_begins ? second : first);
+    EXPECT_EQ(fan.caller.core.counters().responses_unexpected, 1u);
+    EXPECT_EQ(call.ended.count, 0);
+    channel.Abort(stream);
+    channel.Publish();
+    fan.Settle();
+    EXPECT_EQ(call.ended.count, 1);
+    EXPECT_EQ(call.ended.code, StatusCode::kUnavailable);
+    fan.ExpectNothingLeft();
+  }
+}
+
 TEST(HedgeTest, TheDeathOfOneHostLeavesTheCallToTheOther) {
   for (const bool first_dies : {true, false}) {
     Fan fan(kHedging, 2);
