@@ -81,15 +81,9 @@ void Session::Report(absl::string_view function, api::FunctionReport::State stat
 RouteEntry& Session::Subscribe(absl::string_view caller, absl::string_view callee) {
   if (caller.empty()) caller = welcome_.call_as();
   RouteEntry& route = core_->Route(caller, callee);
-  const std::pair<std::string, std::string> key{std::string(caller), std::string(callee)};
-  if (std::find(subscribed_.begin(), subscribed_.end(), key) != subscribed_.end()) return route;
-  subscribed_.push_back(key);
-  if (attached()) {
-    api::FromHost message;
-    message.mutable_subscribe()->set_caller(key.first);
-    message.mutable_subscribe()->set_callee(key.second);
-    Send(message);
-  }
+  if (!subscribed_set_.insert(&route).second) return route;
+  subscribed_.push_back(&route);
+  FlushOutgoing();
   return route;
 }
 
@@ -131,12 +125,8 @@ void Session::OnWelcome(const api::Welcome& welcome) {
   for (const std::string& id : lost) {
     CloseRecord(id, absl::StatusCode::kUnavailable, "the agent of this node did not keep the channel");
   }
-  for (const auto& [caller, callee] : subscribed_) {
-    api::FromHost message;
-    message.mutable_subscribe()->set_caller(caller);
-    message.mutable_subscribe()->set_callee(callee);
-    Send(message);
-  }
+  asked_ = 0;
+  FlushOutgoing();
   events_->OnAttached();
 }
 

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -156,6 +157,7 @@ class Session {
   void SendHello();
   void Send(const api::FromHost& message, int fd = -1);
   void FlushOutgoing();
+  bool AskForNextRoute();
   void OnMessage(ReceivedMessage& received);
   void Handle(api::ToHost& message, ReceivedMessage& received);
 
@@ -191,7 +193,9 @@ class Session {
   std::vector<std::string> served_;
   std::map<std::string, ChannelRecord> channels_;  // By id
   std::vector<Closing> closing_;
-  std::vector<std::pair<std::string, std::string>> subscribed_;  // Caller and callee
+  std::vector<const RouteEntry*> subscribed_;  // Asked for, in order; the first asked_ of this agent.
+  absl::flat_hash_set<const RouteEntry*> subscribed_set_;
+  std::size_t asked_ = 0;
   uint64_t attaches_ = 0;
   std::atomic<int> wait_fd_{-1};
   std::atomic<uint64_t> next_ns_{~uint64_t{0}};

@@ -147,8 +147,21 @@ void Session::Send(const api::FromHost& message, int fd) {
   FlushOutgoing();
 }
 
+// Puts the request for a route that this agent has not been asked for yet into the queue. Only where that is
+// empty, so that there may be any number of them: they go out as the agent reads.
+bool Session::AskForNextRoute() {
+  if (state_ != State::kAttached || asked_ == subscribed_.size()) return false;
+  const RouteEntry& route = *subscribed_[asked_++];
+  api::FromHost message;
+  message.mutable_subscribe()->set_caller(route.caller);
+  message.mutable_subscribe()->set_callee(route.callee);
+  outgoing_.push_back({message.SerializeAsString(), -1});
+  return true;
+}
+
 void Session::FlushOutgoing() {
-  while (!outgoing_.empty()) {
+  if (!socket_.valid()) return;
+  while (!outgoing_.empty() || AskForNextRoute()) {
     const Outgoing& next = outgoing_.front();
     const absl::Status sent =
         SendMessage(socket_.get(), next.bytes, absl::MakeConstSpan(&next.fd, next.fd >= 0 ? 1 : 0));

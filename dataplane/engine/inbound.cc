@@ -10,10 +10,6 @@
 namespace weft::engine {
 namespace {
 
-// Pairs of caller and callee that other nodes' calls have made known; forgotten all at once when there are
-// more.
-constexpr std::size_t kRoutesMax = 16 * 1024;
-
 transport::Bytes BytesOf(const void* data, std::size_t bytes) {
   return {static_cast<const uint8_t*>(data), bytes};
 }
@@ -34,12 +30,14 @@ void NodeEngine::RefuseInbound(const transport::Event& event, absl::StatusCode c
   transport_->Release(event);
 }
 
-RouteEntry* NodeEngine::RouteOf(uint64_t caller, const std::string& caller_name, uint64_t callee,
+// nullptr where the peer has made as many pairs known as it may: as many as are left for all others.
+RouteEntry* NodeEngine::RouteOf(Peer& peer, uint64_t caller, const std::string& caller_name, uint64_t callee,
                                 const std::string& callee_name) {
   const auto found = routes_.find({caller, callee});
   if (found != routes_.end()) [[likely]]
     return found->second;
-  if (routes_.size() >= kRoutesMax) routes_.clear();
+  if (peer.pairs + routes_.size() >= options_.pairs_max) return nullptr;
+  ++peer.pairs;
   RouteEntry& route = session_->Subscribe(caller_name, callee_name);
   routes_[{caller, callee}] = &route;
   return &route;
@@ -59,7 +57,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
     return RefuseInbound(event, absl::StatusCode::kInvalidArgument, "a request with a wrong head", now_ns);
   }
   if (PeerAt(event.handle.peer) == nullptr) return transport_->Release(event);  // It has just gone.
-  const Peer& peer = *PeerAt(event.handle.peer);
+  Peer& peer = *PeerAt(event.handle.peer);
   const auto callee = table_.local().find(event.function);
   if (callee == table_.local().end()) {
     ++counters_.refused_function;
@@ -86,6 +84,14 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
     return RefuseInbound(event, absl::StatusCode::kResourceExhausted,
                          "the node engine has no room for a further call now", now_ns);
   }
+  RouteEntry* const route = RouteOf(peer, head.caller, *caller, event.function, callee->second.name);
+  if (route == nullptr) {
+    ++counters_.refused_pair;
+    return RefuseInbound(event, absl::StatusCode::kResourceExhausted,
+                         absl::StrCat("node ", peer.node, " calls by too many names: no room for ", *caller,
+                                      " to ", callee->second.name),
+                         now_ns);
+  }
   const uint32_t slot = free_inbound_.back();
   free_inbound_.pop_back();
   Inbound& inbound = inbound_[slot];
@@ -96,7 +102,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
   inbound.tenant = callee->second.tenant;
   inbound.event = event;
   InboundAt(event.handle) = slot;
-  inbound.route = RouteOf(head.caller, *caller, event.function, callee->second.name);
+  inbound.route = route;
   inbound.deadline_ns = event.timeout_ns == 0 ? 0 : now_ns + event.timeout_ns;
   if (TryDeliver(inbound, now_ns)) [[likely]]
     return;

@@ -64,7 +64,10 @@ struct NodeEngineOptions {
   // Memory that each tenant's messages may hold, in the transport and on their way to it each, by its index.
   std::vector<uint64_t> tenant_limits;
   uint32_t calls_max = 2048;  // From this node and to it, each.
-  uint64_t seed = 0;          // 0: from the clock.
+  // Pairs of caller and callee that calls of other nodes may make known: each is a route that the agent keeps
+  // up to date for this engine, of which it has 16,384. Each peer gets as many as are left over.
+  uint32_t pairs_max = 8192;
+  uint64_t seed = 0;  // 0: from the clock.
 };
 
 // What another engine's messages were refused for, and what became of this node's. Owner thread writes.
@@ -76,6 +79,7 @@ struct NodeEngineOptions {
   X(refused_caller)      /* By a caller that control does not place on that node. */ \
   X(refused_function)    /* Of a function that is not on this node, or no longer. */ \
   X(refused_room)        /* No record or no memory. */                               \
+  X(refused_pair)        /* Its peer has made too many pairs of names known. */      \
   X(refused_unreachable) /* Of a function whose nodes cannot be reached. */          \
   X(waited)              /* Messages that found no room at once. */                  \
   X(expired)             /* Messages whose deadline passed while they waited. */     \
@@ -162,6 +166,7 @@ class NodeEngine final : public SessionEvents {
     uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
     uint8_t receive_epochs[2] = {0, 0};  // and their epochs.
     uint32_t outstanding = 0;
+    uint32_t pairs = 0;  // That its calls have made known.
     bool reported_up = false;
   };
   struct Way {
@@ -229,7 +234,7 @@ class NodeEngine final : public SessionEvents {
   void OnPeerRequest(const transport::Event& event, uint64_t now_ns);
   void RefuseInbound(const transport::Event& event, absl::StatusCode code, absl::string_view text,
                      uint64_t now_ns);
-  RouteEntry* RouteOf(uint64_t caller, const std::string& caller_name, uint64_t callee,
+  RouteEntry* RouteOf(Peer& peer, uint64_t caller, const std::string& caller_name, uint64_t callee,
                       const std::string& callee_name);
   // False where it has to wait for a route or for room.
   bool TryDeliver(Inbound& inbound, uint64_t now_ns);

@@ -181,6 +181,66 @@ TEST_F(TwoNodesTest, ClientsCallAsTheNamespacesOfTheirNode) {
   EXPECT_TRUE(response.ok()) << response.status();
 }
 
+// Engines that take four pairs of names.
+class FewPairsTest : public TwoNodesTest {
+ protected:
+  FewPairsTest() : TwoNodesTest(4) {}
+};
+
+TEST_F(FewPairsTest, APeerMakesNoMorePairsKnownThanAreLeftForOthers) {
+  std::vector<std::pair<std::string, ServingHost::Handler>> functions;
+  api::Mesh mesh = CommonMesh();
+  for (int i = 0; i < 6; ++i) {
+    const std::string name = absl::StrCat("demo/f", i);
+    functions.emplace_back(name, Echo);
+    mesh.add_functions()->set_name(name);
+    AddEndpoint(&mesh, name, "n2", "b");
+    AddAllow(&mesh, "web/front", name);
+  }
+  ServingHost echo(nodes_[1].run_dir(), "b", functions);
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(mesh);
+  Connect();
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 6; ++i) {
+      const absl::Status status =
+          front.client->Call(front.Resolve(absl::StrCat("demo/f", i)), "x", kPatient).status();
+      if (i < 2) {
+        EXPECT_TRUE(status.ok()) << status;
+      } else {
+        EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << i << status;
+        EXPECT_THAT(std::string(status.message()), HasSubstr("node n1"));
+      }
+    }
+  }
+  EXPECT_GE(CountersOf(1).refused_pair, 8u);
+}
+
+// An error that the callee's own function made, and whose text found no room, is not the node's refusal: the
+// call has run, and must not run again elsewhere.
+TEST_F(TwoNodesTest, NotFoundOfAFunctionIsNotTakenForTheNodesRefusal) {
+  std::atomic<int> runs{0};
+  ServingHost host(nodes_[1].run_dir(), "b", {{"demo/echo", [&](ServerCall& call) {
+                                                 ++runs;
+                                                 // From here on an answer with bytes finds no memory.
+                                                 OnWire([this] {
+                                                   for (const uint32_t tenant : {0u, 1u}) {
+                                                     nodes_[1].engine->transport().SetTenantLimit({tenant},
+                                                                                                  1);
+                                                   }
+                                                 });
+                                                 call.ReplyError(absl::NotFoundError("no such worm"));
+                                               }}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  api::Mesh mesh = CommonMesh();
+  mesh.mutable_functions(1)->mutable_policy()->set_retries(2);
+  ProgramBoth(mesh);
+  Connect();
+  const absl::Status status = front.client->Call(front.Resolve("demo/echo"), "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound) << status;
+  EXPECT_EQ(runs.load(), 1);
+}
+
 TEST_F(TwoNodesTest, ADeadNodeFailsCallsAtOnceAndServesAgainWhenItIsBack) {
   ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
   CallingHost front(nodes_[0].run_dir(), "a", "web/front");

@@ -70,7 +70,7 @@ struct Node {
 
 class TwoNodesTest : public testing::Test {
  protected:
-  TwoNodesTest();
+  explicit TwoNodesTest(uint32_t pairs_max = NodeEngineOptions().pairs_max);
   ~TwoNodesTest() override;
 
   void StartAgent(int node);
@@ -98,7 +98,7 @@ class TwoNodesTest : public testing::Test {
   std::atomic<uint64_t> carried_{0};
 
  private:
-  void MakeEngine(int node);
+  void MakeEngine(int node, uint32_t pairs_max);
   void RunWire();
   bool Carry(int from);
 

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// The conversation with an agent that the test plays: one that reads late, one that is replaced.
+#include "dataplane/client/session.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/client/host_loop.h"
+
+namespace weft {
+namespace {
+
+// Serves nothing.
+struct NoLocal {
+  uint64_t NowNs() const { return weft::NowNs(); }
+  std::byte* OnRequestBegin(const Incoming&, uint32_t) { return nullptr; }
+  void OnRequest(const Incoming&, std::byte*, uint32_t) {}
+  void OnRequestAbort(const Incoming&, std::byte*) {}
+  void OnCancel(uint32_t, uint32_t) {}
+};
+
+class SessionTest : public testing::Test {
+ protected:
+  SessionTest() {
+    SessionOptions options;
+    options.poll_time_ns = 0;
+    options.connect = [this]() -> absl::StatusOr<UniqueFd> {
+      int ends[2];
+      if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
+        return absl::ErrnoToStatus(errno, "make a socket pair");
+      }
+      agent_ = UniqueFd(ends[0]);
+      return UniqueFd(ends[1]);
+    };
+    session_ = *Session::Create(options);
+    session_->set_events(&events_);
+    loop_ = std::make_unique<HostLoop<NoLocal>>(*session_, local_);
+  }
+
+  void Turn() { loop_->Wait(NowNs() + kNsPerMs); }
+  // What the session has sent and the agent has not read yet.
+  std::vector<api::FromHost> Read() {
+    std::vector<api::FromHost> messages;
+    while (true) {
+      const absl::StatusOr<ReceivedMessage> received = ReceiveMessage(agent_.get());
+      if (!received.ok()) return messages;
+      EXPECT_TRUE(messages.emplace_back().ParseFromString(received->bytes));
+    }
+  }
+  // Until the session has connected and was admitted.
+  void Admit() {
+    for (int i = 0; i < 5'000 && !agent_.valid(); ++i) Turn();
+    ASSERT_TRUE(agent_.valid());
+    bool hello = false;
+    for (int i = 0; i < 100 && !hello; ++i) {
+      for (const api::FromHost& message : Read()) hello |= message.has_hello();
+      Turn();
+    }
+    ASSERT_TRUE(hello);
+    api::ToHost welcome;
+    welcome.mutable_welcome()->set_host("a");
+    welcome.mutable_welcome()->set_call_as("web");
+    ASSERT_TRUE(SendMessage(agent_.get(), welcome.SerializeAsString()).ok());
+    for (int i = 0; i < 100 && !session_->attached(); ++i) Turn();
+    ASSERT_TRUE(session_->attached());
+  }
+  // All that is asked for in the end, in order.
+  std::vector<std::string> Asked(std::size_t count) {
+    std::vector<std::string> callees;
+    for (int i = 0; i < 10'000 && callees.size() < count; ++i) {
+      for (const api::FromHost& message : Read()) {
+        if (message.has_subscribe()) callees.push_back(message.subscribe().callee());
+      }
+      Turn();
+    }
+    return callees;
+  }
+
+  UniqueFd agent_;
+  SessionEvents events_;
+  NoLocal local_;
+  std::unique_ptr<Session> session_;
+  std::unique_ptr<HostLoop<NoLocal>> loop_;
+};
+
+TEST_F(SessionTest, AnyNumberOfRoutesIsAskedForAsTheAgentReads) {
+  session_->Start();
+  Admit();
+  std::vector<std::string> callees;
+  for (int i = 0; i < 5'000; ++i) callees.push_back(absl::StrCat("demo/f", i));
+  for (const std::string& callee : callees) session_->Subscribe("web/front", callee);
+  session_->Subscribe("web/front", callees.front());  // Again: is not asked again.
+  for (int i = 0; i < 3; ++i) Turn();
+  ASSERT_TRUE(session_->attached()) << "an agent that has not read yet is no reason to leave";
+  EXPECT_EQ(Asked(5'000), callees);
+  // Another agent is asked for all of it again.
+  agent_.Reset();
+  Turn();
+  ASSERT_FALSE(session_->attached());
+  Admit();
+  for (int i = 0; i < 3; ++i) Turn();
+  ASSERT_TRUE(session_->attached());
+  session_->Subscribe("web/front", "demo/last");
+  callees.push_back("demo/last");
+  EXPECT_EQ(Asked(5'001), callees);
+  Turn();
+  EXPECT_TRUE(Read().empty());
+}
+
+}  // namespace
+}  // namespace weft
