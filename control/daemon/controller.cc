@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -23,8 +24,6 @@ constexpr uint64_t kSaveNs = kNsPerSecond;
 // Rows of a status reply; each is some 200 bytes, and the reply is one packet.
 constexpr std::size_t kSourceRowsMax = 100;
 constexpr std::size_t kErrorBytesMax = 200;
-
-std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 double Ms(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
 double Us(uint64_t ns) { return static_cast<double>(ns) / 1e3; }
@@ -61,15 +60,32 @@ Controller::~Controller() {
 absl::Status Controller::Start() {
   WEFT_ASSIGN_OR_RETURN(writer_, StateWriter::Create(options_.state_dir));
   Restore();
-  FileSourceOptions source;
-  source.path = options_.source;
-  WEFT_ASSIGN_OR_RETURN(source_, FileSource::Create(source));
+  std::vector<SourceChange> first_scan;
+  if (!options_.source.empty()) {
+    FileSourceOptions options;
+    options.path = options_.source;
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<FileSource> files, FileSource::Create(options));
+    first_scan = files->Scan();
+    sources_.push_back(std::move(files));
+  }
+  const uint64_t seed = NowNs() ^ static_cast<uint64_t>(getpid());
+  if (options_.etcd.has_value()) {
+    WEFT_ASSIGN_OR_RETURN(http_, HttpClient::Create());
+    EtcdSourceOptions options;
+    options.etcd = *options_.etcd;
+    options.seed = seed;
+    options.allow_shrink = options_.allow_shrink;
+    sources_.push_back(std::make_unique<EtcdSource>(std::move(options), http_.get()));
+    if (options_.presence.has_value()) {
+      presence_ = std::make_unique<EtcdPresence>(*options_.presence, http_.get());
+    }
+  }
   AgentLink::Options link;
   link.socket_path = options_.admin_socket;
-  link.seed = NowNs() ^ static_cast<uint64_t>(getpid());
+  link.seed = seed;
   link_ =
       std::make_unique<AgentLink>(std::move(link), first_generation_, static_cast<AgentLinkObserver*>(this));
-  TakeFirstScan(source_->Scan());
+  TakeFirstScan(std::move(first_scan));
   return absl::OkStatus();
 }
 
@@ -89,15 +105,18 @@ void Controller::Restore() {
   }
 }
 
-void Controller::TakeFirstScan(std::vector<FileChange> changes) {
+void Controller::TakeFirstScan(std::vector<SourceChange> changes) {
   std::set<std::string> present;
-  for (const FileChange& change : changes) present.insert(change.path);
+  for (const SourceChange& change : changes) present.insert(change.origin);
   std::vector<std::string> missing;
   for (const auto& [origin, mesh] : model_.accepted()) {
-    if (!present.contains(origin)) missing.push_back(origin);
+    const bool to_come = std::any_of(
+        sources_.begin(), sources_.end(),
+        [&origin = origin](const auto& source) { return source->Owns(origin) && !source->ReadsAtStart(); });
+    if (!present.contains(origin) && !to_come) missing.push_back(origin);
   }
   LogNotes();
-  for (FileChange& change : changes) Offer(std::move(change));
+  for (SourceChange& change : changes) Offer(std::move(change));
   for (const std::string& origin : missing) {
     spdlog::warn("{} is gone since the last run", origin);
     model_.Withdraw(origin);
@@ -109,32 +128,32 @@ void Controller::TakeFirstScan(std::vector<FileChange> changes) {
     record_.Add(++revision_, "start", 0);
     link_->SetTarget(std::make_shared<MeshState>(model_.state()), revision_);
   }
-  spdlog::info("watching {}: {} nodes, {} functions, {} endpoints, {} rules", source_->Describe(),
+  spdlog::info("watching {}: {} nodes, {} functions, {} endpoints, {} rules", DescribeSources(),
                model_.state().nodes.size(), model_.state().functions.size(), model_.state().endpoints.size(),
                model_.state().allow.size());
 }
 
-void Controller::TakeChanges(std::vector<FileChange> changes) {
+void Controller::TakeChanges(std::vector<SourceChange> changes) {
   LogNotes();
   if (changes.empty()) return;
   uint64_t event_ns = changes.front().event_ns;
-  std::string cause = BaseName(changes.front().path);
-  for (const FileChange& change : changes) event_ns = std::min(event_ns, change.event_ns);
+  std::string cause = changes.front().cause;
+  for (const SourceChange& change : changes) event_ns = std::min(event_ns, change.event_ns);
   if (changes.size() > 1) absl::StrAppend(&cause, " and ", changes.size() - 1, " more");
-  for (FileChange& change : changes) Offer(std::move(change));
+  for (SourceChange& change : changes) Offer(std::move(change));
   Evaluate(cause, event_ns);
 }
 
-void Controller::Offer(FileChange change) {
+void Controller::Offer(SourceChange change) {
   if (change.gone) {
-    spdlog::warn("{} is gone", change.path);
-    model_.Withdraw(change.path);
+    spdlog::warn("{} is gone", change.origin);
+    model_.Withdraw(change.origin);
   } else if (change.loaded.errors.empty()) {
     model_.Offer(std::move(change.loaded.mesh));
   } else {
     for (const std::string& line : change.loaded.errors) spdlog::error("{}", line);
-    spdlog::warn("{} is not taken; its last good state stays in force", change.path);
-    model_.OfferUnreadable(change.path, std::move(change.loaded.errors));
+    spdlog::warn("{} is not taken; its last good state stays in force", change.origin);
+    model_.OfferUnreadable(change.origin, std::move(change.loaded.errors));
   }
 }
 
@@ -153,37 +172,52 @@ void Controller::Evaluate(const std::string& cause, uint64_t event_ns) {
 }
 
 void Controller::LogNotes() {
-  for (const std::string& note : source_->TakeNotes()) spdlog::warn("{}", note);
+  for (const auto& source : sources_) {
+    for (const std::string& note : source->TakeNotes()) spdlog::warn("{}", note);
+  }
+  if (presence_ == nullptr) return;
+  for (const std::string& note : presence_->TakeNotes()) spdlog::warn("{}", note);
 }
 
 void Controller::AddPollEntries(std::vector<pollfd>* entries) const {
-  entries->push_back({source_->fd(), POLLIN, 0});
+  for (const auto& source : sources_) source->AddPollEntries(entries);
   if (link_->fd() >= 0) entries->push_back({link_->fd(), link_->poll_events(), 0});
 }
 
 void Controller::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
   for (const pollfd& entry : entries) {
-    if (entry.revents == 0) continue;
-    if (entry.fd == link_->fd()) {
-      link_->OnEvents(entry.revents, now_ns);
-    } else if (entry.fd == source_->fd()) {
-      TakeChanges(source_->OnReadable(now_ns));
-    }
+    if (entry.revents != 0 && entry.fd == link_->fd()) link_->OnEvents(entry.revents, now_ns);
   }
+  std::vector<SourceChange> changes;
+  for (const auto& source : sources_) {
+    std::vector<SourceChange> more = source->OnEvents(entries, now_ns);
+    std::move(more.begin(), more.end(), std::back_inserter(changes));
+  }
+  TakeChanges(std::move(changes));
 }
 
 uint64_t Controller::wake_ns() const {
   uint64_t wake_ns = 0;
-  for (const uint64_t at_ns : {source_->wake_ns(), link_->wake_ns(), save_at_ns_}) {
+  const auto earlier = [&wake_ns](uint64_t at_ns) {
     if (at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
-  }
+  };
+  for (const auto& source : sources_) earlier(source->wake_ns());
+  if (presence_ != nullptr) earlier(presence_->wake_ns());
+  earlier(link_->wake_ns());
+  earlier(save_at_ns_);
   return wake_ns;
 }
 
 void Controller::OnTime(uint64_t now_ns) {
-  if (const uint64_t at_ns = source_->wake_ns(); at_ns != 0 && now_ns >= at_ns) {
-    TakeChanges(source_->OnTime(now_ns));
+  std::vector<SourceChange> changes;
+  for (const auto& source : sources_) {
+    if (const uint64_t at_ns = source->wake_ns(); at_ns == 0 || now_ns < at_ns) continue;
+    std::vector<SourceChange> more = source->OnTime(now_ns);
+    std::move(more.begin(), more.end(), std::back_inserter(changes));
   }
+  if (presence_ != nullptr && presence_->wake_ns() != 0 && now_ns >= presence_->wake_ns())
+    presence_->OnTime(now_ns);
+  TakeChanges(std::move(changes));
   link_->OnTime(now_ns);
   if (save_at_ns_ != 0 && now_ns >= save_at_ns_) Save();
 }
@@ -237,6 +271,20 @@ void Controller::OnProgrammed(uint64_t revision, const api::Programmed& programm
   Save();
 }
 
+void Controller::OnRegistrations(const std::vector<api::Registrations::Host>& hosts) {
+  if (presence_ == nullptr) return;
+  std::vector<api::Endpoint> endpoints;
+  for (const api::Registrations::Host& host : hosts) {
+    for (const std::string& function : host.serves()) {
+      api::Endpoint& endpoint = endpoints.emplace_back();
+      endpoint.set_function(function);
+      endpoint.set_node(link_->node());
+      endpoint.set_host(host.name());
+    }
+  }
+  presence_->Say(link_->node(), endpoints);
+}
+
 void Controller::OnRefused(const std::string& reason) {
   ++refusals_;
   if (reason == last_problem_) return;
@@ -251,7 +299,7 @@ api::QueryReply Controller::Status() const {
   ItemBuilder(reply.add_items())
       .Text("component", "weft-control")
       .Text("version", WEFT_VERSION)
-      .Text("source", source_->Describe())
+      .Text("source", DescribeSources())
       .Text("agent", StateName(link_->state()))
       .Text("node", link_->node())
       .Number("generation", link_->generation())
@@ -262,17 +310,7 @@ api::QueryReply Controller::Status() const {
       .Real("event_to_programmed_p99_us", Us(times.Quantile(0.99)))
       .Real("event_to_programmed_max_us", Us(times.max()))
       .Text("problem", std::string(Utf8Prefix(last_problem_, kErrorBytesMax)));
-  std::size_t rows = 0;
-  for (const SourceStatus& source : model_.Sources()) {
-    if (++rows > kSourceRowsMax) break;
-    ItemBuilder(reply.add_items())
-        .Text("file", source.origin)
-        .Text("state", source.current    ? "current"
-                       : source.accepted ? "last good"
-                                         : "refused")
-        .Text("error",
-              source.errors.empty() ? "" : std::string(Utf8Prefix(source.errors.front(), kErrorBytesMax)));
-  }
+  AddSourceRows(&reply);
   for (const Change& change : record_.changes()) {
     ItemBuilder(reply.add_items())
         .Number("change", change.generation)
@@ -286,6 +324,45 @@ api::QueryReply Controller::Status() const {
         .Text("failed", std::string(Utf8Prefix(absl::StrJoin(change.failed, "; "), kErrorBytesMax)));
   }
   return reply;
+}
+
+std::string Controller::DescribeSources() const {
+  std::vector<std::string> all;
+  for (const auto& source : sources_) all.push_back(source->Describe());
+  return absl::StrJoin(all, ", ");
+}
+
+void Controller::AddSourceRows(api::QueryReply* reply) const {
+  std::size_t rows = 0;
+  for (const SourceStatus& source : model_.Sources()) {
+    if (++rows > kSourceRowsMax) break;
+    ItemBuilder(reply->add_items())
+        .Text("file", source.origin)
+        .Text("state", source.current    ? "current"
+                       : source.accepted ? "last good"
+                                         : "refused")
+        .Text("error",
+              source.errors.empty() ? "" : std::string(Utf8Prefix(source.errors.front(), kErrorBytesMax)));
+  }
+  const uint64_t now_ns = NowNs();
+  for (const auto& source : sources_) {
+    const SourceHealth health = source->Health();
+    ItemBuilder(reply->add_items())
+        .Text("watch", source->Describe())
+        .Text("state", health.synced ? "synced" : "not synced")
+        .Number("revision", health.revision)
+        .Number("events", health.events)
+        .Real("last_event_s",
+              health.last_event_ns == 0 ? -1 : static_cast<double>(now_ns - health.last_event_ns) / 1e9)
+        .Number("refused", health.refused)
+        .Text("error", std::string(Utf8Prefix(health.problem, kErrorBytesMax)));
+  }
+  if (presence_ != nullptr) {
+    ItemBuilder(reply->add_items())
+        .Text("presence", link_->node())
+        .Text("state", presence_->published() ? "published" : "not published")
+        .Text("error", std::string(Utf8Prefix(presence_->problem(), kErrorBytesMax)));
+  }
 }
 
 std::string Controller::Summary() const {

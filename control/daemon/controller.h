@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// weft-control between its borders: takes file changes in, keeps the model, has it programmed, saves it, and
-// says how it stands. The daemon's loop drives it; tests drive it with a real file system and an agent of
-// their own. One thread.
+// weft-control between its borders: takes what its sources say, keeps the model, has it programmed, saves it,
+// and says how it stands. The daemon's loop drives it; tests drive it with real sources and an agent of their
+// own. One thread.
 #ifndef WEFT_CONTROL_DAEMON_CONTROLLER_H_
 #define WEFT_CONTROL_DAEMON_CONTROLLER_H_
 
@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,21 +19,27 @@
 #include "control/model/model.h"
 #include "control/publish/agent_link.h"
 #include "control/publish/state_file.h"
+#include "control/source/etcd_presence.h"
+#include "control/source/etcd_source.h"
 #include "control/source/file_source.h"
+#include "control/source/http_client.h"
+#include "control/source/source.h"
 #include "dataplane/api/admin.pb.h"
 
 namespace weft::control {
 
 struct ControllerOptions {
-  std::string source;  // File or directory
+  std::string source;  // File or directory; empty: none
   std::string admin_socket;
   std::string state_dir;
   bool allow_shrink = false;
+  std::optional<EtcdOptions> etcd;
+  std::optional<EtcdPresenceOptions> presence;  // Only with etcd
 };
 
 class Controller : private AgentLinkObserver {
  public:
-  // Restores the last good state, then reads the source. Errors name the path at fault.
+  // Restores the last good state, then reads the files. Errors name the path at fault.
   static absl::StatusOr<std::unique_ptr<Controller>> Create(ControllerOptions options);
   ~Controller() override;
 
@@ -57,18 +64,21 @@ class Controller : private AgentLinkObserver {
   absl::Status Start();
   void Restore();
   // The first complete reading of all files: what is not there any more was removed while nobody watched.
-  void TakeFirstScan(std::vector<FileChange> changes);
-  void TakeChanges(std::vector<FileChange> changes);
-  void Offer(FileChange change);
+  void TakeFirstScan(std::vector<SourceChange> changes);
+  void TakeChanges(std::vector<SourceChange> changes);
+  void Offer(SourceChange change);
   void Evaluate(const std::string& cause, uint64_t event_ns);
   void LogNotes();
   void Save();
+  std::string DescribeSources() const;
+  void AddSourceRows(api::QueryReply* reply) const;
 
   // AgentLinkObserver
   void OnConnected() override;
   void OnDisconnected(const absl::Status& why) override;
   void OnSent(uint64_t generation, uint64_t revision, bool snapshot) override;
   void OnProgrammed(uint64_t revision, const api::Programmed& programmed) override;
+  void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) override;
   void OnRefused(const std::string& reason) override;
 
   ControllerOptions options_;
@@ -80,7 +90,9 @@ class Controller : private AgentLinkObserver {
   uint64_t save_at_ns_ = 0;   // Not 0: the state on disk is older than the model.
   uint64_t first_generation_ = 0;
   std::unique_ptr<StateWriter> writer_;
-  std::unique_ptr<FileSource> source_;
+  std::unique_ptr<HttpClient> http_;
+  std::vector<std::unique_ptr<Source>> sources_;
+  std::unique_ptr<EtcdPresence> presence_;
   std::unique_ptr<AgentLink> link_;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// weft-control: watches mesh files and programs the agent of its node. Command line, signals and the loop, on
-// one thread beside the one that writes the last good state; runs in the foreground. SIGTERM and SIGINT end
-// it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
+// weft-control: watches mesh files, or etcd, and programs the agent of its node. Command line, signals and
+// the loop, on one thread beside the one that writes the last good state; runs in the foreground. SIGTERM and
+// SIGINT end it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
 #include <poll.h>
 #include <signal.h>
 #include <unistd.h>
@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "control/daemon/control_config.h"
 #include "control/daemon/control_socket.h"
 #include "control/daemon/controller.h"
 #include "control/daemon/steer_service.h"
@@ -32,7 +33,8 @@ namespace weft::control {
 namespace {
 
 struct Arguments {
-  std::string source = "/etc/weft/mesh.d";
+  std::string source;
+  std::string config;
   std::string run_dir = "/run/weft";
   std::string state_dir = "/var/lib/weft/control";
   std::string log_format = "text";
@@ -45,12 +47,16 @@ struct Arguments {
 };
 
 constexpr int kGoOn = -1;
+constexpr char kMeshDir[] = "/etc/weft/mesh.d";
 
 // Returns the exit code, or kGoOn. CLI11 throws; it ends here.
 int ParseArguments(int argc, char** argv, Arguments* arguments) {
-  CLI::App app("weft-control: watches mesh files and programs the agent of this node", "weft-control");
-  app.add_option("--source", arguments->source, "Mesh file, or directory of *.yaml and *.yml files")
-      ->capture_default_str();
+  CLI::App app("weft-control: watches mesh files, or etcd, and programs the agent of this node",
+               "weft-control");
+  app.add_option(
+      "--source", arguments->source,
+      "Mesh file, or directory of *.yaml and *.yml files; /etc/weft/mesh.d where there is no --config");
+  app.add_option("--config", arguments->config, "weft-control.yaml: names the sources, such as etcd");
   app.add_option("--run-dir", arguments->run_dir, "Directory of admin.sock and control.sock")
       ->capture_default_str();
   app.add_option("--state-dir", arguments->state_dir, "Where the last good state is kept")
@@ -116,11 +122,24 @@ ControlSocket::Handlers HandlersOf(const Controller& controller, const std::uniq
           }};
 }
 
+absl::Status NameSources(const Arguments& arguments, ControllerOptions* options) {
+  options->source = arguments.source;
+  if (arguments.config.empty()) {
+    if (options->source.empty()) options->source = kMeshDir;
+    return absl::OkStatus();
+  }
+  WEFT_ASSIGN_OR_RETURN(ControlConfig config, LoadControlConfig(arguments.config));
+  if (options->source.empty()) options->source = std::move(config.files);
+  options->etcd = std::move(config.etcd);
+  options->presence = std::move(config.presence);
+  return absl::OkStatus();
+}
+
 absl::Status Serve(const Arguments& arguments) {
   const UniqueFd stop = StopSignals();
   signal(SIGHUP, SIG_IGN);
   ControllerOptions options;
-  options.source = arguments.source;
+  WEFT_RETURN_IF_ERROR(NameSources(arguments, &options));
   options.admin_socket = absl::StrCat(arguments.run_dir, "/admin.sock");
   options.state_dir = arguments.state_dir;
   options.allow_shrink = arguments.allow_shrink;

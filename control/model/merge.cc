@@ -18,8 +18,12 @@ class Merger {
   }
 
   Merged Run() {
-    for (const SourceMesh* source : sources_) TakeNodesAndFunctions(*source);
-    for (const SourceMesh* source : sources_) TakeEndpointsAndRules(*source);
+    for (const bool implied : {false, true}) {
+      for (const SourceMesh* source : sources_) TakeNodesAndFunctions(*source, implied);
+    }
+    for (const bool implied : {false, true}) {
+      for (const SourceMesh* source : sources_) TakeEndpointsAndRules(*source, implied);
+    }
     const MeshState& state = merged_.state;
     const std::size_t entries =
         state.nodes.size() + state.functions.size() + state.endpoints.size() + state.allow.size();
@@ -52,42 +56,57 @@ class Merger {
     return where.line > 0 ? absl::StrCat(source.origin, ":", where.line) : source.origin;
   }
 
-  void TakeNodesAndFunctions(const SourceMesh& source) {
+  void TakeNodesAndFunctions(const SourceMesh& source, bool implied) {
     for (std::size_t i = 0; i < source.nodes.size(); ++i) {
-      const auto& [node, where] = source.nodes[i];
+      const auto& [node, where, is_implied] = source.nodes[i];
+      if (is_implied != implied || (implied && nodes_seen_.contains(node.name()))) continue;
       const std::string what = absl::StrCat("node \"", node.name(), "\"");
       if (!First(&nodes_seen_, node.name(), source, where, "nodes", i, what)) continue;
       merged_.state.nodes[node.name()] = node;
     }
     for (std::size_t i = 0; i < source.functions.size(); ++i) {
-      const auto& [function, where] = source.functions[i];
-      const std::string what = absl::StrCat("function \"", function.name(), "\"");
-      if (!First(&functions_seen_, function.name(), source, where, "functions", i, what)) continue;
-      const FunctionId id = id_of_(function.name());
-      const auto [it, fresh] = names_of_ids_.emplace(id, function.name());
-      if (id.value == 0 || !fresh) {
-        const std::string other = fresh ? "of no function" : absl::StrCat("of function \"", it->second, "\"");
-        Error(source, where, "functions", i,
-              absl::StrCat(what, " has the wire id ", other, ": rename one of them"));
-        continue;
-      }
-      merged_.state.functions[function.name()] = function;
+      const auto& [function, where, is_implied] = source.functions[i];
+      if (is_implied != implied || (implied && functions_seen_.contains(function.name()))) continue;
+      TakeFunction(source, function, where, i);
     }
   }
 
-  void TakeEndpointsAndRules(const SourceMesh& source) {
+  void TakeFunction(const SourceMesh& source, const api::Function& function, Where where, std::size_t index) {
+    const std::string what = absl::StrCat("function \"", function.name(), "\"");
+    if (!First(&functions_seen_, function.name(), source, where, "functions", index, what)) return;
+    const FunctionId id = id_of_(function.name());
+    const auto [it, fresh] = names_of_ids_.emplace(id, function.name());
+    if (id.value == 0 || !fresh) {
+      const std::string other = fresh ? "of no function" : absl::StrCat("of function \"", it->second, "\"");
+      Error(source, where, "functions", index,
+            absl::StrCat(what, " has the wire id ", other, ": rename one of them"));
+      return;
+    }
+    merged_.state.functions[function.name()] = function;
+  }
+
+  void TakeEndpointsAndRules(const SourceMesh& source, bool implied) {
     for (std::size_t i = 0; i < source.endpoints.size(); ++i) {
-      const auto& [endpoint, where] = source.endpoints[i];
-      CheckReferences(source, endpoint, where, i);
+      const auto& [endpoint, where, is_implied] = source.endpoints[i];
+      if (is_implied != implied) continue;
       const EndpointKey key = KeyOf(endpoint);
+      const std::string joined = absl::StrCat(key.function, " ", key.node, " ", key.host);
+      if (implied && endpoints_seen_.contains(joined)) continue;
+      if (source.open && !nodes_seen_.contains(key.node)) continue;
+      if (source.open && !functions_seen_.contains(key.function)) {
+        api::Function function;
+        function.set_name(key.function);
+        TakeFunction(source, function, where, i);
+      }
+      CheckReferences(source, endpoint, where, i);
       const std::string what = absl::StrCat("endpoint of \"", key.function, "\" on host \"", key.host,
                                             "\" of node \"", key.node, "\"");
-      const std::string joined = absl::StrCat(key.function, " ", key.node, " ", key.host);
       if (!First(&endpoints_seen_, joined, source, where, "endpoints", i, what)) continue;
       merged_.state.endpoints[key] = endpoint;
     }
     for (std::size_t i = 0; i < source.allow.size(); ++i) {
-      const auto& [allow, where] = source.allow[i];
+      const auto& [allow, where, is_implied] = source.allow[i];
+      if (is_implied != implied) continue;
       const std::string what = absl::StrCat("rule from \"", allow.from(), "\" to \"", allow.to(), "\"");
       const std::string joined = absl::StrCat(allow.from(), " ", allow.to());
       if (!First(&allow_seen_, joined, source, where, "allow", i, what)) continue;

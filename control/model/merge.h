@@ -27,6 +27,9 @@ template <typename T>
 struct Said {
   T value;
   Where where;
+  // It follows from something else, such as a node's own report: whatever a source says outright of the same
+  // name stands, and of two such the first.
+  bool implied = false;
 };
 
 // All that one source says now.
@@ -37,6 +40,9 @@ struct SourceMesh {
   std::vector<Said<api::Endpoint>> endpoints;
   std::vector<Said<api::Allow>> allow;
   bool allow_shrink = false;  // It may take back everything that it said before.
+  // Its objects come and go one by one: an endpoint on a node that nobody names waits for the node, and a
+  // function that nobody names has the default policy. Elsewhere both are errors.
+  bool open = false;
   bool incomplete =
       false;  // Something was left out because it could not be read: good for finding errors only.
 
@@ -68,8 +74,8 @@ struct Merged {
 
 using FunctionIdSource = std::function<FunctionId(absl::string_view)>;
 
-// Merges in the order given; an error names the later of two that clash. `id_of` is FunctionIdOf but in
-// tests, since nobody can make two names with one SHA-256 beginning.
+// Merges in the order given, what is implied last; an error names the later of two that clash. `id_of` is
+// FunctionIdOf but in tests, since nobody can make two names with one SHA-256 beginning.
 Merged Merge(absl::Span<const SourceMesh* const> sources, const FunctionIdSource& id_of = FunctionIdOf);
 
 }  // namespace weft::control

@@ -74,8 +74,8 @@ void Model::CheckShrink(const Offers& offers, Merged* merged) const {
     // A file among others may go. One that is there and names no endpoint any more looks half-written, unless
     // another names them now.
     std::size_t lost = 0;
-    for (const auto& [endpoint, where] : old->second.endpoints) {
-      lost += merged->state.endpoints.contains(KeyOf(endpoint)) ? 0 : 1;
+    for (const auto& said : old->second.endpoints) {
+      lost += merged->state.endpoints.contains(KeyOf(said.value)) ? 0 : 1;
     }
     const bool all_lost = lost == old->second.endpoints.size();
     const bool nothing_left = merged->state.empty() || (lost > 0 && merged->state.endpoints.empty());

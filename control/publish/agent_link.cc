@@ -62,6 +62,7 @@ void AgentLink::Connect(uint64_t now_ns) {
   state_ = State::kGreeting;
   sent_ = nullptr;
   outgoing_.clear();
+  hosts_.clear();
   unacknowledged_.clear();
   // The answer tells the generation that the agent holds. Its registrations tell the node, and come before.
   api::AdminRequest request;
@@ -117,6 +118,8 @@ void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
     case api::AdminReply::kRegistrations:
       node_ = reply.registrations().node();
       generation_ = std::max(generation_, reply.registrations().generation());
+      hosts_.insert(hosts_.end(), reply.registrations().hosts().begin(), reply.registrations().hosts().end());
+      if (!reply.registrations().more()) observer_->OnRegistrations(std::exchange(hosts_, {}));
       return;
     case api::AdminReply::kQueryReply: {
       generation_ = std::max(generation_, reply.query_reply().generation());

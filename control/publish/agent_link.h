@@ -29,6 +29,8 @@ class AgentLinkObserver {
   virtual void OnSent(uint64_t generation, uint64_t revision, bool snapshot) = 0;
   // Every revision up to this one is in force.
   virtual void OnProgrammed(uint64_t revision, const api::Programmed& programmed) = 0;
+  // What the hosts of the node serve of their own accord, all of it.
+  virtual void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) = 0;
   // The agent will not take it, or we will not send it: tried again later, and at once with another target.
   virtual void OnRefused(const std::string& reason) = 0;
 };
@@ -89,6 +91,7 @@ class AgentLink {
   std::deque<std::string> outgoing_;  // Parts of one generation
   std::deque<Unacknowledged> unacknowledged_;
 
+  std::vector<api::Registrations::Host> hosts_;  // Of registrations that come in several packets
   std::string node_;
   uint64_t generation_;
   uint64_t acknowledged_ = 0;

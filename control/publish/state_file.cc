@@ -73,9 +73,21 @@ std::string DigestOf(absl::string_view message) {
   return std::string(digest.begin(), digest.end());
 }
 
+template <typename T>
+api::Mesh* PartOf(const Said<T>& said, SavedSource* saved) {
+  return said.implied ? saved->mutable_implied() : saved->mutable_mesh();
+}
+
 template <typename T, typename List>
-void Take(const List& list, std::vector<Said<T>>* out) {
-  for (const T& value : list) out->push_back({value, Where{}});
+void Take(const List& list, bool implied, std::vector<Said<T>>* out) {
+  for (const T& value : list) out->push_back({value, Where{}, implied});
+}
+
+void TakeMesh(const api::Mesh& saved, bool implied, SourceMesh* mesh) {
+  Take(saved.nodes(), implied, &mesh->nodes);
+  Take(saved.functions(), implied, &mesh->functions);
+  Take(saved.endpoints(), implied, &mesh->endpoints);
+  Take(saved.allow(), implied, &mesh->allow);
 }
 
 }  // namespace
@@ -87,10 +99,11 @@ std::string EncodeLastGood(uint64_t generation, const std::map<std::string, Sour
   for (const auto& [origin, mesh] : sources) {
     SavedSource* saved = state.add_sources();
     saved->set_origin(origin);
-    for (const auto& [node, where] : mesh.nodes) *saved->mutable_mesh()->add_nodes() = node;
-    for (const auto& [function, where] : mesh.functions) *saved->mutable_mesh()->add_functions() = function;
-    for (const auto& [endpoint, where] : mesh.endpoints) *saved->mutable_mesh()->add_endpoints() = endpoint;
-    for (const auto& [allow, where] : mesh.allow) *saved->mutable_mesh()->add_allow() = allow;
+    saved->set_open(mesh.open);
+    for (const auto& said : mesh.nodes) *PartOf(said, saved)->add_nodes() = said.value;
+    for (const auto& said : mesh.functions) *PartOf(said, saved)->add_functions() = said.value;
+    for (const auto& said : mesh.endpoints) *PartOf(said, saved)->add_endpoints() = said.value;
+    for (const auto& said : mesh.allow) *PartOf(said, saved)->add_allow() = said.value;
   }
   const std::string message = state.SerializeAsString();
   return DigestOf(message) + message;
@@ -113,10 +126,9 @@ absl::StatusOr<LastGood> LoadLastGood(const std::string& directory) {
   for (const SavedSource& saved : state.sources()) {
     SourceMesh& mesh = last_good.sources.emplace_back();
     mesh.origin = saved.origin();
-    Take(saved.mesh().nodes(), &mesh.nodes);
-    Take(saved.mesh().functions(), &mesh.functions);
-    Take(saved.mesh().endpoints(), &mesh.endpoints);
-    Take(saved.mesh().allow(), &mesh.allow);
+    mesh.open = saved.open();
+    TakeMesh(saved.mesh(), false, &mesh);
+    TakeMesh(saved.implied(), true, &mesh);
   }
   return last_good;
 }

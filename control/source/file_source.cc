@@ -93,16 +93,16 @@ bool FileSource::Wanted(const std::string& name) const {
   return only_file_.empty() ? IsMeshFileName(name) : name == only_file_;
 }
 
-std::vector<FileChange> FileSource::Scan() {
+std::vector<SourceChange> FileSource::Scan() {
   ListDirectory(NowNs());
-  std::vector<FileChange> changes = LoadPending();
+  std::vector<SourceChange> changes = LoadPending();
   const bool suspects = std::any_of(files_.begin(), files_.end(),
                                     [](const auto& entry) { return entry.second.confirm_at_ns != 0; });
   if (suspects) {
     // What is not in the first scan would count as removed.
     timespec pause{0, kConfirmNs};
     nanosleep(&pause, nullptr);
-    std::vector<FileChange> more = OnTime(NowNs());
+    std::vector<SourceChange> more = OnTime(NowNs());
     std::move(more.begin(), more.end(), std::back_inserter(changes));
   }
   return changes;
@@ -142,7 +142,16 @@ void FileSource::ListDirectory(uint64_t now_ns) {
   }
 }
 
-std::vector<FileChange> FileSource::OnReadable(uint64_t now_ns) {
+void FileSource::AddPollEntries(std::vector<pollfd>* entries) const { entries->push_back({fd(), POLLIN, 0}); }
+
+std::vector<SourceChange> FileSource::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
+  for (const pollfd& entry : entries) {
+    if (entry.fd == fd() && entry.revents != 0) return OnReadable(now_ns);
+  }
+  return {};
+}
+
+std::vector<SourceChange> FileSource::OnReadable(uint64_t now_ns) {
   DrainEvents(now_ns);
   return LoadPending();
 }
@@ -209,14 +218,14 @@ void FileSource::TakeEvent(uint32_t mask, const std::string& name, uint64_t now_
   }
 }
 
-std::vector<FileChange> FileSource::LoadPending() {
-  std::vector<FileChange> changes;
+std::vector<SourceChange> FileSource::LoadPending() {
+  std::vector<SourceChange> changes;
   load_again_ = true;
   for (int round = 0; round < kRoundsMax && load_again_; ++round) {
     load_again_ = false;
     // LoadOne may add files, which leaves the iterators of a map valid.
     for (auto& [name, file] : files_) {
-      FileChange change;
+      SourceChange change;
       if (file.pending && LoadOne(name, &file, &change)) changes.push_back(std::move(change));
       load_again_ |= file.pending;
     }
@@ -224,7 +233,7 @@ std::vector<FileChange> FileSource::LoadPending() {
   return changes;
 }
 
-bool FileSource::LoadOne(const std::string& name, File* file, FileChange* change) {
+bool FileSource::LoadOne(const std::string& name, File* file, SourceChange* change) {
   const std::string path = directory_ + name;
   file->pending = false;
   absl::StatusOr<std::string> text = ReadSmallFile(path);
@@ -233,7 +242,7 @@ bool FileSource::LoadOne(const std::string& name, File* file, FileChange* change
   DrainEvents(NowNs());
   if (file->writing || file->pending) return false;
   const uint64_t confirm_at_ns = std::exchange(file->confirm_at_ns, 0);
-  change->path = path;
+  change->origin = path;
   change->event_ns = file->event_ns;
   if (absl::IsNotFound(text.status())) {
     if (file->known && file->gone_at_ns == 0) file->gone_at_ns = NowNs() + removal_grace_ns_;
@@ -250,6 +259,9 @@ bool FileSource::LoadOne(const std::string& name, File* file, FileChange* change
     return false;
   }
   file->known = true;
+  change->cause = name;
+  ++events_;
+  last_event_ns_ = change->event_ns;
   struct stat info;
   if (only_file_ == name && lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode)) {
     notes_.push_back(absl::StrCat(
@@ -271,7 +283,7 @@ uint64_t FileSource::wake_ns() const {
   return wake_ns;
 }
 
-std::vector<FileChange> FileSource::OnTime(uint64_t now_ns) {
+std::vector<SourceChange> FileSource::OnTime(uint64_t now_ns) {
   if (watch_ < 0 && now_ns >= rewatch_at_ns_) {
     if (Watch().ok()) {
       notes_.push_back(absl::StrCat("directory ", directory_, " is back"));
@@ -284,15 +296,16 @@ std::vector<FileChange> FileSource::OnTime(uint64_t now_ns) {
   for (auto& [name, file] : files_) {
     if (file.confirm_at_ns != 0 && file.confirm_at_ns <= now_ns && !file.writing) file.pending = true;
   }
-  std::vector<FileChange> changes = LoadPending();
+  std::vector<SourceChange> changes = LoadPending();
   for (auto it = files_.begin(); watch_ >= 0 && it != files_.end();) {
     if (it->second.gone_at_ns == 0 || it->second.gone_at_ns > now_ns) {
       ++it;
       continue;
     }
-    FileChange change;
-    change.path = directory_ + it->first;
+    SourceChange change;
+    change.origin = directory_ + it->first;
     change.event_ns = it->second.gone_at_ns;
+    change.cause = it->first;
     change.gone = true;
     changes.push_back(std::move(change));
     it = files_.erase(it);
@@ -301,6 +314,15 @@ std::vector<FileChange> FileSource::OnTime(uint64_t now_ns) {
 }
 
 std::vector<std::string> FileSource::TakeNotes() { return std::exchange(notes_, {}); }
+
+SourceHealth FileSource::Health() const {
+  SourceHealth health;
+  health.synced = watch_ >= 0;
+  health.events = events_;
+  health.last_event_ns = last_event_ns_;
+  if (!health.synced) health.problem = absl::StrCat("directory ", directory_, " is gone");
+  return health;
+}
 
 std::string FileSource::Describe() const {
   if (!only_file_.empty()) return directory_ + only_file_;

@@ -15,8 +15,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/string_view.h"
 #include "control/source/mesh_yaml.h"
 #include "control/source/module_hash.h"
+#include "control/source/source.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 
@@ -28,36 +31,31 @@ struct FileSourceOptions {
   uint64_t removal_grace_ns = 200 * kNsPerMs;
 };
 
-// One file has another content, or has none any more.
-struct FileChange {
-  std::string path;       // Absolute
-  uint64_t event_ns = 0;  // When inotify told; the end of the grace time for a file that is gone.
-  bool gone = false;
-  LoadedMesh loaded;  // Unless gone. A file that cannot be read at all has only errors.
-};
-
-class FileSource {
+// Its origins are absolute paths. A change with errors is of a file that cannot be read, or not whole.
+class FileSource final : public Source {
  public:
   // Fails where neither the path nor the directory that should hold it exists.
   static absl::StatusOr<std::unique_ptr<FileSource>> Create(FileSourceOptions options);
 
   // All files that are there now. Once, before anything else: the watch stands already. Blocks for some ms
   // where a file has errors.
-  std::vector<FileChange> Scan();
+  std::vector<SourceChange> Scan();
 
   // Readable when something happened.
   int fd() const { return inotify_.get(); }
   // Takes what happened. `now_ns` is when the caller saw fd() readable.
-  std::vector<FileChange> OnReadable(uint64_t now_ns);
-  // CLOCK_MONOTONIC time at which OnTime() wants to be called; 0: never.
-  uint64_t wake_ns() const;
-  std::vector<FileChange> OnTime(uint64_t now_ns);
+  std::vector<SourceChange> OnReadable(uint64_t now_ns);
 
-  // What an operator should read in the log, since the last call: "… is a symbolic link", "the directory is
-  // gone".
-  std::vector<std::string> TakeNotes();
-  // "/etc/weft/mesh.d (12 files)"
-  std::string Describe() const;
+  // Source
+  void AddPollEntries(std::vector<pollfd>* entries) const override;
+  std::vector<SourceChange> OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) override;
+  uint64_t wake_ns() const override;
+  std::vector<SourceChange> OnTime(uint64_t now_ns) override;
+  bool Owns(absl::string_view origin) const override { return absl::StartsWith(origin, "/"); }
+  bool ReadsAtStart() const override { return true; }
+  std::vector<std::string> TakeNotes() override;
+  std::string Describe() const override;
+  SourceHealth Health() const override;
 
  private:
   struct File {
@@ -78,8 +76,8 @@ class FileSource {
   // Marks what the directory holds as pending, and what it holds no more as gone.
   void ListDirectory(uint64_t now_ns);
   void MarkPending(File* file, uint64_t now_ns);
-  std::vector<FileChange> LoadPending();
-  bool LoadOne(const std::string& name, File* file, FileChange* change);
+  std::vector<SourceChange> LoadPending();
+  bool LoadOne(const std::string& name, File* file, SourceChange* change);
 
   uint64_t removal_grace_ns_;
   std::string directory_;  // Absolute, with '/' at its end.
@@ -90,6 +88,8 @@ class FileSource {
   bool load_again_ = false;     // A file changed as fast as it was read.
   std::map<std::string, File> files_;
   std::vector<std::string> notes_;
+  uint64_t events_ = 0;
+  uint64_t last_event_ns_ = 0;
   ModuleHasher hasher_;
 };
 

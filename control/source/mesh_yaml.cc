@@ -7,7 +7,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/config/yaml.h"
@@ -17,6 +16,7 @@ namespace {
 
 constexpr uint64_t kHourNs = 3'600 * kNsPerSecond;
 constexpr std::size_t kPathBytesMax = 4096;
+constexpr uint32_t kWeightDefault = 100;
 // Items of one list; 100,000 endpoints are about 16 MiB of YAML, the limit of the reader.
 constexpr std::size_t kItemsMax = 100'000;
 
@@ -25,30 +25,16 @@ Where WhereIs(const YamlMap& map) {
   return {position.line, position.column};
 }
 
-// OK for what `from` and `to` of a rule may be.
-absl::Status CheckPattern(absl::string_view pattern) {
-  if (!absl::ConsumeSuffix(&pattern, "/*")) return CheckFunctionName(pattern);
-  return CheckLabel(pattern, "namespace");
-}
-
-// OK for HOST:PORT, where an IPv6 address stands in brackets.
-absl::Status CheckAddress(absl::string_view address) {
-  const std::size_t colon = address.rfind(':');
-  const absl::string_view host = address.substr(0, colon == absl::string_view::npos ? 0 : colon);
-  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
-  uint32_t port = 0;
-  if (host.empty() || (!bracketed && host.find(':') != absl::string_view::npos) ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port == 0 || port > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", address, "\" is no HOST:PORT, as in 10.0.0.7:4810 or [fd00::7]:4810"));
-  }
-  return absl::OkStatus();
-}
-
 class Loader {
  public:
   Loader(const std::string& path, ModuleHasher* hasher, SourceMesh* mesh)
       : path_(path), hasher_(hasher), mesh_(mesh) {}
+
+  // One entry whose names are known already.
+  void ReadFields(YamlMap& map, api::Node* node) { ReadNodeFields(map, node); }
+  void ReadFields(YamlMap& map, api::Function* function) { ReadFunctionFields(map, function); }
+  void ReadFields(YamlMap& map, api::Endpoint* endpoint) { ReadEndpointFields(map, endpoint); }
+  static void ReadFields(YamlMap& /*map*/, api::Allow* /*allow*/) {}
 
   void ReadRoot(YamlMap& root) {
     root.Require({"version"});
@@ -84,14 +70,18 @@ class Loader {
     std::string name;
     const bool good = Name(map, "name", CheckNode, &name);
     said.value.set_name(name);
-    said.value.set_address(map.String("address"));
-    if (!said.value.address().empty()) map.Check("address", CheckAddress(said.value.address()));
-    said.value.set_zone(map.String("zone"));
-    if (!said.value.zone().empty()) map.Check("zone", CheckLabel(said.value.zone(), "zone"));
-    for (const std::string& ns : map.Strings("call_as")) {
-      if (map.Check("call_as", CheckLabel(ns, "namespace"))) said.value.add_call_as(ns);
-    }
+    ReadNodeFields(map, &said.value);
     if (good) mesh_->nodes.push_back(std::move(said));
+  }
+
+  static void ReadNodeFields(YamlMap& map, api::Node* node) {
+    node->set_address(map.String("address"));
+    if (!node->address().empty()) map.Check("address", CheckAddress(node->address()));
+    node->set_zone(map.String("zone"));
+    if (!node->zone().empty()) map.Check("zone", CheckLabel(node->zone(), "zone"));
+    for (const std::string& ns : map.Strings("call_as")) {
+      if (map.Check("call_as", CheckLabel(ns, "namespace"))) node->add_call_as(ns);
+    }
   }
 
   void ReadFunction(YamlMap& map) {
@@ -100,15 +90,19 @@ class Loader {
     std::string name;
     const bool good = Name(map, "name", CheckFunctionName, &name);
     said.value.set_name(name);
-    api::Policy* policy = said.value.mutable_policy();
+    ReadFunctionFields(map, &said.value);
+    if (good) mesh_->functions.push_back(std::move(said));
+  }
+
+  static void ReadFunctionFields(YamlMap& map, api::Function* function) {
+    api::Policy* policy = function->mutable_policy();
     policy->set_idempotent(map.Bool("idempotent"));
     policy->set_timeout_ns(map.DurationNs("timeout", kNsPerUs, kHourNs));
     policy->set_retries(static_cast<uint32_t>(map.Uint("retries", 0, 10)));
     ReadExtraTries(map, policy);
     const bool keep = map.Enum("state", {"keep", "fresh"}, 1) == 0;
-    said.value.set_state(keep ? api::INSTANCE_KEEP : api::INSTANCE_FRESH);
-    map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &said.value); });
-    if (good) mesh_->functions.push_back(std::move(said));
+    function->set_state(keep ? api::INSTANCE_KEEP : api::INSTANCE_FRESH);
+    map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, function); });
   }
 
   // What callers may do beyond one try after the other.
@@ -150,11 +144,15 @@ class Loader {
     said.value.set_function(function);
     said.value.set_node(node);
     said.value.set_host(host);
-    said.value.set_weight(static_cast<uint32_t>(map.Uint("weight", 1, 1000, 100)));
-    const bool draining = map.Enum("state", {"ready", "draining"}) == 1;
-    said.value.set_state(draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
-    ReadModule(map, &said.value);
+    ReadEndpointFields(map, &said.value);
     if (good) mesh_->endpoints.push_back(std::move(said));
+  }
+
+  void ReadEndpointFields(YamlMap& map, api::Endpoint* endpoint) {
+    endpoint->set_weight(static_cast<uint32_t>(map.Uint("weight", 1, 1000, kWeightDefault)));
+    const bool draining = map.Enum("state", {"ready", "draining"}) == 1;
+    endpoint->set_state(draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+    ReadModule(map, endpoint);
   }
 
   void ReadModule(YamlMap& map, api::Endpoint* endpoint) {
@@ -167,6 +165,10 @@ class Loader {
     }
     if (module.size() > kPathBytesMax) {
       map.Error("module", absl::StrCat("longer than ", kPathBytesMax, " bytes"));
+      return;
+    }
+    if (hasher_ == nullptr && (module.front() != '/' || !map.Has("sha256"))) {
+      map.Error("module", "needs an absolute path and a `sha256`: the file is on another machine");
       return;
     }
     if (module.front() != '/') module = absl::StrCat(path_.substr(0, path_.rfind('/') + 1), module);
@@ -202,7 +204,7 @@ class Loader {
   }
 
   const std::string& path_;
-  ModuleHasher* hasher_;
+  ModuleHasher* hasher_;  // Null: no file can be read here.
   SourceMesh* mesh_;
 };
 
@@ -226,6 +228,14 @@ LoadedMesh LoadMesh(absl::string_view text, const std::string& path, ModuleHashe
   }
   loaded.errors = document.errors().Lines();
   return loaded;
+}
+
+absl::Status LoadObject(absl::string_view text, const std::string& origin, MeshObject* object) {
+  YamlDocument document = YamlDocument::Parse(text, origin);
+  SourceMesh unused;
+  Loader loader(origin, nullptr, &unused);
+  return document.Read(
+      [&](YamlMap& map) { std::visit([&](auto& value) { loader.ReadFields(map, &value); }, *object); });
 }
 
 }  // namespace weft::control

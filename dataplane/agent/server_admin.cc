@@ -49,7 +49,8 @@ absl::Status Server::HandleAdmin(Connection& connection, const api::AdminRequest
         return Refuse(Refusal::kNotControl,
                       absl::StrCat("uid ", connection.peer.uid, " is not control_user"));
       }
-      connection.programs = true;
+      // What hosts registered since the connect was told to those alone that had programmed.
+      if (!std::exchange(connection.programs, true)) PushRegistrations(id);
       const absl::Status taken = engine_->Program(id, request.program(), NowNs());
       if (!taken.ok()) Fail(id, taken);
       return absl::OkStatus();

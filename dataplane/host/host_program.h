@@ -34,8 +34,7 @@ struct HostProgramOptions {
   std::string version;
   std::vector<Served> serve;
   uint64_t poll_time_ns = kCalibratedPollTime;
-  uint32_t waiting_calls_max = 0;  // EngineOptions::fibers_max; 0: the engine's own default.
-  UniqueFd stop;                   // Readable when the program is to drain and end; may be invalid.
+  UniqueFd stop;  // Readable when the program is to drain and end; may be invalid.
   Notifier notifier;
 };
 

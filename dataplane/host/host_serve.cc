@@ -92,7 +92,7 @@ InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& conte
     if (call->instance != nullptr && AllocRoom(call, call->trace_bytes)) [[likely]]
       return call;
     // The bytes are taken all the same, then the call fails with the guest's words.
-    if (call->instance == nullptr && !function.start_fault().empty()) call->failure = function.start_status();
+    if (call->instance == nullptr && !function.start_fault().empty()) call->failure = kInternal;
   }
   if (!function.Charge(bytes)) {
     if (call->instance != nullptr) ReleaseInstance(call);
@@ -149,8 +149,7 @@ bool Host::StartOnInstance(InCall* call) {
   call->instance = function.Take();
   if (call->instance == nullptr) {
     if (function.start_fault().empty()) return false;
-    Fail(call, function.start_status(),
-         absl::StrCat("the guest does not start up: ", function.start_fault()));
+    Fail(call, kInternal, absl::StrCat("the guest does not start up: ", function.start_fault()));
     return true;
   }
   if (function.module().alloc_suspends()) {
@@ -179,8 +178,7 @@ void Host::ReleaseInstance(InCall* call) {
 
 void Host::Execute(InCall* call) {
   call->stage = InCall::Stage::kHandle;
-  // A leaf on trial for which no stack is left runs plainly, within the plain path's time limit.
-  if (call->function->plain() || !call->instance->TakeStack()) {
+  if (call->function->plain()) {
     ExecutePlain(call);
   } else {
     StartFiber(call);

@@ -68,7 +68,12 @@ void Mesh::StartAgent() {
 
 void Mesh::StartControl() {
   control_.reset();
-  std::vector<std::string> arguments = {"--source", path("mesh.yaml"), "--state-dir", path("control")};
+  std::vector<std::string> arguments = {"--source", path("mesh.yaml")};
+  if (!options_.control.empty()) {
+    WriteFile(path("weft-control.yaml"), options_.control);
+    arguments = {"--config", path("weft-control.yaml")};
+  }
+  arguments.insert(arguments.end(), {"--state-dir", path("control")});
   if (!options_.steer.empty()) {
     arguments.insert(arguments.end(), {"--steer", options_.steer, "--agent-user", absl::StrCat(kAgentUid)});
   }

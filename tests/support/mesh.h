@@ -36,6 +36,7 @@ struct NodeOptions {
   std::string node = "n1";
   std::string settings;                       // Further lines of weftd.yaml, at its top level.
   const NetworkNamespace* network = nullptr;  // Where weftd and weft-control run; null: the test's own.
+  std::string control;                        // weft-control.yaml; empty: weft-control watches mesh.yaml.
   // Interface that weft-control steers. Then a BPF file system is mounted for it, and both daemons have the
   // capabilities of the design and no others.
   std::string steer;
@@ -54,7 +55,7 @@ class Mesh {
   // Starts weftd and waits until its socket answers. After KillAgent() or StopAgent() it starts again on the
   // same state.
   void StartAgent();
-  // Starts weft-control on the mesh YAML file path("mesh.yaml"), which SetMesh writes.
+  // Starts weft-control on its options, or on the mesh YAML file path("mesh.yaml"), which SetMesh writes.
   void StartControl();
   void SetMesh(const std::string& yaml);
 

@@ -69,6 +69,7 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
     programmed_ = revision;
     last_programmed_ = programmed;
   }
+  void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) override { registered_ = hosts; }
   void OnRefused(const std::string& reason) override { refusals_.push_back(reason); }
 
   test::TemporaryDirectory directory_;
@@ -79,6 +80,7 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
   api::Programmed last_programmed_;
   std::vector<std::string> disconnects_;
   std::vector<std::string> refusals_;
+  std::vector<api::Registrations::Host> registered_;
   std::vector<uint64_t> sent_;
 };
 
@@ -289,6 +291,25 @@ TEST_F(AgentLinkTest, RandomTroubleEndsInTheLastTarget) {
   ASSERT_TRUE(RunUntilProgrammed(revision));
   EXPECT_TRUE(agent_.state == *target);
   EXPECT_TRUE(std::is_sorted(agent_.generations.begin(), agent_.generations.end()));
+}
+
+TEST_F(AgentLinkTest, RegistrationsInSeveralPacketsAreOne) {
+  Start();
+  agent_.Listen();
+  ASSERT_TRUE(RunUntil([&] { return connected_ == 1; }));
+  for (const bool more : {true, false}) {
+    api::AdminReply reply;
+    api::Registrations::Host* host = reply.mutable_registrations()->add_hosts();
+    host->set_name(more ? "h1" : "h2");
+    host->add_serves("v/f");
+    reply.mutable_registrations()->set_node("n1");
+    reply.mutable_registrations()->set_more(more);
+    EXPECT_EQ(registered_.size(), 0u);
+    agent_.Send(reply);
+  }
+  ASSERT_TRUE(RunUntil([&] { return !registered_.empty(); }));
+  ASSERT_EQ(registered_.size(), 2u);
+  EXPECT_EQ(registered_[1].name(), "h2");
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ class FileSourceTest : public testing::Test {
   }
 
   // Runs the source as weft-control does until `count` changes came, or nothing came for `quiet_ms`.
-  std::vector<FileChange> Collect(std::size_t count, int quiet_ms = 5'000) {
-    std::vector<FileChange> changes;
+  std::vector<SourceChange> Collect(std::size_t count, int quiet_ms = 5'000) {
+    std::vector<SourceChange> changes;
     uint64_t last_ns = NowNs();
     while (changes.size() < count && NowNs() < last_ns + static_cast<uint64_t>(quiet_ms) * kNsPerMs) {
       pollfd entry{source_->fd(), POLLIN, 0};
@@ -53,7 +53,7 @@ class FileSourceTest : public testing::Test {
       const uint64_t now_ns = NowNs();
       const uint64_t wait_ns = wake_ns == 0 ? 50 * kNsPerMs : wake_ns > now_ns ? wake_ns - now_ns : 0;
       poll(&entry, 1, static_cast<int>(std::min<uint64_t>(50, (wait_ns + kNsPerMs - 1) / kNsPerMs)));
-      std::vector<FileChange> more =
+      std::vector<SourceChange> more =
           entry.revents != 0 ? source_->OnReadable(NowNs()) : source_->OnTime(NowNs());
       if (!more.empty()) last_ns = NowNs();
       std::move(more.begin(), more.end(), std::back_inserter(changes));
@@ -61,7 +61,7 @@ class FileSourceTest : public testing::Test {
     return changes;
   }
 
-  static std::string ZoneOf(const FileChange& change) {
+  static std::string ZoneOf(const SourceChange& change) {
     return change.loaded.mesh.nodes.empty() ? "" : change.loaded.mesh.nodes[0].value.zone();
   }
 
@@ -75,7 +75,7 @@ TEST_F(FileSourceTest, AMissingDirectoryIsAnErrorAMissingFileIsNot) {
   EXPECT_THAT(source_->Scan(), IsEmpty());
   EXPECT_THAT(source_->TakeNotes(), ElementsAre(HasSubstr("does not exist yet")));
   test::WriteFile(directory_ / "mesh.yaml", MeshOf(1));
-  const std::vector<FileChange> changes = Collect(1);
+  const std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_EQ(ZoneOf(changes[0]), "z1");
 }
@@ -92,7 +92,7 @@ TEST_F(FileSourceTest, AFileIsTakenWhenItsWriterClosesItNotBefore) {
   ASSERT_EQ(write(fd.get(), text.data() + 20, text.size() - 20), static_cast<ssize_t>(text.size() - 20));
   EXPECT_THAT(Collect(1, 150), IsEmpty());
   fd.Reset();
-  const std::vector<FileChange> changes = Collect(1);
+  const std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_EQ(ZoneOf(changes[0]), "z2");
 }
@@ -114,7 +114,7 @@ TEST_F(FileSourceTest, HalfAFileIsAnErrorThatNamesIt) {
   Start(path);
   source_->Scan();
   WriteInPlace(path, MeshOf(2).substr(0, 30));
-  std::vector<FileChange> changes = Collect(1);
+  std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_FALSE(changes[0].gone);
   EXPECT_THAT(changes[0].loaded.errors, testing::Contains(HasSubstr(path)));
@@ -135,7 +135,7 @@ TEST_F(FileSourceTest, AnUnreadableFileIsAnErrorAndItsModeIsWatched) {
   }
   ASSERT_EQ(chmod(path.c_str(), 0), 0);
   Start(path);
-  std::vector<FileChange> changes = source_->Scan();
+  std::vector<SourceChange> changes = source_->Scan();
   EXPECT_THAT(changes, SizeIs(1));
   EXPECT_THAT(changes.at(0).loaded.errors, ElementsAre(HasSubstr("Permission denied")));
   ASSERT_EQ(chmod(path.c_str(), 0644), 0);
@@ -158,7 +158,7 @@ TEST_F(FileSourceTest, EditorsRenamesAreOneChangeAndNoRemoval) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     WriteInPlace(path, MeshOf(edit));
     ASSERT_EQ(unlink((path + "~").c_str()), 0);
-    const std::vector<FileChange> changes = Collect(1);
+    const std::vector<SourceChange> changes = Collect(1);
     ASSERT_THAT(changes, SizeIs(1));
     EXPECT_FALSE(changes[0].gone);
     EXPECT_EQ(ZoneOf(changes[0]), absl::StrCat("z", edit));
@@ -174,10 +174,10 @@ TEST_F(FileSourceTest, ARemovedFileIsReportedOnceAfterTheGrace) {
   EXPECT_THAT(source_->Scan(), SizeIs(2));
   const uint64_t removed_ns = NowNs();
   ASSERT_EQ(unlink((directory_ / "b.yml").c_str()), 0);
-  const std::vector<FileChange> changes = Collect(1);
+  const std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_TRUE(changes[0].gone);
-  EXPECT_EQ(changes[0].path, directory_ / "b.yml");
+  EXPECT_EQ(changes[0].origin, directory_ / "b.yml");
   EXPECT_GE(changes[0].event_ns, removed_ns + kGraceNs);
   EXPECT_THAT(Collect(1, 300), IsEmpty());
   EXPECT_EQ(source_->wake_ns(), 0u);
@@ -188,7 +188,7 @@ TEST_F(FileSourceTest, ALinkIsTakenWhenItIsMade) {
   Start(directory_.path());
   EXPECT_THAT(source_->Scan(), IsEmpty());
   ASSERT_EQ(symlink("real", (directory_ / "mesh.yaml").c_str()), 0);
-  const std::vector<FileChange> changes = Collect(1);
+  const std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_EQ(ZoneOf(changes[0]), "z3");
 }
@@ -201,7 +201,7 @@ TEST_F(FileSourceTest, AConfigMapIsReadAgainWhenItsDataLinkMoves) {
   ASSERT_EQ(symlink("..1", (directory_ / "..data").c_str()), 0);
   ASSERT_EQ(symlink("..data/mesh.yaml", (directory_ / "mesh.yaml").c_str()), 0);
   Start(directory_.path());
-  std::vector<FileChange> changes = source_->Scan();
+  std::vector<SourceChange> changes = source_->Scan();
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_EQ(ZoneOf(changes[0]), "z1");
   ASSERT_EQ(symlink("..2", (directory_ / "..data_tmp").c_str()), 0);
@@ -222,7 +222,7 @@ TEST_F(FileSourceTest, ADirectoryThatGoesAwayRemovesNothingAndIsTakenUpAgain) {
   EXPECT_THAT(source_->TakeNotes(), testing::Contains(HasSubstr("is gone; keeping the last good state")));
   mkdir(directory.c_str(), 0755);
   WriteInPlace(directory + "/a.yaml", MeshOf(2));
-  const std::vector<FileChange> changes = Collect(1);
+  const std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_EQ(ZoneOf(changes[0]), "z2");
 }
@@ -253,9 +253,9 @@ TEST_F(FileSourceTest, HurriedEditsAreNeverSeenTorn) {
   std::string last;
   int seen = 0;
   while (last != absl::StrCat("z", kEdits)) {
-    const std::vector<FileChange> changes = Collect(1);
+    const std::vector<SourceChange> changes = Collect(1);
     if (changes.empty()) break;
-    for (const FileChange& change : changes) {
+    for (const SourceChange& change : changes) {
       EXPECT_THAT(change.loaded.errors, IsEmpty());
       EXPECT_FALSE(change.gone);
       EXPECT_EQ(change.loaded.mesh.nodes.size(), 2u);

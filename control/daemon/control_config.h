@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-control.yaml: what weft-control watches, where that is more than mesh files (docs/sources.md).
+#ifndef WEFT_CONTROL_DAEMON_CONTROL_CONFIG_H_
+#define WEFT_CONTROL_DAEMON_CONTROL_CONFIG_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "control/source/etcd_connection.h"
+#include "control/source/etcd_presence.h"
+
+namespace weft::control {
+
+struct ControlConfig {
+  std::string files;  // Mesh file or directory; empty: none
+  std::optional<EtcdOptions> etcd;
+  std::optional<EtcdPresenceOptions> presence;
+};
+
+// Reads `text`, the content of the file `path`, and the password file that it names. INVALID_ARGUMENT lists
+// all errors by file, line and key. Blocks.
+absl::StatusOr<ControlConfig> ParseControlConfig(absl::string_view text, const std::string& path);
+absl::StatusOr<ControlConfig> LoadControlConfig(const std::string& path);
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_DAEMON_CONTROL_CONFIG_H_

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/mesh_object.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/status.h"
+#include "dataplane/config/yaml.h"
+
+namespace weft::control {
+namespace {
+
+constexpr uint32_t kWeightDefault = 100;
+
+void Put(nlohmann::json* json, const char* key, uint64_t value) {
+  if (value != 0) (*json)[key] = value;
+}
+void PutDuration(nlohmann::json* json, const char* key, uint64_t ns) {
+  if (ns != 0) (*json)[key] = FormatDurationNs(ns);
+}
+void PutBytes(nlohmann::json* json, const char* key, uint64_t bytes) {
+  if (bytes != 0) (*json)[key] = FormatBytes(bytes);
+}
+void PutMap(nlohmann::json* json, const char* key, nlohmann::json map) {
+  if (!map.empty()) (*json)[key] = std::move(map);
+}
+
+nlohmann::json JsonOf(const api::Node& node) {
+  nlohmann::json json = nlohmann::json::object();
+  if (!node.address().empty()) json["address"] = node.address();
+  if (!node.zone().empty()) json["zone"] = node.zone();
+  for (const std::string& ns : node.call_as()) json["call_as"].push_back(ns);
+  return json;
+}
+
+nlohmann::json JsonOf(const api::Function& function) {
+  nlohmann::json json = nlohmann::json::object();
+  const api::Policy& policy = function.policy();
+  if (policy.idempotent()) json["idempotent"] = true;
+  if (function.state() == api::INSTANCE_KEEP) json["state"] = "keep";
+  PutDuration(&json, "timeout", policy.timeout_ns());
+  Put(&json, "retries", policy.retries());
+  Put(&json, "retry_budget", policy.retry_budget_percent());
+  nlohmann::json hedge = nlohmann::json::object();
+  Put(&hedge, "percentile", policy.hedge_percentile());
+  Put(&hedge, "budget", policy.hedge_budget_percent());
+  PutMap(&json, "hedge", std::move(hedge));
+  nlohmann::json outlier = nlohmann::json::object();
+  Put(&outlier, "failures", policy.outlier_failures());
+  PutDuration(&outlier, "eject", policy.outlier_eject_ns());
+  PutMap(&json, "outlier", std::move(outlier));
+  nlohmann::json limits = nlohmann::json::object();
+  Put(&limits, "concurrent_calls", policy.concurrent_calls_max());
+  Put(&limits, "calls_per_second", policy.calls_per_second_max());
+  PutBytes(&limits, "memory", function.guest_limits().memory_bytes_max());
+  PutBytes(&limits, "stack", function.guest_limits().stack_bytes_max());
+  PutDuration(&limits, "run_time", function.guest_limits().run_ns_max());
+  PutMap(&json, "limits", std::move(limits));
+  return json;
+}
+
+nlohmann::json JsonOf(const api::Endpoint& endpoint) {
+  nlohmann::json json = nlohmann::json::object();
+  if (endpoint.weight() != 0 && endpoint.weight() != kWeightDefault) json["weight"] = endpoint.weight();
+  if (endpoint.state() == api::ENDPOINT_DRAINING) json["state"] = "draining";
+  if (!endpoint.module().empty()) {
+    json["module"] = endpoint.module();
+    json["sha256"] = absl::BytesToHexString(endpoint.sha256());
+  }
+  return json;
+}
+
+nlohmann::json JsonOf(const api::Allow& /*allow*/) { return nlohmann::json::object(); }
+
+}  // namespace
+
+absl::Status CheckPattern(absl::string_view pattern) {
+  if (!absl::ConsumeSuffix(&pattern, "/*")) return CheckFunctionName(pattern);
+  return CheckLabel(pattern, "namespace");
+}
+
+absl::Status CheckAddress(absl::string_view address) {
+  const std::size_t colon = address.rfind(':');
+  const absl::string_view host = address.substr(0, colon == absl::string_view::npos ? 0 : colon);
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  uint32_t port = 0;
+  if (host.empty() || (!bracketed && host.find(':') != absl::string_view::npos) ||
+      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port == 0 || port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", address, "\" is no HOST:PORT, as in 10.0.0.7:4810 or [fd00::7]:4810"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckObjectNames(const MeshObject& object) {
+  if (const auto* node = std::get_if<api::Node>(&object)) return CheckLabel(node->name(), "node");
+  if (const auto* function = std::get_if<api::Function>(&object)) return CheckFunctionName(function->name());
+  if (const auto* allow = std::get_if<api::Allow>(&object)) {
+    WEFT_RETURN_IF_ERROR(CheckPattern(allow->from()));
+    return CheckPattern(allow->to());
+  }
+  const auto& endpoint = std::get<api::Endpoint>(object);
+  WEFT_RETURN_IF_ERROR(CheckFunctionName(endpoint.function()));
+  WEFT_RETURN_IF_ERROR(CheckLabel(endpoint.node(), "node"));
+  return CheckLabel(endpoint.host(), "host");
+}
+
+void AddObject(const MeshObject& object, bool implied, SourceMesh* mesh) {
+  if (const auto* node = std::get_if<api::Node>(&object)) mesh->nodes.push_back({*node, {}, implied});
+  if (const auto* function = std::get_if<api::Function>(&object)) {
+    mesh->functions.push_back({*function, {}, implied});
+  }
+  if (const auto* endpoint = std::get_if<api::Endpoint>(&object)) {
+    mesh->endpoints.push_back({*endpoint, {}, implied});
+  }
+  if (const auto* allow = std::get_if<api::Allow>(&object)) mesh->allow.push_back({*allow, {}, implied});
+}
+
+std::string ObjectJson(const MeshObject& object) {
+  // Names and paths may hold any byte; what is no UTF-8 is replaced, not thrown at.
+  return std::visit([](const auto& value) { return JsonOf(value); }, object)
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace weft::control

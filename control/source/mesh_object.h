@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// One entry of a mesh, as the sources that hold objects one by one keep it. Pure; any thread.
+#ifndef WEFT_CONTROL_SOURCE_MESH_OBJECT_H_
+#define WEFT_CONTROL_SOURCE_MESH_OBJECT_H_
+
+#include <string>
+#include <variant>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "control/model/merge.h"
+#include "dataplane/api/mesh.pb.h"
+
+namespace weft::control {
+
+using MeshObject = std::variant<api::Node, api::Function, api::Endpoint, api::Allow>;
+
+// OK for what `from` and `to` of a rule may be: namespace/name or namespace/*.
+absl::Status CheckPattern(absl::string_view pattern);
+// OK for HOST:PORT, where an IPv6 address stands in brackets.
+absl::Status CheckAddress(absl::string_view address);
+// OK where all names of `object` are good ones.
+absl::Status CheckObjectNames(const MeshObject& object);
+
+// Appends `object` to the list of `mesh` that it belongs to.
+void AddObject(const MeshObject& object, bool implied, SourceMesh* mesh);
+
+// What `object` says beside its names, as JSON; what is at its default is left out. LoadObject()
+// (mesh_yaml.h) of it gives the same object.
+std::string ObjectJson(const MeshObject& object);
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_MESH_OBJECT_H_

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// What all sources of weft-control have in common: each is driven by the daemon's poll loop, and yields whole
+// meshes by origin. One thread.
+#ifndef WEFT_CONTROL_SOURCE_SOURCE_H_
+#define WEFT_CONTROL_SOURCE_SOURCE_H_
+
+#include <poll.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "control/source/mesh_yaml.h"
+
+namespace weft::control {
+
+// An origin says something else, or nothing any more.
+struct SourceChange {
+  std::string origin;
+  std::string cause;      // What changed, for the record: "mesh.yaml", "etcd revision 17"
+  uint64_t event_ns = 0;  // CLOCK_MONOTONIC: when the event arrived here. 0: it is not to be timed.
+  bool gone = false;
+  LoadedMesh loaded;  // Unless gone.
+};
+
+// How a source stands, for `weftctl status`.
+struct SourceHealth {
+  bool synced = false;         // It has said all that it had at some time, and its watch stands.
+  uint64_t events = 0;         // Taken since the start.
+  uint64_t last_event_ns = 0;  // CLOCK_MONOTONIC; 0: none yet.
+  uint64_t revision = 0;       // Of the source's own count; 0 where it has none.
+  uint64_t refused = 0;        // Objects that it holds now and that cannot be read.
+  std::string problem;         // What keeps it from being synced, or the first refused object.
+};
+
+class Source {
+ public:
+  virtual ~Source() = default;
+
+  virtual void AddPollEntries(std::vector<pollfd>* entries) const = 0;
+  virtual std::vector<SourceChange> OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) = 0;
+  // CLOCK_MONOTONIC time at which OnTime() wants to be called; 0: never.
+  virtual uint64_t wake_ns() const = 0;
+  virtual std::vector<SourceChange> OnTime(uint64_t now_ns) = 0;
+
+  // Whether `origin` is one of this source's, so that another run of it may have said it.
+  virtual bool Owns(absl::string_view origin) const = 0;
+  // Whether it has said all before the loop begins; else what an earlier run said stays until this one
+  // speaks.
+  virtual bool ReadsAtStart() const = 0;
+  // What an operator should read in the log, since the last call.
+  virtual std::vector<std::string> TakeNotes() = 0;
+  // "/etc/weft/mesh.d (12 files)"
+  virtual std::string Describe() const = 0;
+  virtual SourceHealth Health() const = 0;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_SOURCE_H_

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a node says of itself in a real etcd, and how it goes.
+#include "control/source/etcd_presence.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "tests/support/etcd.h"
+
+namespace weft::control {
+namespace {
+
+using testing::HasSubstr;
+
+const char kNode[] = "/weft/live/nodes/n1";
+const char kEndpoint[] = "/weft/live/endpoints/n1/h1/v/f";
+
+std::vector<api::Endpoint> EndpointsOf(const std::vector<std::string>& functions) {
+  std::vector<api::Endpoint> endpoints;
+  for (const std::string& function : functions) {
+    api::Endpoint& endpoint = endpoints.emplace_back();
+    endpoint.set_function(function);
+    endpoint.set_node("n1");
+    endpoint.set_host("h1");
+  }
+  return endpoints;
+}
+
+// One weft-control.
+struct Node {
+  Node(const std::string& url, const std::string& address) {
+    http = *HttpClient::Create();
+    EtcdPresenceOptions options;
+    options.etcd.endpoints = {url};
+    options.address = address;
+    options.lease_s = 2;
+    presence = std::make_unique<EtcdPresence>(options, http.get());
+  }
+  void Turn() {
+    presence->OnTime(NowNs());
+    http->OnTime(NowNs());
+    std::vector<pollfd> entries;
+    http->AddPollEntries(&entries);
+    poll(entries.data(), entries.size(), 1);
+    http->OnEvents(entries);
+    for (const std::string& note : presence->TakeNotes()) absl::StrAppend(&notes, note, "\n");
+  }
+  template <typename Done>
+  bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
+    const uint64_t deadline_ns = NowNs() + timeout_ns;
+    while (!done()) {
+      if (NowNs() > deadline_ns) return false;
+      Turn();
+    }
+    return true;
+  }
+
+  std::unique_ptr<HttpClient> http;
+  std::unique_ptr<EtcdPresence> presence;
+  std::string notes;
+};
+
+class EtcdPresenceTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!test::Etcd::Installed()) GTEST_SKIP() << "no etcd on this machine";
+    etcd_.emplace();
+  }
+  std::optional<test::Etcd> etcd_;
+};
+
+TEST_F(EtcdPresenceTest, ANodeAndItsFunctionsComeAndGo) {
+  Node node(etcd_->url(), "10.0.0.1:4810");
+  node.presence->Say("n1", EndpointsOf({"v/f"}));
+  ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  EXPECT_EQ(etcd_->Get(kNode), R"({"address":"10.0.0.1:4810"})");
+  EXPECT_EQ(etcd_->Get(kEndpoint), "{}");
+  node.presence->Say("n1", EndpointsOf({"v/g"}));
+  ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  EXPECT_EQ(etcd_->Get(kEndpoint), "");
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/g"), "{}");
+  // Kept alive beyond its lease of 2 s, and gone with it.
+  node.RunUntil([] { return false; }, 3 * kNsPerSecond);
+  EXPECT_NE(etcd_->Get(kNode), "");
+  node.presence.reset();
+  EXPECT_TRUE(test::Eventually([&] { return etcd_->Get(kNode).empty(); }));
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/g"), "");
+}
+
+TEST_F(EtcdPresenceTest, MoreThanATransactionHoldsIsSaid) {
+  Node node(etcd_->url(), "10.0.0.1:4810");
+  std::vector<std::string> functions;
+  for (int i = 0; i < 250; ++i) functions.push_back(absl::StrCat("v/f", i));
+  node.presence->Say("n1", EndpointsOf(functions));
+  ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/f249"), "{}");
+  node.presence->Say("n1", {});
+  ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/f249"), "");
+}
+
+TEST_F(EtcdPresenceTest, OfTwoNodesThatClaimOneNameTheSecondWaits) {
+  Node first(etcd_->url(), "10.0.0.1:4810");
+  first.presence->Say("n1", EndpointsOf({"v/f"}));
+  ASSERT_TRUE(first.RunUntil([&] { return first.presence->published(); }));
+  Node second(etcd_->url(), "10.0.0.2:4810");
+  second.presence->Say("n1", EndpointsOf({"v/other"}));
+  ASSERT_TRUE(second.RunUntil([&] {
+    first.Turn();
+    return !second.presence->problem().empty();
+  }));
+  EXPECT_THAT(second.presence->problem(), HasSubstr("node n1 is claimed by 10.0.0.1:4810"));
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/other"), "");
+  first.presence.reset();  // Dies
+  EXPECT_TRUE(second.RunUntil([&] { return second.presence->published(); }));
+  EXPECT_EQ(etcd_->Get(kNode), R"({"address":"10.0.0.2:4810"})");
+}
+
+TEST_F(EtcdPresenceTest, ARestartTakesItsOwnNameOver) {
+  Node before(etcd_->url(), "10.0.0.1:4810");
+  before.presence->Say("n1", EndpointsOf({"v/f", "v/old"}));
+  ASSERT_TRUE(before.RunUntil([&] { return before.presence->published(); }));
+  before.presence.reset();
+  Node after(etcd_->url(), "10.0.0.1:4810");
+  after.presence->Say("n1", EndpointsOf({"v/f"}));
+  ASSERT_TRUE(after.RunUntil([&] { return after.presence->published(); }, kNsPerSecond));
+  // What the earlier run said alone goes with its lease.
+  EXPECT_TRUE(after.RunUntil([&] { return etcd_->Get("/weft/live/endpoints/n1/h1/v/old").empty(); }));
+  EXPECT_EQ(etcd_->Get(kEndpoint), "{}");
+}
+
+TEST_F(EtcdPresenceTest, AfterTheLossOfItsLeaseEverythingIsSaidAnew) {
+  Node node(etcd_->url(), "10.0.0.1:4810");
+  node.presence->Say("n1", EndpointsOf({"v/f"}));
+  ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  etcd_->Kill();
+  etcd_->Forget();
+  etcd_->Start();
+  ASSERT_TRUE(node.RunUntil([&] { return !etcd_->Get(kEndpoint).empty(); }));
+  EXPECT_EQ(etcd_->Get(kNode), R"({"address":"10.0.0.1:4810"})");
+  EXPECT_THAT(node.notes, HasSubstr("saying everything anew"));
+}
+
+}  // namespace
+}  // namespace weft::control
