@@ -106,8 +106,9 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   welcome.set_call_as(session.call_as);
   welcome.set_arena_bytes(session.tenant->limits.arena_bytes);
   welcome.set_message_bytes_max(options_.message_bytes_max);
+  const TenantLimits& limits = session.tenant->limits;
   welcome.set_reassembly_bytes_max(
-      std::max(options_.message_bytes_max, session.tenant->limits.bytes / 2 / session.tenant->limits.hosts));
+      std::max<uint64_t>(options_.message_bytes_max, limits.bytes / 2 / (limits.hosts + limits.clients)));
   // Channels are adopted by a message of their own, since adopting may send as well.
   api::Welcome keep;
   AdoptChannels(session, request.hello, now_ns, &keep);

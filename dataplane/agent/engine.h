@@ -222,7 +222,7 @@ class Engine {
 
   // engine_reattach.cc
   void AdoptChannels(Session& session, const api::Hello& hello, uint64_t now_ns, api::Welcome* welcome);
-  void AdoptChannel(const Provisional& first, const Provisional& second);
+  absl::Status AdoptChannel(const Provisional& first, const Provisional& second);
   void CloseAtHolder(const Provisional& provisional, absl::string_view reason);
   void EndSettling(uint64_t now_ns);
 

@@ -31,29 +31,39 @@ void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t n
     if (peer.id == session.id || !names_match || session.channels.contains(peer.id)) continue;
     const Provisional theirs = other->second;
     state_.provisional.erase(other);
-    AdoptChannel(theirs, mine);
-    if (state_.channels.contains(held.id())) {
+    if (const absl::Status adopted = AdoptChannel(theirs, mine); adopted.ok()) {
       welcome->add_keep_channels(held.id());
     } else {
-      CloseAtHolder(theirs, "a limit of channels or bytes is reached");
+      CloseAtHolder(theirs, adopted.message());
     }
   }
 }
 
 // Both ends of a channel have come back with it. The tables that the hosts enforce are taken as the former
-// agent's: each protects its teller only.
-void Engine::AdoptChannel(const Provisional& first, const Provisional& second) {
+// agent's: each protects its teller only. It has the size that it was made with, whatever the settings say
+// today; both ends have to name the same, since one alone could make itself small.
+absl::Status Engine::AdoptChannel(const Provisional& first, const Provisional& second) {
   Session& a = *state_.Find(first.session);
   Session& b = *state_.Find(second.session);
   Channel channel;
   channel.id = first.held.id();
-  channel.arena_bytes = std::min(a.tenant->limits.arena_bytes, b.tenant->limits.arena_bytes);
+  channel.arena_bytes = first.held.arena_bytes();
+  if (channel.arena_bytes != second.held.arena_bytes()) {
+    return absl::InvalidArgumentError("its two ends name different sizes");
+  }
+  // Hosts from before they told it.
+  if (channel.arena_bytes == 0) {
+    channel.arena_bytes = std::min(a.tenant->limits.arena_bytes, b.tenant->limits.arena_bytes);
+  }
+  if (!ValidArenaBytes(channel.arena_bytes))
+    return absl::InvalidArgumentError("its size is none that it can have");
   const uint64_t side_bytes = SideMemoryBytes(channel.arena_bytes);
-  if (!Charge(a.tenant, side_bytes)) return;
+  const auto over = [] { return absl::ResourceExhaustedError("a limit of channels or bytes is reached"); };
+  if (!Charge(a.tenant, side_bytes)) return over();
   if (!Charge(b.tenant, side_bytes)) {
     --state_.usage[a.tenant].channels;
     state_.usage[a.tenant].bytes -= side_bytes;
-    return;
+    return over();
   }
   channel.open = true;
   const Provisional* sources[2] = {&first, &second};
@@ -75,6 +85,7 @@ void Engine::AdoptChannel(const Provisional& first, const Provisional& second) {
   }
   a.channels[b.id] = b.channels[a.id] = channel.id;
   state_.channels.emplace(channel.id, std::move(channel));
+  return absl::OkStatus();
 }
 
 // Ends a channel that only one host claims.

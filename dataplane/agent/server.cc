@@ -18,6 +18,7 @@
 #include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
 #include "dataplane/channel/doorbell.h"
+#include "dataplane/channel/layout.h"
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
@@ -61,12 +62,18 @@ uint64_t RaiseDescriptorLimit() {
 Server::Server(ServerOptions options) : options_(std::move(options)), started_ns_(NowNs()) {
   admin_tenant_.name = "admin";
   engine_tenant_.name = "engine";
-  // One end of a channel with each process of the node. What streams in may take 128 MiB; how much of it each
-  // tenant, the engine decides.
-  engine_tenant_.limits.channels = 65'536;
-  engine_tenant_.limits.hosts = 32;
-  engine_tenant_.limits.bytes = uint64_t{8} << 30;
-  engine_tenant_.limits.arena_bytes = 64u << 20;  // Each channel's is the smaller one, the host's.
+  engine_tenant_.limits = NodeEngineLimits(options_.config.tenants, admin_tenant_.limits);
+}
+
+TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin) {
+  TenantLimits limits;
+  limits.hosts = 1;
+  limits.clients = 0;
+  limits.channels = 65'536;  // One with each process of the node.
+  limits.bytes = admin.bytes;
+  for (const Tenant& tenant : tenants) limits.bytes += tenant.limits.bytes;
+  limits.arena_bytes = kArenaBytesMax;  // Each channel's is the smaller one, the host's.
+  return limits;
 }
 
 // By which the engine counts a tenant's memory: its place in the settings, and behind them weftctl's.

@@ -41,6 +41,11 @@ struct ServerOptions {
   Notifier notifier;
 };
 
+// What the node engine may hold. Its end of a channel is as large as the other, which a tenant pays for, and
+// what it holds of a tenant's messages that stream in it bounds itself: so it may hold as much as all tenants
+// together, and none of them can take what another needs there.
+TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin);
+
 class Server {
  public:
   // Restores the last generation, then listens. Errors name the path or the setting at fault.

@@ -169,6 +169,7 @@ void Session::OnChannelOpen(const api::ChannelOpen& open) {
   record.pending = *std::move(channel);
   record.peer = open.peer();
   record.tenant = open.tenant();
+  record.arena_bytes = static_cast<uint32_t>(arena_bytes);
   api::FromHost message;
   message.mutable_channel_memory()->set_id(open.id());
   Send(message, record.pending->memory_fd());

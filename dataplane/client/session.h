@@ -133,6 +133,7 @@ class Session {
     std::unique_ptr<Channel> pending;  // Until the peer's memory has come.
     std::string peer;
     uint32_t tenant = 0;
+    uint32_t arena_bytes = 0;
     api::ChannelAccess access;
     uint32_t index_max = 0;
     uint32_t link = TargetSet::kNoLink;

@@ -131,6 +131,7 @@ void Session::SendHello() {
     held.set_peer(record.peer);
     *held.mutable_callers() = record.access.callers();
     held.set_index_max(record.index_max);
+    held.set_arena_bytes(record.arena_bytes);
     next_part();
   }
   Send(message);

@@ -21,8 +21,9 @@ struct TenantLimits {
   uint32_t clients = 64;      // Attached without one, and connections that have not introduced themselves.
   uint32_t functions = 1024;  // Served by all its hosts.
   uint32_t channels = 4096;   // Ends of channels.
-  // Shared memory that the user's side of all its channels may take; half of it, divided by `hosts`, is also
-  // what each host may hold for messages that stream in.
+  // Half of it is what the user's side of all its channels may take of shared memory. The other half is for
+  // messages that stream in: each process gets its part of it, by `hosts` and `clients`, but one message at
+  // least.
   uint64_t bytes = uint64_t{1} << 30;
   uint32_t arena_bytes = 1024 * 1024;  // Of each channel, a power of two from 4 KiB to 64 MiB.
 };

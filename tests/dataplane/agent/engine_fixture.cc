@@ -79,6 +79,9 @@ api::Hello EngineTest::HelloOf(const FakeHost& host) const {
   for (const ChannelId& id : host.channels) {
     api::HeldChannel& held = *hello.add_channels();
     held.set_id(id);
+    if (const auto arena = host.arenas.find(id); arena != host.arenas.end()) {
+      held.set_arena_bytes(arena->second);
+    }
     for (const auto& [name, other] : hosts_) {
       if (name != host.name && other->channels.contains(id)) held.set_peer(name);
     }
@@ -198,6 +201,7 @@ void EngineTest::Obey(FakeHost& host, const Output& output) {
       host.routes[{message.route().caller(), message.route().callee()}] = message.route();
       break;
     case api::ToHost::kChannelOpen:
+      host.arenas[message.channel_open().id()] = static_cast<uint32_t>(message.channel_open().arena_bytes());
       if (engine_->ExpectedArena(host.id, message.channel_open().id()).value() != 0) {
         EXPECT_TRUE(engine_->MemoryArrived(host.id, message.channel_open().id()).ok());
       }

@@ -31,6 +31,7 @@ struct FakeHost {
   std::set<std::string> loading;
   std::set<std::string> leaving;
   std::set<ChannelId> channels;  // Handed over and not closed.
+  std::map<ChannelId, uint32_t> arenas;
   std::map<ChannelId, std::map<uint32_t, std::pair<std::string, std::set<uint64_t>>>> access;
   std::map<ChannelId, std::pair<uint32_t, std::string>> closed;  // Code and reason
   std::map<Call, api::Route> routes;

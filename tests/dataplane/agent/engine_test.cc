@@ -374,5 +374,22 @@ TEST_F(EngineTest, LimitOfBytesBoundsChannelMemory) {
   EXPECT_EQ(a.channels.size(), 1u);
 }
 
+// What streams in may take half of the tenant's bytes, shared out among all its processes.
+TEST_F(EngineTest, MemoryForStreamsIsSharedOutAmongHostsAndClients) {
+  TenantLimits& limits = tenants_["web"].limits;
+  limits.bytes = uint64_t{8} << 30;
+  limits.hosts = 4;
+  limits.clients = 12;
+  FakeHost& host = Attach("a", "web", {"web/front"});
+  FakeHost& client = AttachClient("web");
+  Settle();
+  EXPECT_EQ(host.welcome.reassembly_bytes_max(), 256u << 20);
+  EXPECT_EQ(client.welcome.reassembly_bytes_max(), 256u << 20);
+  limits.bytes = 1u << 20;
+  FakeHost& second = Attach("b", "web", {"web/other"});
+  Settle();
+  EXPECT_EQ(second.welcome.reassembly_bytes_max(), second.welcome.message_bytes_max()) << "one message";
+}
+
 }  // namespace
 }  // namespace weft::agent::test

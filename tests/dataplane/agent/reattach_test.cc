@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "dataplane/channel/layout.h"
 #include "tests/dataplane/agent/engine_fixture.h"
 
 namespace weft::agent::test {
@@ -53,6 +54,40 @@ TEST_F(ReattachTest, ChannelThatBothEndsHoldIsKeptWithItsIndices) {
   Pass(2 * kNsPerSecond);
   EXPECT_TRUE(host("a").closed.empty());
   EXPECT_TRUE(host("b").closed.empty());
+}
+
+// The settings have changed meanwhile: the channel has the size that it was made with.
+TEST_F(ReattachTest, ChannelIsChargedByItsOwnSize) {
+  const uint32_t made_with = tenants_["web"].limits.arena_bytes;
+  for (auto& [name, tenant] : tenants_) tenant.limits.arena_bytes = 4 * made_with;
+  RestartAgent();
+  Reattach("a", "web");
+  Reattach("b", "vision");
+  Settle();
+  ASSERT_EQ(engine_->state().channels.size(), 1u);
+  EXPECT_EQ(engine_->state().channels.at(channel_).arena_bytes, made_with);
+  for (const auto& [tenant, usage] : engine_->state().usage) {
+    EXPECT_EQ(usage.bytes, SideMemoryBytes(made_with)) << tenant->name;
+  }
+}
+
+TEST_F(ReattachTest, ChannelOfAnImpossibleSizeOrOfTwoIsClosed) {
+  const uint32_t sizes[][2] = {{4096, 8192}, {0, 4096}, {5000, 5000}, {1u << 31, 1u << 31}, {1, 1}};
+  for (const auto& [at_a, at_b] : sizes) {
+    RestartAgent();
+    for (const std::string name : {"a", "b"}) {
+      host(name).channels = {channel_};
+      host(name).closed.clear();
+      host(name).arenas[channel_] = name == "a" ? at_a : at_b;
+    }
+    Reattach("a", "web");
+    Reattach("b", "vision");
+    Settle();
+    EXPECT_TRUE(host("a").closed.contains(channel_)) << at_a;
+    EXPECT_EQ(host("b").welcome.keep_channels_size(), 0) << at_a;
+    EXPECT_TRUE(engine_->state().channels.empty()) << at_a;
+    for (const auto& [tenant, usage] : engine_->state().usage) EXPECT_EQ(usage.bytes, 0u) << at_a;
+  }
 }
 
 TEST_F(ReattachTest, NothingIsRoutedAwayFromAHostThatHasNotComeBackYet) {

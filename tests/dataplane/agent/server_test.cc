@@ -278,5 +278,16 @@ TEST_F(ServerTest, HostThatEndsIsWithdrawnAndItsNameIsFreeAtOnce) {
   EXPECT_EQ(front_->closes().begin()->second.code(), 14u);
 }
 
+// The channels that all tenants can pay for have their other ends at the node engine, and what one tenant
+// uses there is not another's.
+TEST(NodeEngineLimitsTest, TheyAreThoseOfAllTenantsTogether) {
+  std::vector<Tenant> tenants(40);
+  uint64_t bytes = TenantLimits().bytes;
+  for (Tenant& tenant : tenants) bytes += tenant.limits.bytes = (&tenant - tenants.data() + 1) * (1u << 30);
+  const TenantLimits limits = NodeEngineLimits(tenants, TenantLimits());
+  EXPECT_EQ(limits.bytes, bytes);
+  EXPECT_EQ(limits.hosts + limits.clients, 1u) << "it is one process: what streams in is not divided";
+}
+
 }  // namespace
 }  // namespace weft::agent::test
