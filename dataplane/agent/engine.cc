@@ -258,6 +258,14 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
   return absl::OkStatus();
 }
 
+absl::Status Engine::Unsubscribe(SessionId id, const api::Unsubscribe& unsubscribe) {
+  Session* session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  // The next round takes its permission out of the callee's table.
+  if (session->subscriptions.erase({unsubscribe.caller(), unsubscribe.callee()}) != 0) Touch();
+  return absl::OkStatus();
+}
+
 absl::Status Engine::Applied(SessionId id, uint64_t serial) {
   Session* session = state_.Find(id);
   WEFT_CHECK(session != nullptr);

@@ -127,6 +127,7 @@ class Engine {
   absl::Status Report(SessionId session, const api::FunctionReport& report);
   // A Subscribe that may not be answers itself with a Route that says why; an error is one beyond all limits.
   absl::Status Subscribe(SessionId session, const api::Subscribe& subscribe);
+  absl::Status Unsubscribe(SessionId session, const api::Unsubscribe& unsubscribe);
   // Whether `session` owes the memory of `channel`: its arena size then, else an error.
   absl::StatusOr<uint32_t> ExpectedArena(SessionId session, const ChannelId& channel) const;
   // The memory of ExpectedArena() has arrived and was found good.

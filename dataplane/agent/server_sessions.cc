@@ -267,6 +267,8 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
       return engine_->Report(id, message.function_report());
     case api::FromHost::kSubscribe:
       return engine_->Subscribe(id, message.subscribe());
+    case api::FromHost::kUnsubscribe:
+      return engine_->Unsubscribe(id, message.unsubscribe());
     case api::FromHost::kChannelMemory:
       return HandleMemory(connection, message.channel_memory().id(), fds);
     case api::FromHost::kChannelClosed:

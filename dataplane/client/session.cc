@@ -87,6 +87,21 @@ RouteEntry& Session::Subscribe(absl::string_view caller, absl::string_view calle
   return route;
 }
 
+void Session::Unsubscribe(RouteEntry& route) {
+  if (subscribed_set_.erase(&route) == 0) return;
+  const auto found = std::find(subscribed_.begin(), subscribed_.end(), &route);
+  const bool was_asked = static_cast<std::size_t>(found - subscribed_.begin()) < asked_;
+  subscribed_.erase(found);
+  core_->SetRoute(route, {}, {}, absl::StatusCode::kUnavailable, "no route yet");
+  route.known = false;
+  if (!was_asked) return;
+  --asked_;
+  api::FromHost message;
+  message.mutable_unsubscribe()->set_caller(route.caller);
+  message.mutable_unsubscribe()->set_callee(route.callee);
+  if (attached()) Send(message);
+}
+
 void Session::SendDrained() {
   api::FromHost message;
   message.mutable_drained();
@@ -132,6 +147,7 @@ void Session::OnWelcome(const api::Welcome& welcome) {
 
 void Session::OnRoute(const api::Route& route) {
   RouteEntry& entry = core_->Route(route.caller(), route.callee());
+  if (!subscribed_set_.contains(&entry)) return;  // Given up while this was on its way.
   std::vector<Target> targets;
   for (const api::Target& target : route.targets()) {
     uint32_t link = kLocalLink;

@@ -95,6 +95,8 @@ class Session {
   // Asks for the route of the pair, once. Empty `caller`: the namespace that this session calls as; not
   // before welcomed().
   RouteEntry& Subscribe(absl::string_view caller, absl::string_view callee);
+  // Its route is needed no more, by no call either; it stays, unknown until it is asked for again.
+  void Unsubscribe(RouteEntry& route);
   void SendDrained();
   void SendNodeReport(const std::string& node, bool up);
 

@@ -2,6 +2,7 @@
 // NodeEngine: requests of other nodes on their way to this node's hosts, and the answers.
 #include <cstring>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "dataplane/engine/node_engine.h"
@@ -9,6 +10,9 @@
 
 namespace weft::engine {
 namespace {
+
+// Each is a message to the agent, whose queue takes 1,024.
+constexpr std::size_t kPairsForgottenAtOnce = 256;
 
 transport::Bytes BytesOf(const void* data, std::size_t bytes) {
   return {static_cast<const uint8_t*>(data), bytes};
@@ -32,15 +36,39 @@ void NodeEngine::RefuseInbound(const transport::Event& event, absl::StatusCode c
 
 // nullptr where the peer has made as many pairs known as it may: as many as are left for all others.
 RouteEntry* NodeEngine::RouteOf(Peer& peer, uint64_t caller, const std::string& caller_name, uint64_t callee,
-                                const std::string& callee_name) {
-  const auto found = routes_.find({caller, callee});
-  if (found != routes_.end()) [[likely]]
-    return found->second;
-  if (peer.pairs + routes_.size() >= options_.pairs_max) return nullptr;
+                                const std::string& callee_name, uint64_t now_ns) {
+  const auto found = pairs_.find({caller, callee});
+  if (found != pairs_.end()) [[likely]] {
+    found->second.used_ns = now_ns;
+    return found->second.route;
+  }
+  if (peer.pairs + pairs_.size() >= options_.pairs_max) ForgetIdlePairs(now_ns);
+  if (peer.pairs + pairs_.size() >= options_.pairs_max) return nullptr;
   ++peer.pairs;
   RouteEntry& route = session_->Subscribe(caller_name, callee_name);
-  routes_[{caller, callee}] = &route;
+  pairs_[{caller, callee}] = {&route, &peer, now_ns};
   return &route;
+}
+
+// Gives up some of the routes that no call has used for long.
+void NodeEngine::ForgetIdlePairs(uint64_t now_ns) {
+  // Not for each call that a peer makes beyond its share: all pairs and records are looked at.
+  if (now_ns - pairs_swept_ns_ < options_.pair_idle_ns / 16) return;
+  pairs_swept_ns_ = now_ns;
+  absl::flat_hash_set<const RouteEntry*> in_use;
+  for (const Inbound& inbound : inbound_) {
+    if (inbound.state != Inbound::State::kFree) in_use.insert(inbound.route);
+  }
+  std::size_t left = kPairsForgottenAtOnce;
+  absl::erase_if(pairs_, [&](const auto& entry) {
+    const Pair& pair = entry.second;
+    if (left == 0 || now_ns - pair.used_ns < options_.pair_idle_ns || in_use.contains(pair.route))
+      return false;
+    --left;
+    --pair.peer->pairs;
+    session_->Unsubscribe(*pair.route);
+    return true;
+  });
 }
 
 void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
@@ -84,7 +112,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
     return RefuseInbound(event, absl::StatusCode::kResourceExhausted,
                          "the node engine has no room for a further call now", now_ns);
   }
-  RouteEntry* const route = RouteOf(peer, head.caller, *caller, event.function, callee->second.name);
+  RouteEntry* const route = RouteOf(peer, head.caller, *caller, event.function, callee->second.name, now_ns);
   if (route == nullptr) {
     ++counters_.refused_pair;
     return RefuseInbound(event, absl::StatusCode::kResourceExhausted,

@@ -67,6 +67,8 @@ struct NodeEngineOptions {
   // Pairs of caller and callee that calls of other nodes may make known: each is a route that the agent keeps
   // up to date for this engine, of which it has 16,384. Each peer gets as many as are left over.
   uint32_t pairs_max = 8192;
+  // One that was not used for this long makes way for another.
+  uint64_t pair_idle_ns = 60 * kNsPerSecond;
   uint64_t seed = 0;  // 0: from the clock.
 };
 
@@ -180,6 +182,12 @@ class NodeEngine final : public SessionEvents {
     bool listed = false;
   };
 
+  // A pair of names that a peer's call has made known.
+  struct Pair {
+    RouteEntry* route = nullptr;
+    Peer* peer = nullptr;
+    uint64_t used_ns = 0;
+  };
   // A request of a host on its way to another node.
   struct Outbound {
     enum class State : uint8_t { kFree, kWaiting, kSent };
@@ -235,7 +243,8 @@ class NodeEngine final : public SessionEvents {
   void RefuseInbound(const transport::Event& event, absl::StatusCode code, absl::string_view text,
                      uint64_t now_ns);
   RouteEntry* RouteOf(Peer& peer, uint64_t caller, const std::string& caller_name, uint64_t callee,
-                      const std::string& callee_name);
+                      const std::string& callee_name, uint64_t now_ns);
+  void ForgetIdlePairs(uint64_t now_ns);
   // False where it has to wait for a route or for room.
   bool TryDeliver(Inbound& inbound, uint64_t now_ns);
   static std::byte* ReserveResponse(void* context, uint32_t bytes);
@@ -277,7 +286,8 @@ class NodeEngine final : public SessionEvents {
   absl::flat_hash_map<uint64_t, std::unique_ptr<Destination>> destinations_;
   std::vector<uint64_t> local_callees_;  // As the transport knows them.
   absl::flat_hash_map<const std::string*, uint64_t> caller_ids_;
-  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, RouteEntry*> routes_;  // By caller and callee
+  absl::flat_hash_map<std::pair<uint64_t, uint64_t>, Pair> pairs_;  // By caller and callee
+  uint64_t pairs_swept_ns_ = 0;
   std::vector<Outbound> outbound_;
   std::vector<uint32_t> free_outbound_;
   std::vector<Inbound> inbound_;

@@ -391,5 +391,35 @@ TEST_F(EngineTest, MemoryForStreamsIsSharedOutAmongHostsAndClients) {
   EXPECT_EQ(second.welcome.reassembly_bytes_max(), second.welcome.message_bytes_max()) << "one message";
 }
 
+TEST_F(EngineTest, PairThatIsGivenUpLosesItsPermission) {
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  FakeHost& b = Attach("b", "vision", {"vision/scale", "vision/crop"});
+  api::Mesh mesh;
+  AddAllow(&mesh, "web/*", "vision/*");
+  Program(mesh);
+  Subscribe(a, "web/front", "vision/scale");
+  Subscribe(a, "web/front", "vision/crop");
+  Settle();
+  const ChannelId channel = *a.channels.begin();
+  const auto permitted = [&] {
+    std::size_t count = 0;
+    for (const auto& [index, entry] : b.access[channel]) count += entry.second.size();
+    return count;
+  };
+  EXPECT_EQ(permitted(), 2u);
+  api::Unsubscribe unsubscribe;
+  unsubscribe.set_caller("web/front");
+  unsubscribe.set_callee("vision/scale");
+  a.routes.erase({"web/front", "vision/scale"});  // It calls by it no more.
+  for (int i = 0; i < 2; ++i) {                   // The second finds nothing.
+    ASSERT_TRUE(engine_->Unsubscribe(a.id, unsubscribe).ok());
+    Pass(2 * kNsPerSecond);
+    EXPECT_EQ(permitted(), 1u);
+  }
+  Subscribe(a, "web/front", "vision/scale");
+  Settle();
+  EXPECT_EQ(permitted(), 2u);
+}
+
 }  // namespace
 }  // namespace weft::agent::test

@@ -113,5 +113,35 @@ TEST_F(SessionTest, AnyNumberOfRoutesIsAskedForAsTheAgentReads) {
   EXPECT_TRUE(Read().empty());
 }
 
+TEST_F(SessionTest, RouteThatIsGivenUpIsAskedForAgainOnlyWhenItIsWanted) {
+  session_->Start();
+  Admit();
+  RouteEntry& first = session_->Subscribe("web/front", "demo/first");
+  session_->Subscribe("web/front", "demo/second");
+  ASSERT_EQ(Asked(2).size(), 2u);
+  api::ToHost route;
+  route.mutable_route()->set_caller("web/front");
+  route.mutable_route()->set_callee("demo/first");
+  ASSERT_TRUE(SendMessage(agent_.get(), route.SerializeAsString()).ok());
+  for (int i = 0; i < 100 && !first.known; ++i) Turn();
+  ASSERT_TRUE(first.known);
+  session_->Unsubscribe(first);
+  EXPECT_FALSE(first.known);
+  const std::vector<api::FromHost> told = Read();
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].unsubscribe().caller(), "web/front");
+  EXPECT_EQ(told[0].unsubscribe().callee(), "demo/first");
+  // What was on its way meanwhile changes nothing, and another agent is not asked.
+  ASSERT_TRUE(SendMessage(agent_.get(), route.SerializeAsString()).ok());
+  for (int i = 0; i < 3; ++i) Turn();
+  EXPECT_FALSE(first.known);
+  agent_.Reset();
+  Turn();
+  Admit();
+  EXPECT_EQ(Asked(1), std::vector<std::string>{"demo/second"});
+  EXPECT_EQ(&session_->Subscribe("web/front", "demo/first"), &first);
+  EXPECT_EQ(Asked(1), std::vector<std::string>{"demo/first"});
+}
+
 }  // namespace
 }  // namespace weft

@@ -181,30 +181,49 @@ TEST_F(TwoNodesTest, ClientsCallAsTheNamespacesOfTheirNode) {
   EXPECT_TRUE(response.ok()) << response.status();
 }
 
-// Engines that take four pairs of names.
+// Engines that take four pairs of names, for an hour or for a moment. Six functions to make pairs with.
 class FewPairsTest : public TwoNodesTest {
  protected:
-  FewPairsTest() : TwoNodesTest(4) {}
+  explicit FewPairsTest(uint64_t idle_ns = 3600 * kNsPerSecond) : TwoNodesTest(Options(idle_ns)) {
+    std::vector<std::pair<std::string, ServingHost::Handler>> functions;
+    api::Mesh mesh = CommonMesh();
+    for (int i = 0; i < 6; ++i) {
+      const std::string name = absl::StrCat("demo/f", i);
+      functions.emplace_back(name, Echo);
+      mesh.add_functions()->set_name(name);
+      AddEndpoint(&mesh, name, "n2", "b");
+      AddAllow(&mesh, "web/front", name);
+    }
+    echo_ = std::make_unique<ServingHost>(nodes_[1].run_dir(), "b", functions);
+    front_ = std::make_unique<CallingHost>(nodes_[0].run_dir(), "a", "web/front");
+    ProgramBoth(mesh);
+    Connect();
+  }
+  absl::Status Call(int i) {
+    return front_->client->Call(front_->Resolve(absl::StrCat("demo/f", i)), "x", kPatient).status();
+  }
+
+ private:
+  static NodeEngineOptions Options(uint64_t idle_ns) {
+    NodeEngineOptions options;
+    options.pairs_max = 4;
+    options.pair_idle_ns = idle_ns;
+    return options;
+  }
+
+  std::unique_ptr<ServingHost> echo_;
+  std::unique_ptr<CallingHost> front_;
+};
+
+class ShortPairsTest : public FewPairsTest {
+ protected:
+  ShortPairsTest() : FewPairsTest(50 * kNsPerMs) {}
 };
 
 TEST_F(FewPairsTest, APeerMakesNoMorePairsKnownThanAreLeftForOthers) {
-  std::vector<std::pair<std::string, ServingHost::Handler>> functions;
-  api::Mesh mesh = CommonMesh();
-  for (int i = 0; i < 6; ++i) {
-    const std::string name = absl::StrCat("demo/f", i);
-    functions.emplace_back(name, Echo);
-    mesh.add_functions()->set_name(name);
-    AddEndpoint(&mesh, name, "n2", "b");
-    AddAllow(&mesh, "web/front", name);
-  }
-  ServingHost echo(nodes_[1].run_dir(), "b", functions);
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(mesh);
-  Connect();
   for (int round = 0; round < 2; ++round) {
     for (int i = 0; i < 6; ++i) {
-      const absl::Status status =
-          front.client->Call(front.Resolve(absl::StrCat("demo/f", i)), "x", kPatient).status();
+      const absl::Status status = Call(i);
       if (i < 2) {
         EXPECT_TRUE(status.ok()) << status;
       } else {
@@ -214,6 +233,14 @@ TEST_F(FewPairsTest, APeerMakesNoMorePairsKnownThanAreLeftForOthers) {
     }
   }
   EXPECT_GE(CountersOf(1).refused_pair, 8u);
+}
+
+TEST_F(ShortPairsTest, PairsThatAreNotUsedMakeWayAndComeBack) {
+  for (int round = 0; round < 2; ++round) {
+    for (int i = 0; i < 6; ++i) {
+      EXPECT_TRUE(Eventually([&] { return Call(i).ok(); })) << round << " " << i << " " << Call(i);
+    }
+  }
 }
 
 // An error that the callee's own function made, and whose text found no room, is not the node's refusal: the

@@ -50,11 +50,11 @@ Function CallingHost::Resolve(const std::string& callee) {
   return *function;
 }
 
-TwoNodesTest::TwoNodesTest(uint32_t pairs_max) {
+TwoNodesTest::TwoNodesTest(const NodeEngineOptions& options) {
   for (int i = 0; i < 2; ++i) {
     nodes_[i].name = absl::StrCat("n", i + 1);
     StartAgent(i);
-    MakeEngine(i, pairs_max);
+    MakeEngine(i, options);
   }
   wire_ = std::thread([this] { RunWire(); });
 }
@@ -100,10 +100,8 @@ void TwoNodesTest::StopAgent(int i) {
   OnWire([&] { node.server.reset(); });
 }
 
-void TwoNodesTest::MakeEngine(int i, uint32_t pairs_max) {
+void TwoNodesTest::MakeEngine(int i, NodeEngineOptions options) {
   Node& node = nodes_[i];
-  NodeEngineOptions options;
-  options.pairs_max = pairs_max;
   options.transport.peers_max = 8;
   options.transport.memory_bytes = 128u << 20;
   options.transport.key_generation_first = static_cast<uint32_t>(i) + 1;

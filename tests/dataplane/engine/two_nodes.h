@@ -70,7 +70,8 @@ struct Node {
 
 class TwoNodesTest : public testing::Test {
  protected:
-  explicit TwoNodesTest(uint32_t pairs_max = NodeEngineOptions().pairs_max);
+  // `options`: what the test cares about; the rest is filled in.
+  explicit TwoNodesTest(const NodeEngineOptions& options = {});
   ~TwoNodesTest() override;
 
   void StartAgent(int node);
@@ -98,7 +99,7 @@ class TwoNodesTest : public testing::Test {
   std::atomic<uint64_t> carried_{0};
 
  private:
-  void MakeEngine(int node, uint32_t pairs_max);
+  void MakeEngine(int node, NodeEngineOptions options);
   void RunWire();
   bool Carry(int from);
 
