@@ -46,9 +46,9 @@ enum class ChannelState : uint8_t {
 enum class StreamState : uint8_t {
   kMoreToSend,  // No room, or as much went out as one call sends: a caller waits for room only after a call
                 // that sent nothing, since nobody rings for room that is there already.
-  kDone,     // All is published; the payload is no longer needed.
-  kStalled,  // The peer read nothing for kStreamStallNs. Given up: DEADLINE_EXCEEDED.
-  kClosed,   // The channel is not open.
+  kDone,        // All is published; the payload is no longer needed.
+  kStalled,     // The peer read nothing for kStreamStallNs. Given up: DEADLINE_EXCEEDED.
+  kClosed,      // The channel is not open.
 };
 
 struct PollerBell;

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// Further tries, and the death of peers.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "tests/dataplane/call/call_pair.h"
+
+namespace weft {
+namespace {
+
+using absl::StatusCode;
+
+// One caller with routes to two callees.
+struct Fork {
+  explicit Fork(const Policy& policy) {
+    for (int i = 0; i < 2; ++i) {
+      auto [out, in] = Join(caller, callees[i], {}, "a", absl::StrCat("b", i));
+      outs[i] = out;
+      callees[i].core.Serve("test/echo", nullptr);
+      callees[i].core.SetServePolicy("test/echo", policy);
+      callees[i].core.SetAccess(*in, {{1, "test/caller", FunctionIdOf("test/echo")}});
+      callees[i].handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
+    }
+    route = &caller.core.Route("test/caller", "test/echo");
+    caller.core.SetRoute(*route, {{outs[0]->index, 1, 1}, {outs[1]->index, 1, 1}}, policy, StatusCode::kOk,
+                         "");
+  }
+  void Start(Ended& ended, std::span<std::byte> response) {
+    CallSpec spec;
+    spec.request = std::as_bytes(std::span("ping", sizeof("ping") - 1));
+    spec.response = response;
+    spec.done = Ended::Done;
+    spec.context = &ended;
+    CallHandle handle;
+    ASSERT_EQ(caller.core.Start(*route, spec, caller.now_ns, &handle), StartState::kStarted);
+    caller.core.Publish();
+  }
+  void Turn(int turns = 1) {
+    for (int i = 0; i < turns; ++i) {
+      for (TestHost& callee : callees) callee.Turn();
+      caller.Turn();
+    }
+  }
+  std::size_t Executed() const { return callees[0].seen.size() + callees[1].seen.size(); }
+
+  TestHost caller;
+  TestHost callees[2];
+  Link* outs[2];
+  RouteEntry* route;
+};
+
+TEST(RetryTest, RefusedCallRunsOnceAtTheOtherHost) {
+  Fork fork(Policy{.retries = 1});
+  fork.callees[0].core.StopServing(fork.callees[0].core.Function(FunctionIdOf("test/echo")));
+  std::array<std::byte, 8> response;
+  for (int i = 0; i < 100; ++i) {
+    Ended ended;
+    fork.Start(ended, response);
+    fork.Turn(4);
+    ASSERT_EQ(ended.code, StatusCode::kOk) << ended.text;
+  }
+  EXPECT_EQ(fork.callees[1].seen.size(), 100u);
+  EXPECT_TRUE(fork.callees[0].seen.empty());
+  EXPECT_EQ(fork.caller.core.counters().retries, fork.callees[0].core.counters().refused_absent);
+  EXPECT_GT(fork.caller.core.counters().retries, 20u);
+}
+
+TEST(RetryTest, EndsWithTheLastErrorWhenAllRefuse) {
+  Fork fork(Policy{.retries = 3});
+  for (TestHost& callee : fork.callees) {
+    callee.core.StopServing(callee.core.Function(FunctionIdOf("test/echo")));
+  }
+  Ended ended;
+  fork.Start(ended, {});
+  fork.Turn(10);
+  EXPECT_EQ(ended.count, 1);
+  EXPECT_EQ(ended.code, StatusCode::kUnavailable);
+  EXPECT_EQ(fork.caller.core.counters().retries, 3u);
+}
+
+TEST(RetryTest, DeadPeerFailsWhatItHoldsAndLeavesTheSet) {
+  Fork fork(Policy{.retries = 5});
+  for (TestHost& callee : fork.callees) callee.handler = nullptr;
+  std::vector<Ended> ended(20);
+  std::array<std::byte, 8> response;
+  for (Ended& each : ended) fork.Start(each, response);
+  fork.Turn();
+  const std::size_t lost = fork.callees[0].held.size();
+  ASSERT_GT(lost, 0u);
+  fork.caller.core.CloseLink(*fork.outs[0], StatusCode::kUnavailable, "host b0 is gone");
+  std::size_t failed = 0;
+  for (const Ended& each : ended) failed += each.code == StatusCode::kUnavailable;
+  EXPECT_EQ(failed, lost);
+  EXPECT_EQ(fork.caller.core.counters().calls_lost_to_peer, lost);
+  // The others go on, and new ones go elsewhere.
+  for (const TestHost::Request& request : fork.callees[1].held) fork.callees[1].Echo(request);
+  fork.callees[1].handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
+  for (int i = 0; i < 20; ++i) {
+    Ended next;
+    fork.Start(next, response);
+    fork.Turn(2);
+    ASSERT_EQ(next.code, StatusCode::kOk);
+  }
+  EXPECT_EQ(fork.callees[0].held.size(), lost);
+  for (const Ended& each : ended) EXPECT_EQ(each.count, 1);
+}
+
+TEST(RetryTest, IdempotentCallsMoveToTheOtherHostWhenAPeerDies) {
+  Fork fork(Policy{.retries = 2, .idempotent = true});
+  fork.callees[0].handler = nullptr;
+  std::vector<Ended> ended(20);
+  std::array<std::byte, 8> response;
+  for (Ended& each : ended) fork.Start(each, response);
+  fork.Turn();
+  fork.caller.core.CloseLink(*fork.outs[0], StatusCode::kUnavailable, "host b0 is gone");
+  for (int i = 0; i < 3; ++i) {
+    fork.callees[1].Turn();
+    fork.caller.Turn();
+  }
+  for (const Ended& each : ended) EXPECT_EQ(each.code, StatusCode::kOk);
+}
+
+TEST(RetryTest, LastPeerGoneFailsFurtherCallsWithItsReason) {
+  CallPair pair;
+  pair.caller.core.CloseLink(*pair.out, StatusCode::kUnavailable, "host b is gone");
+  Ended ended;
+  EXPECT_EQ(pair.Start(pair.Spec("x", {}, ended)), StartState::kFailed);
+  EXPECT_EQ(pair.caller.core.start_error(), absl::UnavailableError("host b is gone"));
+}
+
+TEST(RetryTest, ReplyToAPeerThatIsGoneIsDropped) {
+  CallPair pair;
+  pair.callee.handler = nullptr;
+  Ended ended;
+  ASSERT_EQ(pair.Start(pair.Spec("x", {}, ended)), StartState::kStarted);
+  pair.Turn();
+  pair.callee.core.CloseLink(*pair.in, StatusCode::kUnavailable, "gone");
+  // Another peer takes the slot; the old call's answer must not reach it.
+  TestHost other;
+  auto [other_out, other_in] = Join(other, pair.callee);
+  ASSERT_EQ(other_in->index, pair.in->index);
+  pair.callee.Answer(pair.callee.held.front(), StatusCode::kOk, "old");
+  pair.callee.core.Publish();
+  other.Turn();
+  EXPECT_EQ(other.core.counters().responses_received, 0u);
+  EXPECT_EQ(pair.callee.core.counters().responses_dropped, 1u);
+  EXPECT_EQ(pair.function->limit.calls(), 0u);
+}
+
+TEST(RetryTest, StartWithoutRouteTellsTheReason) {
+  TestHost host;
+  RouteEntry& route = host.core.Route("web/front", "vision/scale");
+  host.core.SetRoute(route, {}, {}, StatusCode::kPermissionDenied,
+                     "web/front may not call vision/scale: no rule");
+  Ended ended;
+  CallSpec spec;
+  spec.done = Ended::Done;
+  spec.context = &ended;
+  CallHandle handle;
+  EXPECT_EQ(host.core.Start(route, spec, 1, &handle), StartState::kFailed);
+  EXPECT_EQ(host.core.start_error(),
+            absl::PermissionDeniedError("web/front may not call vision/scale: no rule"));
+  EXPECT_EQ(host.core.counters().no_route, 1u);
+}
+
+}  // namespace
+}  // namespace weft
