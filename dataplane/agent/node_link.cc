@@ -70,8 +70,11 @@ transport::SealSecret SealSecretOf(const identity::PacketSecret& secret) { retur
 
 absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config, EngineDoor* door) {
   engine::EngineThreadOptions options;
-  WEFT_ASSIGN_OR_RETURN(options.listen, port::Address::Parse(config.listen));
+  // A DPDK device has an address of its own on its link; keys still go by the kernel, to `listen`.
+  const bool dpdk = config.packet_port == AgentConfig::PacketPort::kDpdk;
+  WEFT_ASSIGN_OR_RETURN(options.listen, port::Address::Parse(dpdk ? config.dpdk.address : config.listen));
   options.port = PortKindOf(config.packet_port);
+  options.dpdk_device = config.dpdk.device;
   transport::Config& transport = options.engine.transport;
   transport.memory_bytes = kMessageMemoryBytes;
   transport.messages_in_max = transport.messages_out_max = 4096;
@@ -100,6 +103,9 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   keys.node = config.node;
   identity::Worker worker;
   worker.address = endpoint;
+  if (!config.dpdk.address.empty()) {
+    WEFT_ASSIGN_OR_RETURN(worker.address, identity::Endpoint::Parse(config.dpdk.address));
+  }
   keys.workers.push_back(worker);
   WEFT_ASSIGN_OR_RETURN(keys.listener, ListenTcp(endpoint));
   if (!endpoint.unspecified()) {

@@ -3,14 +3,17 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <map>
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
 #include "dataplane/config/user.h"
@@ -36,6 +39,29 @@ absl::Status CheckListen(absl::string_view listen) {
       port == 0 || port > 65535) {
     return absl::InvalidArgumentError(
         absl::StrCat("must be address:port, as in 192.0.2.1:4810, not \"", listen, "\""));
+  }
+  return absl::OkStatus();
+}
+
+// A virtual device as after DPDK's --vdev: net_NAME and a number, then key=value behind commas.
+absl::Status CheckDevice(absl::string_view device) {
+  const std::vector<absl::string_view> parts = absl::StrSplit(device, ',');
+  const auto is_of = [](absl::string_view text, absl::string_view more) {
+    return !text.empty() && std::all_of(text.begin(), text.end(), [&](char c) {
+      return absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains(more, c);
+    });
+  };
+  if (!absl::StartsWith(parts[0], "net_") || !is_of(parts[0], "_") ||
+      !absl::ascii_isdigit(static_cast<unsigned char>(parts[0].back()))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "must begin with a virtual device and its number, as in net_memif0, not \"", parts[0], "\""));
+  }
+  for (std::size_t i = 1; i < parts.size(); ++i) {
+    const std::size_t equals = parts[i].find('=');
+    if (equals == absl::string_view::npos || !is_of(parts[i].substr(0, equals), "_-") ||
+        !is_of(parts[i].substr(equals + 1), "_-./:@")) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", parts[i], "\" is no key=value"));
+    }
   }
   return absl::OkStatus();
 }
@@ -117,6 +143,20 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
   constexpr AgentConfig::PacketPort kPorts[] = {kAuto, kAfXdp, kDpdk, kIoUring};
   config->packet_port = kPorts[map.Enum("packet_port", {"auto", "af_xdp", "dpdk", "io_uring"})];
   config->interface = map.String("interface");
+  map.Map("dpdk", [&](YamlMap& dpdk) {
+    dpdk.Require({"device", "address"});
+    config->dpdk.device = dpdk.NonEmptyString("device");
+    if (dpdk.Has("device")) dpdk.Check("device", CheckDevice(config->dpdk.device));
+    config->dpdk.address = dpdk.NonEmptyString("address");
+    if (dpdk.Has("address")) dpdk.Check("address", CheckListen(config->dpdk.address));
+  });
+  if (config->packet_port == kDpdk) {
+    if (!map.Has("dpdk")) map.Error("packet_port", "needs `dpdk: {device: …, address: …}`");
+    if (map.Has("interface"))
+      map.Error("interface", "means nothing with `packet_port: dpdk`: the device is its own");
+  } else if (map.Has("dpdk")) {
+    map.Error("dpdk", "means nothing without `packet_port: dpdk`");
+  }
   map.Map("identity", [&](YamlMap& identity) {
     identity.Require({"certificate", "key", "ca"});
     config->identity.certificate = identity.NonEmptyString("certificate");
@@ -127,7 +167,7 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
     if (!map.Has("identity")) map.Error("listen", "needs an `identity`: other nodes ask for a certificate");
     return;
   }
-  for (const char* const key : {"packet_port", "interface", "identity"}) {
+  for (const char* const key : {"packet_port", "interface", "dpdk", "identity"}) {
     if (map.Has(key)) map.Error(key, "means nothing without `listen`");
   }
 }

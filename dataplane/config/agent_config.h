@@ -45,6 +45,12 @@ struct AgentConfig {
   enum class PacketPort { kAuto, kAfXdp, kDpdk, kIoUring };
   PacketPort packet_port = PacketPort::kAuto;
   std::string interface;  // That weft-control steers; empty: none, packets go by UDP.
+  // With packet_port: dpdk, else empty.
+  struct Dpdk {
+    std::string device;   // As after DPDK's --vdev: "net_memif0,role=server,socket=/run/weft/memif.sock"
+    std::string address;  // address:port of this node on the device's link, for packets
+  };
+  Dpdk dpdk;
   struct Identity {
     std::string certificate;  // Files, PEM
     std::string key;

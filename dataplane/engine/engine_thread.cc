@@ -7,6 +7,9 @@
 #include "dataplane/engine/steered_port.h"
 #include "dataplane/engine/worker.h"
 #include "dataplane/port/af_xdp_port.h"
+#ifdef WEFT_HAS_DPDK
+#include "dataplane/port/dpdk_port.h"
+#endif
 #include "dataplane/port/udp_port.h"
 
 namespace weft::engine {
@@ -79,8 +82,18 @@ class EngineThread::RunnerOf final : public EngineThread::Runner {
 
 absl::StatusOr<std::unique_ptr<EngineThread::Runner>> EngineThread::MakeRunner(
     const EngineThreadOptions& options) {
-  if (options.port == PortKind::kDpdk)
-    return absl::UnimplementedError("packet_port: this weftd has no DPDK port");
+  if (options.port == PortKind::kDpdk) {
+#ifdef WEFT_HAS_DPDK
+    port::DpdkPort::Options dpdk;
+    dpdk.device.device = options.dpdk_device;
+    dpdk.local = options.listen;
+    dpdk.datagram_bytes_max = options.engine.transport.datagram_bytes_max;
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::DpdkPort> port, port::DpdkPort::Create(dpdk));
+    return std::make_unique<RunnerOf<port::DpdkPort>>(std::move(port), "");
+#else
+    return absl::UnimplementedError("packet_port: dpdk: this weftd was built without DPDK");
+#endif
+  }
   port::UdpPort::Options udp;
   udp.local = options.listen;
   udp.datagram_bytes_max = options.engine.transport.datagram_bytes_max;

@@ -39,6 +39,7 @@ struct EngineThreadOptions {
   // had.
   std::optional<Steering> steering;
   std::string why_not_steered;  // Else, where that was asked for.
+  std::string dpdk_device;      // With kDpdk; `listen` is then its address on the device's link.
 };
 
 class EngineThread {

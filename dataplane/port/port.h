@@ -54,7 +54,8 @@ concept Port = requires(P port, typename P::Received* burst, std::size_t count, 
 // - sleep_fd() is readable, to epoll or poll, when Receive would find something. PrepareSleep() is called
 // before one
 //   waits on it: false where there is work already. EndSleep() is called after. A port that cannot sleep has
-//   -1 there.
+//   -1 there, and idle_step_ns() says for how long one may wait for other things before it must be looked at
+//   again.
 // - frames() counts who holds the frames of its pools.
 template <typename P>
 concept NetworkPort =

@@ -44,6 +44,7 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
       absl::StrCat("listen: ", address, ":4810\nidentity: {certificate: ", files_ / (name + ".crt"),
                    ", key: ", files_ / (name + ".key"), ", ca: ", files_ / "ca.crt", "}\n");
   if (!steer_.empty()) absl::StrAppend(&options.settings, "interface: ", steer_, "\n");
+  absl::StrAppend(&options.settings, more_settings_[name]);
   WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
   Issue(name, validity_);
   return std::make_unique<Mesh>(LoadTenants(), options);

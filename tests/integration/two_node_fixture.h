@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -42,8 +43,9 @@ class TwoNodeTest : public testing::Test {
   // Calls until one reaches the server, which knows its requests by their pattern and says so.
   static bool Answers(Mesh& node);
 
-  std::string steer_;         // The interface, where packets are to go by AF_XDP.
-  VethOptions veth_options_;  // Of the wire.
+  std::string steer_;                                 // The interface, where packets are to go by AF_XDP.
+  VethOptions veth_options_;                          // Of the wire.
+  std::map<std::string, std::string> more_settings_;  // Of weftd.yaml, by node.
   TemporaryDirectory files_;
   identity::Validity validity_;
   std::unique_ptr<VethPair> veth_;

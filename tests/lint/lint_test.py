@@ -40,6 +40,10 @@ class LayersTest(unittest.TestCase):
         root = self.tree({'control/model/a.cc': '#include "tests/support/x.h"\n'})
         self.assertEqual(len(layers.check(root)), 1)
 
+    def test_a_packet_library_named_outside_of_the_ports_is_found(self):
+        root = self.tree({'dataplane/engine/a.cc': '#include <rte_ethdev.h>\n', 'dataplane/port/a.cc': 'rte_eal_init();\n'})
+        self.assertEqual(len(layers.check(root)), 1)
+
     def test_folder_without_a_row_is_found(self):
         root = self.tree({'dataplane/new/a.cc': '\n'})
         self.assertEqual(len(layers.check(root)), 1)

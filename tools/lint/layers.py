@@ -36,6 +36,8 @@ ROWS = {
     'control/daemon': ['control/source', 'control/publish', 'control/bpf', 'dataplane/config'],
 }
 FREE = ('bench', 'tests', 'tools')
+# What only one folder may name.
+PRIVATE = {'dataplane/port': re.compile(r'\b(?:rte|xsk|io_uring)_[a-z]')}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 # The public headers of libweft are included by their published names.
 ALIASES = {'weft/': 'dataplane/client/include/weft/'}
@@ -73,6 +75,9 @@ def check(root):
                 continue
             permitted = allowed(folder)
             for number, line in enumerate(path.read_text(errors='replace').splitlines(), 1):
+                for owner, names in PRIVATE.items():
+                    if folder != owner and names.search(line):
+                        breaches.append(f'{name}:{number}: only {owner} may name {names.search(line).group(0)}…')
                 match = INCLUDE.match(line)
                 if not match:
                     continue

@@ -72,6 +72,35 @@ TEST(AgentConfigTest, WrongSettingsAreNamed) {
               HasSubstr("limits.channels"));
 }
 
+TEST(AgentConfigTest, DpdkNeedsADeviceAndAnAddressOfItsOwn) {
+  const std::string base = "node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c, key: k, ca: a}\n";
+  const std::string dpdk = base + "packet_port: dpdk\n";
+  const auto config =
+      ParseAgentConfig(dpdk +
+                           "dpdk: {device: \"net_memif0,role=server,id=0,socket=/run/weft/m.sock\", address: "
+                           "198.51.100.1:4810}\n",
+                       "weftd.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->packet_port, AgentConfig::PacketPort::kDpdk);
+  EXPECT_EQ(config->dpdk.device, "net_memif0,role=server,id=0,socket=/run/weft/m.sock");
+  EXPECT_EQ(config->dpdk.address, "198.51.100.1:4810");
+  EXPECT_THAT(ErrorOf(dpdk), AllOf(HasSubstr("packet_port"), HasSubstr("needs `dpdk")));
+  EXPECT_THAT(ErrorOf(dpdk + "dpdk: {device: net_memif0}\n"), HasSubstr("dpdk.address: missing"));
+  EXPECT_THAT(ErrorOf(base + "dpdk: {device: net_memif0, address: 198.51.100.1:4810}\n"),
+              HasSubstr("nothing without `packet_port: dpdk`"));
+  EXPECT_THAT(ErrorOf(dpdk + "interface: eth0\ndpdk: {device: net_memif0, address: 198.51.100.1:4810}\n"),
+              HasSubstr("interface: means nothing"));
+  EXPECT_THAT(ErrorOf(dpdk + "dpdk: {device: net_memif0, address: nowhere}\n"), HasSubstr("dpdk.address"));
+  EXPECT_THAT(ErrorOf(dpdk + "dpdk: {devise: net_memif0}\n"), HasSubstr("dpdk.devise: unknown key"));
+  for (const char* const device :
+       {"memif0", "net_memif", "net_memif0,", "net_memif0,role", "net_memif0,role=", "net_memif0 --no-pci",
+        "net_memif0,a=b c", "--vdev=net_ring0", "0000:00:05.0"}) {
+    EXPECT_THAT(ErrorOf(dpdk + "dpdk: {device: \"" + device + "\", address: 198.51.100.1:4810}\n"),
+                HasSubstr("dpdk.device"))
+        << device;
+  }
+}
+
 TEST(AgentConfigTest, EverySettingIsRead) {
   const auto config = ParseAgentConfig(
       "node: n1\n"
