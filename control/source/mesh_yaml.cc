@@ -100,6 +100,7 @@ class Loader {
     policy->set_timeout_ns(map.DurationNs("timeout", kNsPerUs, kHourNs));
     policy->set_retries(static_cast<uint32_t>(map.Uint("retries", 0, 10)));
     ReadExtraTries(map, policy);
+    policy->set_any_locality(map.Enum("locality", {"nearest", "any"}) == 1);
     const bool keep = map.Enum("state", {"keep", "fresh"}, 1) == 0;
     function->set_state(keep ? api::INSTANCE_KEEP : api::INSTANCE_FRESH);
     map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, function); });

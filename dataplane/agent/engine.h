@@ -213,7 +213,7 @@ class Engine {
                                  uint64_t callee_id);
   uint32_t IndexFor(Channel& channel, int end, const std::string& caller);
   void GrowAccess();
-  void GrowFor(SessionId caller_id, const Call& call, SessionId target);
+  void GrowFor(SessionId caller_id, const Call& call, const PlanTarget& target);
   struct ShrinkTables;
   uint64_t IdOf(const std::string& function);
   ShrinkTables MakeShrinkTables(uint64_t now_ns);

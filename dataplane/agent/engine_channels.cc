@@ -204,15 +204,15 @@ uint32_t Engine::IndexFor(Channel& channel, int end, const std::string& caller) 
   return receiver.index_max;
 }
 
-void Engine::GrowFor(SessionId caller_id, const Call& call, SessionId target) {
-  if (caller_id == target) return;
-  Channel* channel = state_.Between(caller_id, target);
+void Engine::GrowFor(SessionId caller_id, const Call& call, const PlanTarget& target) {
+  if (caller_id == target.session) return;
+  Channel* channel = state_.Between(caller_id, target.session);
   const Session* caller = state_.Find(caller_id);
   if (channel == nullptr || caller == nullptr) return;
   const auto subscription = caller->subscriptions.find(call);
   if (subscription == caller->subscriptions.end()) return;
-  const int end = channel->EndOf(target);
-  const uint32_t index = IndexFor(*channel, end, call.first);
+  const int end = channel->EndOf(target.session);
+  const uint32_t index = IndexFor(*channel, end, NameAt(target, call.first));
   if (index == 0 || channel->ends[end].TableBytes() > kAccessBytesMax) return;
   AccessEntry& entry = channel->ends[end].access[index];
   if (entry.callee_ids.insert(subscription->second.callee_id).second) channel->ends[end].tell = true;
@@ -222,8 +222,8 @@ void Engine::GrowFor(SessionId caller_id, const Call& call, SessionId target) {
 // Adds to the receivers' tables what the plan needs, and hands new channels over.
 void Engine::GrowAccess() {
   for (const auto& [key, route] : plan_.routes) {
-    for (const PlanTarget& target : route.targets) GrowFor(key.first, key.second, target.session);
-    for (const SessionId prospect : route.prospects) GrowFor(key.first, key.second, prospect);
+    for (const PlanTarget& target : route.targets) GrowFor(key.first, key.second, target);
+    for (const SessionId prospect : route.prospects) GrowFor(key.first, key.second, {.session = prospect});
   }
   for (auto& [id, channel] : state_.channels) {
     if (!channel.open) {
@@ -248,7 +248,7 @@ struct Engine::ShrinkTables {
   uint64_t now_ns = 0;
   // Functions of each host by id, made when first asked for.
   std::map<SessionId, std::map<uint64_t, std::string>> held;
-  // Caller's session, callee's session, caller's name, callee's id: what the plan routes.
+  // Caller's session, callee's session, caller's name at its end, callee's id: what the plan routes.
   std::set<std::tuple<SessionId, SessionId, std::string, uint64_t>> routed;
   std::set<ChannelId> revoked;  // Channels from which the policy took something.
 };
@@ -258,7 +258,8 @@ Engine::ShrinkTables Engine::MakeShrinkTables(uint64_t now_ns) {
   tables.now_ns = now_ns;
   for (const auto& [key, route] : plan_.routes) {
     for (const PlanTarget& target : route.targets) {
-      tables.routed.emplace(key.first, target.session, key.second.first, IdOf(key.second.second));
+      tables.routed.emplace(key.first, target.session, NameAt(target, key.second.first),
+                            IdOf(key.second.second));
     }
   }
   return tables;
@@ -290,17 +291,18 @@ bool Engine::ShrinkEnd(Channel& channel, int end, ShrinkTables& tables) {
   bool changed = false;
   for (auto it = receiver.access.begin(); it != receiver.access.end();) {
     AccessEntry& entry = it->second;
+    const std::string name = CallerOf(entry.caller);
     const bool inherited = entry.inherited && tables.now_ns < settle_until_ns_;
     changed |= std::erase_if(entry.callee_ids, [&](uint64_t id) {
                  if (tables.routed.contains({caller.id, callee.id, entry.caller, id})) return false;
                  const auto function = held.find(id);
                  if (function == held.end()) return true;
-                 if (!plan_.model->Allows(entry.caller, function->second)) {
+                 if (!plan_.model->Allows(name, function->second)) {
                    tables.revoked.insert(channel.id);
                    return true;
                  }
-                 if (!MayCallAs(*plan_.model, options_.node, caller, entry.caller)) return true;
-                 return !inherited && !caller.subscriptions.contains({entry.caller, function->second});
+                 if (!MayCallAs(*plan_.model, options_.node, caller, name)) return true;
+                 return !inherited && !caller.subscriptions.contains({name, function->second});
                }) != 0;
     it = entry.callee_ids.empty() ? receiver.access.erase(it) : std::next(it);
   }

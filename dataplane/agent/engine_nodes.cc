@@ -24,26 +24,21 @@ class TableMaker {
     AddNodes();
     for (auto it = model_.endpoints().begin(); it != model_.endpoints().end();) {
       const std::string& function = it->first.function;
-      api::NodeTable::Remote remote;
+      bool remote = false;
       std::string local_host;
       for (; it != model_.endpoints().end() && it->first.function == function; ++it) {
         if (it->first.node == self_) {
           local_host = it->first.host;
-          continue;
+        } else {
+          remote = true;
         }
-        api::NodeTable::Place& place = *remote.add_places();
-        place.set_node(it->first.node);
-        place.set_weight(it->second.weight());
-        place.set_draining(it->second.state() == api::ENDPOINT_DRAINING);
       }
       if (!local_host.empty()) {
         api::NodeTable::Local& local = *Room(function.size() + 16).add_local();
         local.set_function(function);
         local.set_tenant(options_.tenant_of_host(local_host));
       }
-      if (remote.places().empty()) continue;
-      remote.set_function(function);
-      *Room(remote.ByteSizeLong() + 8).add_remote() = std::move(remote);
+      if (remote) Room(function.size() + 8).add_remote(function);
     }
     return std::move(parts_);
   }

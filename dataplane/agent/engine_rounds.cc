@@ -159,7 +159,7 @@ void Engine::Probe() {
     for (const PlanTarget& target : route.targets) {
       const Channel* channel = state_.Between(session->id, target.session);
       if (channel == nullptr || !channel->open) continue;  // It is asked for its memory.
-      if (PermittedIndex(*channel, channel->EndOf(target.session), key.second.first,
+      if (PermittedIndex(*channel, channel->EndOf(target.session), NameAt(target, key.second.first),
                          subscription->second.callee_id) == 0) {
         touched.insert(target.session);
       }
@@ -216,6 +216,8 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
   if (const auto function = plan_.model->functions().find(call.second);
       function != plan_.model->functions().end()) {
     *route.mutable_policy() = function->second.policy();
+    // Whether a call runs twice is decided once, where it is made.
+    if (session.is_engine) route.mutable_policy()->set_idempotent(false);
   }
   std::string why_not;
   for (const PlanTarget& planned : plan.targets) {
@@ -228,12 +230,15 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
     api::Target target;
     target.set_weight(planned.weight);
     target.set_host(callee->host);
+    target.set_node(planned.node);
+    target.set_distance(callee->id == session.id ? kSameProcess : planned.distance);
     if (callee->id != session.id) {
       Channel* channel = state_.Between(session.id, callee->id);
-      const uint32_t index = channel != nullptr && channel->open
-                                 ? PermittedIndex(*channel, channel->EndOf(callee->id), call.first,
-                                                  session.subscriptions.at(call).callee_id)
-                                 : 0;
+      const uint32_t index =
+          channel != nullptr && channel->open
+              ? PermittedIndex(*channel, channel->EndOf(callee->id), NameAt(planned, call.first),
+                               session.subscriptions.at(call).callee_id)
+              : 0;
       if (index == 0) {
         const auto unopened = unopened_.find(PairOf(session.id, callee->id));
         why_not = unopened != unopened_.end() && !unopened->second.empty()

@@ -13,8 +13,6 @@
 namespace weft::agent {
 namespace {
 
-constexpr uint32_t kWeightDefault = 100;
-
 // An endpoint of this node as its host stands to it.
 struct Candidate {
   enum class Kind { kReady, kDraining, kLoading, kFailed, kAbsent };
@@ -83,10 +81,16 @@ void KeepRetired(const EngineState& state, const std::string& function, const st
   }
 }
 
-// The endpoints of `function` on other nodes, as far as they can be called.
+std::string ZoneOf(const Model& model, const std::string& node) {
+  const auto found = model.nodes().find(node);
+  return found == model.nodes().end() ? "" : found->second.zone();
+}
+
+// The endpoints of one function on other nodes, as far as they can be called.
 class RemotePlan {
  public:
-  RemotePlan(const EngineState& state, FunctionPlan* plan) : state_(state), plan_(plan) {}
+  RemotePlan(const Model& model, const EngineState& state, const std::string& self, FunctionPlan* plan)
+      : model_(model), state_(state), zone_(ZoneOf(model, self)), plan_(plan) {}
 
   void Add(const EndpointKey& key, const api::Endpoint& endpoint) {
     const bool draining = endpoint.state() == api::ENDPOINT_DRAINING;
@@ -97,16 +101,28 @@ class RemotePlan {
                                           : draining ? ": draining"
                                                      : ": reachable"));
     }
-    if (up) (draining ? draining_ : ready_) += endpoint.weight();
+    if (up && state_.engine != 0) (draining ? draining_ : ready_)[key.node] += endpoint.weight();
   }
-  uint32_t ready() const { return ready_; }
-  uint32_t any() const { return ready_ != 0 ? ready_ : draining_; }
+  bool any_ready() const { return !ready_.empty(); }
+  std::vector<PlanTarget> Ready() const { return Targets(ready_); }
+  std::vector<PlanTarget> Draining() const { return Targets(draining_); }
 
  private:
+  std::vector<PlanTarget> Targets(const std::map<std::string, uint32_t>& nodes) const {
+    std::vector<PlanTarget> targets;
+    for (const auto& [node, weight] : nodes) {
+      const bool same_zone = !zone_.empty() && ZoneOf(model_, node) == zone_;
+      targets.push_back({state_.engine, weight, node, same_zone ? kSameZone : kElsewhere});
+    }
+    return targets;
+  }
+
+  const Model& model_;
   const EngineState& state_;
+  const std::string zone_;
   FunctionPlan* plan_;
-  uint32_t ready_ = 0;
-  uint32_t draining_ = 0;
+  std::map<std::string, uint32_t> ready_;
+  std::map<std::string, uint32_t> draining_;
 };
 
 void SayWhyNone(const Model& model, const std::string& function, const std::string& node, bool elsewhere,
@@ -140,7 +156,7 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   bool waiting = false;
   bool here = false;
   bool elsewhere = false;
-  RemotePlan remote(state, &plan);
+  RemotePlan remote(model, state, node, &plan);
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
     const auto& [key, endpoint] = *it;
@@ -167,12 +183,22 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   } else if (here && (waiting || plan.targets.empty())) {
     KeepRetired(state, function, named, &plan);
   }
-  plan.only_draining = plan.targets.empty() && !draining.empty();
-  if (plan.targets.empty()) plan.targets = std::move(draining);
-  plan.remote_weight = plan.only_draining ? remote.ready() : remote.any();
+  // Draining ones serve where no other is left, here or elsewhere.
+  plan.remote = remote.Ready();
+  if (plan.targets.empty()) {
+    if (!remote.any_ready()) plan.remote = remote.Draining();
+    plan.leaves = !draining.empty() && remote.any_ready();
+    plan.targets = std::move(draining);
+  }
   if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
   return plan;
 }
+
+std::string NameAt(const PlanTarget& target, const std::string& caller) {
+  return target.node.empty() ? caller : absl::StrCat(caller, "@", target.node);
+}
+
+std::string CallerOf(const std::string& name_at) { return name_at.substr(0, name_at.find('@')); }
 
 std::string NotItsCaller(const Session& session, const std::string& caller) {
   return absl::StrCat("PERMISSION_DENIED: host ", session.host, " may not call as ", caller,
@@ -202,16 +228,20 @@ bool MayCallAs(const Model& model, const std::string& node, const Session& sessi
   });
 }
 
-PlanRoute PlanCall(const Model& model, const EngineState& state, const FunctionPlan& function,
-                   const Session& session, const Call& call) {
+PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Session& session,
+                   const Call& call) {
   if (!model.Allows(call.first, call.second)) {
     return {{}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), MissingRule(call)};
   }
-  const bool leaves = function.remote_weight != 0 && (function.targets.empty() || function.only_draining);
-  if (leaves && !session.is_engine) {
-    return {{{state.engine, function.remote_weight}}, function.prospects, 0, ""};
+  // What comes from another node stays on this one.
+  if (session.is_engine || function.remote.empty()) {
+    return {function.targets, function.prospects, function.code, function.reason};
   }
-  return {function.targets, function.prospects, function.code, function.reason};
+  PlanRoute route{function.remote, function.prospects, 0, ""};
+  if (!function.leaves) {
+    route.targets.insert(route.targets.begin(), function.targets.begin(), function.targets.end());
+  }
+  return route;
 }
 
 Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
@@ -236,7 +266,7 @@ Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, cons
         continue;
       }
       plan.routes.emplace(std::make_pair(id, call),
-                          PlanCall(*model, state, function_plan(call.second), session, call));
+                          PlanCall(*model, function_plan(call.second), session, call));
     }
   }
   // Functions without a subscriber are planned too: a host stays an endpoint's holder while its replacement

@@ -15,25 +15,33 @@
 
 #include "dataplane/agent/engine_state.h"
 #include "dataplane/agent/model.h"
+#include "dataplane/route/target_set.h"
 
 namespace weft::agent {
 
 struct PlanTarget {
   SessionId session = 0;
   uint32_t weight = 0;
+  std::string node{};  // Where the session is the node engine's: the node that it is to hand calls to.
+  Distance distance = kSameNode;
 };
+
+// How a caller is called in the table of the target's end: its name, and before the node engine the node too.
+std::string NameAt(const PlanTarget& target, const std::string& caller);
+// The caller's part of it.
+std::string CallerOf(const std::string& name_at);
 
 // Where the calls of one function go, whoever calls.
 struct FunctionPlan {
-  std::vector<PlanTarget> targets;
+  std::vector<PlanTarget> targets;  // On this node
   // Hosts that will serve it once they have loaded it: their channels and permissions are made ready
   // meanwhile.
   std::vector<SessionId> prospects;
-  // Weight of the endpoints on other nodes that can be called now. They are where calls go while nothing here
-  // is ready. Draining ones count where no other is left.
-  uint32_t remote_weight = 0;
-  bool only_draining = false;  // So are all of `targets`.
-  uint32_t code = 0;           // Why there is no target on this node: NOT_FOUND or UNAVAILABLE.
+  // Other nodes that can be called now, each with the weight of its endpoints together.
+  std::vector<PlanTarget> remote;
+  // All of `targets` are draining, and none of `remote` is: calls of this node leave it.
+  bool leaves = false;
+  uint32_t code = 0;  // Why there is no target on this node: NOT_FOUND or UNAVAILABLE.
   std::string reason;
   // Each endpoint and what became of it, for explain: "host b: loading".
   std::vector<std::string> notes;
@@ -63,8 +71,8 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
 // The route of one subscription: PlanFunction's result where the policy allows the call, else
 // PERMISSION_DENIED with a reason that names caller, callee and the rule that is missing.
 // `session` is the caller's: the node engine's calls come from another node and stay on this one.
-PlanRoute PlanCall(const Model& model, const EngineState& state, const FunctionPlan& function,
-                   const Session& session, const Call& call);
+PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Session& session,
+                   const Call& call);
 
 // Whether `session` may call as `caller`: the node engine as whatever is placed on another node.
 bool MayCallAs(const Model& model, const std::string& node, const Session& session,

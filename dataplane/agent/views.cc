@@ -132,9 +132,9 @@ std::vector<api::Item> FunctionItems(const Engine& engine) {
     AddNumber(&item, "ready", plan.targets.size());
     AddText(&item, "hosts", absl::StrJoin(hosts, ","));
     AddText(&item, "state",
-            !plan.targets.empty()    ? "ready"
-            : plan.remote_weight > 0 ? "on other nodes"
-                                     : plan.reason);
+            !plan.targets.empty()  ? "ready"
+            : !plan.remote.empty() ? "on other nodes"
+                                   : plan.reason);
     AddText(&item, "endpoints", absl::StrJoin(plan.notes, "; "));
   }
   return items;
@@ -165,7 +165,9 @@ std::vector<api::Item> RouteItems(const Engine& engine) {
     for (const auto& [call, subscription] : session.subscriptions) {
       std::vector<std::string> targets;
       for (const api::Target& target : subscription.route.targets()) {
-        targets.push_back(absl::StrCat(target.host(), "*", target.weight()));
+        targets.push_back(
+            absl::StrCat(target.node().empty() ? target.host() : absl::StrCat("node ", target.node()), "*",
+                         target.weight()));
       }
       api::Item& item = items.emplace_back();
       AddText(&item, "caller", call.first);
@@ -218,19 +220,21 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
   const FunctionPlan plan =
       PlanFunction(engine.model(), engine.state(), engine.OpenNow(), engine.node(), callee);
   const std::string notes = absl::StrJoin(plan.notes, "; ");
-  if (plan.remote_weight > 0 && (plan.targets.empty() || plan.only_draining)) {
-    return {ExplainRow(caller, callee, "reachable", "", "encrypted messages to another node",
-                       absl::StrCat("allowed: ", allowed, "; ", notes))};
-  }
-  if (plan.targets.empty()) {
+  if (plan.targets.empty() && plan.remote.empty()) {
     return {
         ExplainRow(caller, callee, "unreachable", "", "", absl::StrCat(plan.reason, "; allowed: ", allowed))};
   }
   const std::vector<const Session*> callers = CallersOf(engine, caller);
   std::vector<api::Item> items;
-  for (const PlanTarget& target : plan.targets) {
+  for (const PlanTarget& target : plan.leaves ? std::vector<PlanTarget>{} : plan.targets) {
     const Session& host = *engine.state().Find(target.session);
     items.push_back(ExplainRow(caller, callee, "reachable", host.host, PathBetween(engine, callers, host),
+                               absl::StrCat("allowed: ", allowed, "; ", notes)));
+  }
+  for (const PlanTarget& target : plan.remote) {
+    items.push_back(ExplainRow(caller, callee, "reachable", "",
+                               absl::StrCat("encrypted messages to node ", target.node,
+                                            target.distance == kSameZone ? ", in this zone" : ""),
                                absl::StrCat("allowed: ", allowed, "; ", notes)));
   }
   return items;

@@ -22,6 +22,8 @@ namespace weft {
 
 // Target::link of calls that stay inside this host; the embedding code runs them.
 inline constexpr uint32_t kLocalLink = TargetSet::kNoLink - 1;
+// Target::path of the same.
+inline constexpr uint32_t kLocalPath = 0;
 
 // Where calls of one callee by one caller go. Owned by CallCore, never freed before it: a resolved function
 // is a pointer to one.
@@ -105,6 +107,7 @@ struct OutgoingCall {
   uint32_t link = 0;
   State state = State::kSent;
   uint8_t tries = 0;
+  uint32_t path = 0;
   RouteEntry* route = nullptr;
   uint64_t deadline_ns = 0;
   std::byte* receiving = nullptr;  // A response comes in parts, to here.

@@ -26,11 +26,35 @@ Link& CallCore::AddLink(std::unique_ptr<Channel> channel, std::unique_ptr<Doorbe
   link.channel->user_data = &link;
   link.peer = std::string(peer);
   ++link.epoch;
+  link.path = PathOf(link, {});
   link.last_request_id = 0;
   link.requests_sent = link.requests_received = link.responses_received = link.responses_sent = link.refused =
       0;
   ++counters_.channels_opened;
   return link;
+}
+
+uint32_t CallCore::PathOf(const Link& link, absl::string_view node) {
+  uint32_t free = static_cast<uint32_t>(paths_.size());
+  for (uint32_t path = 0; path < paths_.size(); ++path) {
+    if (paths_[path].link == link.index && paths_[path].node == node) return path;
+    if (paths_[path].link == TargetSet::kNoLink) free = std::min(free, path);
+  }
+  if (free == paths_.size()) {
+    paths_.emplace_back();
+    outstanding_.emplace_back();
+  }
+  paths_[free] = {link.index, std::string(node)};
+  outstanding_[free] = 0;
+  return free;
+}
+
+uint32_t CallCore::Outstanding(const Link& link) const {
+  uint32_t sum = 0;
+  for (uint32_t path = 0; path < paths_.size(); ++path) {
+    if (paths_[path].link == link.index) sum += outstanding_[path];
+  }
+  return sum;
 }
 
 void CallCore::SetAccess(Link& link, const std::vector<AccessGrant>& grants) {
@@ -85,7 +109,9 @@ void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view re
   link.doorbell.reset();
   link.access = AccessTable();
   link.begun_open = false;
-  link.outstanding = 0;
+  for (Path& path : paths_) {
+    if (path.link == link.index) path = {TargetSet::kNoLink, {}};
+  }
   link.incoming = 0;
   // Replies to what still runs here find another epoch.
   ++link.epoch;
@@ -145,6 +171,10 @@ RouteEntry& CallCore::Route(absl::string_view caller, absl::string_view callee) 
 
 void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy,
                         absl::StatusCode code, absl::string_view reason) {
+  for (Target& target : targets) {
+    if (target.path == kNoPath)
+      target.path = target.link == kLocalLink ? kLocalPath : links_[target.link]->path;
+  }
   if (!AdaptiveRoute::Needed(policy)) {
     route.adaptive.reset();
   } else {

@@ -63,6 +63,11 @@ class CallCore {
   // leaves all routes; its channel is destroyed, which the caller has taken out of its poller, and which no
   // Poll is using.
   void CloseLink(Link& link, absl::StatusCode code, absl::string_view reason);
+  // Names calls over `link` that its peer hands on to `node`: what is under way and what is learned is kept
+  // for each alone. Good until the link closes.
+  uint32_t PathOf(const Link& link, absl::string_view node);
+  // Our calls under way over `link`.
+  uint32_t Outstanding(const Link& link) const;
   Link* link(uint32_t index) { return index < links_.size() ? links_[index].get() : nullptr; }
   uint32_t links_count() const { return static_cast<uint32_t>(links_.size()); }
 
@@ -76,7 +81,7 @@ class CallCore {
   // --- Routes.
   // The entry of the pair, made where there is none.
   RouteEntry& Route(absl::string_view caller, absl::string_view callee);
-  // No targets: calls fail with `code` and `reason`.
+  // No targets: calls fail with `code` and `reason`. Targets without a path get that of their link.
   void SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy, absl::StatusCode code,
                 absl::string_view reason);
   template <typename Visit>
@@ -211,7 +216,8 @@ class CallCore {
                                bool* in_parts);
   bool SendRequest(OutgoingCall& call, const Target& target);
   static MessageHeader RequestHeader(const OutgoingCall& call, const Target& target);
-  const Target* ChooseTarget(const RouteEntry& route, uint32_t avoid_link = TargetSet::kNoLink);
+  const Target* ChooseTarget(const RouteEntry& route, uint32_t avoid = kNoPath);
+  bool SpillsOver(const RouteEntry& route, const CallSpec& spec, const Target** target);
   // The try of a call has ended without success: tries again or ends it.
   void TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed, absl::string_view text);
   void Retry(OutgoingCall& call);
@@ -265,7 +271,13 @@ class CallCore {
   std::vector<CallHandle> waiting_;  // Calls between two tries, for want of room.
   uint32_t jobs_ = 0;                // Over all links
   uint32_t incoming_ = 0;
-  uint32_t local_outstanding_ = 0;
+  // A way that calls go, by Target::path.
+  struct Path {
+    uint32_t link = kLocalLink;  // TargetSet::kNoLink: this place is free.
+    std::string node;            // To which the link's peer hands them on; empty: it runs them.
+  };
+  std::vector<Path> paths_ = std::vector<Path>(1);                // The first is kLocalPath.
+  std::vector<uint32_t> outstanding_ = std::vector<uint32_t>(1);  // Calls under way, by path.
   uint32_t message_bytes_max_ = kMessageBytesMaxDefault;
   uint64_t reply_bytes_ = 0;  // Held by waiting replies.
   absl::Status start_error_;

@@ -15,11 +15,8 @@ namespace weft {
 
 // --- Out
 
-inline const Target* CallCore::ChooseTarget(const RouteEntry& route, uint32_t avoid_link) {
-  return route.targets.Choose(
-      random_,
-      [this](uint32_t link) { return link == kLocalLink ? local_outstanding_ : links_[link]->outstanding; },
-      avoid_link);
+inline const Target* CallCore::ChooseTarget(const RouteEntry& route, uint32_t avoid) {
+  return route.targets.Choose(random_, [this](uint32_t path) { return outstanding_[path]; }, avoid);
 }
 
 inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Target& target) {
@@ -34,10 +31,11 @@ inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Tar
 template <bool kNow>
 [[gnu::always_inline]] inline StartState CallCore::StartCall(RouteEntry& route, const CallSpec& spec,
                                                              uint64_t now_ns, CallHandle* handle) {
-  const Target* const target = ChooseTarget(route);
+  const Target* target = ChooseTarget(route);
   if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
-      [[unlikely]]
-    return StartOddly(route, spec, target);
+      [[unlikely]] {
+    if (!SpillsOver(route, spec, &target)) return StartOddly(route, spec, target);
+  }
   OutgoingCall* const call = table_.Add();
   if (call == nullptr) [[unlikely]]
     return StartOddly(route, spec, target);
@@ -70,7 +68,8 @@ template <bool kNow>
     return StartInParts(*call, *target);
   call->state = OutgoingCall::State::kSent;
   call->link = link.index;
-  ++link.outstanding;
+  call->path = target->path;
+  ++outstanding_[target->path];
   ++link.requests_sent;
   ++counters_.requests_sent;
   if (route.adaptive != nullptr) [[unlikely]]
@@ -143,7 +142,7 @@ inline void CallCore::Detach(OutgoingCall& call, absl::StatusCode code) {
     DetachOddly(call, code);
     return;
   }
-  --links_[call.link]->outstanding;
+  --outstanding_[call.path];
 }
 
 inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {

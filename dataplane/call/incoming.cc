@@ -173,14 +173,14 @@ absl::Status CallCore::AdmitLocal(LocalFunction& function, absl::string_view cal
     return absl::ResourceExhaustedError(absl::StrCat(function.name, " on host ", host_name_, ": ",
                                                      function.limit.calls_max(), " calls are in flight"));
   }
-  ++local_outstanding_;
+  ++outstanding_[kLocalPath];
   ++function.admitted;
   return absl::OkStatus();
 }
 
 void CallCore::EndLocal(LocalFunction& function) {
   function.limit.Leave();
-  --local_outstanding_;
+  --outstanding_[kLocalPath];
 }
 
 }  // namespace weft

@@ -76,7 +76,6 @@ struct Link {
   uint32_t index = 0;
   uint32_t epoch = 0;            // Rises whenever the slot is reused.
   uint32_t last_request_id = 0;  // The newest that was taken from the peer.
-  uint32_t outstanding = 0;      // Our calls under way there.
   uint32_t incoming = 0;         // The peer's calls under way here.
   bool dirty = false;            // Something was sent and not published yet.
   Link* next_dirty = nullptr;
@@ -97,6 +96,7 @@ struct Link {
   Incoming whole;                               // The last of them that became whole, for its receiver.
   std::unique_ptr<Doorbell> doorbell;
   std::string peer;     // Name of the host.
+  uint32_t path = 0;    // Of calls to the peer itself; see CallCore::PathOf.
   uint32_t tenant = 0;  // Of the peer, as an index; the agent tells the node engine only.
   uint64_t refused = 0;
 };

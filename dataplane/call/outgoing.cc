@@ -20,6 +20,17 @@ StartState CallCore::NoTarget(RouteEntry& route) {
               route.reason.empty() ? absl::StrCat("no host serves ", route.callee) : route.reason);
 }
 
+// Whether a call that was to run here goes to the next target instead, since the function has as many calls
+// under way as it may.
+bool CallCore::SpillsOver(const RouteEntry& route, const CallSpec& spec, const Target** target) {
+  if (*target == nullptr || (*target)->link != kLocalLink || spec.request.bytes() > message_bytes_max_) {
+    return false;
+  }
+  if (Function(route.callee_id).limit.MayEnter(1)) return false;
+  *target = route.targets.AnyBut(kLocalPath, random_);
+  return (*target)->link != kLocalLink;
+}
+
 // Calls and messages that Start and SendOneWay do not send at once.
 StartState CallCore::StartOddly(RouteEntry& route, const CallSpec& spec, const Target* target) {
   if (target == nullptr) return NoTarget(route);
@@ -94,7 +105,8 @@ bool CallCore::SendRequest(OutgoingCall& call, const Target& target) {
     return false;
   }
   call.link = link.index;
-  ++link.outstanding;
+  call.path = target.path;
+  ++outstanding_[target.path];
   return true;
 }
 
@@ -161,15 +173,17 @@ void CallCore::TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_exe
 
 // A further try of a call that is detached. Another target than the last one is preferred.
 void CallCore::Retry(OutgoingCall& call) {
-  const uint32_t last_link = call.link;
+  const uint32_t last_path = call.path;
   call.state = OutgoingCall::State::kWaiting;
-  const Target* target = ChooseTarget(*call.route, last_link);
+  const Target* target = ChooseTarget(*call.route, last_path);
+  // This very host, which a call on its way cannot enter.
+  if (target != nullptr && target->link == kLocalLink)
+    target = call.route->targets.AnyBut(kLocalPath, random_);
   if (target != nullptr && target->link != kLocalLink) {
     table_.Renew(call);
     if (SendRequest(call, *target)) return;
   }
-  // No room now, or, of several targets, this very host was drawn, which a call on its way cannot enter: the
-  // next turn tries again, until the deadline.
+  // No room now, or no target but this very host: the next turn tries again, until the deadline.
   waiting_.push_back({call.slot, call.generation});
 }
 

@@ -29,8 +29,8 @@ void CallCore::Observe(OutgoingCall& call) {
 void CallCore::StartHedge(OutgoingCall& call) {
   RouteEntry& route = *call.route;
   if (call.state != OutgoingCall::State::kWatched || call.receiving != nullptr || !route.adaptive) return;
-  const Target* const target = ChooseTarget(route, call.link);
-  if (target == nullptr || target->link == kLocalLink || target->link == call.link) return;
+  const Target* const target = ChooseTarget(route, call.path);
+  if (target == nullptr || target->link == kLocalLink || target->path == call.path) return;
   Link& link = *links_[target->link];
   if (call.spec.request.bytes() > link.channel->whole_bytes_max()) return;
   if (!route.adaptive->TrySpendHedge()) return;
@@ -42,12 +42,13 @@ void CallCore::StartHedge(OutgoingCall& call) {
   hedge->deadline_ns = call.deadline_ns;
   hedge->spec = call.spec;
   hedge->link = link.index;
+  hedge->path = target->path;
   if (!link.channel->TrySend(RequestHeader(*hedge, *target), hedge->spec.request, Lane::kRequest)) {
     table_.Remove(*hedge);
     return;
   }
   MarkDirty(link);
-  ++link.outstanding;
+  ++outstanding_[target->path];
   ++link.requests_sent;
   ++counters_.requests_sent;
   ++counters_.hedges;
@@ -78,14 +79,14 @@ void CallCore::NoteResult(const OutgoingCall& call, absl::StatusCode code) {
   RouteEntry& route = *call.route;
   if (route.adaptive == nullptr) return;  // The policy has changed meanwhile.
   const uint64_t now_ns = NowNs();
-  if (route.adaptive->OnResult(call.link, code, now_ns - call.begun_ns, now_ns)) {
+  if (route.adaptive->OnResult(call.path, code, now_ns - call.begun_ns, now_ns)) {
     route.targets = TargetSet(route.adaptive->Present());
   }
 }
 
 void CallCore::LeaveLink(OutgoingCall& call) {
   Link& link = *links_[call.link];
-  --link.outstanding;
+  --outstanding_[call.path];
   if (call.receiving == nullptr) return;
   link.channel->Forget(call.receiving);
   call.receiving = nullptr;

@@ -39,6 +39,7 @@ Policy PolicyOf(const api::Policy& policy) {
   if (policy.hedge_budget_percent() != 0) result.hedge_budget_percent = policy.hedge_budget_percent();
   result.outlier_failures = policy.outlier_failures();
   if (policy.outlier_eject_ns() != 0) result.outlier_eject_ns = policy.outlier_eject_ns();
+  result.any_locality = policy.any_locality();
   return result;
 }
 
@@ -148,25 +149,31 @@ void Session::OnWelcome(const api::Welcome& welcome) {
 void Session::OnRoute(const api::Route& route) {
   RouteEntry& entry = core_->Route(route.caller(), route.callee());
   if (!subscribed_set_.contains(&entry)) return;  // Given up while this was on its way.
+  const Policy policy = PolicyOf(route.policy());
   std::vector<Target> targets;
   for (const api::Target& target : route.targets()) {
     uint32_t link = kLocalLink;
+    uint32_t path = kLocalPath;
     if (!target.channel().empty()) {
       const auto record = channels_.find(target.channel());
       // A channel that has just closed: its death and this message crossed.
       if (record == channels_.end() || record->second.link == TargetSet::kNoLink) continue;
       link = record->second.link;
+      path = core_->PathOf(*core_->link(link), target.node());
     }
+    const uint32_t distance = policy.any_locality ? 0 : std::min<uint32_t>(target.distance(), kElsewhere);
     targets.push_back({.link = link,
+                       .path = path,
                        .weight = target.weight() == 0 ? kWeightDefault : target.weight(),
-                       .caller_index = static_cast<uint16_t>(target.caller_index())});
+                       .caller_index = static_cast<uint16_t>(target.caller_index()),
+                       .distance = static_cast<uint16_t>(distance)});
   }
   absl::StatusCode code = CodeFromWire(static_cast<uint16_t>(std::min<uint32_t>(route.code(), 0xffff)));
   std::string reason = route.reason();
   if (targets.empty() && code == absl::StatusCode::kOk) code = absl::StatusCode::kUnavailable;
   if (targets.empty() && reason.empty()) reason = absl::StrCat("no host serves ", route.callee(), " now");
   entry.generation = route.generation();
-  core_->SetRoute(entry, std::move(targets), PolicyOf(route.policy()), code, reason);
+  core_->SetRoute(entry, std::move(targets), policy, code, reason);
 }
 
 void Session::OnChannelOpen(const api::ChannelOpen& open) {
@@ -323,7 +330,7 @@ void Session::OnStatsQuery(const api::StatsQuery& query) {
     AddCounter("responses_sent", link.responses_sent, counters);
     AddCounter("responses_received", link.responses_received, counters);
     AddCounter("refused", link.refused, counters);
-    AddCounter("outstanding", link.outstanding, counters);
+    AddCounter("outstanding", core_->Outstanding(link), counters);
     AddCounter("incoming", link.incoming, counters);
   }
   if (left_out != 0) AddCounter("channels_left_out", left_out, host);

@@ -58,7 +58,6 @@ NodeEngine::NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> sessi
       loop_(*session_, local_),
       transport_(std::move(transport)),
       pool_(options_.tenant_limits),
-      random_(options_.seed != 0 ? options_.seed : weft::NowNs() ^ Ticks()),
       peers_by_index_(options_.transport.peers_max),
       outbound_(options_.calls_max),
       inbound_(options_.calls_max),
@@ -288,22 +287,13 @@ void NodeEngine::OnNodeTable(const api::NodeTable& table) {
 }
 
 void NodeEngine::ApplyRemote() {
-  for (auto& [id, destination] : destinations_) destination->listed = false;
-  for (const auto& [id, remote] : table_.remote()) {
-    std::unique_ptr<Destination>& destination = destinations_[id];
-    if (!destination) destination = std::make_unique<Destination>();
-    destination->listed = true;
-    destination->ways.clear();
-    for (const RemotePlace& place : remote.places) {
-      destination->ways.push_back({&PeerOf(place.node), place.weight, place.draining});
-    }
-    core_.Serve(remote.name, destination.get());
+  for (const uint64_t id : remote_callees_) {
+    if (!table_.remote().contains(id)) core_.StopServing(core_.Function(FunctionId{id}));
   }
-  for (auto& [id, destination] : destinations_) {
-    if (destination->listed) continue;
-    // Kept, since a call on its way may still look at it.
-    destination->ways.clear();
-    core_.StopServing(core_.Function(FunctionId{id}));
+  remote_callees_.clear();
+  for (const auto& [id, name] : table_.remote()) {
+    core_.Serve(name, nullptr);
+    remote_callees_.push_back(id);
   }
 }
 

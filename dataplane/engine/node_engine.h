@@ -4,9 +4,9 @@
 // caller tables, routes and their rounds are the same as between two hosts. To another node it is a peer that
 // may call what control allows.
 //
-//   a host's request     -> OnRequest -> the function's node, by weight and least outstanding ->
-//   Core::TrySend another node's       -> the caller must be placed there, the callee here -> the agent's
-//   route of the pair -> Start
+//   a host's request -> OnRequest -> the node that its caller index stands for -> Core::TrySend
+//   another node's -> the caller must be placed there, the callee here -> the agent's route of the pair ->
+//   Start
 //
 // It owns no port and does not wait: worker.h is the loop around it. One thread, the owner's; only Post may
 // be called on another. Nothing allocates on the path of a message of up to 8 KiB once as many were under way
@@ -30,7 +30,6 @@
 #include "absl/strings/string_view.h"
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/fd.h"
-#include "dataplane/base/random.h"
 #include "dataplane/client/host_loop.h"
 #include "dataplane/client/session.h"
 #include "dataplane/engine/buffer_pool.h"
@@ -167,19 +166,13 @@ class NodeEngine final : public SessionEvents {
     uint64_t session = 0;                // 0: none.
     uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
     uint8_t receive_epochs[2] = {0, 0};  // and their epochs.
-    uint32_t outstanding = 0;
-    uint32_t pairs = 0;  // That its calls have made known.
+    uint32_t pairs = 0;                  // That its calls have made known.
     bool reported_up = false;
   };
-  struct Way {
-    Peer* peer = nullptr;
-    uint32_t weight = 0;
-    bool draining = false;
-  };
-  // Where calls of one function of other nodes go. LocalFunction::user.
-  struct Destination {
-    std::vector<Way> ways;
-    bool listed = false;
+  // What a caller index of the agent's tables stands for: who calls, and the node that it chose.
+  struct Via {
+    uint64_t caller = 0;   // Wire id
+    Peer* peer = nullptr;  // nullptr: the table names none.
   };
 
   // A pair of names that a peer's call has made known.
@@ -229,14 +222,12 @@ class NodeEngine final : public SessionEvents {
 
   // --- outbound.cc
   bool TrySendOut(uint32_t slot, uint64_t now_ns);
-  Peer* Choose(const Destination& destination);
-  Peer* Draw(const Destination& destination, bool draining);
   void EndOutbound(Outbound& outbound, absl::StatusCode code, absl::string_view text, bool not_executed);
   void OnCompleted(const transport::Event& event);
   void FreeOutbound(uint32_t slot);
   void CancelOrphans();
   void Retry(uint64_t now_ns);
-  uint64_t CallerId(const std::string* caller);
+  const Via& ViaOf(const std::string* caller);
 
   // --- inbound.cc
   void OnPeerRequest(const transport::Event& event, uint64_t now_ns);
@@ -279,13 +270,12 @@ class NodeEngine final : public SessionEvents {
   HostLoop<Local> loop_;
   std::unique_ptr<transport::Core> transport_;
   BufferPool pool_;
-  Random random_;
   NodeTable table_;
-  std::map<std::string, Peer> peers_;  // By node; a record stays for good.
-  std::vector<Peer*> peers_by_index_;  // Of the transport's.
-  absl::flat_hash_map<uint64_t, std::unique_ptr<Destination>> destinations_;
-  std::vector<uint64_t> local_callees_;  // As the transport knows them.
-  absl::flat_hash_map<const std::string*, uint64_t> caller_ids_;
+  std::map<std::string, Peer> peers_;     // By node; a record stays for good.
+  std::vector<Peer*> peers_by_index_;     // Of the transport's.
+  std::vector<uint64_t> remote_callees_;  // As the call core serves them.
+  std::vector<uint64_t> local_callees_;   // As the transport knows them.
+  absl::flat_hash_map<const std::string*, Via> vias_;
   absl::flat_hash_map<std::pair<uint64_t, uint64_t>, Pair> pairs_;  // By caller and callee
   uint64_t pairs_swept_ns_ = 0;
   std::vector<Outbound> outbound_;

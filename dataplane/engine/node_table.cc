@@ -13,12 +13,8 @@ bool NodeTable::Take(const api::NodeTable& part) {
     entry.address = node.address();
     for (const std::string& caller : node.callers()) entry.callers[FunctionIdOf(caller).value] = caller;
   }
-  for (const api::NodeTable::Remote& remote : part.remote()) {
-    RemoteFunction& function = coming_.remote[FunctionIdOf(remote.function()).value];
-    function.name = remote.function();
-    for (const api::NodeTable::Place& place : remote.places()) {
-      function.places.push_back({place.node(), place.weight() == 0 ? 1 : place.weight(), place.draining()});
-    }
+  for (const std::string& function : part.remote()) {
+    coming_.remote[FunctionIdOf(function).value] = function;
   }
   for (const api::NodeTable::Local& local : part.local()) {
     coming_.local[FunctionIdOf(local.function()).value] = {local.function(), local.tenant()};

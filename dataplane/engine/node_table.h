@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the agent has told a node engine of the mesh: which nodes there are and who may call from each, where
-// the functions of other nodes are, which functions of this one may be called. Looked up once a message;
+// What the agent has told a node engine of the mesh: which nodes there are and who may call from each, which
+// functions are on other nodes, which functions of this one may be called. Looked up once a message;
 // changed on the agent's word. Owner thread only.
 #ifndef WEFT_DATAPLANE_ENGINE_NODE_TABLE_H_
 #define WEFT_DATAPLANE_ENGINE_NODE_TABLE_H_
@@ -14,17 +14,6 @@
 #include "dataplane/api/host.pb.h"
 
 namespace weft::engine {
-
-struct RemotePlace {
-  std::string node;
-  uint32_t weight = 0;
-  bool draining = false;
-};
-
-struct RemoteFunction {
-  std::string name;
-  std::vector<RemotePlace> places;
-};
 
 struct LocalCallee {
   std::string name;
@@ -45,13 +34,14 @@ class NodeTable {
   void Restart() { coming_ = {}; }
 
   const std::map<std::string, NodeEntry>& nodes() const { return now_.nodes; }
-  const absl::flat_hash_map<uint64_t, RemoteFunction>& remote() const { return now_.remote; }
+  // Names by wire id.
+  const absl::flat_hash_map<uint64_t, std::string>& remote() const { return now_.remote; }
   const absl::flat_hash_map<uint64_t, LocalCallee>& local() const { return now_.local; }
 
  private:
   struct Tables {
     std::map<std::string, NodeEntry> nodes;
-    absl::flat_hash_map<uint64_t, RemoteFunction> remote;
+    absl::flat_hash_map<uint64_t, std::string> remote;
     absl::flat_hash_map<uint64_t, LocalCallee> local;
   };
 

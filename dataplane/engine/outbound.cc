@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "dataplane/engine/node_engine.h"
 #include "dataplane/engine/wire.h"
 
@@ -78,38 +79,15 @@ void NodeEngine::EndOutbound(Outbound& outbound, absl::StatusCode code, absl::st
   core_.Reply(outbound.incoming, code, SpanOfText(text), nullptr, nullptr, not_executed);
 }
 
-uint64_t NodeEngine::CallerId(const std::string* caller) {
+const NodeEngine::Via& NodeEngine::ViaOf(const std::string* caller) {
   // Names are interned by the call core and never freed before it.
-  const auto [found, is_new] = caller_ids_.try_emplace(caller);
-  if (is_new) [[unlikely]]
-    found->second = FunctionIdOf(*caller).value;
-  return found->second;
-}
-
-// One of the ways that can be gone now, by weight; nullptr where there is none.
-NodeEngine::Peer* NodeEngine::Draw(const Destination& destination, bool draining) {
-  uint64_t sum = 0;
-  const auto usable = [&](const Way& way) {
-    return way.draining == draining && way.peer->added &&
-           transport_->StateOf(way.peer->index) == transport::PeerState::kUp;
-  };
-  for (const Way& way : destination.ways) sum += usable(way) ? way.weight : 0;
-  if (sum == 0) return nullptr;
-  uint64_t left = random_.Below(sum);
-  for (const Way& way : destination.ways) {
-    if (!usable(way)) continue;
-    if (left < way.weight) return way.peer;
-    left -= way.weight;
+  const auto [found, is_new] = vias_.try_emplace(caller);
+  if (is_new) [[unlikely]] {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(*caller, absl::MaxSplits('@', 1));
+    found->second.caller = FunctionIdOf(parts.first).value;
+    if (!parts.second.empty()) found->second.peer = &PeerOf(parts.second);
   }
-  return nullptr;
-}
-
-NodeEngine::Peer* NodeEngine::Choose(const Destination& destination) {
-  Peer* const first = Draw(destination, false);
-  if (first == nullptr) return Draw(destination, true);
-  if (destination.ways.size() == 1) return first;
-  Peer* const second = Draw(destination, false);
-  return second->outstanding < first->outstanding ? second : first;
+  return found->second;
 }
 
 // Hands a waiting request to the transport, or ends it. False where it has to wait for room.
@@ -122,10 +100,10 @@ bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
     FreeOutbound(slot);
     return true;
   }
-  Peer* const peer = Choose(*static_cast<const Destination*>(incoming.function->user));
-  const RequestHead head{.caller = CallerId(incoming.caller),
-                         .flags = static_cast<uint8_t>(incoming.flags & kFlagTrace),
-                         .zero = {}};
+  const Via& via = ViaOf(incoming.caller);
+  Peer* const peer = via.peer != nullptr && via.peer->added ? via.peer : nullptr;
+  const RequestHead head{
+      .caller = via.caller, .flags = static_cast<uint8_t>(incoming.flags & kFlagTrace), .zero = {}};
   transport::SendResult result = transport::SendResult::kPeerDown;
   if (peer != nullptr) [[likely]] {
     transport::SendOptions options;
@@ -145,7 +123,6 @@ bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
       pool_.Give(std::exchange(outbound.request, nullptr));
       outbound.state = Outbound::State::kSent;
       outbound.peer = peer;
-      ++peer->outstanding;
       // Its sender is through with it; the record stays until its node has it.
       if (incoming.one_way()) core_.Reply(incoming, absl::StatusCode::kOk, {});
       return true;
@@ -158,7 +135,9 @@ bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
     case transport::SendResult::kStale:
       ++counters_.refused_unreachable;
       EndOutbound(outbound, absl::StatusCode::kUnavailable,
-                  absl::StrCat(incoming.function->name, ": no node that has it can be reached"), true);
+                  absl::StrCat(incoming.function->name, ": node ", peer == nullptr ? "" : peer->node,
+                               " cannot be reached"),
+                  true);
       break;
   }
   FreeOutbound(slot);
@@ -170,7 +149,6 @@ void NodeEngine::OnCompleted(const transport::Event& event) {
   const auto slot = static_cast<uint32_t>(event.user);
   Outbound& outbound = outbound_[slot];
   if (outbound.state != Outbound::State::kSent || outbound.generation != event.user >> 32) return;
-  --outbound.peer->outstanding;
   if (outbound.incoming.one_way()) return FreeOutbound(slot);
   if (event.from_peer && event.payload_bytes >= sizeof(ResponseHead)) [[likely]] {
     ResponseHead head;

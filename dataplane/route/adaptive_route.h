@@ -65,11 +65,11 @@ class AdaptiveRoute {
   }
   // How long the call just begun may take before it is hedged; 0: it is not.
   uint64_t hedge_delay_ns() const { return hedges_ ? latency_.value_ns() : 0; }
-  // A try over `link` has ended. True: Present() has changed.
-  bool OnResult(uint32_t link, absl::StatusCode code, uint64_t latency_ns, uint64_t now_ns) {
+  // A try on `path` has ended. True: Present() has changed.
+  bool OnResult(uint32_t path, absl::StatusCode code, uint64_t latency_ns, uint64_t now_ns) {
     if (code == absl::StatusCode::kCancelled) return false;
     if (hedges_ && code == absl::StatusCode::kOk) latency_.Add(latency_ns);
-    return ejects_ && outliers_.OnResult(link, SpeaksAgainstTarget(code), now_ns);
+    return ejects_ && outliers_.OnResult(path, SpeaksAgainstTarget(code), now_ns);
   }
 
   bool TrySpendHedge() { return hedge_budget_.TrySpend(); }

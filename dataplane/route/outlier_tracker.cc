@@ -10,7 +10,7 @@ void OutlierTracker::SetTargets(std::vector<Target> targets) {
   std::vector<Tracked> tracked(targets.size());
   for (std::size_t i = 0; i < targets.size(); ++i) {
     for (const Tracked& old : tracked_) {
-      if (old.target.link == targets[i].link) tracked[i] = old;
+      if (old.target.path == targets[i].path) tracked[i] = old;
     }
     tracked[i].target = targets[i];
   }
@@ -40,9 +40,9 @@ uint32_t OutlierTracker::ejected() const {
   }));
 }
 
-bool OutlierTracker::OnResult(uint32_t link, bool failed, uint64_t now_ns) {
+bool OutlierTracker::OnResult(uint32_t path, bool failed, uint64_t now_ns) {
   for (Tracked& tracked : tracked_) {
-    if (tracked.target.link != link) continue;
+    if (tracked.target.path != path) continue;
     if (tracked.state == State::kEjected) return false;  // Of a call from before.
     if (!failed) {
       tracked.failures = 0;
@@ -85,12 +85,22 @@ bool OutlierTracker::Refresh(uint64_t now_ns) {
 }
 
 std::vector<Target> OutlierTracker::Present() const {
+  // A probe gets its part of the calls, not all of them, also where its target is nearer than those that
+  // serve.
+  uint16_t near = 0;
+  bool any = false;
+  for (const Tracked& tracked : tracked_) {
+    if (tracked.state != State::kGood) continue;
+    near = any ? std::min(near, tracked.target.distance) : tracked.target.distance;
+    any = true;
+  }
   std::vector<Target> present;
   for (const Tracked& tracked : tracked_) {
     if (tracked.state == State::kEjected) continue;
     present.push_back(tracked.target);
     if (tracked.state != State::kProbed) continue;
     present.back().weight = std::max(1u, tracked.target.weight / kProbeShare);
+    present.back().distance = std::max(near, tracked.target.distance);
   }
   return present;
 }

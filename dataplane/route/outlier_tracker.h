@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Takes targets that keep failing out of a set and lets them back by a probe. A target is ejected after some
-// failures in a row, for a time that doubles with each ejection; then it gets a tenth of its weight, and the
-// first call that ends there decides. Never more than half of the targets are away. Pure: results and time
-// come in, the targets to choose among go out. Owner thread only.
+// failures in a row, for a time that doubles with each ejection; then it gets a tenth of its weight among the
+// nearest good ones, and the first call that ends there decides. Never more than half of the targets are
+// away. Pure: results and time come in, the targets to choose among go out. Owner thread only.
 #ifndef WEFT_DATAPLANE_ROUTE_OUTLIER_TRACKER_H_
 #define WEFT_DATAPLANE_ROUTE_OUTLIER_TRACKER_H_
 
@@ -20,11 +20,11 @@ class OutlierTracker {
   // `failures` in a row eject for `eject_ns` at first.
   OutlierTracker(uint32_t failures, uint64_t eject_ns) : failures_max_(failures), eject_ns_(eject_ns) {}
 
-  // What is known of links that stay is kept. Allocates.
+  // What is known of paths that stay is kept. Allocates.
   void SetTargets(std::vector<Target> targets);
   void RemoveLink(uint32_t link);
-  // A call over `link` has ended. True: Present() has changed.
-  bool OnResult(uint32_t link, bool failed, uint64_t now_ns);
+  // A call on `path` has ended. True: Present() has changed.
+  bool OnResult(uint32_t path, bool failed, uint64_t now_ns);
   // Lets those back on probation whose time is over. True: Present() has changed.
   bool Refresh(uint64_t now_ns);
   // When Refresh has something to do; kNever: not.

@@ -35,6 +35,9 @@ struct Policy {
   uint32_t outlier_failures = 0;
   uint64_t outlier_eject_ns = 10 * kNsPerSecond;  // The first time; doubles up to 32 times that.
 
+  // Weights split the calls over all targets; else over the nearest, and farther ones stand by.
+  bool any_locality = false;
+
   friend bool operator==(const Policy&, const Policy&) = default;
 };
 

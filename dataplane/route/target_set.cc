@@ -51,17 +51,17 @@ void TargetSet::BuildSlots() {
   }
 }
 
-const Target* TargetSet::AnyBut(uint32_t avoid_link, Random& random) const {
-  const std::size_t near = slots_.size();
-  const std::size_t start = random.Below(near);
-  for (std::size_t i = 0; i < near; ++i) {
-    const Target& target = targets_[(start + i) % near];
-    if (target.link != avoid_link) return &target;
+const Target* TargetSet::AnyBut(uint32_t avoid, Random& random) const {
+  std::size_t end = 0;
+  for (std::size_t begin = 0; begin < targets_.size(); begin = end) {
+    while (end < targets_.size() && targets_[end].distance == targets_[begin].distance) ++end;
+    const std::size_t start = random.Below(end - begin);
+    for (std::size_t i = 0; i < end - begin; ++i) {
+      const Target& target = targets_[begin + (start + i) % (end - begin)];
+      if (target.path != avoid) return &target;
+    }
   }
-  for (std::size_t i = near; i < targets_.size(); ++i) {
-    if (targets_[i].link != avoid_link) return &targets_[i];
-  }
-  return &targets_[start];
+  return &targets_.front();
 }
 
 }  // namespace weft

@@ -152,6 +152,35 @@ TEST_F(TwoNodeTest, ControlThatIsKilledChangesNothing) {
   EXPECT_EQ(result["ok"], result["started"]) << result;
 }
 
+TEST_F(TwoNodeTest, WhereTheNearHostIsKilledTheFarOneServesAndTrafficReturns) {
+  SetMesh(absl::StrCat("version: 1\nnodes:\n- {name: n1, address: \"", VethPair::kNearAddress,
+                       ":4810\", zone: z, call_as: [app]}\n- {name: n2, address: \"", VethPair::kFarAddress,
+                       ":4810\", zone: z, call_as: [app]}\nfunctions:\n- {name: app/echo, idempotent: true, "
+                       "retries: 3, outlier: {failures: 5}}\nendpoints:\n"
+                       "- {function: app/echo, node: n1, host: b}\n"
+                       "- {function: app/echo, node: n2, host: a}\n"));
+  LoadRun far_run(*far_);
+  LoadRun near_run(*near_);
+  Process far_server = far_run.StartServer("a", kUidA, 1);
+  Process near_server = near_run.StartServer("b", kUidB, 2);
+  WaitReachable();
+  ASSERT_TRUE(near_->WaitForCtl({"explain", "app", "app/echo"}, "node n2, in this zone")) << Logs();
+  Process before = near_run.StartClient(0.5, 1000);
+  const nlohmann::json near_only = near_run.Finish(before);
+  EXPECT_EQ(near_only["tags"]["2"]["ok"], near_only["started"]) << near_only << Logs();
+  Process client = near_run.StartClient(4, 1000);
+  absl::SleepFor(absl::Milliseconds(500));
+  near_server.Kill();
+  absl::SleepFor(absl::Seconds(1));
+  near_server = near_run.StartServer("b", kUidB, 2);
+  const nlohmann::json result = near_run.Finish(client);
+  EXPECT_EQ(result["ok"], result["started"]) << result << Logs();
+  ASSERT_TRUE(result["tags"].contains("1") && result["tags"].contains("2")) << result;
+  EXPECT_GT(result["tags"]["1"]["ok"], 500) << result;
+  EXPECT_LT(result["tags"]["2"]["first_start_ns"], result["tags"]["1"]["first_start_ns"]) << result;
+  EXPECT_GT(result["tags"]["2"]["last_start_ns"], result["tags"]["1"]["last_start_ns"]) << "it has returned";
+}
+
 TEST_F(TwoNodeTest, ACallerThatTheOtherNodeDoesNotKnowIsRefused) {
   // The control of n2 does not let n1 call as app; n1's own does.
   far_->SetMesh(CommonMesh("zone: z"));

@@ -173,6 +173,7 @@ functions:
   retry_budget: 20
   hedge: {percentile: 95, budget: 6}
   outlier: {failures: 5, eject: 30s}
+  locality: any
   limits: {concurrent_calls: 7, calls_per_second: 100, memory: 16MiB, stack: 128KiB, run_time: 2s}
 - name: vision/plain
 endpoints:
@@ -200,6 +201,7 @@ allow:
   EXPECT_EQ(scale.policy().hedge_percentile(), 95u);
   EXPECT_EQ(scale.policy().hedge_budget_percent(), 6u);
   EXPECT_EQ(scale.policy().outlier_failures(), 5u);
+  EXPECT_TRUE(scale.policy().any_locality());
   EXPECT_EQ(scale.policy().outlier_eject_ns(), 30'000'000'000u);
   EXPECT_EQ(scale.policy().concurrent_calls_max(), 7u);
   EXPECT_EQ(scale.policy().calls_per_second_max(), 100u);
@@ -214,7 +216,7 @@ allow:
   EXPECT_EQ(endpoint.weight(), 7u);
   EXPECT_EQ(endpoint.state(), api::ENDPOINT_DRAINING);
   EXPECT_EQ(mesh.endpoints.at(1).value.weight(), 100u);
-  EXPECT_EQ(mesh.endpoints.at(1).where.line, 24);
+  EXPECT_EQ(mesh.endpoints.at(1).where.line, 25);
   EXPECT_EQ(mesh.allow.at(0).value.from(), "web/*");
 }
 

@@ -55,7 +55,7 @@ void CheckBooks(CallPair& pair, uint64_t one_ways) {
   for (const auto& [id, count] : pair.callee.seen) ASSERT_EQ(count, 1) << id;
   EXPECT_EQ(pair.function->limit.calls(), 0u);
   EXPECT_EQ(pair.caller.core.calls_in_flight(), 0u);
-  EXPECT_EQ(pair.out->outstanding, 0u);
+  EXPECT_EQ(pair.caller.core.Outstanding(*pair.out), 0u);
 }
 
 TEST(CallThreadsTest, RandomCallsEndOnceAndUnchanged) {
@@ -135,7 +135,8 @@ TEST(CallThreadsTest, CrossCallsDoNotDeadlock) {
     hosts[i].core.SetAccess(*links[i], {{1, "test/caller", FunctionIdOf("test/echo")}});
     hosts[i].handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
     routes[i] = &hosts[i].core.Route("test/caller", "test/echo");
-    hosts[i].core.SetRoute(*routes[i], {{links[i]->index, 1, 1}}, {}, absl::StatusCode::kOk, "");
+    hosts[i].core.SetRoute(*routes[i], {{.link = links[i]->index, .caller_index = 1}}, {},
+                           absl::StatusCode::kOk, "");
   }
   std::atomic<int> finished{0};
   const auto run = [&](int self) {

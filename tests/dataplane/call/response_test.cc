@@ -87,7 +87,7 @@ TEST(ResponseTest, NothingIsWrittenToTheBufferOfACallWhoseSecondResponseBrokeOff
   pair.caller.Turn();
   EXPECT_EQ(ended.count, 1);
   EXPECT_EQ(std::count(response.begin(), response.end(), std::byte{0}), 300'000);
-  EXPECT_EQ(pair.out->outstanding, 0u);
+  EXPECT_EQ(pair.caller.core.Outstanding(*pair.out), 0u);
 }
 
 TEST(ResponseTest, UnknownStatusCodeBecomesUnknown) {

@@ -26,8 +26,9 @@ struct Fork {
       callees[i].handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
     }
     route = &caller.core.Route("test/caller", "test/echo");
-    caller.core.SetRoute(*route, {{outs[0]->index, 1, 1}, {outs[1]->index, 1, 1}}, policy, StatusCode::kOk,
-                         "");
+    caller.core.SetRoute(
+        *route, {{.link = outs[0]->index, .caller_index = 1}, {.link = outs[1]->index, .caller_index = 1}},
+        policy, StatusCode::kOk, "");
   }
   void Start(Ended& ended, std::span<std::byte> response) {
     CallSpec spec;

@@ -118,7 +118,7 @@ class Fan {
     EXPECT_EQ(caller.core.calls_in_flight(), 0u);
     EXPECT_FALSE(caller.core.Busy());
     for (uint32_t i = 0; i < caller.core.links_count(); ++i) {
-      EXPECT_EQ(caller.core.link(i)->outstanding, 0u);
+      EXPECT_EQ(caller.core.Outstanding(*caller.core.link(i)), 0u);
     }
   }
 

@@ -12,7 +12,8 @@ namespace {
 
 std::vector<Target> Targets(uint32_t count) {
   std::vector<Target> targets;
-  for (uint32_t i = 0; i < count; ++i) targets.push_back({.link = i, .weight = 100, .caller_index = 1});
+  for (uint32_t i = 0; i < count; ++i)
+    targets.push_back({.link = i, .path = i, .weight = 100, .caller_index = 1});
   return targets;
 }
 
@@ -83,6 +84,24 @@ TEST(OutlierTrackerTest, FailuresInARowEjectAndAProbeBringsBack) {
   EXPECT_EQ(tracker.Present()[1].weight, 100u);
 }
 
+TEST(OutlierTrackerTest, AProbedTargetThatIsNearerGetsItsTenthAmongThoseThatServe) {
+  OutlierTracker tracker(1, kNsPerSecond);
+  std::vector<Target> targets = Targets(3);
+  targets[0].distance = kSameNode;
+  targets[1].distance = kSameZone;
+  targets[2].distance = kElsewhere;
+  tracker.SetTargets(targets);
+  EXPECT_TRUE(tracker.OnResult(0, true, 0));
+  EXPECT_TRUE(tracker.Refresh(kNsPerSecond));
+  const TargetSet probing(tracker.Present());
+  ASSERT_EQ(probing.near().size(), 2u);
+  EXPECT_EQ(probing.near()[0].distance, kSameZone);
+  EXPECT_TRUE(tracker.OnResult(0, false, kNsPerSecond));
+  const TargetSet good(tracker.Present());
+  ASSERT_EQ(good.near().size(), 1u);
+  EXPECT_EQ(good.near()[0].link, 0u);
+}
+
 TEST(OutlierTrackerTest, NeverMoreThanHalfAreAwayWhateverHappens) {
   Random random(3);
   for (uint32_t count = 0; count <= 7; ++count) {
@@ -109,10 +128,10 @@ TEST(OutlierTrackerTest, NeverMoreThanHalfAreAwayWhateverHappens) {
 TEST(TargetSetTest, FarTargetsServeOnlyWhereNoNearOneIsLeft) {
   Random random(1);
   const auto idle = [](uint32_t) { return 0u; };
-  TargetSet set({{.link = 0, .weight = 100, .distance = kElsewhere},
-                 {.link = 1, .weight = 1, .distance = kSameNode},
-                 {.link = 2, .weight = 1, .distance = kSameNode},
-                 {.link = 3, .weight = 100, .distance = kSameZone}});
+  TargetSet set({{.link = 0, .path = 0, .weight = 100, .distance = kElsewhere},
+                 {.link = 1, .path = 1, .weight = 1, .distance = kSameNode},
+                 {.link = 2, .path = 2, .weight = 1, .distance = kSameNode},
+                 {.link = 3, .path = 3, .weight = 100, .distance = kSameZone}});
   for (int i = 0; i < 100; ++i) {
     const uint32_t link = set.Choose(random, idle)->link;
     EXPECT_TRUE(link == 1 || link == 2);

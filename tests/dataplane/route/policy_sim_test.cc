@@ -90,7 +90,7 @@ class Simulation {
     Changed(adaptive_.OnCall(now_ns_));
     auto call = std::make_shared<Call>();
     call->begun_ns = now_ns_;
-    const uint32_t link = Try(call, TargetSet::kNoLink);
+    const uint32_t link = Try(call, kNoPath);
     const uint64_t delay_ns = adaptive_.hedge_delay_ns();
     if (delay_ns == 0) return;
     const uint64_t due_ns = ((now_ns_ + delay_ns) / kTickNs + 1) * kTickNs;
@@ -154,7 +154,8 @@ class Simulation {
 
 std::vector<Target> Targets(std::vector<uint32_t> weights) {
   std::vector<Target> targets;
-  for (uint32_t i = 0; i < weights.size(); ++i) targets.push_back({.link = i, .weight = weights[i]});
+  for (uint32_t i = 0; i < weights.size(); ++i)
+    targets.push_back({.link = i, .path = i, .weight = weights[i]});
   return targets;
 }
 

@@ -29,7 +29,7 @@ TEST(TargetSetTest, EmptySetChoosesNothing) {
 }
 
 TEST(TargetSetTest, SingleTargetIsAlwaysChosenEvenIfAvoided) {
-  TargetSet set({{.link = 3, .weight = 5, .caller_index = 9}});
+  TargetSet set({{.link = 3, .path = 3, .weight = 5, .caller_index = 9}});
   Random random(1);
   const Target* target = set.Choose(random, NoLoad, 3);
   ASSERT_NE(target, nullptr);
@@ -45,7 +45,7 @@ TEST(TargetSetTest, IdleSetSplitsByWeight) {
     std::vector<Target> targets;
     double total = 0;
     for (uint32_t i = 0; i < weights.size(); ++i) {
-      targets.push_back({.link = i, .weight = weights[i]});
+      targets.push_back({.link = i, .path = i, .weight = weights[i]});
       total += weights[i];
     }
     std::map<uint32_t, int> counts = Draw(TargetSet(targets), kDraws);
@@ -59,7 +59,7 @@ TEST(TargetSetTest, IdleSetSplitsByWeight) {
 }
 
 TEST(TargetSetTest, WeightsOutOfRangeAreClamped) {
-  TargetSet set({{.link = 0, .weight = 0}, {.link = 1, .weight = 5000}});
+  TargetSet set({{.link = 0, .path = 0, .weight = 0}, {.link = 1, .path = 1, .weight = 5'000'000}});
   EXPECT_EQ(set.targets()[0].weight, 1u);
   EXPECT_EQ(set.targets()[1].weight, kWeightMax);
 }
@@ -69,7 +69,7 @@ TEST(TargetSetTest, WeightsOutOfRangeAreClamped) {
 TEST(TargetSetTest, OutstandingCallsStayBalanced) {
   constexpr int kTargets = 8;
   std::vector<Target> targets;
-  for (uint32_t i = 0; i < kTargets; ++i) targets.push_back({.link = i, .weight = 100});
+  for (uint32_t i = 0; i < kTargets; ++i) targets.push_back({.link = i, .path = i, .weight = 100});
   TargetSet set(targets);
   Random random(42);
   std::vector<uint32_t> load(kTargets);
@@ -91,7 +91,7 @@ TEST(TargetSetTest, OutstandingCallsStayBalanced) {
 
 TEST(TargetSetTest, LoadIsComparedPerWeight) {
   // Link 0 can carry ten times as much: with 5 outstanding it is still the emptier of the two.
-  TargetSet set({{.link = 0, .weight = 1000}, {.link = 1, .weight = 100}});
+  TargetSet set({{.link = 0, .path = 0, .weight = 1000}, {.link = 1, .path = 1, .weight = 100}});
   Random random(5);
   auto load = [](uint32_t link) { return link == 0 ? 5u : 1u; };
   std::map<uint32_t, int> counts;
@@ -101,7 +101,9 @@ TEST(TargetSetTest, LoadIsComparedPerWeight) {
 }
 
 TEST(TargetSetTest, StuckTargetGetsOnlyWhatDrawsItTwice) {
-  TargetSet set({{.link = 0, .weight = 1}, {.link = 1, .weight = 1}, {.link = 2, .weight = 1}});
+  TargetSet set({{.link = 0, .path = 0, .weight = 1},
+                 {.link = 1, .path = 1, .weight = 1},
+                 {.link = 2, .path = 2, .weight = 1}});
   Random random(5);
   auto load = [](uint32_t link) { return link == 1 ? 1000u : 0u; };
   int stuck = 0;
@@ -110,15 +112,17 @@ TEST(TargetSetTest, StuckTargetGetsOnlyWhatDrawsItTwice) {
 }
 
 TEST(TargetSetTest, AvoidedLinkIsChosenOnlyWithoutAlternative) {
-  TargetSet set({{.link = 0, .weight = 1000}, {.link = 1, .weight = 1}});
+  TargetSet set({{.link = 0, .path = 0, .weight = 1000}, {.link = 1, .path = 1, .weight = 1}});
   Random random(5);
   for (int i = 0; i < 10'000; ++i) EXPECT_EQ(set.Choose(random, NoLoad, 0)->link, 1u);
-  TargetSet same({{.link = 4, .weight = 1}, {.link = 4, .weight = 1}});
+  TargetSet same({{.link = 4, .path = 4, .weight = 1}, {.link = 4, .path = 4, .weight = 1}});
   EXPECT_EQ(same.Choose(random, NoLoad, 4)->link, 4u);
 }
 
 TEST(TargetSetTest, RemovedLinkIsNeverChosenAgain) {
-  TargetSet set({{.link = 0, .weight = 1}, {.link = 1, .weight = 9}, {.link = 2, .weight = 1}});
+  TargetSet set({{.link = 0, .path = 0, .weight = 1},
+                 {.link = 1, .path = 1, .weight = 9},
+                 {.link = 2, .path = 2, .weight = 1}});
   set.RemoveLink(1);
   std::map<uint32_t, int> counts = Draw(set, 100'000);
   EXPECT_EQ(counts[1], 0);

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Targets that share a channel, as the nodes behind a node engine do: load, failures and weights are each
+// one's own. And nearer targets that are full, failing or gone.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/dataplane/call/call_pair.h"
+
+namespace weft {
+namespace {
+
+using absl::StatusCode;
+
+// A caller with one channel to a host that answers for several nodes, told apart by the caller's index.
+class Nodes {
+ public:
+  Nodes(const Policy& policy, std::vector<uint32_t> weights, std::vector<Distance> distances = {}) {
+    const auto [out, in] = Join(caller, engine);
+    link = out;
+    engine.core.Serve("test/echo", nullptr);
+    std::vector<AccessGrant> grants;
+    std::vector<Target> targets;
+    for (uint32_t i = 0; i < weights.size(); ++i) {
+      const std::string node = "n" + std::to_string(i);
+      grants.push_back({i + 1, "test/caller@" + node, FunctionIdOf("test/echo")});
+      targets.push_back({.link = out->index,
+                         .path = caller.core.PathOf(*out, node),
+                         .weight = weights[i],
+                         .caller_index = static_cast<uint16_t>(i + 1),
+                         .distance = distances.empty() ? kElsewhere : distances[i]});
+    }
+    engine.core.SetAccess(*in, grants);
+    engine.handler = [this](TestHost& host, const TestHost::Request& request) {
+      const std::string node = request.incoming.caller->substr(sizeof("test/caller@") - 1);
+      ++executions[node];
+      if (keeps) return host.held.push_back(request);
+      host.Answer(request, codes.contains(node) ? codes[node] : StatusCode::kOk, node);
+    };
+    route = &caller.core.Route("test/caller", "test/echo");
+    caller.core.SetRoute(*route, targets, policy, StatusCode::kOk, "");
+    caller.now_ns = engine.now_ns = NowNs();
+  }
+
+  Ended& Start() {
+    calls.push_back(std::make_unique<Call>());
+    CallSpec spec;
+    spec.request = BytesOf(request);
+    spec.response = calls.back()->response;
+    spec.done = Ended::Done;
+    spec.context = &calls.back()->ended;
+    CallHandle handle;
+    EXPECT_EQ(caller.core.Start(*route, spec, caller.now_ns, &handle), StartState::kStarted);
+    return calls.back()->ended;
+  }
+  Ended& Run() {
+    Ended& ended = Start();
+    Settle();
+    return ended;
+  }
+  void Settle() {
+    for (int idle = 0; idle < 2; ++idle) {
+      if (caller.Turn() + engine.Turn() != 0) idle = -1;
+    }
+  }
+
+  struct Call {
+    Ended ended;
+    std::array<std::byte, 64> response;
+  };
+  TestHost caller, engine;
+  Link* link = nullptr;
+  RouteEntry* route = nullptr;
+  std::map<std::string, uint64_t> executions;
+  std::map<std::string, StatusCode> codes;
+  bool keeps = false;
+  std::vector<std::unique_ptr<Call>> calls;
+  const std::string request = "hello";
+};
+
+TEST(LocalityTest, NodesBehindOneChannelShareCallsByWeightAndByWhatIsUnderWayThere) {
+  Nodes nodes({}, {900, 100});
+  for (int i = 0; i < 10'000; ++i) nodes.Run();
+  EXPECT_GE(nodes.executions["n1"], 900u);
+  EXPECT_LE(nodes.executions["n1"], 1'100u);
+
+  Nodes held({}, {100, 100});
+  held.keeps = true;
+  for (int i = 0; i < 400; ++i) held.Start();
+  held.Settle();
+  EXPECT_NEAR(static_cast<double>(held.executions["n0"]), 200, 8) << "the emptier of two is taken";
+  EXPECT_EQ(held.caller.core.Outstanding(*held.link), 400u);
+}
+
+TEST(LocalityTest, ARetryGoesToAnotherNodeOverTheSameChannel) {
+  Nodes nodes({.retries = 1, .idempotent = true}, {100, 100, 100});
+  nodes.codes["n1"] = StatusCode::kUnavailable;
+  for (int i = 0; i < 300; ++i) EXPECT_EQ(nodes.Run().code, StatusCode::kOk);
+  EXPECT_GT(nodes.executions["n1"], 50u);
+}
+
+TEST(LocalityTest, ANodeThatFailsEveryCallIsLeftAloneAndTheChannelIsNot) {
+  Nodes nodes({.outlier_failures = 5}, {100, 100, 100});
+  nodes.codes["n1"] = StatusCode::kInternal;
+  for (int i = 0; i < 1'000; ++i) nodes.Run();
+  EXPECT_EQ(nodes.executions["n1"], 5u);
+  EXPECT_EQ(nodes.route->targets.targets().size(), 2u);
+}
+
+TEST(LocalityTest, TheNearestServesUntilItFailsAndGetsATenthForItsProbe) {
+  Nodes nodes({.retries = 2, .idempotent = true, .outlier_failures = 3, .outlier_eject_ns = kNsPerMs},
+              {100, 100, 100}, {kSameZone, kElsewhere, kElsewhere});
+  for (int i = 0; i < 100; ++i) nodes.Run();
+  EXPECT_EQ(nodes.executions["n0"], 100u);
+  nodes.codes["n0"] = StatusCode::kUnavailable;
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(nodes.Run().code, StatusCode::kOk);
+  EXPECT_GT(nodes.executions["n1"], 10u) << "all that are equally far take part";
+  EXPECT_GT(nodes.executions["n2"], 10u);
+  nodes.codes.clear();
+  const uint64_t before = nodes.executions["n0"];
+  // Real time, by which the ends of calls are dated; bounded by calls.
+  for (int i = 0; i < 2'000'000 && nodes.executions["n0"] < before + 100; ++i) {
+    nodes.Run();
+    nodes.calls.clear();
+  }
+  EXPECT_GE(nodes.executions["n0"], before + 100);
+}
+
+TEST(LocalityTest, WhatANearNodeRefusesForWantOfRoomAFarOneTakes) {
+  Nodes nodes({}, {100, 100}, {kSameNode, kElsewhere});
+  nodes.codes["n0"] = StatusCode::kResourceExhausted;
+  nodes.engine.handler = [&](TestHost& host, const TestHost::Request& request) {
+    const bool near = *request.incoming.caller == "test/caller@n0";
+    ++nodes.executions[near ? "n0" : "n1"];
+    host.core.Reply(request.incoming, near ? StatusCode::kResourceExhausted : StatusCode::kOk, {}, nullptr,
+                    nullptr, near);
+  };
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(nodes.Run().code, StatusCode::kOk);
+  EXPECT_EQ(nodes.executions["n1"], 100u);
+}
+
+TEST(LocalityTest, AFunctionOfThisHostThatIsFullSpillsOver) {
+  Nodes nodes({}, {100});
+  std::vector<Target> targets(nodes.route->targets.targets().begin(), nodes.route->targets.targets().end());
+  targets.push_back({.link = kLocalLink, .weight = 100, .distance = kSameProcess});
+  nodes.caller.core.SetRoute(*nodes.route, targets, {}, StatusCode::kOk, "");
+  LocalFunction& function = nodes.caller.core.Serve("test/echo", nullptr);
+  nodes.caller.core.SetServePolicy("test/echo", {.concurrent_calls_max = 1});
+  CallHandle handle;
+  CallSpec spec;
+  EXPECT_EQ(nodes.caller.core.Start(*nodes.route, spec, nodes.caller.now_ns, &handle), StartState::kLocal);
+  ASSERT_TRUE(nodes.caller.core.AdmitLocal(function, "test/caller", 0, 0).ok());
+  EXPECT_EQ(nodes.Run().code, StatusCode::kOk);
+  EXPECT_EQ(nodes.executions["n0"], 1u);
+  nodes.caller.core.EndLocal(function);
+  EXPECT_EQ(nodes.caller.core.Start(*nodes.route, spec, nodes.caller.now_ns, &handle), StartState::kLocal);
+}
+
+TEST(LocalityTest, PathsOfAChannelEndWithIt) {
+  Nodes nodes({}, {100, 100});
+  nodes.keeps = true;
+  for (int i = 0; i < 10; ++i) nodes.Start();
+  const uint32_t path = nodes.caller.core.PathOf(*nodes.link, "n0");
+  nodes.caller.core.CloseLink(*nodes.link, StatusCode::kUnavailable, "died");
+  EXPECT_TRUE(nodes.route->targets.empty());
+  EXPECT_EQ(nodes.caller.core.Outstanding(*nodes.link), 0u);
+  TestHost other;
+  const auto [again, in] = Join(nodes.caller, other);
+  EXPECT_EQ(nodes.caller.core.Outstanding(*again), 0u);
+  EXPECT_LE(nodes.caller.core.PathOf(*again, "n7"), path + 1) << "places are used again";
+}
+
+}  // namespace
+}  // namespace weft
