@@ -39,6 +39,10 @@ int main(int argc, char** argv) {
   AddCommon(steer, &options);
   CLI::App* idle = app.add_subcommand("idle", "CPU and memory of a node that has nothing to do");
   AddCommon(idle, &options);
+  CLI::App* sim = app.add_subcommand("sim", "the transport in the simulator: slowdown and goodput");
+  sim->add_option("--json", options.json_path, "write the results as JSON (\"-\": standard output)");
+  sim->add_flag("--quick", options.quick, "one seed of fewer messages");
+  sim->add_option("--filter", options.filter, "run only rows whose name matches this regular expression");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -46,5 +50,6 @@ int main(int argc, char** argv) {
   }
   if (remote->parsed()) return Finish(weft::bench::RunRemote(options));
   if (steer->parsed()) return Finish(weft::bench::RunSteer(options));
+  if (sim->parsed()) return Finish(weft::bench::RunSim(options));
   return Finish(idle->parsed() ? weft::bench::RunIdle(options) : weft::bench::RunLocal(options));
 }

@@ -39,6 +39,10 @@ std::vector<std::unique_ptr<Row>> SteerRows();
 // Runs suite `steer`, as RunLocal. Needs root.
 absl::Status RunSteer(const SuiteOptions& options);
 
+// Runs suite `sim` in simulated time and prints its table. Fails where a run broke an invariant. `seconds`
+// and `svg_path` mean nothing to it; without `quick` it takes minutes a row.
+absl::Status RunSim(const SuiteOptions& options);
+
 // Runs suite `idle`: rows of CPU and memory of an idle node's programs. Blocks for the time it watches.
 // `filter` and `svg_path` mean nothing to it.
 absl::Status RunIdle(const SuiteOptions& options);
