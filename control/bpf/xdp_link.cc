@@ -98,6 +98,14 @@ absl::StatusOr<uint32_t> IdOfProgram(int program_fd) {
   return info.id;
 }
 
+absl::StatusOr<uint32_t> IdOfMap(int map_fd) {
+  bpf_map_info info{};
+  uint32_t bytes = sizeof(info);
+  if (const int error = bpf_obj_get_info_by_fd(map_fd, &info, &bytes); error != 0)
+    return absl::ErrnoToStatus(-error, "ask a map of steer for its id");
+  return info.id;
+}
+
 absl::StatusOr<XdpMode> ModeOn(const std::string& interface, int index) {
   WEFT_ASSIGN_OR_RETURN(const Occupant occupant, OccupantOf(interface, index));
   return occupant.mode;

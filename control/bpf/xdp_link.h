@@ -38,6 +38,7 @@ struct XdpLinkState {
 absl::StatusOr<XdpLinkState> StateOfLink(int link_fd);
 
 absl::StatusOr<uint32_t> IdOfProgram(int program_fd);
+absl::StatusOr<uint32_t> IdOfMap(int map_fd);
 absl::StatusOr<XdpMode> ModeOn(const std::string& interface, int index);
 
 }  // namespace weft::control

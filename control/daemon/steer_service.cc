@@ -78,6 +78,10 @@ absl::StatusOr<SteerGrant> SteerService::Grant(const api::GetSteer& request) {
     grant.reply.set_keys(steer->config().keys);
     grant.reply.set_cpus(cpus);
     const SteerMaps maps = steer->maps();
+    WEFT_ASSIGN_OR_RETURN(const uint32_t keys_id, IdOfMap(maps.keys));
+    WEFT_ASSIGN_OR_RETURN(const uint32_t xsks_id, IdOfMap(maps.xsks));
+    grant.reply.set_keys_id(keys_id);
+    grant.reply.set_xsks_id(xsks_id);
     grant.fds = {maps.xsks, maps.keys, maps.drops};
     return grant;
   }

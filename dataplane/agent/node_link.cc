@@ -10,10 +10,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "dataplane/agent/steer_client.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
@@ -28,8 +28,6 @@ constexpr uint64_t kTenantBytes = 128u << 20;
 constexpr std::size_t kMessageMemoryBytes = 256u << 20;
 // How long the farewell to other nodes may take.
 constexpr uint64_t kLeaveNs = 100 * kNsPerMs;
-// Between two questions to a weft-control that is not there yet.
-constexpr int kSteerRetryMs = 50;
 
 absl::StatusOr<UniqueFd> ListenTcp(const identity::Endpoint& endpoint) {
   UniqueFd fd(socket(endpoint.ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -115,27 +113,37 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
     keys.dial_from = text.substr(0, text.rfind(':'));
   }
   WEFT_ASSIGN_OR_RETURN(link->keys_, identity::KeyExchange::Create(std::move(keys), link.get()));
-  if (config.interface.empty()) {
-    const bool asked = config.packet_port == AgentConfig::PacketPort::kAfXdp;
-    WEFT_RETURN_IF_ERROR(link->StartEngine(std::nullopt, asked ? "the settings name no `interface`" : ""));
-  }
   NodeLink* const raw = link.get();
+  // What DPDK carries passes no XDP program.
+  const bool steered = !config.interface.empty() && config.packet_port != AgentConfig::PacketPort::kDpdk;
+  if (!steered) {
+    const bool asked = config.packet_port == AgentConfig::PacketPort::kAfXdp;
+    WEFT_RETURN_IF_ERROR(link->StartEngine(false, asked ? "the settings name no `interface`" : ""));
+    link->LogPort();
+  }
   link->thread_ = std::thread([raw] { raw->Run(); });
+  if (steered) {
+    link->watch_ = std::make_unique<SteerWatch>(
+        run_dir, config.interface, endpoint.port, kSteerPatienceNs, [raw](SteerAnswer answer) {
+          raw->ToKeys([raw, answer = std::move(answer)] { raw->OnSteering(answer); });
+        });
+  }
   return link;
 }
 
-absl::Status NodeLink::StartEngine(std::optional<engine::Steering> steering,
-                                   const std::string& why_not_steered) {
+absl::Status NodeLink::StartEngine(bool may_steer, const std::string& why_not_steered) {
   WEFT_ASSIGN_OR_RETURN(engine::EngineThreadOptions options, OptionsOf(config_, door_));
-  options.steering = std::move(steering);
+  options.may_steer = may_steer;
   options.why_not_steered = why_not_steered;
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<engine::EngineThread> engine,
                         engine::EngineThread::Create(std::move(options)));
-  const port::PortStatus port = engine->port_status();
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    engine_ = std::move(engine);
-  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  engine_ = std::move(engine);
+  return absl::OkStatus();
+}
+
+void NodeLink::LogPort() {
+  const port::PortStatus port = engine_->port_status();
   std::string choices;
   for (const port::PortChoice& choice : port.choices) {
     absl::StrAppend(&choices, "; ", choice.feature, ": ", choice.chosen, choice.why.empty() ? "" : ", since ",
@@ -143,39 +151,47 @@ absl::Status NodeLink::StartEngine(std::optional<engine::Steering> steering,
   }
   spdlog::log(port.fell_back ? spdlog::level::warn : spdlog::level::info, "packet port {} at {}{}", port.port,
               port.detail, choices);
-  return absl::OkStatus();
 }
 
-bool NodeLink::Stopping() {
-  const std::lock_guard<std::mutex> lock(answers_mutex_);
-  return stop_;
+void NodeLink::OnSteering(const SteerAnswer& answer) {
+  const std::string why(answer.status().message());
+  if (engine_ == nullptr) {
+    if (const absl::Status started = StartEngine(true, why); !started.ok()) {
+      const std::string problem(started.message());
+      if (problem != steering_problem_) spdlog::error("no call leaves this node: {}", problem);
+      steering_problem_ = problem;
+      return;
+    }
+    steering_problem_ = why;
+    if (!answer.ok()) return LogPort();
+  }
+  if (engine_->interface_lost()) {
+    const absl::Status moved = engine_->Unsteer(absl::StrCat(config_.interface, " was deleted"));
+    if (!moved.ok()) spdlog::error("back on the kernel's UDP socket: {}", std::string(moved.message()));
+    steered_by_.reset();
+    LogPort();
+  }
+  // weft-control that is gone, or says no, takes nothing away: what it has attached stays.
+  if (answer.ok()) Steer(**answer);
 }
 
-bool NodeLink::StartSteered() {
-  const uint64_t give_up_ns = NowNs() + kSteerPatienceNs;
-  const uint16_t udp_port = identity::Endpoint::Parse(config_.listen)->port;
-  absl::StatusOr<SteerMaps> maps;
-  for (;;) {
-    if (Stopping()) return false;
-    maps = AskForSteering(run_dir_, config_.interface, udp_port);
-    if (!absl::IsUnavailable(maps.status()) || NowNs() >= give_up_ns) break;
-    pollfd wake{wake_.get(), POLLIN, 0};
-    (void)poll(&wake, 1, kSteerRetryMs);
-    uint64_t count;
-    [[maybe_unused]] const ssize_t bytes = read(wake_.get(), &count, sizeof(count));
-  }
-  std::optional<engine::Steering> steering;
-  if (maps.ok()) {
-    steering = {.interface = config_.interface,
-                .xsks_fd = maps->xsks.get(),
-                .keys_fd = maps->keys.get(),
-                .drops_fd = maps->drops.get(),
-                .keys = maps->key_count,
-                .cpus = maps->cpus};
-  }
-  const absl::Status started = StartEngine(std::move(steering), std::string(maps.status().message()));
-  if (!started.ok()) spdlog::error("no call leaves this node: {}", std::string(started.message()));
-  return started.ok();
+void NodeLink::Steer(const SteerMaps& maps) {
+  const std::array<uint32_t, 3> by = {maps.interface_index, maps.keys_id, maps.xsks_id};
+  if (steered_by_ == by) return;
+  const absl::Status steered = engine_->Steer({.interface = config_.interface,
+                                               .interface_index = maps.interface_index,
+                                               .xsks_fd = maps.xsks.get(),
+                                               .keys_fd = maps.keys.get(),
+                                               .drops_fd = maps.drops.get(),
+                                               .keys = maps.key_count,
+                                               .cpus = maps.cpus});
+  // An interface that is down, or another socket on its queue, are tried again a second later.
+  if (!absl::IsUnavailable(steered)) steered_by_ = by;
+  const std::string problem(steered.message());
+  if (!steered.ok() && problem == steering_problem_) return;
+  if (!steered.ok()) spdlog::error("interface {}: {}", config_.interface, problem);
+  steering_problem_ = problem;
+  LogPort();
 }
 
 port::PortStatus NodeLink::port_status() {
@@ -188,15 +204,16 @@ port::PortStatus NodeLink::port_status() {
 }
 
 NodeLink::~NodeLink() {
+  watch_.reset();
   if (thread_.joinable()) {
     {
-      const std::lock_guard<std::mutex> lock(answers_mutex_);
+      const std::lock_guard<std::mutex> lock(mutex_);
       stop_ = true;
     }
     Wake();
     thread_.join();
   }
-  engine_.reset();  // Before the mutexes that its answers take.
+  engine_.reset();  // Before the mutex that its answers take.
 }
 
 void NodeLink::Wake() {
@@ -206,18 +223,21 @@ void NodeLink::Wake() {
 
 void NodeLink::ToKeys(std::function<void()> what) {
   {
-    const std::lock_guard<std::mutex> lock(answers_mutex_);
-    answers_.push_back(std::move(what));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for_keys_.push_back(std::move(what));
   }
   Wake();
 }
 
-void NodeLink::ToEngine(std::function<void(engine::NodeEngine&)> what) {
-  if (!engine_->Post(std::move(what))) spdlog::warn("the node engine's mailbox is full");
+void NodeLink::ToEngine(const std::function<void(engine::NodeEngine&)>& what) {
+  while (!engine_->Post(what)) std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
 
 void NodeLink::SetPeers(const std::map<std::string, std::string>& addresses) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  ToKeys([this, addresses] { TakePeers(addresses); });
+}
+
+void NodeLink::TakePeers(const std::map<std::string, std::string>& addresses) {
   for (const auto& [name, address] : peers_) {
     if (!addresses.contains(name)) keys_->RemovePeer(name);
   }
@@ -229,49 +249,62 @@ void NodeLink::SetPeers(const std::map<std::string, std::string>& addresses) {
     if (!added.ok()) spdlog::error("node {} cannot be reached: {}", name, std::string(added.message()));
   }
   peers_ = addresses;
-  Wake();
 }
 
 NodeLink::State NodeLink::Look() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return {keys_->Peers(), keys_->counters()};
+  return state_;
+}
+
+uint64_t NodeLink::NextNs() const {
+  if (engine_ == nullptr) return ~uint64_t{0};
+  uint64_t next_ns = keys_->NextTimerNs();
+  if (leave_ns_ != 0) next_ns = std::min(next_ns, leave_ns_);
+  return changed_ ? std::min(next_ns, snapshot_ns_ + kLookNs) : next_ns;
 }
 
 void NodeLink::Run() {
-  if (engine_ == nullptr && !StartSteered()) return;
-  uint64_t leave_ns = 0;  // Not 0: leaving, until then.
-  for (;;) {
-    uint64_t next_ns = 0;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      next_ns = keys_->NextTimerNs();
-    }
-    if (leave_ns != 0) next_ns = std::min(next_ns, leave_ns);
-    const uint64_t before_ns = NowNs();
+  do {
+    const uint64_t now_ns = NowNs();
+    const uint64_t next_ns = NextNs();
     const int timeout_ms =
-        next_ns <= before_ns
+        next_ns <= now_ns
             ? 0
-            : static_cast<int>(std::min<uint64_t>((next_ns - before_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
-    pollfd fds[] = {{keys_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+            : static_cast<int>(std::min<uint64_t>((next_ns - now_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
+    // Before there is an engine nobody could be told of anything.
+    pollfd fds[] = {{engine_ == nullptr ? -1 : keys_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
     (void)poll(fds, 2, timeout_ms);
+    changed_ |= fds[0].revents != 0 || (engine_ != nullptr && NowNs() >= keys_->NextTimerNs());
     uint64_t count;
     [[maybe_unused]] const ssize_t bytes = read(wake_.get(), &count, sizeof(count));
-    std::vector<std::function<void()>> answers;
-    bool stop = false;
-    {
-      const std::lock_guard<std::mutex> lock(answers_mutex_);
-      answers.swap(answers_);
-      stop = stop_;
-    }
+  } while (Turn());
+}
+
+bool NodeLink::Turn() {
+  std::vector<std::function<void()>> posted;
+  bool stop = false;
+  {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& answer : answers) answer();
-    if (stop && leave_ns == 0) {
-      keys_->Leave();
-      leave_ns = NowNs() + kLeaveNs;
-    }
-    keys_->Step(NowNs());
-    if (leave_ns != 0 && NowNs() >= leave_ns) return;
+    posted.swap(for_keys_);
+    stop = stop_;
   }
+  changed_ |= !posted.empty();
+  for (const auto& what : posted) what();
+  if (engine_ == nullptr) return !stop;
+  if (stop && leave_ns_ == 0) {
+    keys_->Leave();
+    leave_ns_ = NowNs() + kLeaveNs;
+  }
+  const uint64_t now_ns = NowNs();
+  keys_->Step(now_ns);
+  if (changed_ && now_ns >= snapshot_ns_ + kLookNs) {
+    State state{keys_->Peers(), keys_->counters()};
+    const std::lock_guard<std::mutex> lock(mutex_);
+    state_ = std::move(state);
+    changed_ = false;
+    snapshot_ns_ = now_ns;
+  }
+  return leave_ns_ == 0 || NowNs() < leave_ns_;
 }
 
 // --- The key exchange's word

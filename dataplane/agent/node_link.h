@@ -5,6 +5,7 @@
 #ifndef WEFT_DATAPLANE_AGENT_NODE_LINK_H_
 #define WEFT_DATAPLANE_AGENT_NODE_LINK_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -19,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "dataplane/agent/engine_door.h"
 #include "dataplane/agent/log_limit.h"
+#include "dataplane/agent/steer_watch.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/config/agent_config.h"
@@ -32,10 +34,11 @@ class NodeLink final : private identity::KeyExchangeObserver {
   // Binds both sockets, loads the certificates and starts both threads. Errors name the setting at fault.
   // `door` and `config` outlive it.
   // Where an interface is to be steered, the engine starts once weft-control has given its maps, or refused,
-  // or has not answered for kSteerPatienceNs; until then no call leaves the node.
+  // or has not answered for kSteerPatienceNs; until then no call leaves the node. Without maps it speaks over
+  // the kernel's UDP socket, and goes over to AF_XDP when they come, and back where the interface is deleted.
   static absl::StatusOr<std::unique_ptr<NodeLink>> Create(const AgentConfig& config,
                                                           const std::string& run_dir, EngineDoor* door);
-  static constexpr uint64_t kSteerPatienceNs = 10 * kNsPerSecond;
+  static constexpr uint64_t kSteerPatienceNs = kNsPerSecond;
   // Takes leave of the other nodes.
   ~NodeLink() override;
 
@@ -46,8 +49,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
     std::vector<identity::PeerReport> peers;
     identity::KeyExchangeCounters keys;
   };
-  // How things stand. Any thread; waits for what the key thread is at, at most a handshake's step.
+  // How things stood at most kLookNs ago. Any thread; waits for nobody.
   State Look();
+  static constexpr uint64_t kLookNs = 20 * kNsPerMs;
   // What was chosen, and why; any thread. Of the name "none" before the engine has started, or where it could
   // not.
   port::PortStatus port_status();
@@ -57,17 +61,23 @@ class NodeLink final : private identity::KeyExchangeObserver {
       : config_(config), run_dir_(std::move(run_dir)), door_(door) {}
 
   void Run();
-  absl::Status StartEngine(std::optional<engine::Steering> steering, const std::string& why_not_steered);
-  // Waits for weft-control's maps, then starts the engine. False: to stop.
-  bool StartSteered();
-  bool Stopping();
-  // Posts to the engine; what is lost where its mailbox is full, the key exchange does anew.
-  void ToEngine(std::function<void(engine::NodeEngine&)> what);
-  // From the engine's thread: `what` runs on the key thread.
+  absl::Status StartEngine(bool may_steer, const std::string& why_not_steered);
+  void LogPort();
+  // Runs what others have posted here, then the key exchange. False: to end.
+  bool Turn();
+  // The key exchange's next timer, or that of the next snapshot for Look.
+  uint64_t NextNs() const;
+  // Posts to the engine, which takes all its mail at each turn: where that is full, waits for it.
+  void ToEngine(const std::function<void(engine::NodeEngine&)>& what);
+  // From any thread: `what` runs on the key thread.
   void ToKeys(std::function<void()> what);
   void Wake();
+  void TakePeers(const std::map<std::string, std::string>& addresses);
+  // weft-control's answer about the interface, once a second.
+  void OnSteering(const SteerAnswer& answer);
+  void Steer(const SteerMaps& maps);
 
-  // --- identity::KeyExchangeObserver, on the key thread with mutex_ held.
+  // --- identity::KeyExchangeObserver, on the key thread.
   void OnSessionUp(const identity::SessionInfo& session) override;
   void OnWorkers(const identity::SessionInfo& session) override;
   void OnReceiveKeyWanted(const identity::LaneKey& key, const identity::PacketSecret& secret) override;
@@ -82,17 +92,27 @@ class NodeLink final : private identity::KeyExchangeObserver {
   const AgentConfig& config_;
   const std::string run_dir_;
   EngineDoor* const door_;
-  // Set once, under mutex_; the key thread reads it without.
+  // Set once, under mutex_; the key thread, which sets it, reads it without.
   std::unique_ptr<engine::EngineThread> engine_;
-  std::mutex mutex_;  // Of keys_ and peers_ too: held through a step.
+  std::mutex mutex_;
+  State state_;                                  // Under mutex_.
+  std::vector<std::function<void()>> for_keys_;  // Under mutex_.
+  bool stop_ = false;                            // Under mutex_.
+
+  // The key thread's.
   std::unique_ptr<identity::KeyExchange> keys_;
   std::map<std::string, std::string> peers_;
   LogLimit log_limit_;
-  std::mutex answers_mutex_;
-  std::vector<std::function<void()>> answers_;
+  uint64_t leave_ns_ = 0;     // Not 0: leaving, until then.
+  bool changed_ = true;       // Something may have, since the last snapshot,
+  uint64_t snapshot_ns_ = 0;  // which was taken then.
+  // The maps in use, as interface, key table and XSKMAP; nothing where they are to be tried again.
+  std::optional<std::array<uint32_t, 3>> steered_by_;
+  std::string steering_problem_;  // As logged last.
+
   UniqueFd wake_;
-  bool stop_ = false;  // Under answers_mutex_.
   std::thread thread_;
+  std::unique_ptr<SteerWatch> watch_;
 };
 
 }  // namespace weft::agent

@@ -48,6 +48,9 @@ absl::StatusOr<SteerMaps> AskForSteering(const std::string& run_dir, const std::
   maps.key_count = reply.steer_maps().keys();
   maps.cpus = reply.steer_maps().cpus();
   maps.native = reply.steer_maps().native();
+  maps.interface_index = reply.steer_maps().interface_index();
+  maps.keys_id = reply.steer_maps().keys_id();
+  maps.xsks_id = reply.steer_maps().xsks_id();
   return maps;
 }
 

@@ -18,6 +18,10 @@ struct SteerMaps {
   uint32_t key_count = 0;
   uint32_t cpus = 0;
   bool native = false;
+  // What tells these maps from others: of another interface of the same name, or made anew.
+  uint32_t interface_index = 0;
+  uint32_t keys_id = 0;
+  uint32_t xsks_id = 0;
 };
 
 // Asks RUN_DIR/control.sock for what steers `interface` to UDP port `port`; at most a second. UNAVAILABLE: no

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/engine/engine_thread.h"
 
+#include <condition_variable>
 #include <utility>
+#include <vector>
 
 #include "dataplane/base/status.h"
 #include "dataplane/engine/steered_port.h"
@@ -33,13 +35,9 @@ class EngineThread::Runner {
 template <typename Port>
 class EngineThread::RunnerOf final : public EngineThread::Runner {
  public:
-  // `why`: what stood in the way of a better port; empty: nothing.
-  RunnerOf(std::unique_ptr<Port> port, std::string why) : port_(std::move(port)), why_(std::move(why)) {}
+  explicit RunnerOf(std::unique_ptr<Port> port) : port_(std::move(port)) {}
 
   absl::Status Join(NodeEngine& engine) override {
-    if constexpr (requires { port_->second_sleep_fd(); }) {
-      WEFT_RETURN_IF_ERROR(engine.WatchFd(port_->second_sleep_fd()));
-    }
     return port_->sleep_fd() < 0 ? absl::OkStatus() : engine.WatchFd(port_->sleep_fd());
   }
 
@@ -52,14 +50,7 @@ class EngineThread::RunnerOf final : public EngineThread::Runner {
     for (int i = 0; i < kLastTurns; ++i) worker.Turn();
   }
 
-  port::PortStatus status() const override {
-    port::PortStatus status = port_->status();
-    if (!why_.empty()) {
-      status.fell_back = true;
-      status.choices.insert(status.choices.begin(), {"af_xdp", "no", why_});
-    }
-    return status;
-  }
+  port::PortStatus status() const override { return port_->status(); }
 
   Paths paths() override {
     Port* const port = port_.get();
@@ -77,7 +68,6 @@ class EngineThread::RunnerOf final : public EngineThread::Runner {
  private:
   static constexpr int kLastTurns = 8;
   std::unique_ptr<Port> port_;
-  std::string why_;
 };
 
 absl::StatusOr<std::unique_ptr<EngineThread::Runner>> EngineThread::MakeRunner(
@@ -89,7 +79,7 @@ absl::StatusOr<std::unique_ptr<EngineThread::Runner>> EngineThread::MakeRunner(
     dpdk.local = options.listen;
     dpdk.datagram_bytes_max = options.engine.transport.datagram_bytes_max;
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::DpdkPort> port, port::DpdkPort::Create(dpdk));
-    return std::make_unique<RunnerOf<port::DpdkPort>>(std::move(port), "");
+    return std::make_unique<RunnerOf<port::DpdkPort>>(std::move(port));
 #else
     return absl::UnimplementedError("packet_port: dpdk: this weftd was built without DPDK");
 #endif
@@ -98,42 +88,20 @@ absl::StatusOr<std::unique_ptr<EngineThread::Runner>> EngineThread::MakeRunner(
   udp.local = options.listen;
   udp.datagram_bytes_max = options.engine.transport.datagram_bytes_max;
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::UdpPort> socket, port::UdpPort::Create(std::move(udp)));
-  std::string why = options.why_not_steered;
-  if (options.steering.has_value() && options.port != PortKind::kIoUring) {
-    port::AfXdpPort::Options xdp;
-    xdp.interface = options.steering->interface;
-    xdp.xsks_map_fd = options.steering->xsks_fd;
-    xdp.local = options.listen;
-    xdp.datagram_bytes_max = options.engine.transport.datagram_bytes_max;
-    absl::StatusOr<std::unique_ptr<port::AfXdpPort>> port = port::AfXdpPort::Create(xdp);
-    if (port.ok()) {
-      return std::make_unique<RunnerOf<SteeredPort>>(
-          std::make_unique<SteeredPort>(*std::move(port), std::move(socket)), "");
-    }
-    why = std::string(port.status().message());
-  }
-  return std::make_unique<RunnerOf<port::UdpPort>>(std::move(socket), why);
-}
-
-// Has the XDP program let through what this engine gives out, and nothing that a predecessor did.
-absl::Status EngineThread::MakeGate(const Steering& steering, NodeEngineOptions* engine) {
-  WEFT_ASSIGN_OR_RETURN(port::SteerTable table, port::SteerTable::Map(steering.keys_fd, steering.keys,
-                                                                      steering.drops_fd, steering.cpus));
-  steer_ = std::make_unique<port::SteerTable>(std::move(table));
-  for (const uint32_t id : steer_->Ids()) (void)steer_->Forget(id);
-  engine->gate.allow = [steer = steer_.get()](uint32_t id) { return steer->Allow(id, kKeyPacketsPerSecond); };
-  engine->gate.forget = [steer = steer_.get()](uint32_t id) { (void)steer->Forget(id); };
-  return absl::OkStatus();
+  if (!options.may_steer) return std::make_unique<RunnerOf<port::UdpPort>>(std::move(socket));
+  auto steered = std::make_unique<SteeredPort>(std::move(socket));
+  steered_ = steered.get();
+  return std::make_unique<RunnerOf<SteeredPort>>(std::move(steered));
 }
 
 absl::StatusOr<std::unique_ptr<EngineThread>> EngineThread::Create(EngineThreadOptions options) {
   std::unique_ptr<EngineThread> thread(new EngineThread());
-  WEFT_ASSIGN_OR_RETURN(thread->runner_, MakeRunner(options));
-  thread->port_status_ = thread->runner_->status();
+  WEFT_ASSIGN_OR_RETURN(thread->runner_, thread->MakeRunner(options));
+  thread->SetStatus(thread->runner_->status(), options.why_not_steered);
+  thread->wants_xdp_ = options.port != PortKind::kIoUring;
+  thread->listen_ = options.listen;
+  thread->datagram_bytes_max_ = options.engine.transport.datagram_bytes_max;
   options.engine.paths = thread->runner_->paths();
-  if (options.steering.has_value()) {
-    WEFT_RETURN_IF_ERROR(thread->MakeGate(*options.steering, &options.engine));
-  }
   WEFT_ASSIGN_OR_RETURN(thread->engine_, NodeEngine::Create(std::move(options.engine)));
   WEFT_RETURN_IF_ERROR(thread->runner_->Join(*thread->engine_));
   EngineThread* const raw = thread.get();
@@ -146,6 +114,106 @@ EngineThread::~EngineThread() {
   stop_.store(true, std::memory_order_relaxed);                 // Post publishes.
   while (!Post([](NodeEngine&) {})) std::this_thread::yield();  // The thread takes what fills it.
   thread_.join();
+}
+
+port::PortStatus EngineThread::port_status() const {
+  const std::lock_guard<std::mutex> lock(status_mutex_);
+  return port_status_;
+}
+
+// `why`: what stands in the way of AF_XDP; empty: nothing, or it was not asked for.
+void EngineThread::SetStatus(port::PortStatus status, const std::string& why) {
+  if (!why.empty()) {
+    status.fell_back = true;
+    status.choices.insert(status.choices.begin(), {"af_xdp", "no", why});
+  }
+  const std::lock_guard<std::mutex> lock(status_mutex_);
+  port_status_ = std::move(status);
+}
+
+void EngineThread::Do(const std::function<void(NodeEngine&)>& what) {
+  struct Errand {
+    std::mutex mutex;
+    std::condition_variable ended;
+    bool done = false;
+  };
+  const auto errand = std::make_shared<Errand>();
+  const auto run = [errand, &what](NodeEngine& engine) {
+    what(engine);
+    const std::lock_guard<std::mutex> lock(errand->mutex);
+    errand->done = true;
+    errand->ended.notify_one();
+  };
+  while (!Post(run)) std::this_thread::yield();  // The thread takes what fills it.
+  std::unique_lock<std::mutex> lock(errand->mutex);
+  errand->ended.wait(lock, [&errand] { return errand->done; });
+}
+
+absl::Status EngineThread::ChangePort(NodeEngine& engine, std::unique_ptr<port::AfXdpPort>* xdp) {
+  absl::Status watched;
+  absl::Status moved = engine.ChangeWays([&] {
+    if (*xdp != nullptr) watched = engine.WatchFd((*xdp)->sleep_fd());
+    *xdp = steered_->Change(std::move(*xdp));
+    if (*xdp != nullptr) engine.UnwatchFd((*xdp)->sleep_fd());
+  });
+  moved.Update(watched);
+  return moved;
+}
+
+absl::Status EngineThread::Steer(const Steering& steering) {
+  WEFT_ASSIGN_OR_RETURN(port::SteerTable mapped, port::SteerTable::Map(steering.keys_fd, steering.keys,
+                                                                       steering.drops_fd, steering.cpus));
+  auto table = std::make_unique<port::SteerTable>(std::move(mapped));
+  const std::vector<uint32_t> found = table->Ids();
+  std::unique_ptr<port::AfXdpPort> xdp;
+  absl::Status status;
+  if (wants_xdp_ && xdp_interface_ != steering.interface_index) {
+    absl::StatusOr<std::unique_ptr<port::AfXdpPort>> opened =
+        port::AfXdpPort::Create({.interface = steering.interface,
+                                 .xsks_map_fd = steering.xsks_fd,
+                                 .local = listen_,
+                                 .datagram_bytes_max = datagram_bytes_max_});
+    status = opened.status();
+    if (opened.ok()) xdp = *std::move(opened);
+  }
+  absl::Status gate;
+  port::PortStatus chosen;
+  Do([&](NodeEngine& engine) {
+    // What a predecessor, or an epoch that has ended meanwhile, has left there; it may hold a place.
+    const absl::flat_hash_set<uint32_t> live = engine.ReceiveIds();
+    for (const uint32_t id : found) {
+      if (!live.contains(id)) (void)table->Forget(id);
+    }
+    std::swap(steer_, table);
+    gate = engine.SetGate(
+        {.allow = [steer = steer_.get()](uint32_t id) { return steer->Allow(id, kKeyPacketsPerSecond); },
+         .forget = [steer = steer_.get()](uint32_t id) { (void)steer->Forget(id); }});
+    if (xdp != nullptr) {
+      xdp_interface_ = steering.interface_index;
+      status.Update(ChangePort(engine, &xdp));
+    } else if (steered_->xdp() != nullptr) {
+      status.Update(steered_->xdp()->EnterInto(steering.xsks_fd));
+    }
+    chosen = steered_->status();
+  });
+  SetStatus(std::move(chosen), std::string(status.message()));
+  status.Update(gate);
+  return status;
+}
+
+bool EngineThread::interface_lost() const { return steered_ != nullptr && steered_->lost(); }
+
+absl::Status EngineThread::Unsteer(const std::string& why) {
+  std::unique_ptr<port::AfXdpPort> xdp;  // Ends here, since that takes its time.
+  absl::Status status;
+  port::PortStatus chosen;
+  Do([&](NodeEngine& engine) {
+    status = ChangePort(engine, &xdp);
+    chosen = steered_->status();
+  });
+  xdp_interface_ = 0;
+  SetStatus(std::move(chosen), why);
+  return status;
 }
 
 }  // namespace weft::engine

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -17,13 +18,20 @@
 #include "dataplane/port/port_status.h"
 #include "dataplane/port/steer_table.h"
 
+namespace weft::port {
+class AfXdpPort;
+}
+
 namespace weft::engine {
 
 enum class PortKind { kAuto, kAfXdp, kDpdk, kIoUring };
 
-// What the XDP program on the interface is given and gives; the descriptors may be closed after Create.
+class SteeredPort;
+
+// What the XDP program on the interface is given and gives; the descriptors may be closed after the call.
 struct Steering {
   std::string interface;
+  uint32_t interface_index = 0;
   int xsks_fd = -1;
   int keys_fd = -1;
   int drops_fd = -1;
@@ -35,10 +43,9 @@ struct EngineThreadOptions {
   NodeEngineOptions engine;  // Its paths are the port's, its gate is the steering's.
   PortKind port = PortKind::kAuto;
   port::Address listen;
-  // Where the interface is steered. Then AF_XDP is tried, and key ids are let through also where it cannot be
-  // had.
-  std::optional<Steering> steering;
-  std::string why_not_steered;  // Else, where that was asked for.
+  // Steer may be called. The engine begins with the kernel's UDP socket.
+  bool may_steer = false;
+  std::string why_not_steered;  // Where that was asked for and is not, yet.
   std::string dpdk_device;      // With kDpdk; `listen` is then its address on the device's link.
 };
 
@@ -54,8 +61,18 @@ class EngineThread {
 
   // NodeEngine::Post.
   bool Post(std::function<void(NodeEngine&)> what) { return engine_->Post(std::move(what)); }
-  // What was chosen at start, and why.
-  const port::PortStatus& port_status() const { return port_status_; }
+  // What was chosen, and why. Any thread.
+  port::PortStatus port_status() const;
+
+  // --- Where it may be steered. One at a time, not on the engine's thread, for which they wait.
+  // Has the XDP program let through the key ids in use, and no others, and goes over to AF_XDP on its
+  // interface, or, where the engine is there already, enters its socket into the program's map. The error
+  // says why it is not AF_XDP: UNAVAILABLE may be otherwise later. Key ids are let through all the same.
+  absl::Status Steer(const Steering& steering);
+  // Whether AF_XDP's interface has been deleted.
+  bool interface_lost() const;
+  // Goes back to the kernel's UDP socket, for the reason given.
+  absl::Status Unsteer(const std::string& why);
 
  private:
   class Runner;
@@ -64,13 +81,23 @@ class EngineThread {
 
   EngineThread() = default;
 
-  static absl::StatusOr<std::unique_ptr<Runner>> MakeRunner(const EngineThreadOptions& options);
-  absl::Status MakeGate(const Steering& steering, NodeEngineOptions* engine);
+  absl::StatusOr<std::unique_ptr<Runner>> MakeRunner(const EngineThreadOptions& options);
+  // Runs `what` on the engine's thread and waits for its end.
+  void Do(const std::function<void(NodeEngine&)>& what);
+  void SetStatus(port::PortStatus status, const std::string& why);
+  // In the engine's thread. `xdp` becomes the one that was in use.
+  absl::Status ChangePort(NodeEngine& engine, std::unique_ptr<port::AfXdpPort>* xdp);
 
   std::unique_ptr<port::SteerTable> steer_;  // Outlives the engine, which uses it on its thread.
   std::unique_ptr<NodeEngine> engine_;
   std::unique_ptr<Runner> runner_;
-  port::PortStatus port_status_;
+  SteeredPort* steered_ = nullptr;  // The runner's, where it may be steered; used on the engine's thread.
+  bool wants_xdp_ = false;
+  port::Address listen_;
+  std::size_t datagram_bytes_max_ = 0;
+  uint32_t xdp_interface_ = 0;  // Index of AF_XDP's; 0: not in use.
+  mutable std::mutex status_mutex_;
+  port::PortStatus port_status_;  // Under status_mutex_.
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };

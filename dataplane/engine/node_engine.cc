@@ -166,8 +166,10 @@ NodeEngine::Peer* NodeEngine::PeerIn(const std::string& node, uint64_t session) 
 NodeEngine::Peer* NodeEngine::PeerAt(transport::PeerIndex index) { return peers_by_index_[index.value]; }
 
 absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, const std::string& address) {
-  const Peer* const peer = PeerIn(node, session);
-  return peer == nullptr ? absl::OkStatus() : options_.paths.set(peer->path, address);
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return absl::OkStatus();
+  peer->address = address;
+  return options_.paths.set(peer->path, address);
 }
 
 bool NodeEngine::Reaches(const std::string& node) const {
@@ -192,6 +194,7 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
     peers_by_index_[peer.index.value] = &peer;
   }
   peer.session = session;
+  peer.address = address;
   for (int which : {0, 1}) ForgetReceiveId(peer, which);
   transport_->BeginSession(peer.index, session, NowNs());
   session_changed_ = true;
@@ -205,8 +208,8 @@ uint32_t NodeEngine::InstallReceiveKey(const std::string& node, uint64_t session
   const int which = epoch % 2;
   ForgetReceiveId(*peer, which);
   const uint32_t id = transport_->InstallReceiveKey(peer->index, epoch, secret);
-  if (id == 0 || !options_.gate.allow) return id;
-  if (!options_.gate.allow(id).ok()) {
+  if (id == 0) return 0;
+  if (options_.gate.allow && !options_.gate.allow(id).ok()) {
     transport_->RetireReceiveKey(peer->index, epoch);
     return 0;
   }
@@ -217,7 +220,41 @@ uint32_t NodeEngine::InstallReceiveKey(const std::string& node, uint64_t session
 
 void NodeEngine::ForgetReceiveId(Peer& peer, int which) {
   const uint32_t id = std::exchange(peer.receive_ids[which], 0);
-  if (id != 0) options_.gate.forget(id);
+  if (id != 0 && options_.gate.forget) options_.gate.forget(id);
+}
+
+absl::flat_hash_set<uint32_t> NodeEngine::ReceiveIds() const {
+  absl::flat_hash_set<uint32_t> ids;
+  for (const auto& [node, peer] : peers_) {
+    for (const uint32_t id : peer.receive_ids) {
+      if (id != 0) ids.insert(id);
+    }
+  }
+  return ids;
+}
+
+absl::Status NodeEngine::SetGate(KeyGate gate) {
+  options_.gate = std::move(gate);
+  absl::Status first;
+  for (const uint32_t id : ReceiveIds()) first.Update(options_.gate.allow(id));
+  return first;
+}
+
+absl::Status NodeEngine::ChangeWays(const std::function<void()>& change) {
+  for (auto& [node, peer] : peers_) {
+    if (peer.added) options_.paths.remove(peer.path);
+  }
+  change();
+  absl::Status first;
+  for (auto& [node, peer] : peers_) {
+    if (!peer.added) continue;
+    const absl::StatusOr<uint64_t> path = options_.paths.add(peer.address);
+    first.Update(path.status());
+    // What is sent on a path that there is not is counted and lost.
+    peer.path = path.ok() ? *path : ~uint64_t{0};
+    transport_->MovePeer(peer.index, peer.path);
+  }
+  return first;
 }
 
 void NodeEngine::InstallSendKey(const std::string& node, uint64_t session, uint8_t epoch, uint32_t key_id,

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "dataplane/base/attributes.h"
@@ -122,6 +123,15 @@ class NodeEngine final : public SessionEvents {
   // Takes leave of all peers.
   void CloseAll();
 
+  // --- What the agent changes while it runs; the owner's thread.
+  // The key ids that peers may send under now.
+  absl::flat_hash_set<uint32_t> ReceiveIds() const;
+  // Tells `gate` of all of them, and of what comes. The first error, where it does not let one through.
+  absl::Status SetGate(KeyGate gate);
+  // Runs `change`, which has `paths` name other ways than before, and takes every peer's from it. The first
+  // error; to that peer nothing is sent.
+  absl::Status ChangeWays(const std::function<void()>& change);
+
   // --- For worker.h.
   void Start() { session_->Start(); }
   // Takes what hosts and the agent have sent. Returns what it took.
@@ -135,6 +145,7 @@ class NodeEngine final : public SessionEvents {
   uint64_t NextNs(uint64_t now_ns) const;
   // A descriptor on which Sleep is to wake, as the port's.
   absl::Status WatchFd(int fd);
+  void UnwatchFd(int fd) { session_->poller().RemoveFd(fd); }
   uint64_t NowNs() const { return loop_.NowNs(); }
   transport::Core& transport() { return *transport_; }
 
@@ -163,6 +174,7 @@ class NodeEngine final : public SessionEvents {
     transport::PeerIndex index;
     bool added = false;  // To the transport; `index` and `path` are good.
     uint64_t path = 0;
+    std::string address;                 // Where the path leads.
     uint64_t session = 0;                // 0: none.
     uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
     uint8_t receive_epochs[2] = {0, 0};  // and their epochs.

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // AF_XDP with the kernel's UDP socket beside it: what the XDP program leaves to the kernel (packets on queues
 // without a socket, or while no program is attached) arrives there, seldom looked at while AF_XDP brings
-// packets. All that is sent leaves by AF_XDP. Owner worker only.
+// packets. All that is sent leaves by AF_XDP. AF_XDP comes and goes with weft-control's maps and with the
+// interface: while it is not there the socket does it all. Owner worker only.
 #ifndef WEFT_DATAPLANE_ENGINE_STEERED_PORT_H_
 #define WEFT_DATAPLANE_ENGINE_STEERED_PORT_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -20,48 +22,69 @@ class SteeredPort {
  public:
   using Received = port::ReceivedDatagram;
 
-  SteeredPort(std::unique_ptr<port::AfXdpPort> xdp, std::unique_ptr<port::UdpPort> udp)
-      : xdp_(std::move(xdp)), udp_(std::move(udp)) {}
+  explicit SteeredPort(std::unique_ptr<port::UdpPort> udp) : udp_(std::move(udp)) {}
+
+  // Takes an AF_XDP port into use, or none; returns the one that was. Between bursts, as everything here.
+  // Paths are the port's that is in use: they are to be named anew.
+  std::unique_ptr<port::AfXdpPort> Change(std::unique_ptr<port::AfXdpPort> xdp) {
+    lost_.store(false, std::memory_order_relaxed);
+    return std::exchange(xdp_, std::move(xdp));
+  }
+  port::AfXdpPort* xdp() { return xdp_.get(); }
+  // Whether AF_XDP's interface is gone for good; any thread, as of the last time the worker slept.
+  bool lost() const { return lost_.load(std::memory_order_relaxed); }
 
   // One burst is out at a time, as Pump has it: it comes from one of the two.
   WEFT_HOT std::size_t Receive(Received* burst, std::size_t count) {
-    burst_is_udp_ = false;
-    const std::size_t received = xdp_->Receive(burst, count);
-    if (received > 0 || ++polls_ % kUdpEvery != 0) return received;
+    if (xdp_ != nullptr) [[likely]] {
+      burst_is_udp_ = false;
+      const std::size_t received = xdp_->Receive(burst, count);
+      if (received > 0 || ++polls_ % kUdpEvery != 0) return received;
+    }
     burst_is_udp_ = true;
     return udp_->Receive(burst, count);
   }
   void Release(const Received* burst, std::size_t count) {
     burst_is_udp_ ? udp_->Release(burst, count) : xdp_->Release(burst, count);
   }
-  uint8_t* BeginSend() { return xdp_->BeginSend(); }
-  void FinishSend(uint64_t path, std::size_t bytes) { xdp_->FinishSend(path, bytes); }
-  void Flush() { xdp_->Flush(); }
+  uint8_t* BeginSend() { return xdp_ != nullptr ? xdp_->BeginSend() : udp_->BeginSend(); }
+  void FinishSend(uint64_t path, std::size_t bytes) {
+    xdp_ != nullptr ? xdp_->FinishSend(path, bytes) : udp_->FinishSend(path, bytes);
+  }
+  void Flush() { xdp_ != nullptr ? xdp_->Flush() : udp_->Flush(); }
 
-  absl::StatusOr<uint64_t> AddPath(const port::Address& address) { return xdp_->AddPath(address); }
-  absl::Status SetPath(uint64_t path, const port::Address& address) { return xdp_->SetPath(path, address); }
-  void RemovePath(uint64_t path) { xdp_->RemovePath(path); }
-  int sleep_fd() const { return xdp_->sleep_fd(); }
-  int second_sleep_fd() const { return udp_->sleep_fd(); }
+  absl::StatusOr<uint64_t> AddPath(const port::Address& address) {
+    return xdp_ != nullptr ? xdp_->AddPath(address) : udp_->AddPath(address);
+  }
+  absl::Status SetPath(uint64_t path, const port::Address& address) {
+    return xdp_ != nullptr ? xdp_->SetPath(path, address) : udp_->SetPath(path, address);
+  }
+  void RemovePath(uint64_t path) { xdp_ != nullptr ? xdp_->RemovePath(path) : udp_->RemovePath(path); }
+  int sleep_fd() const { return udp_->sleep_fd(); }  // Whoever changes AF_XDP watches that one's.
   bool PrepareSleep() {
     polls_ = kUdpEvery - 1;  // The socket is looked at when the thread wakes.
-    return udp_->PrepareSleep() && xdp_->PrepareSleep();
+    if (!udp_->PrepareSleep()) return false;
+    if (xdp_ == nullptr) return true;
+    const bool idle = xdp_->PrepareSleep();
+    if (xdp_->gone()) lost_.store(true, std::memory_order_relaxed);  // It publishes nothing.
+    return idle;
   }
   void EndSleep() {
-    xdp_->EndSleep();
+    if (xdp_ != nullptr) xdp_->EndSleep();
     udp_->EndSleep();
   }
-  const port::PortStatus& status() const { return xdp_->status(); }
+  port::PortStatus status() const { return xdp_ != nullptr ? xdp_->status() : udp_->status(); }
 
  private:
   // A look is a system call, of about 300 ns: one in 64 polls costs little, and finds a packet within some 10
   // us.
   static constexpr uint32_t kUdpEvery = 64;
 
-  std::unique_ptr<port::AfXdpPort> xdp_;
+  std::unique_ptr<port::AfXdpPort> xdp_;  // Or null.
   std::unique_ptr<port::UdpPort> udp_;
   uint32_t polls_ = 0;
   bool burst_is_udp_ = false;
+  std::atomic<bool> lost_{false};
 };
 
 static_assert(port::Port<SteeredPort>);

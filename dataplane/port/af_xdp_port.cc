@@ -287,6 +287,7 @@ WEFT_HOT void AfXdpPort::Flush() {
       // ENETDOWN and its like: the ring keeps what it has until the interface is back.
       ++counters_.send_busy;
       device_down_ = true;
+      if (errno == ENXIO) gone_ = true;
       break;
     } else if (InTxRing() == before) {
       ++counters_.send_busy;

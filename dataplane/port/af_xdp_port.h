@@ -56,6 +56,10 @@ class AfXdpPort {
   absl::Status SetPath(uint64_t path, const Address& address);
   void RemovePath(uint64_t path) { paths_.Remove(path); }
   Address SourceOf(const Received& received) const;
+  // The interface is gone for good: nothing comes and nothing leaves here any more.
+  bool gone() const { return gone_ || hops_->gone(); }
+  // Has another XDP program on the same interface lead here too.
+  absl::Status EnterInto(int xsks_map_fd) const { return xsk_->EnterInto(xsks_map_fd); }
   int sleep_fd() const { return sleep_.get(); }
   bool PrepareSleep();
   void EndSleep() {}
@@ -99,6 +103,7 @@ class AfXdpPort {
   uint32_t finished_ = 0;
   uint32_t sent_ = 0;
   bool device_down_ = false;  // As of the last Flush.
+  bool gone_ = false;         // The kernel has unbound the socket.
 };
 
 static_assert(NetworkPort<AfXdpPort>);

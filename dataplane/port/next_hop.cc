@@ -113,17 +113,22 @@ absl::StatusOr<std::unique_ptr<NextHops>> NextHops::Create(const std::string& in
     return absl::NotFoundError(absl::StrCat("no interface ", interface));
   }
   hops->index_ = request.ifr_ifindex;
-  request = RequestFor(interface);
-  if (ioctl(hops->plain4_.get(), SIOCGIFHWADDR, &request) != 0 ||
-      request.ifr_hwaddr.sa_family != ARPHRD_ETHER) {
+  if (!hops->ReadMac()) {
     return absl::FailedPreconditionError(absl::StrCat(interface, " is not an Ethernet interface"));
   }
-  std::memcpy(hops->mac_, request.ifr_hwaddr.sa_data, sizeof(hops->mac_));
   WEFT_ASSIGN_OR_RETURN(hops->requests_, OpenNetlink(0));
   WEFT_ASSIGN_OR_RETURN(hops->events_,
                         OpenNetlink(RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |
                                     RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR));
   return hops;
+}
+
+bool NextHops::ReadMac() {
+  ifreq request = RequestFor(interface_);
+  if (ioctl(plain4_.get(), SIOCGIFHWADDR, &request) != 0 || request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
+    return false;
+  std::memcpy(mac_, request.ifr_hwaddr.sa_data, sizeof(mac_));
+  return true;
 }
 
 uint32_t NextHops::mtu() const {
@@ -222,13 +227,45 @@ void NextHops::Ask(const Address& peer) {
                reinterpret_cast<const sockaddr*>(&name), bytes);
 }
 
+// A node of many interfaces and neighbours sees many changes, few of them of this interface.
+bool NextHops::Concerns(const void* message) {
+  const auto* const header = static_cast<const nlmsghdr*>(message);
+  const void* const body = NLMSG_DATA(header);
+  switch (header->nlmsg_type) {
+    case RTM_NEWNEIGH:
+    case RTM_DELNEIGH:
+      return static_cast<const ndmsg*>(body)->ndm_ifindex == index_;
+    case RTM_NEWADDR:
+    case RTM_DELADDR:
+      return static_cast<const ifaddrmsg*>(body)->ifa_index == static_cast<uint32_t>(index_);
+    case RTM_NEWLINK:
+    case RTM_DELLINK:
+      if (static_cast<const ifinfomsg*>(body)->ifi_index != index_) return false;
+      // Of another family it tells that the interface has left a bridge.
+      if (header->nlmsg_type == RTM_DELLINK && static_cast<const ifinfomsg*>(body)->ifi_family == AF_UNSPEC)
+        gone_ = true;
+      if (!gone_) (void)ReadMac();
+      return true;
+    default:
+      return true;  // A route over another interface may have led here.
+  }
+}
+
 bool NextHops::TakeChanges() {
   bool changed = false;
   // Bounded: a flood of changes is one change.
   for (int i = 0; i < 64; ++i) {
     const ssize_t got = recv(events_.get(), answer_, sizeof(answer_), MSG_DONTWAIT);
-    if (got >= 0 || errno == ENOBUFS) {
-      changed = true;
+    if (got >= 0) {
+      auto bytes = static_cast<uint32_t>(got);
+      for (const auto* message = reinterpret_cast<const nlmsghdr*>(answer_); NLMSG_OK(message, bytes);
+           message = NLMSG_NEXT(message, bytes)) {
+        changed |= Concerns(message);
+      }
+    } else if (errno == ENOBUFS) {
+      changed = true;  // What was lost may be anything.
+      char name[IF_NAMESIZE];
+      if (if_indextoname(static_cast<uint32_t>(index_), name) == nullptr && errno == ENXIO) gone_ = true;
     } else if (errno != EINTR) {
       break;
     }

@@ -41,8 +41,10 @@ class NextHops {
   absl::StatusOr<NextHop> Find(const Address& peer, const Address& local);
   // Has the kernel find the neighbour towards `peer`, by sending it an empty datagram to its discard port.
   void Ask(const Address& peer);
-  // Whether anything has changed since the last call.
+  // Whether anything has changed since the last call that can change what Find says.
   bool TakeChanges();
+  // The interface has been deleted, or has left this namespace. One of the same name is another.
+  bool gone() const { return gone_; }
   // Readable when TakeChanges would return true.
   int fd() const { return events_.get(); }
 
@@ -53,10 +55,13 @@ class NextHops {
  private:
   NextHops() = default;
   std::size_t Exchange(void* request, std::size_t bytes);
+  bool Concerns(const void* message);
+  bool ReadMac();
   absl::Status FindNeighbour(NextHop* hop);
 
   std::string interface_;
   int index_ = 0;
+  bool gone_ = false;
   uint8_t mac_[6] = {};
   UniqueFd requests_;
   UniqueFd events_;

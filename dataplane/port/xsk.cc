@@ -139,25 +139,32 @@ absl::StatusOr<std::unique_ptr<Xsk>> Xsk::Create(const XskOptions& options, Port
   std::unique_ptr<Xsk> xsk(new Xsk(options));
   WEFT_RETURN_IF_ERROR(xsk->MapMemory(status));
   const uint64_t begin_ns = NowNs();
-  int error = xsk->Open(XDP_ZEROCOPY | XDP_USE_NEED_WAKEUP);
+  const auto open = [&xsk, begin_ns](uint16_t transfer) {
+    for (;;) {
+      const int error = xsk->Open(transfer | XDP_USE_NEED_WAKEUP);
+      if (error != EBUSY || NowNs() - begin_ns > kRebindNs) return error;
+      usleep(1'000);
+    }
+  };
+  // The queue's last owner is as much in the way of zero-copy as of copying.
+  int error = open(XDP_ZEROCOPY);
   const int zero_copy_error = error;
   xsk->zero_copy_ = error == 0;
-  while (error != 0) {
-    error = xsk->Open(XDP_COPY | XDP_USE_NEED_WAKEUP);
-    if (error != EBUSY || NowNs() - begin_ns > kRebindNs) break;
-    usleep(1'000);
-  }
+  if (error != 0) error = open(XDP_COPY);
   if (error != 0) return Explain(error, options);
   status->choices.push_back({"transfer", xsk->zero_copy_ ? "zero-copy" : "copy",
                              xsk->zero_copy_ ? "the driver offers it" : ErrorText(zero_copy_error)});
   status->choices.push_back({"wakeup", "when the driver asks", "XDP_USE_NEED_WAKEUP"});
   xsk->PostAll();
-  const int fd = xsk->fd();
-  if (bpf_map_update_elem(options.xsks_map_fd, &options.queue, &fd, BPF_ANY) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("enter the AF_XDP socket of ", options.interface,
-                                                   " queue ", options.queue, " into the XDP program's map"));
-  }
+  WEFT_RETURN_IF_ERROR(xsk->EnterInto(options.xsks_map_fd));
   return xsk;
+}
+
+absl::Status Xsk::EnterInto(int xsks_map_fd) const {
+  const int fd = this->fd();
+  if (bpf_map_update_elem(xsks_map_fd, &options_.queue, &fd, BPF_ANY) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("enter the AF_XDP socket of ", options_.interface, " queue ",
+                                                 options_.queue, " into the XDP program's map"));
 }
 
 Xsk::~Xsk() {

@@ -30,7 +30,8 @@ struct XskOptions {
 class Xsk {
  public:
   // Frames [0, receive_frames) are posted to the fill ring; [receive_frames, receive_frames + send_frames)
-  // are the caller's. Blocks for up to 200 ms where a killed predecessor's socket is still being ended.
+  // are the caller's. Blocks for up to 200 ms where a killed predecessor's socket is still being ended, so
+  // that zero-copy is not missed for its sake.
   // PERMISSION_DENIED without CAP_NET_RAW, RESOURCE_EXHAUSTED where memory cannot be locked, UNAVAILABLE
   // where another socket has the queue, UNIMPLEMENTED where the kernel has no AF_XDP: each names what is
   // missing, for a caller that falls back.
@@ -38,6 +39,9 @@ class Xsk {
   ~Xsk();
   Xsk(const Xsk&) = delete;
   Xsk& operator=(const Xsk&) = delete;
+
+  // Has another XDP program's map lead to this socket too.
+  absl::Status EnterInto(int xsks_map_fd) const;
 
   int fd() const { return xsk_socket__fd(socket_); }
   uint8_t* at(uint64_t address) const { return memory_ + address; }

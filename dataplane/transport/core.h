@@ -67,6 +67,8 @@ class Core {
 
   // `path` is what the port knows the way to the peer by.
   absl::StatusOr<PeerIndex> AddPeer(uint64_t path);
+  // What is sent to it goes another way from now on; what is on its way may be lost, and is sent again.
+  void MovePeer(PeerIndex peer, uint64_t path) { peers_[peer.value]->path = path; }
   // Ends what is outstanding with it as BeginSession does, and forgets it.
   void RemovePeer(PeerIndex peer, uint64_t now_ns);
 

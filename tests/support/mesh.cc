@@ -56,17 +56,25 @@ Mesh::Mesh(std::vector<Tenant> tenants, NodeOptions options) : options_(std::mov
   WriteFile(path("weftd.yaml"), AgentYaml(tenants, options_));
 }
 
-void Mesh::StartAgent() {
+void Mesh::StartAgent(const std::string& capabilities) {
   agent_.reset();
   agent_.emplace(StartCapable("weftd", {"--config", path("weftd.yaml"), "--state-dir", path("agent")},
-                              As(kAgentUid), absl::StrCat("weftd.", logs_++, ".log"), "net_raw,ipc_lock"));
+                              As(kAgentUid), absl::StrCat("weftd.", logs_++, ".log"), capabilities));
   const bool up = Eventually(
       [&] { return !agent_->Running() || ConnectUnix(run_dir() + "/agent.sock").ok(); }, absl::Seconds(20));
   if (!up || !agent_->Running()) std::fprintf(stderr, "weftd did not start:\n%s\n", agent_->Output().c_str());
   WEFT_CHECK(up && agent_->Running());
 }
 
-void Mesh::StartControl() {
+void Mesh::RunControl(std::vector<std::string> arguments) {
+  Process control = StartCapable("weft-control", std::move(arguments), As(kControlUid),
+                                 absl::StrCat("control.", logs_++, ".log"), "bpf,net_admin");
+  const std::optional<int> code = control.Wait(absl::Seconds(20));
+  if (code != 0) std::fprintf(stderr, "weft-control: %s\n", control.Output().c_str());
+  WEFT_CHECK(code == 0);
+}
+
+void Mesh::StartControl(std::vector<std::string> more) {
   control_.reset();
   std::vector<std::string> arguments = {"--source", path("mesh.yaml")};
   if (!options_.control.empty()) {
@@ -77,6 +85,7 @@ void Mesh::StartControl() {
   if (!options_.steer.empty()) {
     arguments.insert(arguments.end(), {"--steer", options_.steer, "--agent-user", absl::StrCat(kAgentUid)});
   }
+  for (std::string& argument : more) arguments.push_back(std::move(argument));
   control_.emplace(StartCapable("weft-control", std::move(arguments), As(kControlUid),
                                 absl::StrCat("control.", logs_++, ".log"), "bpf,net_admin"));
 }

@@ -53,10 +53,13 @@ class Mesh {
   std::string path(const std::string& name) const { return directory_ / name; }
 
   // Starts weftd and waits until its socket answers. After KillAgent() or StopAgent() it starts again on the
-  // same state.
-  void StartAgent();
-  // Starts weft-control on its options, or on the mesh YAML file path("mesh.yaml"), which SetMesh writes.
-  void StartControl();
+  // same state. `capabilities`: those that it has where the node is steered.
+  void StartAgent(const std::string& capabilities = "net_raw,ipc_lock");
+  // Starts weft-control on its options, or on the mesh YAML file path("mesh.yaml"), which SetMesh writes;
+  // `more`: further arguments.
+  void StartControl(std::vector<std::string> more = {});
+  // Runs weft-control to its end with these arguments, on the same run directory and with its capabilities.
+  void RunControl(std::vector<std::string> arguments);
   void SetMesh(const std::string& yaml);
 
   // Starts a program of the build's bin directory under `uid`, with --run-dir appended. Its log is path(log).

@@ -60,9 +60,11 @@ InNamespace::~InNamespace() { WEFT_CHECK(setns(before_.get(), CLONE_NEWNET) == 0
 
 bool VethPair::Privileged() { return geteuid() == 0; }
 
-VethPair::VethPair(VethOptions options) {
-  const std::string queues = absl::StrCat(options.queues);
-  const std::string mtu = absl::StrCat(options.mtu);
+VethPair::VethPair(VethOptions options) : options_(options) { Plug(); }
+
+void VethPair::Plug() {
+  const std::string queues = absl::StrCat(options_.queues);
+  const std::string mtu = absl::StrCat(options_.mtu);
   near_.Run({"/sbin/ip",    "link",        "add",  kInterface,    "mtu",  mtu,     "numrxqueues", queues,
              "numtxqueues", queues,        "type", "veth",        "peer", "name",  kInterface,    "mtu",
              mtu,           "numrxqueues", queues, "numtxqueues", queues, "netns", far_.path()});

@@ -59,6 +59,10 @@ class VethPair {
 
   explicit VethPair(VethOptions options = {});
 
+  // Makes the pair anew after it was deleted, with the same names and addresses: Unplug deletes it.
+  void Plug();
+  void Unplug() { near_.Run({"/sbin/ip", "link", "del", kInterface}); }
+
   const NetworkNamespace& near() const { return near_; }
   const NetworkNamespace& far() const { return far_; }
   // Index of `weft0` within its namespace.
@@ -66,6 +70,7 @@ class VethPair {
   int far_index() const { return far_index_; }
 
  private:
+  const VethOptions options_;
   NetworkNamespace near_;
   NetworkNamespace far_;
   int near_index_ = 0;

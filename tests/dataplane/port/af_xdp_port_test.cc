@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -260,6 +261,56 @@ TEST_F(AfXdpPortTest, EveryQueueHasItsOwnSocket) {
   auto first = OpenFar("10.77.0.2:4810", 1400, 0), second = OpenFar("10.77.0.2:4810", 1400, 1);
   EXPECT_TRUE(first.ok()) << first.status();
   EXPECT_TRUE(second.ok()) << second.status();
+}
+
+// While it is down the kernel takes nothing: the port neither spins nor loses what waits in its ring.
+TEST_F(AfXdpPortTest, AnInterfaceThatIsDownLetsTheWorkerSleepAndSendsWhenItIsUp) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  auto far = OpenFar("10.77.0.2:4810").value();
+  const uint64_t path = far->AddPath(near->local()).value();
+  Send(*far, path, 1, 64);
+  ASSERT_TRUE(Takes(*near, 1, 64));
+  network_->far().Run({"/sbin/ip", "link", "set", "weft0", "down"});
+  Send(*far, path, 2, 64);  // The way is known to it still.
+  EXPECT_TRUE(far->PrepareSleep());
+  EXPECT_TRUE(far->PrepareSleep()) << "with what waits in its ring";
+  EXPECT_FALSE(far->gone());
+  network_->far().Run({"/sbin/ip", "link", "set", "weft0", "up"});
+  pollfd sleep{far->sleep_fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&sleep, 1, 5'000), 1) << "the return of the interface wakes it";
+  far->Flush();
+  EXPECT_TRUE(Takes(*near, 2, 64));
+}
+
+TEST_F(AfXdpPortTest, AnInterfaceThatIsDeletedIsGoneForGood) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  auto far = OpenFar("10.77.0.2:4810").value();
+  const uint64_t path = far->AddPath(near->local()).value();
+  Send(*far, path, 1, 64);
+  network_->Unplug();
+  Send(*far, path, 2, 64);
+  EXPECT_TRUE(far->PrepareSleep());
+  EXPECT_TRUE(far->gone());
+  network_->Plug();
+  (void)far->PrepareSleep();
+  EXPECT_TRUE(far->gone()) << "one of the same name is another";
+}
+
+TEST_F(AfXdpPortTest, WhatChangesOnOtherInterfacesIsNoChange) {
+  const test::InNamespace inside(network_->near());
+  auto hops = NextHops::Create(test::VethPair::kInterface).value();
+  const auto run = [this](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "/sbin/ip");
+    network_->near().Run(std::move(arguments));
+  };
+  run({"link", "add", "other", "type", "veth", "peer", "name", "another"});
+  run({"link", "set", "other", "up"});
+  (void)hops->TakeChanges();  // With the interface came routes, which may be anybody's.
+  run({"neigh", "replace", "10.99.0.1", "lladdr", "02:00:00:00:00:77", "dev", "other"});
+  EXPECT_FALSE(hops->TakeChanges());
+  run({"neigh", "replace", "10.77.0.9", "lladdr", "02:00:00:00:00:78", "dev", "weft0"});
+  EXPECT_TRUE(hops->TakeChanges());
+  EXPECT_FALSE(hops->gone());
 }
 
 }  // namespace
