@@ -109,6 +109,21 @@ absl::StatusOr<KeyPtr> MakeKey() {
   return key;
 }
 
+// Copies what another list of the same CA revokes.
+absl::Status AddRevoked(const std::string& pem, EVP_PKEY* key, X509_CRL* crl) {
+  const CrlPtr earlier(PEM_read_bio_X509_CRL(BioOf(pem).get(), nullptr, nullptr, nullptr));
+  if (earlier == nullptr || X509_CRL_verify(earlier.get(), key) != 1) {
+    ERR_clear_error();
+    return absl::InvalidArgumentError("the revocation list is not of this CA");
+  }
+  STACK_OF(X509_REVOKED)* const revoked = X509_CRL_get_REVOKED(earlier.get());
+  for (int i = 0; i < sk_X509_REVOKED_num(revoked); ++i) {
+    X509_REVOKED* const copy = X509_REVOKED_dup(sk_X509_REVOKED_value(revoked, i));
+    if (copy == nullptr || X509_CRL_add0_revoked(crl, copy) != 1) return Failed("copy a revocation list");
+  }
+  return absl::OkStatus();
+}
+
 int64_t NotAfter(const X509* certificate) {
   tm parts{};
   ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts);
@@ -181,7 +196,8 @@ absl::StatusOr<PemPair> Authority::Issue(const std::vector<std::string>& uris,
 }
 
 absl::StatusOr<std::string> Authority::Revoke(const std::vector<std::string>& certificates_pem,
-                                              const Validity& validity) const {
+                                              const Validity& validity,
+                                              const std::string& earlier_pem) const {
   const CrlPtr crl(X509_CRL_new());
   const TimePtr from(ASN1_TIME_set(nullptr, validity.not_before_s));
   const TimePtr until(ASN1_TIME_set(nullptr, validity.not_after_s));
@@ -191,9 +207,16 @@ absl::StatusOr<std::string> Authority::Revoke(const std::vector<std::string>& ce
       X509_CRL_set1_nextUpdate(crl.get(), until.get()) != 1) {
     return Failed("make a revocation list");
   }
+  if (!earlier_pem.empty()) WEFT_RETURN_IF_ERROR(AddRevoked(earlier_pem, key_.get(), crl.get()));
   for (const std::string& pem : certificates_pem) {
     const X509Ptr certificate(PEM_read_bio_X509(BioOf(pem).get(), nullptr, nullptr, nullptr));
     if (certificate == nullptr) return absl::InvalidArgumentError("no certificate");
+    if (X509_verify(certificate.get(), key_.get()) != 1) {
+      ERR_clear_error();
+      return absl::InvalidArgumentError("the certificate is not of this CA");
+    }
+    X509_REVOKED* known = nullptr;
+    if (X509_CRL_get0_by_cert(crl.get(), &known, certificate.get()) != 0) continue;
     X509_REVOKED* const revoked = X509_REVOKED_new();
     X509_REVOKED_set_serialNumber(revoked, X509_get_serialNumber(certificate.get()));
     X509_REVOKED_set_revocationDate(revoked, from.get());

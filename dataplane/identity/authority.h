@@ -41,9 +41,10 @@ class Authority {
   absl::StatusOr<PemPair> IssueNode(const std::string& name, const Validity& validity) const;
   // The same with any URIs, also wrong ones.
   absl::StatusOr<PemPair> Issue(const std::vector<std::string>& uris, const Validity& validity) const;
-  // A list, in PEM, that revokes these certificates of this CA.
+  // A list, in PEM, that revokes these certificates of this CA, and those of `earlier_pem`, a list of this CA
+  // (empty: none). INVALID_ARGUMENT: a certificate or a list that is not this CA's.
   absl::StatusOr<std::string> Revoke(const std::vector<std::string>& certificates_pem,
-                                     const Validity& validity) const;
+                                     const Validity& validity, const std::string& earlier_pem = "") const;
 
  private:
   Authority() = default;

@@ -58,6 +58,10 @@ Endpoint Endpoint::FromSockaddr(const sockaddr_storage& address) {
   return endpoint;
 }
 
+bool Endpoint::SameSource(const Endpoint& other) const {
+  return ipv6 == other.ipv6 && std::memcmp(address.data(), other.address.data(), ipv6 ? 8 : 4) == 0;
+}
+
 socklen_t Endpoint::ToSockaddr(sockaddr_storage* out) const {
   std::memset(out, 0, sizeof(*out));
   if (ipv6) {

@@ -26,6 +26,8 @@ struct Endpoint {
   // Returns the length.
   socklen_t ToSockaddr(sockaddr_storage* out) const;
   std::string ToString() const;
+  // Of one source, for bounds: of IPv6 a /64, since whoever has one address there has them all.
+  bool SameSource(const Endpoint& other) const;
   // 0.0.0.0 or ::
   bool unspecified() const { return address == std::array<uint8_t, 16>{}; }
 

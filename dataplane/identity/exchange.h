@@ -44,6 +44,8 @@ struct Connection {
   uint64_t begun_ns = 0;
   uint64_t heard_ns = 0;
   uint64_t keepalive_due_ns = 0;
+  uint64_t workers_since_ns = 0;  // WORKERS messages that came since then.
+  uint32_t workers_messages = 0;
 };
 
 // What is agreed on one lane. Epochs are kept one higher than on the wire, so that 0 is none.
@@ -71,7 +73,8 @@ struct Peer {
   uint32_t epoch = 0;
   std::vector<Worker> workers;  // The peer's.
   std::map<Lane, LaneState> lanes;
-  bool complete = false;  // All keys of `epoch` are agreed, and the peer has been told.
+  std::set<uint16_t> workers_gone;  // In this epoch: their keys have been given out.
+  bool complete = false;            // All keys of `epoch` are agreed, and the peer has been told.
   bool peer_switched = false;
   bool retired = false;          // The keys of the last epoch have been.
   bool rotate_wanted = false;    // As soon as it may be.
@@ -137,6 +140,7 @@ class Exchange final : public KeyExchange {
   bool TakeKeys(Peer& peer, const Keys& keys);
   bool TakeRotate(Peer& peer, uint32_t epoch);
   bool TakeSwitched(Peer& peer, uint32_t epoch);
+  bool TakeWorkers(Peer& peer, Connection& connection, const Workers& message);
   void BeginSession(Peer& peer, uint64_t session, std::vector<Worker> workers);
   void EndSession(Peer& peer, Refusal reason);
   void BeginEpoch(Peer& peer, uint32_t epoch);

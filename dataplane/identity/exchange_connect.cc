@@ -21,8 +21,6 @@ constexpr int kAcceptsAtOnce = 128;
 constexpr uint64_t kAcceptPauseNs = 100 * kNsPerMs;
 constexpr char kSessionLabel[] = "EXPORTER-weft-session";
 
-bool SameAddress(const Endpoint& a, const Endpoint& b) { return a.ipv6 == b.ipv6 && a.address == b.address; }
-
 // Refusals after which the peer's session has no ground any more.
 bool EndsSession(Refusal reason) {
   return reason == Refusal::kExpired || reason == Refusal::kRevoked || reason == Refusal::kLeft ||
@@ -69,7 +67,7 @@ void Exchange::EvictUnfinished(const Endpoint& source) {
   uint32_t of_source = 0;
   ConnectionId oldest_of_source = 0;
   for (const ConnectionId id : unfinished_) {
-    if (!SameAddress(connections_.at(id)->remote, source)) continue;
+    if (!connections_.at(id)->remote.SameSource(source)) continue;
     if (of_source++ == 0) oldest_of_source = id;
   }
   if (of_source >= options_.unfinished_per_source_max) {

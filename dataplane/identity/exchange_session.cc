@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sessions: lanes, epochs and the messages that agree on them.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -11,6 +12,10 @@ namespace weft::identity {
 namespace {
 
 constexpr char kKeyLabel[] = "EXPORTER-weft-packet-key";
+// Hosts with workers come and go; each message costs the engine keys and the log a line. More than any node
+// has reason to send.
+constexpr uint32_t kWorkersMessagesMax = 256;
+constexpr uint64_t kWorkersWindowNs = kNsPerSecond;
 
 template <typename T>
 void Append(std::string* out, T value) {
@@ -40,9 +45,7 @@ void Exchange::Take(Connection& connection, const Message& message) {
   } else if (const auto* const switched = std::get_if<Switched>(&message)) {
     if (!TakeSwitched(*peer, switched->epoch)) return refuse("SWITCHED to an epoch to come");
   } else if (const auto* const workers = std::get_if<Workers>(&message)) {
-    peer->workers = Located(workers->workers, connection.remote);
-    observer_->OnWorkers(InfoOf(*peer));
-    UpdateLanes(*peer);
+    if (!TakeWorkers(*peer, connection, *workers)) return refuse("WORKERS too often, or one that had gone");
   } else if (const auto* const ask = std::get_if<Ask>(&message)) {
     if (!peer->leader_here) return refuse("a wish to one that follows");
     if (ask->wish == Wish::kRotate) peer->rotate_wanted = true;
@@ -51,6 +54,27 @@ void Exchange::Take(Connection& connection, const Message& message) {
       peer->dial_due_ns = now_ns_;
     }
   }
+}
+
+bool Exchange::TakeWorkers(Peer& peer, Connection& connection, const Workers& message) {
+  if (now_ns_ >= connection.workers_since_ns + kWorkersWindowNs) {
+    connection.workers_since_ns = now_ns_;
+    connection.workers_messages = 0;
+  }
+  if (++connection.workers_messages > kWorkersMessagesMax) return false;
+  // Its lane would get the key of this epoch a second time, with a replay window that has seen nothing.
+  for (const Worker& worker : message.workers) {
+    if (peer.workers_gone.contains(worker.id)) return false;
+  }
+  for (const Worker& old : peer.workers) {
+    const bool stays = std::any_of(message.workers.begin(), message.workers.end(),
+                                   [&old](const Worker& worker) { return worker.id == old.id; });
+    if (!stays) peer.workers_gone.insert(old.id);
+  }
+  peer.workers = Located(message.workers, connection.remote);
+  observer_->OnWorkers(InfoOf(peer));
+  UpdateLanes(peer);
+  return true;
 }
 
 void Exchange::BeginSession(Peer& peer, uint64_t session, std::vector<Worker> workers) {
@@ -81,6 +105,7 @@ void Exchange::BeginEpoch(Peer& peer, uint32_t epoch) {
   peer.retired = epoch == 0;
   peer.retire_due_ns = 0;
   peer.rotate_wanted = false;
+  peer.workers_gone.clear();
   UpdateLanes(peer);
 }
 

@@ -143,13 +143,19 @@ Verdict TlsStream::VerifyAgain(const Credentials& credentials, int64_t unix_s) c
 
 bool TlsStream::TakeMessage(std::optional<Message>* message, std::string* why) {
   std::size_t bytes = 0;
-  absl::StatusOr<std::optional<Message>> decoded = Decode(in_, &bytes);
+  absl::StatusOr<std::optional<Message>> decoded = Decode(absl::string_view(in_).substr(taken_), &bytes);
   if (!decoded.ok()) {
     *why = std::string(decoded.status().message());
     return false;
   }
   *message = *std::move(decoded);
-  if (message->has_value()) in_.erase(0, bytes);
+  if (message->has_value()) {
+    taken_ += bytes;
+    return true;
+  }
+  // Once for all that came together, however many frames that was.
+  in_.erase(0, taken_);
+  taken_ = 0;
   return true;
 }
 

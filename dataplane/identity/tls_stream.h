@@ -72,7 +72,8 @@ class TlsStream {
   BIO* sealed_out_ = nullptr;  // Owned by ssl_.
   bool ready_ = false;
   bool end_seen_ = false;
-  std::string in_;   // Plain, frames not yet taken.
+  std::string in_;  // Plain; frames up to taken_ have been taken.
+  std::size_t taken_ = 0;
   std::string out_;  // Sealed, not yet sent.
   X509Ptr leaf_;
   X509StackPtr chain_;

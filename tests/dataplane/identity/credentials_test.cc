@@ -3,8 +3,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/ec.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <sys/stat.h>
+
+#include <functional>
 
 #include "tests/dataplane/identity/test_node.h"
 
@@ -130,6 +134,93 @@ TEST_F(CredentialsTest, AHalfWrittenPairKeepsTheOldOneAndIsToldOnce) {
   const auto whole = files.Poll(world_.unix_s);
   ASSERT_TRUE(whole.ok()) << whole.status();
   EXPECT_NE(*whole, nullptr);
+}
+
+TEST_F(CredentialsTest, FilesThatCouldNotBeTakenAreTriedAgainThoughTheyHaveNotChanged) {
+  const CredentialPaths paths = world_.Issue("n1", nullptr, kNextYear);
+  CredentialFiles files(paths);
+  EXPECT_FALSE(files.Poll(world_.unix_s).ok());  // This node's clock is behind.
+  EXPECT_EQ(*files.Poll(world_.unix_s), nullptr);
+  const auto later = files.Poll(kNextYear.not_before_s + 1);
+  ASSERT_TRUE(later.ok()) << later.status();
+  EXPECT_NE(*later, nullptr);
+  EXPECT_EQ(*files.Poll(kNextYear.not_before_s + 1), nullptr);
+}
+
+// A certificate made by hand, since the authority makes no CA below itself. `issuer` null: by its own key.
+struct Made {
+  X509Ptr certificate;
+  KeyPtr key;
+};
+Made MakeByHand(const std::string& name, bool authority, const std::string& uri, const Made* issuer) {
+  Made made{X509Ptr(X509_new()), KeyPtr(EVP_EC_gen("P-256"))};
+  X509* const x509 = made.certificate.get();
+  X509_set_version(x509, X509_VERSION_3);
+  ASN1_INTEGER_set(X509_get_serialNumber(x509), static_cast<long>(std::hash<std::string>()(name) >> 2));
+  ASN1_TIME_set(X509_getm_notBefore(x509), kTestYear.not_before_s);
+  ASN1_TIME_set(X509_getm_notAfter(x509), kTestYear.not_after_s);
+  X509_set_pubkey(x509, made.key.get());
+  X509_NAME_add_entry_by_txt(X509_get_subject_name(x509), "CN", MBSTRING_UTF8,
+                             reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
+  X509* const signer = issuer == nullptr ? x509 : issuer->certificate.get();
+  X509_set_issuer_name(x509, X509_get_subject_name(signer));
+  X509V3_CTX context;
+  X509V3_set_ctx(&context, signer, x509, nullptr, nullptr, 0);
+  const auto add = [&](int nid, const std::string& value) {
+    X509_EXTENSION* const extension = X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str());
+    X509_add_ext(x509, extension, -1);
+    X509_EXTENSION_free(extension);
+  };
+  add(NID_basic_constraints, authority ? "critical,CA:TRUE" : "critical,CA:FALSE");
+  add(NID_key_usage, authority ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature");
+  if (!uri.empty()) add(NID_subject_alt_name, "URI:" + uri);
+  X509_sign(x509, issuer == nullptr ? made.key.get() : issuer->key.get(), EVP_sha256());
+  return made;
+}
+
+std::string PemOf(X509* certificate) {
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  PEM_write_bio_X509(bio.get(), certificate);
+  char* data = nullptr;
+  const long bytes = BIO_get_mem_data(bio.get(), &data);
+  return std::string(data, static_cast<std::size_t>(bytes));
+}
+
+TEST_F(CredentialsTest, ANodeOfARevokedIntermediateIsRevokedToo) {
+  const Made root = MakeByHand("root", true, "", nullptr);
+  const Made middle = MakeByHand("middle", true, "", &root);
+  const Made leaf = MakeByHand("leaf", false, "spiffe://test.example/node/n9", &middle);
+  STACK_OF(X509)* const chain = sk_X509_new_null();
+  sk_X509_push(chain, middle.certificate.get());
+  CredentialPaths paths = world_.Issue("own");
+  const std::string bundle = test::ReadFile(paths.ca) + PemOf(root.certificate.get());
+  const auto verdict = [&](const std::string& ca) {
+    test::WriteFile(paths.ca, ca);
+    const auto own = Credentials::Load(paths, world_.unix_s);
+    EXPECT_TRUE(own.ok()) << own.status();
+    return (*own)->Verify(leaf.certificate.get(), chain, world_.unix_s).refusal;
+  };
+  EXPECT_EQ(verdict(bundle), Refusal::kNone);
+  // The root's list names the intermediate; the intermediate has none.
+  X509_CRL* const crl = X509_CRL_new();
+  X509_CRL_set_version(crl, X509_CRL_VERSION_2);
+  X509_CRL_set_issuer_name(crl, X509_get_subject_name(root.certificate.get()));
+  ASN1_TIME* const when = ASN1_TIME_set(nullptr, kTestUnixS);
+  X509_CRL_set1_lastUpdate(crl, when);
+  X509_CRL_set1_nextUpdate(crl, when);
+  X509_REVOKED* const revoked = X509_REVOKED_new();
+  X509_REVOKED_set_serialNumber(revoked, X509_get_serialNumber(middle.certificate.get()));
+  X509_REVOKED_set_revocationDate(revoked, when);
+  X509_CRL_add0_revoked(crl, revoked);
+  ASN1_TIME_free(when);
+  X509_CRL_sign(crl, root.key.get(), EVP_sha256());
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  PEM_write_bio_X509_CRL(bio.get(), crl);
+  X509_CRL_free(crl);
+  char* data = nullptr;
+  const long bytes = BIO_get_mem_data(bio.get(), &data);
+  EXPECT_EQ(verdict(bundle + std::string(data, static_cast<std::size_t>(bytes))), Refusal::kRevoked);
+  sk_X509_free(chain);
 }
 
 TEST(AuthorityTest, ItComesBackFromItsFilesAndRefusesWhatIsNone) {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include <memory>
+#include <utility>
 
 #include "dataplane/identity/messages.h"
 #include "dataplane/identity/openssl.h"
@@ -43,6 +44,69 @@ class ExchangeFaultTest : public testing::Test {
     EXPECT_EQ(b_->SessionWith("a"), session_);
     EXPECT_THAT(a_->lost, testing::IsEmpty());
   }
+  // A stranger that finishes the handshake as `pair` and then says what the test wants.
+  class Stranger {
+   public:
+    Stranger(const Endpoint& endpoint, const PemPair& pair) : socket_(ConnectTo(endpoint)) {
+      SSL_CTX* const context = SSL_CTX_new(TLS_client_method());
+      const X509Ptr certificate(PEM_read_bio_X509(BioOf(pair.certificate).get(), nullptr, nullptr, nullptr));
+      const KeyPtr key(PEM_read_bio_PrivateKey(BioOf(pair.key).get(), nullptr, nullptr, nullptr));
+      SSL_CTX_use_certificate(context, certificate.get());
+      SSL_CTX_use_PrivateKey(context, key.get());
+      fcntl(socket_.get(), F_SETFL, O_NONBLOCK);
+      ssl_.reset(SSL_new(context));
+      SSL_CTX_free(context);
+      SSL_set_fd(ssl_.get(), socket_.get());
+      SSL_set_connect_state(ssl_.get());
+    }
+    // Whether the handshake is done.
+    bool Step() {
+      char buffer[4096];
+      ERR_clear_error();
+      while (SSL_read(ssl_.get(), buffer, sizeof(buffer)) > 0) continue;
+      ERR_clear_error();
+      return SSL_is_init_finished(ssl_.get()) != 0;
+    }
+    bool Say(const std::string& what) {
+      ERR_clear_error();
+      const bool said = SSL_write(ssl_.get(), what.data(), static_cast<int>(what.size())) > 0;
+      ERR_clear_error();
+      return said;
+    }
+
+   private:
+    UniqueFd socket_;
+    SslPtr ssl_;
+  };
+  // Makes "c" known to a, and a stranger that has its certificate and greets as it would.
+  std::unique_ptr<Stranger> KnownStranger(PemPair* pair) {
+    *pair = *world_.authority.IssueNode("c", kTestYear);
+    Endpoint nowhere;
+    nowhere_ = BoundSocket("127.0.0.1", &nowhere);
+    EXPECT_TRUE(a_->exchange().AddPeer("c", nowhere).ok());
+    auto stranger = std::make_unique<Stranger>(a_->endpoint(), *pair);
+    const uint64_t handshakes = a_->exchange().counters().handshakes;
+    EXPECT_TRUE(RunUntil(
+        both(), [&] { return stranger->Step() && a_->exchange().counters().handshakes > handshakes; }));
+    return stranger;
+  }
+  static Hello HelloOfC() {
+    Hello hello;
+    hello.incarnation = {7};
+    hello.node = "c";
+    return hello;
+  }
+  static std::string WorkersOf(std::vector<uint16_t> ids) {
+    Workers message;
+    for (const uint16_t id : ids) {
+      Worker worker;
+      worker.id = id;
+      worker.address.port = 4810;
+      message.workers.push_back(worker);
+    }
+    return Encode(message);
+  }
+
   bool Refused(Refusal reason, uint64_t times = 1) {
     return RunUntil(both(), [&] { return a_->refused(reason) >= times; });
   }
@@ -84,6 +148,7 @@ class ExchangeFaultTest : public testing::Test {
   std::unique_ptr<TestNode> a_;
   std::unique_ptr<TestNode> b_;
   uint64_t session_ = 0;
+  UniqueFd nowhere_;
 };
 
 TEST_F(ExchangeFaultTest, GarbageOnTheTlsPortIsRefusedAndCounted) {
@@ -322,6 +387,65 @@ TEST_F(ExchangeFaultTest, AnotherNodesCertificateIsNotTakenOver) {
   ASSERT_TRUE(RunUntil(both(), [&] { return !a_->credentials.empty() && !a_->credentials.back().ok(); }));
   EXPECT_EQ(a_->exchange().credentials().id().name, "a");
   ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, ANodeRevokedBetweenHandshakeAndHelloIsNotLetIn) {
+  PemPair pair;
+  const std::unique_ptr<Stranger> stranger = KnownStranger(&pair);
+  const auto list = world_.authority.Revoke({pair.certificate}, kTestYear);
+  ASSERT_TRUE(list.ok());
+  test::WriteFile(world_.directory / "a-ca.pem", world_.authority.ToPem().certificate + *list);
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil(both(), [&] { return !a_->credentials.empty() && a_->credentials.back().ok(); }));
+  ASSERT_TRUE(stranger->Say(Encode(HelloOfC())));
+  EXPECT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return a_->refused(Refusal::kRevoked) > 0;
+  }));
+  EXPECT_EQ(a_->SessionWith("c"), 0u);
+  ExpectWell();
+}
+
+// It would get the same key for it again, with a replay window that has seen nothing.
+TEST_F(ExchangeFaultTest, AWorkerThatHadGoneDoesNotComeBackInTheSameEpoch) {
+  PemPair pair;
+  const std::unique_ptr<Stranger> stranger = KnownStranger(&pair);
+  ASSERT_TRUE(stranger->Say(Encode(HelloOfC()) + WorkersOf({0}) + WorkersOf({}) + WorkersOf({1})));
+  ASSERT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return a_->sessions.contains("c") && a_->sessions.at("c").workers.size() == 1;
+  }));
+  ASSERT_TRUE(stranger->Say(WorkersOf({0, 1})));
+  EXPECT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return a_->refused(Refusal::kProtocol) > 0;
+  }));
+  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
+  ExpectWell();
+}
+
+// Each message is one that rules allow; that there are so many is not.
+TEST_F(ExchangeFaultTest, APeerThatTellsOfItsWorkersTooOftenIsClosed) {
+  PemPair pair;
+  const std::unique_ptr<Stranger> stranger = KnownStranger(&pair);
+  std::string says = Encode(HelloOfC());
+  for (int i = 0; i < 300; ++i) says += WorkersOf({});
+  ASSERT_TRUE(stranger->Say(says));
+  EXPECT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return a_->refused(Refusal::kProtocol) > 0;
+  }));
+  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
+  ExpectWell();
+}
+
+TEST(EndpointTest, ASourceOfIpv6IsASlash64) {
+  const auto at = [](const char* text) { return *Endpoint::Parse(text); };
+  EXPECT_TRUE(at("[2001:db8::1]:1").SameSource(at("[2001:db8::ffff:1]:2")));
+  EXPECT_FALSE(at("[2001:db8::1]:1").SameSource(at("[2001:db8:0:1::1]:1")));
+  EXPECT_TRUE(at("192.0.2.1:1").SameSource(at("192.0.2.1:2")));
+  EXPECT_FALSE(at("192.0.2.1:1").SameSource(at("192.0.2.2:1")));
+  EXPECT_FALSE(at("0.0.0.0:1").SameSource(at("[::]:1")));
 }
 
 }  // namespace

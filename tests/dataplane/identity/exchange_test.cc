@@ -266,6 +266,8 @@ TEST_F(ExchangeTest, KeysThatAreNotAnsweredGiveTheConnectionUpAndItIsMadeAnew) {
     RunRounds(both(), 5);
   }
   ASSERT_TRUE(RunUntil(both(), [&] { return a_->refused(Refusal::kStalled) > 0; }));
+  // With its session: keys that one side has and the other has not are not gone on with.
+  EXPECT_THAT(a_->ended, testing::Contains(testing::Pair("b", Refusal::kStalled)));
   b_->answers = true;
   for (int i = 0; i < 11; ++i) {
     world_.ahead_ns += kNsPerSecond;
