@@ -75,6 +75,51 @@ TEST_F(WeftctlCaTest, NothingIsOverwrittenUnasked) {
           .ok());
 }
 
+TEST_F(WeftctlCaTest, NoNodesFilesTakeThePlaceOfAnothersKey) {
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+  ASSERT_EQ(Ca({"issue", ca_, "a"}).exit_code, 0);
+  const std::string key = test::ReadFile(ca_ + "/a-key.pem");
+  const test::Ran refused = Ca({"issue", ca_, "a-key", "--replace"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.error, HasSubstr("a-key.pem is the name of a key's file"));
+  EXPECT_EQ(test::ReadFile(ca_ + "/a-key.pem"), key);
+}
+
+TEST_F(WeftctlCaTest, WhatIsRevokedNoAgentTakesAndTheOthersStay) {
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+  for (const char* const node : {"n1", "n2", "n3"}) ASSERT_EQ(Ca({"issue", ca_, node}).exit_code, 0);
+  const auto load = [this](const std::string& node) {
+    return identity::Credentials::Load(
+               {ca_ + "/" + node + ".pem", ca_ + "/" + node + "-key.pem", ca_ + "/ca.pem"}, time(nullptr))
+        .status();
+  };
+  const test::Ran first = Ca({"revoke", ca_, "n1"});
+  ASSERT_EQ(first.exit_code, 0) << first.error;
+  EXPECT_THAT(std::string(load("n1").message()), HasSubstr("revoked"));
+  EXPECT_TRUE(load("n2").ok());
+  // A second one, by a file elsewhere, is added to the first; the same one again changes nothing.
+  ASSERT_EQ(rename((ca_ + "/n2.pem").c_str(), (directory_ / "old.pem").c_str()), 0);
+  for (int i = 0; i < 2; ++i) {
+    const test::Ran second = Ca({"revoke", ca_, "n2", "--certificate", directory_ / "old.pem"});
+    EXPECT_EQ(second.exit_code, 0) << second.error;
+  }
+  ASSERT_EQ(rename((directory_ / "old.pem").c_str(), (ca_ + "/n2.pem").c_str()), 0);
+  EXPECT_THAT(std::string(load("n1").message()), HasSubstr("revoked"));
+  EXPECT_THAT(std::string(load("n2").message()), HasSubstr("revoked"));
+  EXPECT_TRUE(load("n3").ok());
+  // The CA goes on: it issues, and a new certificate of a revoked node is another.
+  ASSERT_EQ(Ca({"issue", ca_, "n1", "--replace"}).exit_code, 0);
+  EXPECT_TRUE(load("n1").ok()) << load("n1");
+  // What is not its own it does not revoke.
+  const std::string other = directory_ / "other";
+  ASSERT_EQ(Ca({"init", other, "--trust-domain", "dev.example"}).exit_code, 0);
+  ASSERT_EQ(Ca({"issue", other, "n1"}).exit_code, 0);
+  const test::Ran foreign = Ca({"revoke", ca_, "n1", "--certificate", other + "/n1.pem"});
+  EXPECT_EQ(foreign.exit_code, 1);
+  EXPECT_THAT(foreign.error, HasSubstr("not of this CA"));
+  EXPECT_EQ(Ca({"revoke", ca_}).exit_code, 2);
+}
+
 TEST_F(WeftctlCaTest, WhatCannotBeIsRefusedClearly) {
   EXPECT_EQ(Ca({}).exit_code, 2);
   EXPECT_EQ(Ca({"init", ca_}).exit_code, 2);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "dataplane/base/fd.h"
@@ -100,6 +101,40 @@ void PrintPair(const Global& global, const std::string& stem, const std::string&
              .Take()});
 }
 
+// The CA of `directory`. What its ca.pem holds beside the certificate goes to `*bundle`.
+absl::StatusOr<identity::Authority> ReadAuthority(const std::string& directory, std::string* bundle) {
+  identity::PemPair ca;
+  for (const auto& [name, pem] : {std::pair{"/ca.pem", &ca.certificate}, {"/ca-key.pem", &ca.key}}) {
+    absl::StatusOr<std::string> content = ReadSmall(absl::StrCat(directory, name));
+    if (!content.ok()) {
+      return absl::Status(content.status().code(),
+                          absl::StrCat(content.status().message(), " (`weftctl ca init` makes a CA)"));
+    }
+    *pem = *std::move(content);
+  }
+  absl::StatusOr<identity::Authority> authority = identity::Authority::FromPem(ca);
+  if (!authority.ok()) {
+    return absl::Status(authority.status().code(),
+                        absl::StrCat(directory, "/ca.pem: ", authority.status().message()));
+  }
+  if (bundle != nullptr) *bundle = std::move(ca.certificate);
+  return authority;
+}
+
+// Files are named NODE.pem and NODE-key.pem: a node of such a name would take the place of another's key, or
+// of the CA's files.
+absl::Status CheckNodeName(const std::string& node) {
+  WEFT_RETURN_IF_ERROR(CheckLabel(node, "node"));
+  if (node == "ca") {
+    return absl::InvalidArgumentError("a node of that name would take the place of the CA's files");
+  }
+  if (absl::EndsWith(node, "-key")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        node, ".pem is the name of a key's file: a certificate for a node that is called so has no place"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 int RunCaInit(const Global& global, const CaArguments& arguments) {
@@ -119,27 +154,9 @@ int RunCaInit(const Global& global, const CaArguments& arguments) {
 
 int RunCaIssue(const Global& global, const CaArguments& arguments) {
   const std::string doing = absl::StrCat("ca issue ", arguments.directory, " ", arguments.node);
-  if (absl::Status status = CheckLabel(arguments.node, "node"); !status.ok()) return Fail(doing, status);
-  if (arguments.node == "ca" || arguments.node == "ca-key") {
-    return Fail(doing,
-                absl::InvalidArgumentError("a node of that name would take the place of the CA's files"));
-  }
-  identity::PemPair ca;
-  for (const auto& [name, pem] : {std::pair{"/ca.pem", &ca.certificate}, {"/ca-key.pem", &ca.key}}) {
-    absl::StatusOr<std::string> content = ReadSmall(absl::StrCat(arguments.directory, name));
-    if (!content.ok()) {
-      return Fail(doing,
-                  absl::Status(content.status().code(),
-                               absl::StrCat(content.status().message(), " (`weftctl ca init` makes a CA)")));
-    }
-    *pem = *std::move(content);
-  }
-  const absl::StatusOr<identity::Authority> authority = identity::Authority::FromPem(ca);
-  if (!authority.ok()) {
-    return Fail(doing,
-                absl::Status(authority.status().code(),
-                             absl::StrCat(arguments.directory, "/ca.pem: ", authority.status().message())));
-  }
+  if (absl::Status status = CheckNodeName(arguments.node); !status.ok()) return Fail(doing, status);
+  const absl::StatusOr<identity::Authority> authority = ReadAuthority(arguments.directory, nullptr);
+  if (!authority.ok()) return Fail(doing, authority.status());
   const identity::Validity validity = ForDays(arguments.days);
   if (authority->expires_unix_s() <= validity.not_before_s + kClockSlackS) {
     return Fail(doing, absl::FailedPreconditionError("the CA's certificate has expired"));
@@ -152,6 +169,37 @@ int RunCaIssue(const Global& global, const CaArguments& arguments) {
   if (!written.ok()) return Fail(doing, written);
   PrintPair(global, stem, absl::StrCat("spiffe://", authority->trust_domain(), "/node/", arguments.node),
             std::min(validity.not_after_s, authority->expires_unix_s()));
+  return 0;
+}
+
+int RunCaRevoke(const Global& global, const CaArguments& arguments) {
+  const std::string file = arguments.certificate.empty()
+                               ? absl::StrCat(arguments.directory, "/", arguments.node, ".pem")
+                               : arguments.certificate;
+  const std::string doing = absl::StrCat("ca revoke ", arguments.directory, " ", file);
+  std::string bundle;
+  const absl::StatusOr<identity::Authority> authority = ReadAuthority(arguments.directory, &bundle);
+  if (!authority.ok()) return Fail(doing, authority.status());
+  const absl::StatusOr<std::string> certificate = ReadSmall(file);
+  if (!certificate.ok()) return Fail(doing, certificate.status());
+  const std::size_t list_begin = bundle.find("-----BEGIN X509 CRL-----");
+  const std::string earlier = list_begin == std::string::npos ? "" : bundle.substr(list_begin);
+  // A list that is out of date still revokes what it names, so it need not be made anew.
+  const identity::Validity validity{ForDays(0).not_before_s, authority->expires_unix_s()};
+  const absl::StatusOr<std::string> list = authority->Revoke({*certificate}, validity, earlier);
+  if (!list.ok())
+    return Fail(doing, absl::Status(list.status().code(), absl::StrCat(file, ": ", list.status().message())));
+  // One file, in one step: an agent reads the old one or the new one.
+  const std::string path = absl::StrCat(arguments.directory, "/ca.pem");
+  const std::string fresh = absl::StrCat(path, ".new-", getpid());
+  absl::Status written =
+      WriteNew(fresh, absl::StrCat(authority->ToPem().certificate, *list), kCertificateMode);
+  if (written.ok() && rename(fresh.c_str(), path.c_str()) != 0) {
+    written = absl::ErrnoToStatus(errno, absl::StrCat("replace ", path));
+    unlink(fresh.c_str());
+  }
+  if (!written.ok()) return Fail(doing, written);
+  Print(global, "revocations", 0, {Row().Text("revoked", file).Text("list", path).Take()});
   return 0;
 }
 

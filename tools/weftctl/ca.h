@@ -14,8 +14,9 @@ struct CaArguments {
   std::string directory;
   std::string trust_domain;
   std::string node;
-  std::string out;    // Of the node's files; empty: `directory`.
-  uint32_t days = 0;  // Not 0.
+  std::string out;          // Of the node's files; empty: `directory`.
+  std::string certificate;  // To be revoked; empty: `directory`/`node`.pem.
+  uint32_t days = 0;        // Not 0.
   bool replace = false;
 };
 
@@ -23,6 +24,8 @@ struct CaArguments {
 int RunCaInit(const Global& global, const CaArguments& arguments);
 // Writes NODE.pem and NODE-key.pem. Overwrites only to replace.
 int RunCaIssue(const Global& global, const CaArguments& arguments);
+// Adds a certificate to the revocation list in ca.pem, which agents read with the CA.
+int RunCaRevoke(const Global& global, const CaArguments& arguments);
 
 }  // namespace weft::ctl
 

@@ -31,7 +31,7 @@ _weftctl() {
     drain) words="--timeout $(weftctl "${run_dir[@]}" names hosts 2>/dev/null)" ;;
     validate) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     ca)
-      words="init issue --trust-domain --days --out --replace"
+      words="init issue revoke --trust-domain --days --out --replace --certificate"
       COMPREPLY=($(compgen -W "$words" -- "$cur") $(compgen -d -- "$cur")); return ;;
     completion) words="bash zsh fish" ;;
   esac
@@ -59,7 +59,7 @@ _weftctl() {
     call|explain) names=(${(f)"$(weftctl $run_dir names functions 2>/dev/null)"}); compadd -a names ;;
     drain) names=(${(f)"$(weftctl $run_dir names hosts 2>/dev/null)"}); compadd -a names ;;
     validate) _files ;;
-    ca) _alternative 'command:command:(init issue)' 'directory:directory:_directories' ;;
+    ca) _alternative 'command:command:(init issue revoke)' 'directory:directory:_directories' ;;
     completion) _values shell bash zsh fish ;;
   esac
 }
@@ -78,7 +78,7 @@ complete -c weftctl -n '__fish_seen_subcommand_from call' -l as -x -d 'namespace
 complete -c weftctl -n '__fish_seen_subcommand_from call' -l file -r -F -d 'file with the payload'
 complete -c weftctl -n '__fish_seen_subcommand_from drain' -a '(weftctl names hosts 2>/dev/null)'
 complete -c weftctl -n '__fish_seen_subcommand_from validate' -F
-complete -c weftctl -n '__fish_seen_subcommand_from ca' -F -a 'init issue'
+complete -c weftctl -n '__fish_seen_subcommand_from ca' -F -a 'init issue revoke'
 complete -c weftctl -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'
 )sh";
 

@@ -115,6 +115,12 @@ void AddCaCommands(CLI::App* app, Parsed* parsed) {
   issue->add_option("--out", arguments->out, "Directory of the new files; default: DIR");
   issue->add_flag("--replace", arguments->replace, "Take the place of the files that are there");
   add_days(issue, 90);
+  CLI::App* revoke =
+      AddCommand(ca, "revoke", "Add a certificate to the revocation list in DIR/ca.pem, which agents read",
+                 parsed, [parsed, arguments] { return RunCaRevoke(parsed->global, *arguments); });
+  revoke->add_option("DIR", arguments->directory, "Of the CA")->required();
+  revoke->add_option("NODE", arguments->node, "Whose certificate, DIR/NODE.pem, is revoked")->required();
+  revoke->add_option("--certificate", arguments->certificate, "Its file, where that is another");
 }
 
 void AddOtherCommands(CLI::App* app, Parsed* parsed) {
