@@ -5,12 +5,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/if_ether.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <csignal>
+#include <memory>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -23,10 +28,10 @@ namespace {
 
 using testing::HasSubstr;
 
-// All that passes an interface, searched for a text.
+// All that passes an interface, searched for texts.
 class Capture {
  public:
-  Capture(const NetworkNamespace& where, std::string text) : text_(std::move(text)) {
+  Capture(const NetworkNamespace& where, std::vector<std::string> texts) : texts_(std::move(texts)) {
     const InNamespace inside(where);
     fd_ = UniqueFd(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL)));
     EXPECT_TRUE(fd_.valid());
@@ -38,8 +43,8 @@ class Capture {
         const ssize_t bytes = recv(fd_.get(), packet.data(), packet.size(), 0);
         if (bytes <= 0) continue;
         ++packets_;
-        if (absl::StrContains(absl::string_view(packet.data(), static_cast<std::size_t>(bytes)), text_))
-          ++found_;
+        const absl::string_view whole(packet.data(), static_cast<std::size_t>(bytes));
+        for (const std::string& text : texts_) found_ += absl::StrContains(whole, text) ? 1 : 0;
       }
     });
   }
@@ -52,7 +57,7 @@ class Capture {
   int found() const { return found_; }
 
  private:
-  std::string text_;
+  const std::vector<std::string> texts_;
   UniqueFd fd_;
   std::atomic<bool> stop_{false};
   std::atomic<int> packets_{0};
@@ -85,7 +90,7 @@ TEST_F(TwoNodeTest, CallsGoBothWaysAndTheWireShowsCiphertextOnly) {
   EXPECT_EQ(back_again["ok"], back_again["started"]) << back_again << Logs();
 
   const std::string secret = "the quick brown fox jumps over the lazy dog";
-  Capture capture(veth_->near(), secret);
+  Capture capture(veth_->near(), {secret, "app/echo"});
   const Ran ran = near_->Ctl({"call", "app/echo", "--as", "app", secret});
   EXPECT_THAT(ran.error, HasSubstr("DATA_LOSS")) << "the server knows its requests by their pattern";
   capture.Stop();
@@ -95,6 +100,51 @@ TEST_F(TwoNodeTest, CallsGoBothWaysAndTheWireShowsCiphertextOnly) {
   EXPECT_THAT(status, HasSubstr("packet_port"));
   EXPECT_THAT(status, HasSubstr("10.77.0.1:4810"));
   EXPECT_THAT(status, HasSubstr("datagrams_in"));
+}
+
+// From the first packet on: certificates, names and keys are as little to be read as what is called.
+class WiretapTest : public TwoNodeTest {
+ protected:
+  void SetUp() override {
+    if (!Prepare()) GTEST_SKIP() << "needs root: two namespaces, several users";
+    capture_ = std::make_unique<Capture>(
+        veth_->near(), std::vector<std::string>{"two-node.test", "spiffe://", "app/echo", kSecret});
+    // The tap works: this it finds.
+    check_ = std::make_unique<Capture>(veth_->near(), std::vector<std::string>{"in the clear"});
+    near_ = MakeNode("n1", veth_->near(), VethPair::kNearAddress);
+    far_ = MakeNode("n2", veth_->far(), VethPair::kFarAddress);
+    SetMesh(CommonMesh());
+    for (Mesh* node : {near_.get(), far_.get()}) {
+      node->StartAgent();
+      node->StartControl();
+    }
+  }
+  static constexpr char kSecret[] = "the quick brown fox jumps over the lazy dog";
+  std::unique_ptr<Capture> capture_;
+  std::unique_ptr<Capture> check_;
+};
+
+TEST_F(WiretapTest, NeitherNamesNorCallsAreOnTheWireFromTheFirstPacketOn) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  for (int i = 0; i < 5; ++i)
+    EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", kSecret}).error, HasSubstr("DATA_LOSS"));
+  {
+    const InNamespace inside(veth_->near());
+    const UniqueFd plain(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(9);
+    inet_pton(AF_INET, VethPair::kFarAddress, &to.sin_addr);
+    const std::string text = "this is in the clear";
+    EXPECT_EQ(sendto(plain.get(), text.data(), text.size(), 0, reinterpret_cast<sockaddr*>(&to), sizeof(to)),
+              static_cast<ssize_t>(text.size()));
+  }
+  EXPECT_TRUE(Eventually([&] { return check_->found() > 0; }));
+  capture_->Stop();
+  EXPECT_GT(capture_->packets(), 20);
+  EXPECT_EQ(capture_->found(), 0);
 }
 
 TEST_F(TwoNodeTest, AHostThatIsKilledFailsItsCallsAndServesAgain) {
