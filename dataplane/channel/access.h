@@ -6,11 +6,16 @@
 #define WEFT_DATAPLANE_CHANNEL_ACCESS_H_
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #include "dataplane/channel/bulk_copy.h"
+
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 namespace weft {
 
@@ -20,6 +25,17 @@ using Bytes16 [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = char;
 
 [[gnu::always_inline]] inline Bytes16 Load16(const std::byte* from) {
   return *reinterpret_cast<const Bytes16*>(from);
+}
+// The same by two loads of 8 bytes. A sender's message has often just been put together in words, and a load
+// that spans two stores still under way waits until both are in the cache: 5 to 8 ns.
+[[gnu::always_inline]] inline Bytes16 Load8And8(const std::byte* from) {
+#if defined(__x86_64__)
+  const __m128i low = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return std::bit_cast<Bytes16>(
+      _mm_loadh_pd(_mm_castsi128_pd(low), reinterpret_cast<const double*>(from + 8)));
+#else
+  return Load16(from);
+#endif
 }
 [[gnu::always_inline]] inline void Store16(std::byte* to, Bytes16 value) {
   *reinterpret_cast<Bytes16*>(to) = value;
@@ -46,25 +62,32 @@ using Bytes16 [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = char;
   }
 }
 
+// Keeps the compiler from moving stores across it. It orders nothing between processors and is not meant to:
+// what it keeps apart are the stores of two cache lines, which a processor commits in program order.
+[[gnu::always_inline]] inline void KeepStoreOrder() { asm volatile("" : : : "memory"); }
+
 // Copies 0 to 96 bytes without a call, in falling order: where `to` is a cell's payload, the cell's second
-// line is complete before the first, which the peer watches, is touched.
+// line is complete before the first, which the peer watches, is touched. Where the stores of both lines mix,
+// the peer takes the first line back in between.
+template <Bytes16 (*kLoad)(const std::byte*) = Load16>
 [[gnu::always_inline]] inline void CopySmall(std::byte* to, const std::byte* from, std::size_t bytes) {
   if (bytes >= 32) {
     if (bytes > 64) {
-      const Bytes16 low = Load16(from + bytes - 64);
-      Store16(to + bytes - 48, Load16(from + bytes - 48));
+      const Bytes16 low = kLoad(from + bytes - 64);
+      Store16(to + bytes - 48, kLoad(from + bytes - 48));
       Store16(to + bytes - 64, low);
     }
-    const Bytes16 first = Load16(from);
-    const Bytes16 second = Load16(from + 16);
-    const Bytes16 third = Load16(from + bytes - 32);
-    Store16(to + bytes - 16, Load16(from + bytes - 16));
+    const Bytes16 first = kLoad(from);
+    const Bytes16 second = kLoad(from + 16);
+    const Bytes16 third = kLoad(from + bytes - 32);
+    Store16(to + bytes - 16, kLoad(from + bytes - 16));
     Store16(to + bytes - 32, third);
+    KeepStoreOrder();
     Store16(to + 16, second);
     Store16(to, first);
   } else if (bytes >= 16) {
-    const Bytes16 first = Load16(from);
-    Store16(to + bytes - 16, Load16(from + bytes - 16));
+    const Bytes16 first = kLoad(from);
+    Store16(to + bytes - 16, kLoad(from + bytes - 16));
     Store16(to, first);
   } else {
     CopyTiny(to, from, bytes);

@@ -157,10 +157,10 @@ class BasicProducer {
   }
   [[gnu::always_inline]] static void CopyInline(std::byte* to, Payload payload) {
     if (payload.prefix.empty()) [[likely]] {
-      CopySmall(to, payload.body.data(), payload.body.size());
+      CopySmall<Load8And8>(to, payload.body.data(), payload.body.size());
     } else {
-      CopySmall(to + payload.prefix.size(), payload.body.data(), payload.body.size());
-      CopySmall(to, payload.prefix.data(), payload.prefix.size());
+      CopySmall<Load8And8>(to + payload.prefix.size(), payload.body.data(), payload.body.size());
+      CopySmall<Load8And8>(to, payload.prefix.data(), payload.prefix.size());
     }
   }
   // A new block for records, in a cell of its own; false where there is no room for one.
