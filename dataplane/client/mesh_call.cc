@@ -50,7 +50,10 @@ absl::Status TooLate(const RouteEntry& route) {
 
 }  // namespace
 
-uint64_t MeshImpl::DeadlineOf(const RouteEntry& route, const CallOptions& options, uint64_t now_ns) const {
+// Both inlined: a call's header waits for them.
+[[gnu::always_inline]] inline uint64_t MeshImpl::DeadlineOf(const RouteEntry& route,
+                                                            const CallOptions& options,
+                                                            uint64_t now_ns) const {
   uint64_t timeout_ns = route.policy.timeout_ns;
   if (options.timeout > absl::ZeroDuration()) [[unlikely]] {
     // A century is for ever, and does not overflow.
@@ -64,7 +67,7 @@ uint64_t MeshImpl::DeadlineOf(const RouteEntry& route, const CallOptions& option
   return deadline_ns;
 }
 
-std::span<const std::byte> MeshImpl::TraceOf(const CallOptions& options) const {
+[[gnu::always_inline]] inline std::span<const std::byte> MeshImpl::TraceOf(const CallOptions& options) const {
   if (options.trace != nullptr) [[unlikely]]
     return options.trace->wire();
   if (current_ != nullptr && current_->trace_.has_value()) [[unlikely]]
