@@ -86,6 +86,7 @@ void Poller::RemoveDoorbell(Doorbell* doorbell) {
   if (found == bells_.end()) return;
   WEFT_CHECK(found->second->channels.empty());
   if (!found->second->closed) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, doorbell->fd(), nullptr);
+  if (due_bell_ == doorbell->fd()) due_bell_ = -1;
   bells_.erase(found);
 }
 
@@ -147,7 +148,23 @@ void Poller::RemoveFd(int fd) {
   fds_.erase(found);
 }
 
-int Poller::ServeEvents(uint64_t timeout_ns) {
+bool Poller::MayDrainLater(const PollerBell& bell) {
+  bool ready = false;
+  for (Channel* channel : bell.channels) {
+    // Room that came is told by draining.
+    if (channel->hook.active_index < 0 || channel->closing() || channel->producer().wants_space())
+      return false;
+    ready |= channel->Ready();
+  }
+  return ready && !bell.closed;
+}
+
+void Poller::DrainDueBell() {
+  if (auto found = bells_.find(due_bell_); found != bells_.end()) DrainBell(*found->second);
+  due_bell_ = -1;
+}
+
+int Poller::ServeEvents(uint64_t timeout_ns, bool woken) {
   int served = 0;
   for (;;) {
     epoll_event events[kEventsMax];
@@ -168,7 +185,13 @@ int Poller::ServeEvents(uint64_t timeout_ns) {
     for (int i = 0; i < count; ++i) {
       if ((events[i].data.u64 & kBellTag) == 0) continue;
       const int fd = static_cast<int>(events[i].data.u64 & ~kBellTag);
-      if (auto found = bells_.find(fd); found != bells_.end()) DrainBell(*found->second);
+      auto found = bells_.find(fd);
+      if (found == bells_.end()) continue;
+      if (woken && count == 1 && events[0].events == EPOLLIN && MayDrainLater(*found->second)) {
+        due_bell_ = fd;
+      } else {
+        DrainBell(*found->second);
+      }
     }
     if (count < kEventsMax) return served;
     timeout_ns = 0;
@@ -196,6 +219,7 @@ void Poller::Housekeep(uint64_t now_ticks) {
 }
 
 void Poller::DrainBell(PollerBell& bell) {
+  if (bell.doorbell->fd() == due_bell_) due_bell_ = -1;
   if (bell.closed) return;
   const Doorbell::Drained drained = bell.doorbell->Drain();
   counters_.rings_received += static_cast<uint64_t>(drained.rings);
@@ -322,7 +346,7 @@ void Poller::Sleep(uint64_t deadline_ns) {
     }
     if (receiving) timeout_ns = std::min(timeout_ns, kStallCheckNs);
     ++counters_.sleeps;
-    events_seen_ += ServeEvents(timeout_ns);
+    events_seen_ += ServeEvents(timeout_ns, /*woken=*/true);
     attention_ |= receiving;
   }
   for (int i = 0; i < active_count_; ++i) {

@@ -127,10 +127,14 @@ class Poller {
   explicit Poller(UniqueFd epoll, uint64_t poll_time_ns);
 
   // Serves descriptors and doorbells that have events, parks idle channels; `timeout_ns` as for epoll_pwait2,
-  // 0 polls, kNoDeadline waits without end. Returns how many sources had events.
-  int ServeEvents(uint64_t timeout_ns);
+  // 0 polls, kNoDeadline waits without end. Returns how many sources had events. `woken`: a message waits to
+  // be taken by whoever slept, so a doorbell may be drained later.
+  int ServeEvents(uint64_t timeout_ns, bool woken = false);
   void Housekeep(uint64_t now_ticks);
   void DrainBell(PollerBell& bell);
+  // What rang is found by polling alone, and the message is there already.
+  static bool MayDrainLater(const PollerBell& bell);
+  void DrainDueBell();
   void CloseBell(PollerBell& bell, bool hung_up, PoisonReason reason);
   // Puts a channel among the active, in the place of the one that had no traffic for longest where there is
   // no room.
@@ -161,6 +165,9 @@ class Poller {
   uint64_t worked_ticks_;  // When there was last something to do, later by what slow yields took.
   uint64_t housekept_ticks_;
   int events_seen_ = 0;
+  // Descriptor of a doorbell that woke this thread and is to be drained once the message behind it has been
+  // answered: the system call would come before the answer. -1: none.
+  int due_bell_ = -1;
   double ticks_per_ns_;
   uint64_t off_cpu_ticks_;
   uint64_t housekeeping_ticks_;
@@ -244,6 +251,8 @@ void Poller::Attend(Handler& handler) {
 template <class Handler>
 int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
   events_seen_ = 0;
+  if (due_bell_ >= 0) [[unlikely]]
+    DrainDueBell();
   for (;;) {
     // The usual thread has one peer, for which a poll is one load: some of those between two full polls.
     if (active_count_ == 1 && !yield_each_poll_) {
