@@ -102,15 +102,12 @@ WEFT_INLINE int drop(__u32 key_id, int verdict) {
 
 SEC("xdp")
 int weft_steer(struct xdp_md* ctx) {
-  /* Asked first: a call later would have to keep more across it than there are registers, and whatever is put
-   * on the stack costs a barrier as a lookup key does (find_key_in_place): 1.82 x limit/steer_minimal. */
-  const __u32 frame_bytes = bpf_xdp_get_buff_len(ctx);
-  struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end, 0};
+  struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
   __u32 bytes = 0;
   int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes);
   if (verdict == WEFT_PASS) return XDP_PASS;
 
-  if (verdict == WEFT_TAKE) verdict = weft_check_length(&cursor, bytes, frame_bytes);
+  if (verdict == WEFT_TAKE) verdict = weft_check_length(bytes);
   if (!weft_holds_header(&cursor)) return drop(0, verdict == WEFT_TAKE ? -WEFT_DROP_BAD_LENGTH : verdict);
 
   struct weft_packet_header* const header = (struct weft_packet_header*)weft_header_at(&cursor);

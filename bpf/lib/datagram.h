@@ -17,12 +17,11 @@ WEFT_INLINE int weft_holds_header(const struct weft_cursor* cursor) {
   return weft_holds(cursor, sizeof(struct weft_packet_header));
 }
 
-/* The length of the datagram of `bytes` at the cursor, in a frame of `frame_bytes`. Where it is good, so is
- * the header's place, but the verifier has to see that for itself. */
-WEFT_INLINE int weft_check_length(const struct weft_cursor* cursor, __u32 bytes, __u32 frame_bytes) {
+/* The length of a datagram, as its headers tell it. Whether the frame has all of it is not asked here, which
+ * would take a call of the kernel (bpf_xdp_get_buff_len): the port asks it of the frame that it is handed. */
+WEFT_INLINE int weft_check_length(__u32 bytes) {
   if (bytes < WEFT_PACKET_BYTES_MIN) return -WEFT_DROP_TOO_SHORT;
   if (bytes > WEFT_PACKET_BYTES_MAX) return -WEFT_DROP_TOO_LONG;
-  if (cursor->offset + bytes > frame_bytes) return -WEFT_DROP_BAD_LENGTH;
   return WEFT_TAKE;
 }
 

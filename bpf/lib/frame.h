@@ -24,12 +24,10 @@ enum weft_verdict { WEFT_TAKE = 0, WEFT_PASS = 1 };
 /* More fragments, or an offset: all but the don't-fragment bit and the reserved one. */
 #define WEFT_IPV4_FRAGMENT_BITS 0x3fff
 
-/* What is left of a packet. How far it has come is kept as a number, too: a packet pointer can neither be
- * subtracted from another nor moved by a variable without CAP_PERFMON. */
+/* What is left of a packet. It moves by constants only, as packet pointers do without CAP_PERFMON. */
 struct weft_cursor {
   const __u8* at;
   const __u8* end;
-  __u32 offset; /* of `at`, from the start of the packet */
 };
 
 struct weft_vlan_tag {
@@ -50,18 +48,17 @@ WEFT_INLINE int weft_holds(const struct weft_cursor* cursor, __u32 bytes) {
 WEFT_INLINE int weft_skip(struct weft_cursor* cursor, __u32 bytes) {
   if (!weft_holds(cursor, bytes)) return 0;
   cursor->at += bytes;
-  cursor->offset += bytes;
   return 1;
 }
 
 /* Takes the Ethernet header and one VLAN tag, if there is one. The result is the EtherType behind them, 0
  * where the frame ends before. */
 WEFT_INLINE __be16 weft_parse_ethernet(struct weft_cursor* cursor) {
-  const struct ethhdr* const ethernet = (const struct ethhdr*)cursor->at;
-  if (!weft_skip(cursor, sizeof(*ethernet))) return 0;
-  if (WEFT_LIKELY(ethernet->h_proto != WEFT_BE16(ETH_P_8021Q) &&
-                  ethernet->h_proto != WEFT_BE16(ETH_P_8021AD)))
-    return ethernet->h_proto;
+  /* Not as a struct ethhdr, which is packed and therefore read by the byte. */
+  const __be16* const protocol = (const __be16*)(cursor->at + 2 * ETH_ALEN);
+  if (!weft_skip(cursor, sizeof(struct ethhdr))) return 0;
+  if (WEFT_LIKELY(*protocol == WEFT_BE16(ETH_P_IP))) return *protocol;
+  if (*protocol != WEFT_BE16(ETH_P_8021Q) && *protocol != WEFT_BE16(ETH_P_8021AD)) return *protocol;
   const struct weft_vlan_tag* const tag = (const struct weft_vlan_tag*)cursor->at;
   return weft_skip(cursor, sizeof(*tag)) ? tag->protocol : 0;
 }
@@ -89,8 +86,8 @@ WEFT_INLINE int weft_parse_ip(struct weft_cursor* cursor, __be16 protocol_be, __
 
 /*
  * Moves the cursor to the payload of a UDP datagram to `port_be` and tells its length by its header.
- * WEFT_PASS where it is not one; -WEFT_DROP_BAD_LENGTH where it is, and UDP, IP and the frame do not agree on
- * its length: then the cursor stands at the payload too, of which any part may be missing.
+ * WEFT_PASS where it is not one; -WEFT_DROP_BAD_LENGTH where it is, and UDP and IP do not agree on its
+ * length: then the cursor stands at the payload too, of which any part may be missing.
  */
 WEFT_INLINE int weft_parse_frame(struct weft_cursor* cursor, __be16 port_be, __u32* payload_bytes) {
   __u32 ip_bytes = 0;

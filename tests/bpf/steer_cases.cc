@@ -93,8 +93,6 @@ void AddDrops(std::vector<SteerCase>* cases) {
           Drop("UDP says more than IP", WEFT_DROP_BAD_LENGTH, Known().UdpLengthOff(1)),
           Drop("IP says less than UDP", WEFT_DROP_BAD_LENGTH, Known().IpLengthOff(-1)),
           Drop("IPv6 says more than UDP", WEFT_DROP_BAD_LENGTH, Known().Ipv6().IpLengthOff(1)),
-          Drop("both say more than the frame has", WEFT_DROP_BAD_LENGTH,
-               Known().UdpLengthOff(1).IpLengthOff(1)),
           Drop("both say the most that fits their fields", WEFT_DROP_TOO_LONG,
                Known().UdpLengthOff(65'000).IpLengthOff(65'000)),
           DropOfNobody("UDP says less than its own header", WEFT_DROP_BAD_LENGTH,
@@ -106,20 +104,23 @@ void AddDrops(std::vector<SteerCase>* cases) {
 
 void AddTaken(std::vector<SteerCase>* cases) {
   constexpr std::size_t kSealedMin = WEFT_PACKET_BYTES_MIN - WEFT_PACKET_HEADER_BYTES;
-  cases->insert(cases->end(), {
-                                  Take("IPv4", Known()),
-                                  Take("IPv6", Known().Ipv6()),
-                                  Take("IPv4 with a VLAN tag", Known().Vlan(5)),
-                                  Take("IPv6 with a VLAN tag", Known().Ipv6().Vlan(4095)),
-                                  Take("IPv4 with a provider's VLAN tag", Known().Vlan(5, 0x88a8)),
-                                  Take("IPv4 that may be fragmented but is not", Known().Fragment(0)),
-                                  Take("the shortest", Known().SealedBytes(kSealedMin)),
-                                  Take("the largest in 1,500 bytes", Known().SealedBytes(1500 - 28 - 16)),
-                                  Take("an odd length", Known().Ipv6().SealedBytes(777)),
-                                  Take("padding behind it", Known().SealedBytes(kSealedMin).Padding(18)),
-                                  Take("the other epochs", Known().Flags(3)),
-                                  Take("the largest counter", Known().Counter(~uint64_t{0})),
-                              });
+  cases->insert(cases->end(),
+                {
+                    Take("IPv4", Known()),
+                    Take("IPv6", Known().Ipv6()),
+                    Take("IPv4 with a VLAN tag", Known().Vlan(5)),
+                    Take("IPv6 with a VLAN tag", Known().Ipv6().Vlan(4095)),
+                    Take("IPv4 with a provider's VLAN tag", Known().Vlan(5, 0x88a8)),
+                    Take("IPv4 that may be fragmented but is not", Known().Fragment(0)),
+                    Take("the shortest", Known().SealedBytes(kSealedMin)),
+                    Take("the largest in 1,500 bytes", Known().SealedBytes(1500 - 28 - 16)),
+                    Take("an odd length", Known().Ipv6().SealedBytes(777)),
+                    Take("padding behind it", Known().SealedBytes(kSealedMin).Padding(18)),
+                    Take("the other epochs", Known().Flags(3)),
+                    // The port compares with the frame.
+                    Take("both say more than the frame has", Known().UdpLengthOff(1).IpLengthOff(1)),
+                    Take("the largest counter", Known().Counter(~uint64_t{0})),
+                });
 }
 
 }  // namespace
@@ -144,11 +145,12 @@ std::vector<SteerCase> TruncatedCases() {
         SteerCase cut;
         cut.name = absl::StrCat(ipv6 ? "IPv6" : "IPv4", tagged ? " tagged" : "", " cut to ", bytes, " bytes");
         cut.packet.assign(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(bytes));
-        // Without its UDP header nobody knows that it was for weft.
+        // Without its UDP header nobody knows that it was for weft; what has a clear header is told from a
+        // whole one by the port.
         const bool known_for_weft = bytes >= builder.HeaderBytes();
-        cut.fate = known_for_weft ? Fate::kDrop : Fate::kPass;
-        cut.reason = known_for_weft ? WEFT_DROP_BAD_LENGTH : WEFT_DROP_NONE;
-        cut.charged_to_key = bytes >= builder.HeaderBytes() + WEFT_PACKET_HEADER_BYTES;
+        const bool holds_header = bytes >= builder.HeaderBytes() + WEFT_PACKET_HEADER_BYTES;
+        cut.fate = holds_header ? Fate::kTake : known_for_weft ? Fate::kDrop : Fate::kPass;
+        cut.reason = cut.fate == Fate::kDrop ? WEFT_DROP_BAD_LENGTH : WEFT_DROP_NONE;
         cases.push_back(std::move(cut));
       }
     }
