@@ -44,6 +44,10 @@ constexpr std::size_t kKernelHeadroomBytes = 256;
 // Ethernet with a VLAN tag.
 constexpr std::size_t kLinkBytes = kEthernetBytes + 4;
 constexpr uint32_t kIdlePollsPerLook = 1024;
+// Two bursts.
+constexpr std::size_t kReleasedMax = 64;
+// A small message with its headers, and the beginning of a large one.
+constexpr uint32_t kPrefetchBytes = 256;
 // A neighbour that does not answer is asked for again after the first; one that goes stale is confirmed by
 // the second, as the kernel would if it sent there itself.
 constexpr uint64_t kAskAgainNs = 100 * kNsPerMs;
@@ -98,6 +102,7 @@ AfXdpPort::AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::uniq
       hops_(std::move(hops)),
       status_(std::move(status)),
       parsed_(options.receive_frames) {
+  released_.reserve(options.receive_frames);
   free_.reserve(options.send_frames);
   for (uint32_t i = options.send_frames; i-- > 0;) free_.push_back(options.receive_frames + i);
 }
@@ -156,13 +161,22 @@ void AfXdpPort::Refresh() {
 // ---- Receiving.
 
 WEFT_HOT std::size_t AfXdpPort::Receive(Received* burst, std::size_t count) {
+  if (released_.size() >= kReleasedMax) GiveBack();
   uint32_t first = 0;
   const uint32_t got = xsk_ring_cons__peek(&xsk_->rx, static_cast<uint32_t>(count), &first);
   if (got == 0) {
+    GiveBack();
     if (xsk_ring_prod__needs_wakeup(&xsk_->fill))
       recvfrom(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
     if (++idle_polls_ % kIdlePollsPerLook == 0) Refresh();
     return 0;
+  }
+  // The sender's core has them: all at once rather than line by line.
+  for (uint32_t i = 0; i < got; ++i) {
+    const xdp_desc* const descriptor = xsk_ring_cons__rx_desc(&xsk_->rx, first + i);
+    const uint32_t ahead = std::min<uint32_t>(descriptor->len, kPrefetchBytes);
+    for (uint32_t at = 0; at < ahead; at += kCacheLineBytes)
+      __builtin_prefetch(xsk_->at(descriptor->addr) + at);
   }
   std::size_t given = 0;
   for (uint32_t i = 0; i < got; ++i) {
@@ -188,17 +202,25 @@ WEFT_HOT std::size_t AfXdpPort::Receive(Received* burst, std::size_t count) {
 }
 
 WEFT_HOT void AfXdpPort::Release(const Received* burst, std::size_t count) {
-  if (count == 0) return;
+  WEFT_CHECK(count <= held_);
+  held_ -= static_cast<uint32_t>(count);
+  for (std::size_t i = 0; i < count; ++i) released_.push_back(burst[i].frame);
+}
+
+// The fill ring's lines are in the cache of the core that the kernel fills frames on: what is written there
+// just before a send is waited for by the send. So frames go back after it.
+WEFT_HOT void AfXdpPort::GiveBack() {
+  if (released_.empty()) return;
+  const auto count = static_cast<uint32_t>(released_.size());
   uint32_t first = 0;
   // The fill ring has room for every receive frame there is, twice.
-  WEFT_CHECK(count <= held_ &&
-             xsk_ring_prod__reserve(&xsk_->fill, static_cast<uint32_t>(count), &first) == count);
-  held_ -= static_cast<uint32_t>(count);
+  WEFT_CHECK(xsk_ring_prod__reserve(&xsk_->fill, count, &first) == count);
   for (uint32_t i = 0; i < count; ++i) {
     *xsk_ring_prod__fill_addr(&xsk_->fill, first + i) =
-        static_cast<uint64_t>(burst[i].frame) * xsk_->frame_bytes();
+        static_cast<uint64_t>(released_[i]) * xsk_->frame_bytes();
   }
-  xsk_ring_prod__submit(&xsk_->fill, static_cast<uint32_t>(count));
+  xsk_ring_prod__submit(&xsk_->fill, count);
+  released_.clear();
 }
 
 Address AfXdpPort::SourceOf(const Received& received) const {
@@ -295,6 +317,7 @@ WEFT_HOT void AfXdpPort::Flush() {
     }
   }
   ReclaimSent();
+  GiveBack();
 }
 
 bool AfXdpPort::PrepareSleep() {
@@ -313,10 +336,12 @@ FrameCounts AfXdpPort::frames() const {
   counts.receive.total = options.receive_frames;
   counts.receive.queued = __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) - *xsk_->rx.consumer;
   counts.receive.with_caller = held_;
+  counts.receive.free = static_cast<uint32_t>(released_.size());
   const uint32_t posted = *xsk_->fill.producer - __atomic_load_n(xsk_->fill.consumer, __ATOMIC_ACQUIRE);
   // In copy mode no frame is anywhere else; a zero-copy driver holds some in its own rings.
-  counts.receive.with_kernel =
-      xsk_->zero_copy() ? counts.receive.total - counts.receive.queued - counts.receive.with_caller : posted;
+  counts.receive.with_kernel = xsk_->zero_copy() ? counts.receive.total - counts.receive.queued -
+                                                       counts.receive.with_caller - counts.receive.free
+                                                 : posted;
   counts.send.total = options.send_frames;
   counts.send.free = static_cast<uint32_t>(free_.size());
   counts.send.queued = finished_;

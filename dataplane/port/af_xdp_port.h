@@ -34,7 +34,9 @@ class AfXdpPort {
     int xsks_map_fd = -1;  // Only looked at by Create.
     Address local;         // Source of what is sent, and the UDP port that is listened to.
     std::size_t datagram_bytes_max = 1472;
-    uint32_t receive_frames = 2048;  // Powers of two.
+    // Powers of two. The kernel fills frames in turn, so that many of them never stay in a cache; 512 hold
+    // what comes in 0.7 ms at the most by copying.
+    uint32_t receive_frames = 512;
     uint32_t send_frames = 512;
   };
 
@@ -80,6 +82,7 @@ class AfXdpPort {
 
   absl::Status Resolve(Path* path);
   void Refresh();
+  void GiveBack();
   void ReclaimSent();
   uint32_t InTxRing() const;
 
@@ -93,9 +96,11 @@ class AfXdpPort {
   UniqueFd sleep_;
   uint32_t idle_polls_ = 0;
 
-  // Receive frames: in the fill ring or the driver, in the rx ring, or held_ by the caller.
+  // Receive frames: in the fill ring or the driver, in the rx ring, held_ by the caller, or released_ and not
+  // yet in the fill ring.
   std::vector<ParsedFrame> parsed_;  // By frame.
   uint32_t held_ = 0;
+  std::vector<uint32_t> released_;
 
   // Send frames: free_, finished_ (in the tx ring, not yet submitted), or sent_ (submitted and not yet
   // completed).

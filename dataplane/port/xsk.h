@@ -23,7 +23,7 @@ struct XskOptions {
   uint32_t queue = 0;
   int xsks_map_fd = -1;  // The XSKMAP of the XDP program that redirects to this socket.
   uint32_t frame_bytes = 2048;
-  uint32_t receive_frames = 2048;  // Powers of two, as the rings behind them.
+  uint32_t receive_frames = 512;  // Powers of two, as the rings behind them.
   uint32_t send_frames = 512;
 };
 

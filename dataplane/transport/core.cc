@@ -193,6 +193,8 @@ void Core::PushEvent(const Event& event) {
 bool Core::NextEvent(Event* event) {
   if (event_head_ == event_tail_) return false;
   *event = events_[event_head_++ & (events_.size() - 1)];
+  // The ring has room for the worst case, megabytes; a core that keeps up stays in its first lines.
+  if (event_head_ == event_tail_) event_head_ = event_tail_ = 0;
   if (event->kind == EventKind::kCompleted) --calls_outstanding_;
   return true;
 }

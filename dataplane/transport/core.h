@@ -108,6 +108,8 @@ class Core {
   // Writes the next datagram into out[0, capacity), capacity ≥ datagram_bytes_max, and the way to `*path`. 0:
   // none now.
   std::size_t NextDatagram(uint8_t* out, uint64_t now_ns, uint64_t* path);
+  // Whether NextDatagram may have something: false on most turns of an idle loop, at the cost of a few loads.
+  bool MayHaveDatagram() const { return !urgent_.empty() || !send_queue_.empty() || grants_.AnyWaiting(); }
   // The next thing to know; false: none. Its payload lives until Release.
   bool NextEvent(Event* event);
   void Release(const Event& event);
@@ -189,7 +191,7 @@ class Core {
   // core_loss.cc: acknowledgements, loss, timers.
   void OnAck(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns);
   void DetectLosses(uint32_t peer, uint64_t now_ns);
-  void TakeAcked(Peer& peer, uint64_t counter);
+  uint32_t TakeAcked(Peer& peer, uint64_t counter);
   void TakeLost(uint32_t peer, uint64_t counter);
   void NoteArrival(uint32_t peer, uint64_t counter, bool asks_for_ack, bool ping, uint64_t now_ns);
   uint64_t DueNs(const Peer& peer, uint64_t now_ns) const;

@@ -27,17 +27,19 @@ WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now
     if (elapsed >= frame.ack.delay_ns) peer.brake.OnSample(elapsed - frame.ack.delay_ns, now_ns);
   }
   bool progress = false;
+  uint32_t acked_bytes = 0;
   const uint32_t words = frame.payload_bytes / 8;
   for (uint32_t i = 0; i < words; ++i) {
     uint64_t word;
     std::memcpy(&word, frame.payload + 8 * i, sizeof(word));
     const uint64_t base = (largest / 64 - i) * 64;
     for (uint64_t hits = word & peer.log.OutstandingWord(base); hits != 0; hits &= hits - 1) {
-      TakeAcked(peer, base + static_cast<uint32_t>(std::countr_zero(hits)));
+      acked_bytes += TakeAcked(peer, base + static_cast<uint32_t>(std::countr_zero(hits)));
       progress = true;
     }
   }
   if (!progress) return;
+  peer.brake.OnAcked(acked_bytes);
   peer.progress_ns = now_ns;
   peer.probes = 0;
   if (largest >= kLaterPackets) peer.loss_below = std::max(peer.loss_below, largest - kLaterPackets + 1);
@@ -49,13 +51,12 @@ WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now
   ReleaseBlocked(peer);
 }
 
-WEFT_HOT void Core::TakeAcked(Peer& peer, uint64_t counter) {
-  const uint32_t bytes = peer.log.Take(counter, [this](const SentFrame& sent) {
+WEFT_HOT uint32_t Core::TakeAcked(Peer& peer, uint64_t counter) {
+  return peer.log.Take(counter, [this](const SentFrame& sent) {
     if (sent.type != FrameType::kData || sent.segment == kNone) return;
     const OutMessage& message = out_[sent.object];
     if (message.live && message.generation == sent.generation) MarkAcked(sent.object, sent.segment);
   });
-  peer.brake.OnAcked(bytes);
 }
 
 void Core::TakeLost(uint32_t index, uint64_t counter) {

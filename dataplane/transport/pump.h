@@ -29,6 +29,7 @@ WEFT_HOT std::size_t PumpIn(Core& core, Port& port, uint64_t now_ns) {
 template <typename Port>
 WEFT_HOT std::size_t PumpOut(Core& core, Port& port, uint64_t now_ns) {
   core.Tick(now_ns);
+  if (!core.MayHaveDatagram() && port.BeginSend() != nullptr) return 0;
   std::size_t sent = 0;
   bool full = false;
   for (; sent < kPumpBurst; ++sent) {
