@@ -11,6 +11,8 @@ namespace weft::transport {
 GrantScheduler::GrantScheduler(const Config& config, uint32_t segment_bytes, InMessage* messages)
     : config_(config),
       segment_bytes_(segment_bytes),
+      quantum_bytes_(segment_bytes * std::max(config.grant_quantum_segments,
+                                              config.granted_bytes_max / kQuantaMax / segment_bytes)),
       messages_(messages),
       senders_(config.peers_max),
       turns_to_oldest_(config.oldest_share_one_in) {
@@ -19,7 +21,7 @@ GrantScheduler::GrantScheduler(const Config& config, uint32_t segment_bytes, InM
 }
 
 uint32_t GrantScheduler::QuantumOf(const InMessage& message) const {
-  return std::min(config_.grant_quantum_segments * segment_bytes_, message.bytes - message.granted_bytes);
+  return std::min(quantum_bytes_, message.bytes - message.granted_bytes);
 }
 
 // A short message need not wait until long ones have used up what they hold: it finds room beside them.

@@ -82,6 +82,9 @@ class GrantScheduler {
   // Looked at per grant; the rest wait for the next one.
   static constexpr uint32_t kScanMax = 16;
   static constexpr uint32_t kActiveMax = 64;
+  // A grant is at least this part of what may be granted: a sender sends what it is granted at once, and the
+  // receiver answers what came by the next grant, so small ones would lead to small sends for ever.
+  static constexpr uint32_t kQuantaMax = 8;
 
   struct Sender {
     uint32_t credit_bytes = 0;
@@ -150,6 +153,7 @@ class GrantScheduler {
 
   const Config& config_;
   const uint32_t segment_bytes_;
+  const uint32_t quantum_bytes_;
   InMessage* const messages_;
   std::vector<Sender> senders_;
   ClassQueue<InMessage, &InMessage::grant, &InMessage::grant_class> waiting_;
