@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bench/engine_pair.h"
+#include "bench/engine_row.h"
 #include "bench/pair_row.h"
 #include "bench/remote_network.h"
 #include "bench/remote_rows.h"
@@ -22,215 +23,15 @@
 namespace weft::bench {
 namespace {
 
-using transport::Bytes;
-using transport::Event;
-using transport::EventKind;
-using transport::SendResult;
-
-constexpr std::size_t kCallBytes = 64;
 constexpr std::size_t kBulkBytes = 1'000'000;
-constexpr uint64_t kGiveUpNs = 2 * kNsPerSecond;
-// What both sides go on for after the last answer, so that acknowledgements that wait for company are sent.
-constexpr uint64_t kQuietNs = 300 * kNsPerUs;
-// A process that has been off its core for seconds is not dead here: other work on the machine may have had
-// it.
-constexpr uint32_t kProbesMax = 12;
-// The first path of every port.
-constexpr uint64_t kPath = uint64_t{1} << 32;
-
-Worker::Reply Failed(const char* why) {
-  Worker::Reply reply;
-  std::strncpy(reply.failure, why, sizeof(reply.failure) - 1);
-  return reply;
-}
-
-// Makes the ports in their namespaces before the fork, since AF_XDP takes a privilege; each process then uses
-// its own.
-template <typename Port>
-absl::StatusOr<std::unique_ptr<Port>> OpenPort(const RemoteNetwork& network, int side) {
-  const test::InNamespace inside(network.of(side));
-  const port::Address local = RemoteNetwork::AddressOf(side);
-  std::unique_ptr<Port> made;
-  if constexpr (std::is_same_v<Port, port::AfXdpPort>) {
-    WEFT_ASSIGN_OR_RETURN(made, Port::Create({.interface = test::VethPair::kInterface,
-                                              .xsks_map_fd = network.xsks_fd(side),
-                                              .local = local}));
-  } else {
-    WEFT_ASSIGN_OR_RETURN(made, Port::Create({.local = local, .socket = {}}));
-  }
-  WEFT_ASSIGN_OR_RETURN(const uint64_t path, made->AddPath(RemoteNetwork::AddressOf(1 - side)));
-  WEFT_CHECK(path == kPath);
-  return made;
-}
-
-template <typename Port>
-class EngineRow : public PairRow {
- public:
-  EngineRow(RowSpec spec, bool coalesce) : PairRow(std::move(spec)), coalesce_(coalesce) {}
-
- protected:
-  static constexpr bool kXdp = std::is_same_v<Port, port::AfXdpPort>;
-
-  absl::Status Prepare() override {
-    WEFT_ASSIGN_OR_RETURN(network_, RemoteNetwork::Create({.xdp = kXdp ? RemoteNetwork::Xdp::kSteer
-                                                                       : RemoteNetwork::Xdp::kNone}));
-    transport::Config config;
-    config.coalesce = coalesce_;
-    config.probes_max = kProbesMax;
-    std::tie(ends_[kNear], ends_[kFar]) = MakeEnginePair(config, kPath, kPath);
-    for (const int side : {kNear, kFar}) {
-      if (kXdp) WEFT_RETURN_IF_ERROR(network_->Allow(side, ends_[side].key_id));
-      WEFT_ASSIGN_OR_RETURN(ports_[side], OpenPort<Port>(*network_, side));
-    }
-    return absl::OkStatus();
-  }
-  void Release() override {
-    for (auto& port : ports_) port.reset();
-    for (auto& end : ends_) end = {};
-    network_.reset();
-  }
-
-  // One turn of the engine's loop; `take(event)` is called for each event.
-  template <typename Take>
-  void Turn(int side, const TickClock& clock, Take take) {
-    transport::Core& core = *ends_[side].core;
-    const uint64_t now_ns = clock.NowNs();
-    transport::PumpIn(core, *ports_[side], now_ns);
-    Event event;
-    while (core.NextEvent(&event)) {
-      take(event, now_ns);
-      core.Release(event);
-    }
-    transport::PumpOut(core, *ports_[side], now_ns);
-  }
-  void TurnUntilQuiet(int side, const TickClock& clock) {
-    for (const uint64_t begin_ns = clock.NowNs(); clock.NowNs() - begin_ns < kQuietNs;) {
-      Turn(side, clock, [](const Event&, uint64_t) {});
-    }
-  }
-
-  transport::SendOptions OptionsFor(FunctionId function) const {
-    transport::SendOptions options;
-    options.peer = ends_[kNear].peer;
-    options.function = function;
-    options.response_bytes_max = kCallBytes;
-    return options;
-  }
-
-  // Has the callee end its block, and waits for its answer.
-  bool Stop(const TickClock& clock) {
-    bool stopped = false;
-    const uint64_t begin_ns = NowNs();
-    if (ends_[kNear].core->TrySend(OptionsFor(kStopFunction), {}, {}, clock.NowNs(), nullptr) !=
-        SendResult::kOk) {
-      return false;
-    }
-    transport::PumpOut(*ends_[kNear].core, *ports_[kNear], clock.NowNs());
-    while (!stopped && NowNs() - begin_ns < kGiveUpNs) {
-      Turn(kNear, clock,
-           [&](const Event& event, uint64_t) { stopped |= event.kind == EventKind::kCompleted; });
-    }
-    TurnUntilQuiet(kNear, clock);
-    return stopped;
-  }
-
-  // The callee of all rows: answers calls with their own payload, checks what comes.
-  Worker::Reply Answer() override {
-    TickClock clock;
-    transport::Core& core = *ends_[kFar].core;
-    uint64_t errors = 0, last_ns = clock.NowNs();
-    bool stop = false;
-    while (!stop) {
-      Turn(kFar, clock, [&](const Event& event, uint64_t now_ns) {
-        last_ns = now_ns;
-        if (event.kind != EventKind::kRequest && event.kind != EventKind::kOneWay) return;
-        const Bytes payload(event.payload, event.payload_bytes);
-        if (event.function == kStopFunction.value) {
-          stop = true;
-          errors +=
-              core.TryRespond(event.handle, absl::StatusCode::kOk, {}, {}, now_ns) == SendResult::kOk ? 0 : 1;
-          return;
-        }
-        uint64_t id = 0;
-        std::memcpy(&id, payload.data(), sizeof(id));
-        errors += CheckPayload(payload.data() + sizeof(id), payload.size() - sizeof(id), id) ? 0 : 1;
-        if (event.kind == EventKind::kOneWay) return;
-        errors += core.TryRespond(event.handle, absl::StatusCode::kOk, {}, payload, now_ns) == SendResult::kOk
-                      ? 0
-                      : 1;
-      });
-      if (clock.NowNs() - last_ns > kGiveUpNs) return Failed("nothing came from the caller");
-    }
-    TurnUntilQuiet(kFar, clock);
-    return {.errors = errors};
-  }
-
-  static void Fill(uint8_t* message, std::size_t bytes, uint64_t id) {
-    std::memcpy(message, &id, sizeof(id));
-    FillPayload(message + sizeof(id), bytes - sizeof(id), id);
-  }
-
-  bool coalesce_;
-  std::unique_ptr<RemoteNetwork> network_;
-  EngineEnd ends_[2];
-  std::unique_ptr<Port> ports_[2];
-};
-
-// One call at a time.
-template <typename Port>
-class EngineCallRow final : public EngineRow<Port> {
- public:
-  using Base = EngineRow<Port>;
-  explicit EngineCallRow(RowSpec spec) : Base(std::move(spec), /*coalesce=*/true) {}
-
- private:
-  Worker::Reply Call(uint32_t* out, uint64_t duration_ns) override {
-    TickClock clock;
-    transport::Core& core = *this->ends_[kNear].core;
-    Samples samples(out, duration_ns);
-    std::array<uint8_t, kCallBytes> request;
-    uint64_t id = 0, begin_ns = 0, end_ns = 0, errors = 0;
-    do {
-      Base::Fill(request.data(), request.size(), ++id);
-      begin_ns = NowNs();
-      const uint64_t now_ns = clock.NowNs();
-      const SendResult sent = core.TrySend(this->OptionsFor(kEchoFunction), {},
-                                           Bytes(request.data(), request.size()), now_ns, nullptr);
-      if (sent != SendResult::kOk)
-        return Failed(sent == SendResult::kFull ? "the engine is full" : "the peer is down");
-      transport::PumpOut(core, *this->ports_[kNear], now_ns);
-      bool done = false;
-      for (uint32_t turns = 1; !done; ++turns) {
-        this->Turn(kNear, clock, [&](const Event& event, uint64_t) {
-          done = true;
-          errors += event.code == absl::StatusCode::kOk && event.payload_bytes == kCallBytes &&
-                            std::memcmp(event.payload, request.data(), kCallBytes) == 0
-                        ? 0
-                        : 1;
-        });
-        if (turns % 65536 == 0 && NowNs() - begin_ns > kGiveUpNs) return Failed("no answer came");
-      }
-      end_ns = NowNs();
-    } while (samples.Add(begin_ns, end_ns));
-    if (!this->Stop(clock)) return Failed("the callee does not stop");
-    return {.messages = samples.count(),
-            .samples = samples.count(),
-            .elapsed_ns = samples.elapsed_ns(),
-            .errors = errors};
-  }
-};
 
 // As many at once as `window`; calls of 64 B or one-way messages.
 template <typename Port>
 class EngineRateRow final : public EngineRow<Port> {
  public:
   using Base = EngineRow<Port>;
-  EngineRateRow(RowSpec spec, uint64_t window, bool one_way)
-      : Base(spec, /*coalesce=*/true),
-        bytes_(spec.bytes),
-        window_(window),
-        one_way_(one_way),
-        message_(bytes_) {}
+  EngineRateRow(RowSpec spec, uint64_t window, bool one_way, int mtu)
+      : Base(spec, {.mtu = mtu}), bytes_(spec.bytes), window_(window), one_way_(one_way), message_(bytes_) {}
 
  private:
   Worker::Reply Call(uint32_t*, uint64_t duration_ns) override {
@@ -392,20 +193,20 @@ void AddEngineRows(std::vector<std::unique_ptr<Row>>* rows) {
                                                                          .note = kLoopNote}));
   rows->push_back(std::make_unique<EngineRateRow<port::AfXdpPort>>(
       RowSpec{.name = "weft/rate_af_xdp_coalesced", .bytes = kCallBytes, .is_rate = true, .note = kLoopNote},
-      /*window=*/512, /*one_way=*/false));
+      /*window=*/512, /*one_way=*/false, /*mtu=*/1500));
   rows->push_back(std::make_unique<EngineRateRow<port::AfXdpPort>>(RowSpec{.name = "weft/bulk",
                                                                            .bytes = kBulkBytes,
                                                                            .is_rate = true,
                                                                            .against = {"kernel/tcp_bulk"},
                                                                            .note = "over AF_XDP"},
-                                                                   /*window=*/4, /*one_way=*/true));
+                                                                   /*window=*/4, /*one_way=*/true, kBulkMtu));
   rows->push_back(
       std::make_unique<EngineRateRow<port::UdpPort>>(RowSpec{.name = "weft/bulk_io_uring",
                                                              .bytes = kBulkBytes,
                                                              .is_rate = true,
                                                              .against = {"kernel/tcp_bulk"},
                                                              .note = "over UDP, interface with offloads"},
-                                                     /*window=*/4, /*one_way=*/true));
+                                                     /*window=*/4, /*one_way=*/true, kBulkMtu));
 }
 
 std::unique_ptr<Row> NewCoreInMemoryRow() { return std::make_unique<CoreInMemoryRow>(); }

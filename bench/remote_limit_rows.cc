@@ -250,7 +250,7 @@ class TcpBulkRow final : public PairRow {
 
  private:
   absl::Status Prepare() override {
-    WEFT_ASSIGN_OR_RETURN(network_, RemoteNetwork::Create({.offloads = offloads_}));
+    WEFT_ASSIGN_OR_RETURN(network_, RemoteNetwork::Create({.offloads = offloads_, .mtu = kBulkMtu}));
     WEFT_ASSIGN_OR_RETURN(pair_, TcpOver(*network_));
     message_.resize(kBulkBytes);
     return absl::OkStatus();

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -32,7 +33,7 @@ port::Address RemoteNetwork::AddressOf(int side) {
 
 absl::StatusOr<std::unique_ptr<RemoteNetwork>> RemoteNetwork::Create(const Options& options) {
   if (!test::VethPair::Privileged()) return absl::PermissionDeniedError("network namespaces need root");
-  std::unique_ptr<RemoteNetwork> network(new RemoteNetwork());
+  std::unique_ptr<RemoteNetwork> network(new RemoteNetwork(options.mtu));
   for (const int side : {kNear, kFar}) {
     if (!options.offloads) WEFT_RETURN_IF_ERROR(network->TurnOffloadsOff(side));
     WEFT_RETURN_IF_ERROR(network->Attach(side, options.xdp));
@@ -67,6 +68,11 @@ int RemoteNetwork::xsks_fd(int side) const {
 
 absl::Status RemoteNetwork::Allow(int side, uint32_t key_id) {
   return steer_[side]->table().Allow(key_id, kPacketsPerSecond);
+}
+
+uint64_t RemoteNetwork::UnknownDrops(int side) const {
+  const port::SteerCounters counters = steer_[side]->table().ReadUnknown();
+  return std::accumulate(counters.drops.begin(), counters.drops.end(), uint64_t{0});
 }
 
 absl::Status RemoteNetwork::TurnOffloadsOff(int side) {

@@ -27,6 +27,7 @@ class RemoteNetwork {
   struct Options {
     Xdp xdp = Xdp::kNone;
     bool offloads = true;  // False: no segmentation and no coalescing on either interface.
+    int mtu = 1500;
   };
 
   // PERMISSION_DENIED without root.
@@ -39,9 +40,11 @@ class RemoteNetwork {
   int xsks_fd(int side) const;
   // Has the program that ships let packets of this key through.
   absl::Status Allow(int side, uint32_t key_id);
+  // What that program has dropped on that side without a key to charge.
+  uint64_t UnknownDrops(int side) const;
 
  private:
-  RemoteNetwork() = default;
+  explicit RemoteNetwork(int mtu) : pair_({.mtu = mtu}) {}
   absl::Status Attach(int side, Xdp xdp);
   absl::Status TurnOffloadsOff(int side);
 

@@ -15,6 +15,9 @@ namespace weft::bench {
 // UDP payload that carries an encrypted call of 64 B: clear header, DATA frame, tag.
 inline constexpr std::size_t kEncryptedCallBytes = transport::kDataOverheadBytes + 64;
 
+// Of all rows of messages of 1 MB, the kernel's too: the largest that native XDP on veth takes.
+inline constexpr int kBulkMtu = 3498;
+
 // limit/af_xdp_raw: frames of the length of an encrypted 64 B call, echoed in place between bare AF_XDP
 // sockets that both poll, behind the minimal XDP program.
 std::unique_ptr<Row> NewAfXdpRawRow();
@@ -25,6 +28,9 @@ void AddTcpBulkRows(std::vector<std::unique_ptr<Row>>* rows);
 // weft/engine_af_xdp, weft/engine_io_uring: an encrypted call of 64 B, engine to engine, both polling.
 // weft/rate_af_xdp_coalesced: as many as fit at once. weft/bulk, weft/bulk_io_uring: as kernel/tcp_bulk.
 void AddEngineRows(std::vector<std::unique_ptr<Row>>* rows);
+// limit/flood_foreign, weft/flood: weft/engine_af_xdp with 20 forged datagrams sent before each call, to a
+// port that is not weft's or to weft's; counts tell how many were forged and dropped.
+void AddFloodRows(std::vector<std::unique_ptr<Row>>* rows);
 // weft/core_in_memory: two transport cores on one processor core, sealed, one message a datagram.
 std::unique_ptr<Row> NewCoreInMemoryRow();
 

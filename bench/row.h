@@ -32,6 +32,7 @@ struct RowSpec {
   std::string name = {};  // As in benchmarking tables: "limit/shm_spin".
   uint64_t bytes = 0;     // Payload of one message, 0 where it has none.
   bool is_rate = false;   // Judged by messages per second, not by latency.
+  bool by_p99 = false;    // Ratios compare the blocks' p99 rather than their p50.
   // Rows whose block is run right beside each block of this one; the name of the row, of which the first
   // registered counts where several sizes share it.
   std::vector<std::string> against = {};

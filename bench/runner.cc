@@ -47,8 +47,16 @@ double MedianOfSamples(std::vector<uint32_t> samples) {
   return value + (std::clamp(share, 0.0, 1.0) - 0.5) * ClockStepNs();
 }
 
-// What a ratio compares: p50 in ns, or messages per second.
+double P99OfSamples(std::vector<uint32_t> samples) {
+  if (samples.empty()) return 0;
+  const auto at = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() * 99 / 100);
+  std::nth_element(samples.begin(), at, samples.end());
+  return *at;
+}
+
+// What a ratio compares: p50 or p99 in ns, or messages per second.
 double FigureOf(const RowSpec& spec, const Block& block) {
+  if (spec.by_p99) return P99OfSamples(block.samples_ns);
   if (!spec.is_rate) return MedianOfSamples(block.samples_ns);
   if (block.elapsed_ns == 0) return 0;
   return static_cast<double>(block.messages) * 1e9 / static_cast<double>(block.elapsed_ns);

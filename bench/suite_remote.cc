@@ -19,6 +19,7 @@ std::vector<std::unique_ptr<Row>> RemoteRows() {
   AddTcpBulkRows(&rows);
   rows.push_back(NewCoreInMemoryRow());
   AddEngineRows(&rows);
+  AddFloodRows(&rows);
   return rows;
 }
 

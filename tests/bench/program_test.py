@@ -68,6 +68,11 @@ class ProgramTest(unittest.TestCase):
         self.assertLessEqual({'limit/af_xdp_raw', 'limit/udp_spin'}, set(rows['weft/engine_af_xdp']['ratios']))
         self.assertIn('kernel/tcp_bulk', rows['weft/bulk']['ratios'])
         self.assertIsNone(rows['weft/core_in_memory']['p50_ns'])
+        flood = rows['weft/flood']
+        self.assertGreater(flood['forged'], 0)
+        self.assertEqual(flood['dropped'], flood['forged'])
+        self.assertIn('limit/flood_foreign', flood['ratios'])
+        self.assertEqual(rows['limit/flood_foreign']['dropped'], 0)
 
     def test_idle_writes_cpu_and_memory_of_each_program(self):
         done = run('idle', '--seconds', '0.5', '--json', '-')

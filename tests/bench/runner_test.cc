@@ -90,6 +90,31 @@ TEST(RunnerTest, RateRatioComparesMessagesPerSecond) {
   EXPECT_DOUBLE_EQ(rows.Run(3)[1].ratios().at("limit"), 0.6);
 }
 
+// All samples of a block are its figure but the last of a hundred, which is ten times as long.
+class TailRow final : public Row {
+ public:
+  using Row::Row;
+  absl::Status Setup() override { return absl::OkStatus(); }
+  absl::StatusOr<Block> RunBlock(uint64_t) override {
+    const uint32_t ns = spec().against.empty() ? 10'000 : 20'000;
+    Block block{.samples_ns = std::vector<uint32_t>(100, 10'000), .messages = 100, .elapsed_ns = 1'000'000};
+    block.samples_ns.back() = 10 * ns;
+    return block;
+  }
+  void Teardown() override {}
+};
+
+TEST(RunnerTest, ARowJudgedByItsTailComparesP99) {
+  std::vector<std::unique_ptr<Row>> rows;
+  rows.push_back(std::make_unique<TailRow>(RowSpec{.name = "limit", .by_p99 = true}));
+  rows.push_back(std::make_unique<TailRow>(RowSpec{.name = "own", .by_p99 = true, .against = {"limit"}}));
+  RunOptions options;
+  options.rounds_min = 3;
+  const auto results = RunRows(std::move(rows), options);
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_DOUBLE_EQ((*results)[1].ratios().at("limit"), 2.0);
+}
+
 TEST(RunnerTest, CountsAndCpuAreSummedOverBlocks) {
   Rows rows;
   rows.Add({.name = "own"}, {100});
