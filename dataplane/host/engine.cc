@@ -18,6 +18,7 @@ namespace {
 constexpr size_t kHostStackBytes = 512 << 10;
 // Of an engine with a stack limit of its own, which serves few functions; 8 TiB of address space.
 constexpr uint32_t kOtherInstancesMax = 2048;
+constexpr uint32_t kOtherFibersMax = 512;
 
 size_t FiberStackBytes(const EngineOptions& options) {
   return options.wasm_stack_bytes + options.leaf_stack_bytes + kHostStackBytes;
@@ -28,7 +29,7 @@ void SetPooling(wasm_config_t* config, const EngineOptions& options) {
   wasmtime_pooling_allocation_config_total_core_instances_set(pool, options.instances_max);
   wasmtime_pooling_allocation_config_total_memories_set(pool, options.instances_max);
   wasmtime_pooling_allocation_config_total_tables_set(pool, options.instances_max);
-  wasmtime_pooling_allocation_config_total_stacks_set(pool, options.instances_max);
+  wasmtime_pooling_allocation_config_total_stacks_set(pool, options.fibers_max);
   wasmtime_pooling_allocation_config_max_memory_size_set(pool, options.memory_bytes_max);
   wasmtime_pooling_allocation_config_max_memories_per_module_set(pool, 1);
   wasmtime_pooling_allocation_config_max_tables_per_module_set(pool, 1);
@@ -60,9 +61,9 @@ wasm_config_t* NewConfig(const EngineOptions& options) {
 
 // The engine's constructor aborts where it cannot reserve its pool, so ask first.
 absl::Status CheckAddressSpace(const EngineOptions& options) {
-  // Each slot: 4 GiB, the guard of 32 MiB behind it, a fiber's stack.
-  const size_t bytes =
-      options.instances_max * ((size_t{4} << 30) + (size_t{32} << 20) + FiberStackBytes(options));
+  // Each instance: 4 GiB and the guard of 32 MiB behind it. Each fiber: its stack.
+  const size_t bytes = options.instances_max * ((size_t{4} << 30) + (size_t{32} << 20)) +
+                       options.fibers_max * FiberStackBytes(options);
   void* probe = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (probe == MAP_FAILED) {
     return absl::ResourceExhaustedError(
@@ -87,8 +88,8 @@ std::string TakeBytes(Message&& get) {
 }  // namespace
 
 absl::StatusOr<wasm_engine_t*> Engine::Make(const EngineOptions& options) {
-  if (options.instances_max == 0 || options.instances_max > 16384) {
-    return absl::InvalidArgumentError("instances_max must be from 1 to 16384");
+  if (options.instances_max == 0 || options.instances_max > 16384 || options.fibers_max == 0) {
+    return absl::InvalidArgumentError("instances_max must be from 1 to 16384, fibers_max at least 1");
   }
   WEFT_RETURN_IF_ERROR(CheckAddressSpace(options));
   weft_engine_quiet_panics();
@@ -98,6 +99,7 @@ absl::StatusOr<wasm_engine_t*> Engine::Make(const EngineOptions& options) {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   EngineOptions own = options;
   own.leaf_stack_bytes = own.wasm_stack_bytes;
+  own.fibers_max = std::min(own.fibers_max, own.instances_max);
   WEFT_ASSIGN_OR_RETURN(wasm_engine_t * made, Make(own));
   std::unique_ptr<Engine> engine(new Engine(made, own));
   engine->own_ticker_ = std::make_unique<Ticker>(made);
@@ -123,6 +125,7 @@ absl::StatusOr<Engine*> Engine::WithStack(size_t bytes) {
   EngineOptions options = options_;
   options.wasm_stack_bytes = bytes;
   options.instances_max = std::min(options.instances_max, kOtherInstancesMax);
+  options.fibers_max = std::min(options.fibers_max, kOtherFibersMax);
   WEFT_ASSIGN_OR_RETURN(wasm_engine_t * made, Make(options));
   std::unique_ptr<Engine> engine(new Engine(made, options));
   engine->ticker_ = ticker_;

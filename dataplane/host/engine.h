@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "dataplane/base/attributes.h"
 #include "dataplane/host/engine_ext.h"
 #include "dataplane/host/ticker.h"
 
@@ -23,6 +24,10 @@ struct EngineOptions {
   // The most instances alive at once, and so the most calls under way. Each reserves 4 GiB of address space,
   // of which 47 bits hold 32,768, and no memory.
   uint32_t instances_max = 6144;
+  // Stacks for guests that may have to wait, so the most calls that wait at once; cut to instances_max. Each
+  // is two mappings, which the kernel takes apart before it closes a dead process's sockets: 1 us a stack
+  // until the callers hear of it.
+  uint32_t fibers_max = 2048;
   // The largest linear memory of any instance; a function's own limit may be lower.
   uint64_t memory_bytes_max = 256 << 20;
   // Guest frames of one call. A C guest keeps its arrays in linear memory, so 512 KiB are deep recursion.
@@ -44,6 +49,15 @@ class Engine {
   wasm_engine_t* get() const { return engine_; }
   const EngineOptions& options() const { return options_; }
   Ticker& ticker() { return *ticker_; }
+
+  // One stack for an instance's fibers; false where fibers_max are taken. The store of an instance keeps its
+  // stack from the first fiber to its end, and has one fiber at a time. Guest thread only.
+  WEFT_HOT bool TakeStack() {
+    if (stacks_taken_ == options_.fibers_max) return false;
+    ++stacks_taken_;
+    return true;
+  }
+  void ReturnStack() { --stacks_taken_; }
 
   // The engine for functions whose guests may use `bytes` of stack, since Wasmtime sets that for a whole
   // engine: this one, or one like it that it owns, made when a limit is asked for the first time. Shares the
@@ -71,6 +85,7 @@ class Engine {
   Ticker* ticker_ = nullptr;
   std::vector<std::unique_ptr<Engine>> others_;
   Instance* running_ = nullptr;
+  uint32_t stacks_taken_ = 0;
 };
 
 // Takes the message out of an engine's error or trap and frees it. Control path only: it allocates.

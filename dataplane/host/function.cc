@@ -70,8 +70,11 @@ Instance* Function::Take() {
   ++counters_.resets_on_path;
   if (absl::Status status = instance->Reset(); !status.ok()) {
     // Its memory may be short for a moment, or its start-up fail now and then; the next call tries again.
-    start_fault_ = std::string(status.message());
     used_.push_back(instance);
+    const bool no_stack = absl::IsResourceExhausted(status);
+    start_status_ = no_stack ? kResourceExhausted : kInternal;
+    // Want of a stack ends with one of this function's own calls, if there is one.
+    start_fault_ = no_stack && active_ != 0 ? std::string() : std::string(status.message());
     return nullptr;
   }
   ++active_;

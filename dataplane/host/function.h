@@ -91,9 +91,11 @@ class Function {
   void Demote();
 
   // An instance for one call, or null where all are taken. Prefers a clean one made beforehand, the latest
-  // first since the caches still hold it. start_fault() says why where making one failed.
+  // first since the caches still hold it. start_fault() says why where making one failed, and start_status()
+  // what becomes of the call.
   WEFT_HOT Instance* Take();
   const std::string& start_fault() const { return start_fault_; }
+  Status start_status() const { return start_status_; }
   // Takes an instance back. Its memory is kept or, off the critical path, replaced.
   WEFT_HOT void GiveBack(Instance* instance);
   // Makes one used instance clean or one more ready, where there is need. True where it did something. Takes
@@ -143,6 +145,7 @@ class Function {
   bool draining_ = false;
   uint32_t trial_left_ = kTrialCalls;
   uint32_t active_ = 0;
+  Status start_status_ = kInternal;
   std::string start_fault_;  // Of the last Take() that returned null; empty where all instances were taken.
   // All instances are owned by all_; each is in use, clean or used.
   std::vector<std::unique_ptr<Instance>> all_;

@@ -54,7 +54,10 @@ HostProgram::~HostProgram() {
 }
 
 absl::Status HostProgram::Prepare() {
-  WEFT_ASSIGN_OR_RETURN(engine_, Engine::Create({}));
+  EngineOptions engine;
+  if (options_.waiting_calls_max != 0) engine.fibers_max = options_.waiting_calls_max;
+  engine.instances_max = std::max(engine.instances_max, engine.fibers_max);
+  WEFT_ASSIGN_OR_RETURN(engine_, Engine::Create(engine));
   if (!options_.cache_dir.empty()) {
     absl::StatusOr<std::unique_ptr<ModuleCache>> cache = ModuleCache::Open(options_.cache_dir);
     if (cache.ok()) {

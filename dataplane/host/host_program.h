@@ -34,7 +34,8 @@ struct HostProgramOptions {
   std::string version;
   std::vector<Served> serve;
   uint64_t poll_time_ns = kCalibratedPollTime;
-  UniqueFd stop;  // Readable when the program is to drain and end; may be invalid.
+  uint32_t waiting_calls_max = 0;  // EngineOptions::fibers_max; 0: the engine's own default.
+  UniqueFd stop;                   // Readable when the program is to drain and end; may be invalid.
   Notifier notifier;
 };
 

@@ -92,7 +92,7 @@ InCall* Host::Begin(Function& function, uint32_t bytes, const CallContext& conte
     if (call->instance != nullptr && AllocRoom(call, call->trace_bytes)) [[likely]]
       return call;
     // The bytes are taken all the same, then the call fails with the guest's words.
-    if (call->instance == nullptr && !function.start_fault().empty()) call->failure = kInternal;
+    if (call->instance == nullptr && !function.start_fault().empty()) call->failure = function.start_status();
   }
   if (!function.Charge(bytes)) {
     if (call->instance != nullptr) ReleaseInstance(call);
@@ -149,7 +149,8 @@ bool Host::StartOnInstance(InCall* call) {
   call->instance = function.Take();
   if (call->instance == nullptr) {
     if (function.start_fault().empty()) return false;
-    Fail(call, kInternal, absl::StrCat("the guest does not start up: ", function.start_fault()));
+    Fail(call, function.start_status(),
+         absl::StrCat("the guest does not start up: ", function.start_fault()));
     return true;
   }
   if (function.module().alloc_suspends()) {
@@ -178,7 +179,8 @@ void Host::ReleaseInstance(InCall* call) {
 
 void Host::Execute(InCall* call) {
   call->stage = InCall::Stage::kHandle;
-  if (call->function->plain()) {
+  // A leaf on trial for which no stack is left runs plainly, within the plain path's time limit.
+  if (call->function->plain() || !call->instance->TakeStack()) {
     ExecutePlain(call);
   } else {
     StartFiber(call);

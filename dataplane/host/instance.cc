@@ -24,10 +24,22 @@ void Instance::Drop() {
   memory_ = nullptr;
   memory_bytes_ = 0;
   inbox_ = inbox_bytes_ = 0;
+  if (has_stack_) function_.module().engine().ReturnStack();
+  has_stack_ = false;
+}
+
+bool Instance::TakeStack() {
+  if (!has_stack_) has_stack_ = function_.module().engine().TakeStack();
+  return has_stack_;
 }
 
 absl::Status Instance::Reset() {
   Drop();
+  if (function_.module().suspends() && !TakeStack()) {
+    return absl::ResourceExhaustedError(absl::StrCat("this host has ",
+                                                     function_.module().engine().options().fibers_max,
+                                                     " stacks for calls that wait, and all are taken"));
+  }
   faulted_ = false;
   cause_ = nullptr;
   ticks_ = 0;

@@ -50,7 +50,10 @@ class Instance {
   // Runs weft_handle on this stack; the status, or kInternal with fault() set.
   WEFT_HOT uint32_t HandlePlain(uint32_t pointer, uint32_t bytes);
 
-  // The same on a fiber, which the caller polls until it ends.
+  // Makes sure of a stack for this instance's fibers, which it has until Drop(); false where the engine has
+  // none left. One whose module suspends has it from Reset() on.
+  WEFT_HOT bool TakeStack();
+  // The same on a fiber, which the caller polls until it ends. After TakeStack().
   weft_fiber* NewAllocFiber(uint32_t bytes);
   weft_fiber* NewHandleFiber(uint32_t pointer, uint32_t bytes);
 
@@ -144,6 +147,7 @@ class Instance {
   uint32_t log_lines_ = 0;
   Phase phase_ = Phase::kIdle;
   bool faulted_ = false;
+  bool has_stack_ = false;
   const char* cause_ = nullptr;
   std::string fault_text_;
   wasmtime_instance_t instance_ = {};

@@ -25,7 +25,8 @@ constexpr char kHelp[] =
     "weft-host: runs WebAssembly functions of one tenant and joins them to the mesh of its node\n"
     "\n"
     "usage: weft-host --name HOST [--serve NS/NAME=FILE]... [--keep NS/NAME=FILE]... [--run-dir DIR]\n"
-    "                 [--cache-dir DIR] [--no-cache] [--poll-us N] [--log-format text|json]\n"
+    "                 [--cache-dir DIR] [--no-cache] [--poll-us N] [--waiting-calls N]\n"
+    "                 [--log-format text|json]\n"
     "\n"
     "  --name HOST           this host's name, which the agent's settings must allow to this user\n"
     "  --serve NS/NAME=FILE  serve the function from this module, a clean instance for each call\n"
@@ -35,6 +36,8 @@ constexpr char kHelp[] =
     "  --cache-dir DIR       where compiled modules are kept (default: the user's cache directory)\n"
     "  --no-cache            compile at every start\n"
     "  --poll-us N           poll for N microseconds before sleeping (default: measured at start)\n"
+    "  --waiting-calls N     calls of guests that may wait at once, up to 16384 (default 2048); each adds a\n"
+    "                        microsecond to the time after which callers hear of this process's death\n"
     "  --log-format FORMAT   text (default) or json, one line an event, on standard error\n"
     "  --version             print the version, then exit\n"
     "  --help                print this, then exit\n"
@@ -87,6 +90,11 @@ int TakeOption(const std::string& name, const std::string& value, HostProgramOpt
     if (!absl::SimpleAtoi(value, &us) || us > 1'000'000)
       return Usage("--poll-us wants a number up to 1000000");
     options->poll_time_ns = us * kNsPerUs;
+  } else if (name == "--waiting-calls") {
+    uint32_t calls;
+    if (!absl::SimpleAtoi(value, &calls) || calls == 0 || calls > 16384)
+      return Usage("--waiting-calls wants a number from 1 to 16384");
+    options->waiting_calls_max = calls;
   } else {
     return Usage(absl::StrCat("unknown argument: ", name));
   }

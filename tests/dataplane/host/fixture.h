@@ -143,7 +143,7 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
 
 // One engine for all tests of a program: it reserves terabytes of address space.
 inline Engine& SharedEngine() {
-  static std::unique_ptr<Engine> engine = *Engine::Create({.instances_max = 2500});
+  static std::unique_ptr<Engine> engine = *Engine::Create({.instances_max = 2500, .fibers_max = 2100});
   return *engine;
 }
 
