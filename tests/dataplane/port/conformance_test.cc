@@ -108,8 +108,9 @@ template <typename H>
 inline constexpr bool kRestarts<H> = H::kRestarts;
 
 #ifdef WEFT_TEST_DPDK
-using Harnesses = testing::Types<DpdkHarness<DpdkLink::kRing, false>, DpdkHarness<DpdkLink::kRing, true>,
-                                 DpdkHarness<DpdkLink::kMemifClient, false>>;
+// Not over net_memif: EAL's thread may end a process that holds both ends and closes one (dpdk_node_test has
+// them in two).
+using Harnesses = testing::Types<DpdkHarness<DpdkLink::kRing, false>, DpdkHarness<DpdkLink::kRing, true>>;
 #else
 using Harnesses =
     testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>, UdpHarness<false, false>,

@@ -12,14 +12,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/port/neighbour_frames.h"
-#include "tests/support/temporary_directory.h"
 
 namespace weft::port {
 namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kGiveUpNs = 10 * kNsPerSecond;
 constexpr uint8_t kStrangerMac[6] = {2, 0, 0, 0, 0, 7};
 
 Address OwnAddress() { return *Address::Parse("10.77.0.1:4810"); }
@@ -173,39 +171,6 @@ TEST(DpdkPort, ErrorsNameTheDeviceAndTheCause) {
               HasSubstr("its address"));
   // A device that is refused leaves nothing behind that stands in the way of the next.
   EXPECT_THAT(std::string(Refused("net_memif0,role=king").message()), testing::Not(HasSubstr("File exists")));
-}
-
-// A client that is there before its server reaches it by itself, once it is there.
-TEST(DpdkPort, AMemifClientWaitsForItsServer) {
-  // The driver keeps one record a name, and by the first device's role: so one file under two names.
-  const test::TemporaryDirectory directory;
-  DpdkPort::Options options;
-  options.device.device =
-      absl::StrCat("net_memif0,role=client,socket-abstract=no,socket=", directory / "./m.sock");
-  options.local = OwnAddress();
-  auto client = DpdkPort::Create(options);
-  ASSERT_TRUE(client.ok()) << client.status();
-  const uint64_t path = (*client)->AddPath(PeerAddress()).value();
-  options.device.device =
-      absl::StrCat("net_memif1,role=server,socket-abstract=no,socket=", directory / "m.sock");
-  options.local = PeerAddress();
-  auto server = DpdkPort::Create(options);
-  ASSERT_TRUE(server.ok()) << server.status();
-  for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kGiveUpNs;) {
-    if (uint8_t* const out = (*client)->BeginSend(); out != nullptr) {
-      std::memset(out, 3, 64);
-      (*client)->FinishSend(path, 64);
-    }
-    (*client)->Flush();
-    (void)(*client)->PrepareSleep();
-    ReceivedDatagram one;
-    (void)(*client)->Receive(&one, 1);
-    if ((*server)->Receive(&one, 1) == 0) continue;
-    EXPECT_EQ(one.bytes, 64u);
-    (*server)->Release(&one, 1);
-    return;
-  }
-  FAIL() << "nothing came";
 }
 
 }  // namespace
