@@ -246,7 +246,8 @@ class BasicConsumer {
   }
   void EndChunk(uint32_t bytes) {
     ++head_;
-    unpublished_bytes_ += bytes;
+    // In lines, as the producer counts them: many short chunks fill more of the arena than they have bytes.
+    unpublished_bytes_ += (bytes + kCacheLineBytes - 1) & ~(kCacheLineBytes - 1);
     // Made to look like a full step of cells, so that the hot loop has one condition.
     if (unpublished_bytes_ >= arena_bytes_ / 4) published_head_ = head_ - kHeadStepCells;
   }
@@ -258,8 +259,8 @@ class BasicConsumer {
   ByteBudget* budget_;
   uint32_t head_ = 0;  // The next cell to take.
   uint32_t published_head_ = 0;
-  uint32_t unpublished_bytes_ = 0;
-  uint32_t batch_left_ = 0;  // Bytes of the block of records that is being read; 0: none is.
+  uint32_t unpublished_bytes_ = 0;  // Of the arena, in whole lines.
+  uint32_t batch_left_ = 0;         // Bytes of the block of records that is being read; 0: none is.
   uint32_t batch_bytes_ = 0;
   const std::byte* batch_at_ = nullptr;
   uint64_t batch_function_ = 0;

@@ -406,6 +406,28 @@ TEST(ChannelTest, SmallArenasWork) {
   }
 }
 
+TEST(ChannelTest, AWholeMessageFitsASmallArenaThatWasReadWhateverItHeld) {
+  for (const uint32_t arena_bytes : {kArenaBytesMin, 2 * kArenaBytesMin}) {
+    ChannelOptions options;
+    options.arena_bytes = options.peer_arena_bytes = arena_bytes;
+    ChannelPair pair(options, options);
+    KeepingSink sink;
+    const uint32_t whole = pair.a->whole_bytes_max();
+    uint64_t random = 1;
+    for (uint32_t id = 0; id < 20'000; ++id) {
+      random = random * 6364136223846793005 + 1442695040888963407;
+      // Mostly one byte more than a line or two, which take a line more than they have bytes.
+      const uint32_t sizes[] = {kInlineBytesMax + 1, 2 * 64 + 1, 2 * 64 + 1, whole};
+      const uint32_t any = 97 + static_cast<uint32_t>(random >> 40) % (whole - 96);
+      const uint32_t bytes = random >> 62 != 0 ? sizes[random >> 60 & 3] : any;
+      ASSERT_TRUE(Send(*pair.a, id, std::string(bytes, 'x'))) << id << ", " << bytes << " of " << arena_bytes;
+      ASSERT_EQ(pair.b->Poll(sink, 8), 1);
+      sink.buffers.clear();
+      sink.messages.clear();
+    }
+  }
+}
+
 TEST(ChannelTest, BadOptionsAreRefused) {
   ChannelOptions options;
   options.arena_bytes = 5000;
