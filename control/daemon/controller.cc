@@ -109,10 +109,11 @@ void Controller::TakeFirstScan(std::vector<SourceChange> changes) {
   std::set<std::string> present;
   for (const SourceChange& change : changes) present.insert(change.origin);
   std::vector<std::string> missing;
-  for (const auto& [origin, mesh] : model_.accepted()) {
-    const bool to_come = std::any_of(
-        sources_.begin(), sources_.end(),
-        [&origin = origin](const auto& source) { return source->Owns(origin) && !source->ReadsAtStart(); });
+  for (const auto& accepted : model_.accepted()) {
+    const std::string& origin = accepted.first;
+    const bool to_come = std::any_of(sources_.begin(), sources_.end(), [&origin](const auto& source) {
+      return source->Owns(origin) && !source->ReadsAtStart();
+    });
     if (!present.contains(origin) && !to_come) missing.push_back(origin);
   }
   LogNotes();
