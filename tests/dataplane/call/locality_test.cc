@@ -34,11 +34,11 @@ class Nodes {
                          .distance = distances.empty() ? kElsewhere : distances[i]});
     }
     engine.core.SetAccess(*in, grants);
-    engine.handler = [this](TestHost& host, const TestHost::Request& request) {
-      const std::string node = request.incoming.caller->substr(sizeof("test/caller@") - 1);
+    engine.handler = [this](TestHost& host, const TestHost::Request& received) {
+      const std::string node = received.incoming.caller->substr(sizeof("test/caller@") - 1);
       ++executions[node];
-      if (keeps) return host.held.push_back(request);
-      host.Answer(request, codes.contains(node) ? codes[node] : StatusCode::kOk, node);
+      if (keeps) return host.held.push_back(received);
+      host.Answer(received, codes.contains(node) ? codes[node] : StatusCode::kOk, node);
     };
     route = &caller.core.Route("test/caller", "test/echo");
     caller.core.SetRoute(*route, targets, policy, StatusCode::kOk, "");
