@@ -120,7 +120,7 @@ absl::StatusOr<DpdkPort::Path> DpdkPort::NewPath(const Address& address) {
         absl::StrCat(address.ToString(), " cannot be reached from ", local_.ToString(), ": another family"));
   }
   Path path{.peer = address};
-  const absl::Status status = Resolve(&path);
+  absl::Status status = Resolve(&path);
   // Where there is no route yet the path may still be named: it works once there is one.
   if (!status.ok() && !absl::IsUnavailable(status)) return status;
   // Its neighbour may be known from another path.
