@@ -19,7 +19,7 @@ constexpr uint64_t kContendNs = kNsPerSecond;
 // etcd takes 128 operations a transaction by default.
 constexpr std::size_t kOpsMax = 100;
 // A value that none of ours is.
-constexpr char kUnknown[] = "?";
+constexpr char kUnknown = '?';
 
 }  // namespace
 
@@ -154,7 +154,7 @@ void EtcdPresence::Publish() {
     after[key] = value;
     // Should the answer be lost, it may stand there or not: not as any value, but to be removed when
     // unwanted.
-    said_[key] = kUnknown;
+    said_.insert_or_assign(key, std::string(1, kUnknown));
   }
   for (const auto& [key, value] : before) {
     if (ops.size() == kOpsMax) break;
