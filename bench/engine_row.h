@@ -13,12 +13,16 @@
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/string_view.h"
 #include "bench/engine_pair.h"
 #include "bench/pair_row.h"
 #include "bench/remote_network.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 #include "dataplane/port/af_xdp_port.h"
+#ifdef WEFT_HAS_DPDK
+#include "bench/remote_dpdk.h"
+#endif
 #include "dataplane/port/udp_port.h"
 #include "dataplane/transport/pump.h"
 
@@ -39,11 +43,21 @@ inline constexpr uint32_t kProbesMax = 12;
 // The first path of every port.
 inline constexpr uint64_t kPath = uint64_t{1} << 32;
 
-inline Worker::Reply Failed(const char* why) {
+inline Worker::Reply Failed(absl::string_view why) {
   Worker::Reply reply;
-  std::strncpy(reply.failure, why, sizeof(reply.failure) - 1);
+  std::strncpy(reply.failure, std::string(why).c_str(), sizeof(reply.failure) - 1);
   return reply;
 }
+
+// DPDK's environment has threads, so its port is made after the fork, in the process that uses it, at its
+// first block.
+#ifdef WEFT_HAS_DPDK
+template <typename Port>
+inline constexpr bool kOpensLate = std::is_same_v<Port, port::DpdkPort>;
+#else
+template <typename Port>
+inline constexpr bool kOpensLate = false;
+#endif
 
 // Makes the ports in their namespaces before the fork, since AF_XDP takes a privilege; each process then uses
 // its own.
@@ -88,9 +102,11 @@ class EngineRow : public PairRow {
     config.coalesce = options_.coalesce;
     config.probes_max = kProbesMax;
     std::tie(ends_[kNear], ends_[kFar]) = MakeEnginePair(config, kPath, kPath);
-    for (const int side : {kNear, kFar}) {
-      if (kXdp) WEFT_RETURN_IF_ERROR(network_->Allow(side, ends_[side].key_id));
-      WEFT_ASSIGN_OR_RETURN(ports_[side], OpenPort<Port>(*network_, side, config.datagram_bytes_max));
+    if constexpr (!kOpensLate<Port>) {
+      for (const int side : {kNear, kFar}) {
+        if (kXdp) WEFT_RETURN_IF_ERROR(network_->Allow(side, ends_[side].key_id));
+        WEFT_ASSIGN_OR_RETURN(ports_[side], OpenPort<Port>(*network_, side, config.datagram_bytes_max));
+      }
     }
     return absl::OkStatus();
   }
@@ -98,6 +114,18 @@ class EngineRow : public PairRow {
     for (auto& port : ports_) port.reset();
     for (auto& end : ends_) end = {};
     network_.reset();
+  }
+
+  // In the process of that side, at the start of each block.
+  absl::Status Open([[maybe_unused]] int side) {
+#ifdef WEFT_HAS_DPDK
+    if constexpr (kOpensLate<Port>) {
+      if (ports_[side] == nullptr) {
+        WEFT_ASSIGN_OR_RETURN(ports_[side], OpenDpdkPort(side, kPath));
+      }
+    }
+#endif
+    return absl::OkStatus();
   }
 
   // One turn of the engine's loop; `take(event)` is called for each event.
@@ -146,6 +174,7 @@ class EngineRow : public PairRow {
 
   // The callee of all rows: answers calls with their own payload, checks what comes.
   Worker::Reply Answer() override {
+    if (const absl::Status opened = Open(kFar); !opened.ok()) return Failed(opened.message());
     TickClock clock;
     transport::Core& core = *ends_[kFar].core;
     uint64_t errors = 0, last_ns = clock.NowNs();
@@ -198,6 +227,7 @@ class EngineCallRow : public EngineRow<Port> {
   virtual void BeforeCall() {}
 
   Worker::Reply Call(uint32_t* out, uint64_t duration_ns) override {
+    if (const absl::Status opened = this->Open(kNear); !opened.ok()) return Failed(opened.message());
     TickClock clock;
     transport::Core& core = *this->ends_[kNear].core;
     Samples samples(out, duration_ns);

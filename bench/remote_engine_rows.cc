@@ -16,6 +16,9 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 #include "dataplane/port/af_xdp_port.h"
+#ifdef WEFT_HAS_DPDK
+#include "dataplane/port/dpdk_port.h"
+#endif
 #include "dataplane/port/memory_port.h"
 #include "dataplane/port/udp_port.h"
 #include "dataplane/transport/pump.h"
@@ -191,6 +194,13 @@ void AddEngineRows(std::vector<std::unique_ptr<Row>>* rows) {
                                                                          .bytes = kCallBytes,
                                                                          .against = {"limit/udp_spin"},
                                                                          .note = kLoopNote}));
+#ifdef WEFT_HAS_DPDK
+  rows->push_back(std::make_unique<EngineCallRow<port::DpdkPort>>(
+      RowSpec{.name = "weft/engine_dpdk",
+              .bytes = kCallBytes,
+              .against = {"limit/dpdk_raw"},
+              .note = "the engine's loop without hosts, over net_memif"}));
+#endif
   rows->push_back(std::make_unique<EngineRateRow<port::AfXdpPort>>(
       RowSpec{.name = "weft/rate_af_xdp_coalesced", .bytes = kCallBytes, .is_rate = true, .note = kLoopNote},
       /*window=*/512, /*one_way=*/false, /*mtu=*/1500));

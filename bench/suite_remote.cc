@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Suite `remote`: calls between two nodes, beside the limits of the machine and the kernel's own ways.
+#ifdef WEFT_HAS_DPDK
+#include "bench/remote_dpdk.h"
+#endif
 #include "bench/remote_rows.h"
 #include "bench/suite_run.h"
 #include "bench/suites.h"
@@ -15,6 +18,9 @@ constexpr double kFullSeconds = 90;
 std::vector<std::unique_ptr<Row>> RemoteRows() {
   std::vector<std::unique_ptr<Row>> rows;
   rows.push_back(NewAfXdpRawRow());
+#ifdef WEFT_HAS_DPDK
+  rows.push_back(NewDpdkRawRow());
+#endif
   AddRemoteSocketRows(&rows);
   AddTcpBulkRows(&rows);
   rows.push_back(NewCoreInMemoryRow());
