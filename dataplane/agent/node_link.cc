@@ -74,6 +74,7 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
   options.port = PortKindOf(config.packet_port);
   options.dpdk_device = config.dpdk.device;
   transport::Config& transport = options.engine.transport;
+  transport.datagram_bytes_max = config.mtu - (options.listen.is_ipv4() ? 20 : 40) - 8;
   transport.memory_bytes = kMessageMemoryBytes;
   transport.messages_in_max = transport.messages_out_max = 4096;
   transport.functions_max = 4096;

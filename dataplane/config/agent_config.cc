@@ -157,6 +157,8 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
   } else if (map.Has("dpdk")) {
     map.Error("dpdk", "means nothing without `packet_port: dpdk`");
   }
+  config->mtu = static_cast<uint32_t>(
+      map.Uint("mtu", AgentConfig::kMtuMin, AgentConfig::kMtuMax, AgentConfig::kMtuDefault));
   map.Map("identity", [&](YamlMap& identity) {
     identity.Require({"certificate", "key", "ca"});
     config->identity.certificate = identity.NonEmptyString("certificate");
@@ -167,7 +169,7 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
     if (!map.Has("identity")) map.Error("listen", "needs an `identity`: other nodes ask for a certificate");
     return;
   }
-  for (const char* const key : {"packet_port", "interface", "dpdk", "identity"}) {
+  for (const char* const key : {"packet_port", "interface", "mtu", "dpdk", "identity"}) {
     if (map.Has(key)) map.Error(key, "means nothing without `listen`");
   }
 }

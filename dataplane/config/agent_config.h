@@ -51,6 +51,9 @@ struct AgentConfig {
     std::string address;  // address:port of this node on the device's link, for packets
   };
   Dpdk dpdk;
+  // Bytes that a packet of IP may have on every path to another node.
+  static constexpr uint32_t kMtuMin = 1280, kMtuMax = 9000, kMtuDefault = 1500;
+  uint32_t mtu = kMtuDefault;
   struct Identity {
     std::string certificate;  // Files, PEM
     std::string key;

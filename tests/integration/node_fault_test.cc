@@ -7,6 +7,9 @@
 #include <sys/socket.h>
 
 #include <ctime>
+#include <fstream>
+#include <sstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -138,6 +141,61 @@ class NarrowWireTest : public TwoNodeTest {
 TEST_F(NarrowWireTest, AnMtuTooSmallIsSaidAndItsCallsFailAtOnce) {
   EXPECT_TRUE(near_->agent().WaitForOutput("carries datagrams of 1252 bytes", absl::Seconds(10))) << Logs();
   EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error, HasSubstr("UNAVAILABLE"));
+}
+
+// A wire of another MTU than the usual one, which the settings of both nodes name.
+template <int kMtu>
+class NamedMtuTest : public TwoNodeTest {
+ protected:
+  NamedMtuTest() {
+    veth_options_.mtu = kMtu;
+    for (const char* node : {"n1", "n2"}) more_settings_[node] = absl::StrCat("mtu: ", kMtu, "\n");
+  }
+
+  // Bytes of payload of a call to the far node, over the packets that the near one sent for it.
+  double BytesAPacket() {
+    constexpr std::size_t kBytes = 500'000;
+    // Segmentation by the kernel, not by the device, so that each datagram counts.
+    veth_->near().Run({"/sbin/ip", "link", "set", VethPair::kInterface, "gso_max_segs", "1"});
+    WriteFile(files_ / "payload", std::string(kBytes, 'x'));
+    const uint64_t before = PacketsSent();
+    EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "--file", files_ / "payload"}).error,
+                HasSubstr("DATA_LOSS"))
+        << Logs();  // The server knows its requests by their pattern.
+    return static_cast<double>(kBytes) / static_cast<double>(PacketsSent() - before);
+  }
+
+ private:
+  uint64_t PacketsSent() {
+    const InNamespace inside(veth_->near());
+    std::ifstream table("/proc/thread-self/net/dev");
+    for (std::string line; std::getline(table, line);) {
+      const std::size_t colon = line.find(absl::StrCat(VethPair::kInterface, ":"));
+      if (colon == std::string::npos) continue;
+      std::istringstream words(line.substr(line.find(':') + 1));
+      uint64_t value = 0;
+      for (int i = 0; i < 10; ++i) words >> value;  // The second of those that count what was sent.
+      return value;
+    }
+    ADD_FAILURE() << "no counters of the interface";
+    return 0;
+  }
+};
+
+using NamedNarrowWireTest = NamedMtuTest<1280>;
+TEST_F(NamedNarrowWireTest, CallsCrossAWireOfTheLeastMtu) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  EXPECT_LT(BytesAPacket(), 1280);
+}
+
+using NamedWideWireTest = NamedMtuTest<9000>;
+TEST_F(NamedWideWireTest, PacketsAreAsLargeAsTheSettingsSay) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  EXPECT_GT(BytesAPacket(), 1500);
 }
 
 TEST_F(NodeFaultTest, APeerWhoseMtuIsTooSmallIsNotReachedAndSaysSo) {

@@ -107,6 +107,7 @@ TEST(AgentConfigTest, EverySettingIsRead) {
       "listen: 192.0.2.1:4810\n"
       "packet_port: io_uring\n"
       "interface: eth7\n"
+      "mtu: 3498\n"
       "identity: {certificate: c.pem, key: k.pem, ca: a.pem}\n"
       "control_user: 77\n"
       "admit:\n"
@@ -122,6 +123,7 @@ TEST(AgentConfigTest, EverySettingIsRead) {
   EXPECT_EQ(config->listen, "192.0.2.1:4810");
   EXPECT_EQ(config->packet_port, AgentConfig::PacketPort::kIoUring);
   EXPECT_EQ(config->interface, "eth7");
+  EXPECT_EQ(config->mtu, 3498u);
   EXPECT_EQ(config->identity.certificate, "c.pem");
   EXPECT_EQ(config->identity.key, "k.pem");
   EXPECT_EQ(config->identity.ca, "a.pem");
