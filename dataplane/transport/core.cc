@@ -152,7 +152,10 @@ void Core::FreeOut(uint32_t out) {
   OutMessage& message = out_[out];
   if (message.live) {
     unused_grant_bytes_ -= message.UnusedGrantBytes();
+    const bool had_turn = message.ready.linked && !message.blocked;
     RemoveReady(out);
+    // The turn goes to another: where nothing is in flight no acknowledgement will give out the next.
+    if (had_turn) ReleaseBlocked(*peers_[message.peer]);
     if (message.age.linked) out_by_age_.Remove(out_.data(), out);
   }
   FreeBlock(message.tenant, &message.block);

@@ -128,9 +128,9 @@ WEFT_HOT void Core::NoteArrival(uint32_t index, uint64_t counter, bool asks_for_
 
 // When TickPeer has something to do for the peer. What is due already has been queued to be sent.
 uint64_t Core::DueNs(const Peer& peer, uint64_t now_ns) const {
-  uint64_t due = std::min({peer.loss_due_ns, peer.query_due_ns, peer.revive_due_ns});
+  if (peer.state != PeerState::kUp) return peer.revive_due_ns;
+  uint64_t due = std::min(peer.loss_due_ns, peer.query_due_ns);
   if (peer.ack_due_ns > now_ns) due = std::min(due, peer.ack_due_ns);
-  if (peer.state != PeerState::kUp) return due;
   if (!peer.log.empty()) {
     // The n-th probe follows the last progress by probe_ns * (1 + 2 + 4 + ... 2^(n-1)).
     due = std::min(due, peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1));

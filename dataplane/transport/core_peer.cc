@@ -64,7 +64,12 @@ void Core::InstallSendKey(PeerIndex index, uint8_t epoch, uint32_t key_id, uint1
   peer.send_key_id = key_id;
   peer.send_epoch = epoch;
   peer.worker_hint = worker_hint;
-  if (peer.state == PeerState::kDown) peer.state = PeerState::kUp;
+  if (peer.state != PeerState::kDown) return;
+  peer.state = PeerState::kUp;
+  // The peer may have had its key first: what it sent has been taken, and is answered now.
+  MakeUrgent(index.value);
+  timers_.ArmAtLatest(index.value, std::min(peer.query_due_ns, peer.ack_due_ns));
+  ReleaseBlocked(peer);
 }
 
 void Core::ClosePeer(PeerIndex index, uint64_t now_ns) {
@@ -130,6 +135,7 @@ void Core::EndEverything(uint32_t index, bool session_ends) {
   peer.loss_below = 0;
   peer.probes = 0;
   peer.ping_due = false;
+  peer.close_due = false;
   peer.share_bytes = ~uint32_t{0};
   if (!session_ends) return;
   peer.brake.Reset();

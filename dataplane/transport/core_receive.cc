@@ -52,7 +52,7 @@ WEFT_HOT void Core::HandleDatagram(const uint8_t* datagram, std::size_t bytes, u
     asks_for_ack |= frame.type != FrameType::kAck;
     at_once |= frame.type == FrameType::kPing;
     Apply(index, frame, now_ns);
-    return peer.state != PeerState::kDown;  // CLOSE ends it.
+    return frame.type != FrameType::kClose;  // It ends all that the others would be about.
   };
   for (uint32_t i = 0; i < kept; ++i) {
     if (!apply(frames_[i])) return;

@@ -106,7 +106,8 @@ WEFT_HOT SendResult Core::TryRespond(CallHandle request, absl::StatusCode code, 
       served.state != ServedState::kExecuting) {
     return SendResult::kStale;
   }
-  if (peer.state != PeerState::kUp) {
+  // A peer that is down, though a request of its session is here, lacks but the key to be answered with.
+  if (peer.state == PeerState::kDead) {
     RejectServed(request.peer.value, slot, absl::StatusCode::kUnavailable);
     return SendResult::kPeerDown;
   }

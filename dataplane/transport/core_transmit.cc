@@ -116,11 +116,7 @@ WEFT_HOT std::size_t Core::NextDatagram(uint8_t* out, uint64_t now_ns, uint64_t*
 
 WEFT_HOT std::size_t Core::Build(uint32_t index, uint32_t message, uint8_t* out, uint64_t now_ns) {
   Peer& peer = *peers_[index];
-  if (peer.send_key_id == 0) {
-    peer.notice_count = 0;
-    peer.ping_due = peer.close_due = false;
-    return 0;
-  }
+  if (peer.send_key_id == 0) return 0;  // What waits goes out once there is one.
   // The log spans a bounded number of counters: what is older than that is given up for lost.
   while (!peer.log.Spans(peer.next_counter) || peer.log.frames_free() < kFramesPerDatagramMax + 8) {
     TakeLost(index, peer.log.oldest());

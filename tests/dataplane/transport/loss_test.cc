@@ -247,6 +247,30 @@ TEST_F(LossTest, ClosedPeerFailsTheOthersCallsAtOnce) {
   EXPECT_EQ(a_->StateOf(to_b_), PeerState::kDown);
 }
 
+// An acknowledgement gives eight waiting messages their turn, since each of them will be acknowledged too.
+// Where all eight are cancelled before they leave nothing is in flight that could wake the rest.
+TEST_F(LossTest, TurnsOfCancelledMessagesGoToThoseThatWait) {
+  Config narrow = SmallConfig();
+  narrow.coalesce = false;
+  narrow.brake.window_bytes_first = 2'000;
+  Start(SmallConfig(), narrow);
+  std::vector<CallHandle> handles(20);
+  for (auto& handle : handles) ASSERT_EQ(Call(1'000, 0, false, &handle), SendResult::kOk);
+  Run();
+  EXPECT_EQ(EchoAll(*b_), 20);
+  Pump(*b_, port_b_, now_ns_);
+  Carry(port_b_, port_a_);
+  Pump(*a_, port_a_, now_ns_);
+  Pump(*a_, port_a_, now_ns_ += 100'000);
+  EXPECT_EQ(Events(*a_).size(), 1u) << "the window lets one out";
+  for (std::size_t i = 1; i <= 8; ++i) a_->Cancel(handles[i], now_ns_);
+  EXPECT_EQ(Events(*a_).size(), 8u);
+  Pump(*a_, port_a_, now_ns_);
+  Carry(port_a_, port_b_);
+  RunFor(100'000'000);
+  EXPECT_EQ(Events(*a_).size(), 11u);
+}
+
 // A peer that announces all that it can and sends none of it gets descriptors, no memory, and does not stop
 // others.
 TEST_F(LossTest, PeerThatClaimsEverythingHoldsNoMoreThanItsTenantsLimit) {
