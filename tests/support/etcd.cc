@@ -18,7 +18,13 @@
 namespace weft::test {
 namespace {
 
-constexpr char kProgram[] = "/usr/bin/etcd";
+// What tools/setup fetched, else the machine's own. Empty: there is none.
+std::string EtcdProgram() {
+  for (const char* path : {WEFT_SOURCE_DIR "/build/programs/etcd", "/usr/bin/etcd"}) {
+    if (access(path, X_OK) == 0) return path;
+  }
+  return "";
+}
 
 // A port that was free a moment ago.
 int FreePort() {
@@ -40,7 +46,7 @@ std::string RangeOf(const std::string& key) {
 
 }  // namespace
 
-bool Etcd::Installed() { return access(kProgram, X_OK) == 0; }
+bool Etcd::Installed() { return !EtcdProgram().empty(); }
 
 Etcd::Etcd(const NetworkNamespace* network, const std::string& address) : network_(network) {
   const std::unique_ptr<InNamespace> inside = Inside();
@@ -59,7 +65,7 @@ std::unique_ptr<InNamespace> Etcd::Inside() const {
 void Etcd::Start() {
   const std::unique_ptr<InNamespace> inside = Inside();
   ProcessOptions options;
-  options.arguments = {kProgram,
+  options.arguments = {EtcdProgram(),
                        "--name=t",
                        absl::StrCat("--data-dir=", directory_ / "data"),
                        absl::StrCat("--listen-client-urls=", url_),
