@@ -17,10 +17,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "control/daemon/control_config.h"
 #include "control/daemon/control_socket.h"
 #include "control/daemon/controller.h"
 #include "control/daemon/steer_service.h"
+#include "control/source/control_config.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/source/mesh_object.h"
 
+#include <cstddef>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
@@ -42,6 +46,7 @@ nlohmann::json JsonOf(const api::Function& function) {
   nlohmann::json json = nlohmann::json::object();
   const api::Policy& policy = function.policy();
   if (policy.idempotent()) json["idempotent"] = true;
+  if (policy.any_locality()) json["locality"] = "any";
   if (function.state() == api::INSTANCE_KEEP) json["state"] = "keep";
   PutDuration(&json, "timeout", policy.timeout_ns());
   Put(&json, "retries", policy.retries());
@@ -76,6 +81,32 @@ nlohmann::json JsonOf(const api::Endpoint& endpoint) {
 }
 
 nlohmann::json JsonOf(const api::Allow& /*allow*/) { return nlohmann::json::object(); }
+
+using Names = std::vector<std::pair<const char*, std::string>>;
+Names NamesOf(const api::Node& node) { return {{"name", node.name()}}; }
+Names NamesOf(const api::Function& function) { return {{"name", function.name()}}; }
+Names NamesOf(const api::Endpoint& endpoint) {
+  return {{"function", endpoint.function()}, {"node", endpoint.node()}, {"host", endpoint.host()}};
+}
+Names NamesOf(const api::Allow& allow) { return {{"from", allow.from()}, {"to", allow.to()}}; }
+
+// Names and paths may hold any byte; what is no UTF-8 is replaced, not thrown at.
+std::string Dump(const nlohmann::json& json) {
+  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// One element of a list: each value is JSON, which is YAML too.
+template <typename T>
+std::string YamlOf(const T& value) {
+  std::string yaml;
+  for (const auto& [key, name] : NamesOf(value)) {
+    absl::StrAppend(&yaml, yaml.empty() ? "  - " : "    ", key, ": ", Dump(name), "\n");
+  }
+  const nlohmann::json fields = JsonOf(value);
+  for (const auto& [key, field] : fields.items())
+    absl::StrAppend(&yaml, "    ", key, ": ", Dump(field), "\n");
+  return yaml;
+}
 
 }  // namespace
 
@@ -122,9 +153,22 @@ void AddObject(const MeshObject& object, bool implied, SourceMesh* mesh) {
 }
 
 std::string ObjectJson(const MeshObject& object) {
-  // Names and paths may hold any byte; what is no UTF-8 is replaced, not thrown at.
-  return std::visit([](const auto& value) { return JsonOf(value); }, object)
-      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return std::visit([](const auto& value) { return Dump(JsonOf(value)); }, object);
+}
+
+std::string ObjectsYaml(const std::vector<MeshObject>& objects) {
+  constexpr const char* kLists[] = {"nodes", "functions", "endpoints", "allow"};
+  static_assert(std::variant_size_v<MeshObject> == std::size(kLists));
+  std::string yaml = "version: 1\n";
+  for (std::size_t kind = 0; kind < std::size(kLists); ++kind) {
+    bool first = true;
+    for (const MeshObject& object : objects) {
+      if (object.index() != kind) continue;
+      if (std::exchange(first, false)) absl::StrAppend(&yaml, kLists[kind], ":\n");
+      yaml += std::visit([](const auto& value) { return YamlOf(value); }, object);
+    }
+  }
+  return yaml;
 }
 
 }  // namespace weft::control

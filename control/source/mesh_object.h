@@ -5,6 +5,7 @@
 
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -28,6 +29,9 @@ void AddObject(const MeshObject& object, bool implied, SourceMesh* mesh);
 // What `object` says beside its names, as JSON; what is at its default is left out. LoadObject()
 // (mesh_yaml.h) of it gives the same object.
 std::string ObjectJson(const MeshObject& object);
+
+// A mesh file that says `objects` and nothing else (mesh_yaml.h reads it).
+std::string ObjectsYaml(const std::vector<MeshObject>& objects);
 
 }  // namespace weft::control
 

@@ -128,8 +128,8 @@ TEST_F(WeftctlTest, WrongUsageIsTwo) {
 TEST_F(WeftctlTest, HelpIsZeroAndNamesEveryCommand) {
   const test::Ran ran = Ctl({"--help"});
   EXPECT_EQ(ran.exit_code, 0);
-  for (const char* command :
-       {"status", "check", "get", "call", "validate", "explain", "drain", "version", "completion"}) {
+  for (const char* command : {"status", "check", "get", "call", "validate", "explain", "drain", "apply",
+                              "delete", "edit", "version", "completion"}) {
     EXPECT_THAT(ran.output, HasSubstr(std::string("\n  ") + command));
   }
   EXPECT_EQ(ran.output.find("names"), std::string::npos);

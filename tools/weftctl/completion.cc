@@ -9,23 +9,32 @@ namespace {
 
 constexpr char kBash[] = R"sh(# weftctl completion for bash: source <(weftctl completion bash)
 _weftctl() {
-  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= i run_dir=() words=
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= what= i run_dir=() config=() words=
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
       --run-dir) run_dir=(--run-dir "${COMP_WORDS[i+1]}"); ((i++)) ;;
-      -o|--output) ((i++)) ;;
+      --config) config=(--config "${COMP_WORDS[i+1]}"); ((i++)) ;;
+      -o|--output|--if-revision) ((i++)) ;;
       -*) ;;
-      *) [[ -z $command ]] && command=${COMP_WORDS[i]} ;;
+      *) if [[ -z $command ]]; then command=${COMP_WORDS[i]}; elif [[ -z $what ]]; then what=${COMP_WORDS[i]}; fi ;;
     esac
   done
   case $prev in
-    -o|--output) COMPREPLY=($(compgen -W "table wide json" -- "$cur")); return ;;
+    -o|--output) COMPREPLY=($(compgen -W "table wide json yaml" -- "$cur")); return ;;
     --run-dir) COMPREPLY=($(compgen -d -- "$cur")); return ;;
-    --file) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --file|--config) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $command in
-    "") words="status check get call validate explain drain ca version completion --run-dir --output --help" ;;
-    get) words="nodes functions hosts routes channels" ;;
+    "") words="status check get call validate explain drain apply delete edit ca version completion --run-dir --output --help" ;;
+    get)
+      words="nodes functions hosts routes channels policy"
+      [[ $what == policy ]] && words="--config $(weftctl names policy "${config[@]}" 2>/dev/null)" ;;
+    delete|edit)
+      words="--config $(weftctl names policy "${config[@]}" 2>/dev/null)"
+      [[ $command == delete ]] && words+=" --dry-run --if-revision" ;;
+    apply)
+      words="--config --dry-run --if-revision"
+      COMPREPLY=($(compgen -W "$words" -- "$cur") $(compgen -f -- "$cur")); return ;;
     call) words="--as --file --timeout $(weftctl "${run_dir[@]}" names functions 2>/dev/null)" ;;
     explain) words=$(weftctl "${run_dir[@]}" names functions 2>/dev/null) ;;
     drain) words="--timeout $(weftctl "${run_dir[@]}" names hosts 2>/dev/null)" ;;
@@ -47,15 +56,22 @@ _weftctl() {
   typeset -A opt_args
   _arguments -C \
     '--run-dir[directory of the sockets]:directory:_directories' \
-    '(-o --output)'{-o,--output}'[format]:format:(table wide json)' \
+    '(-o --output)'{-o,--output}'[format]:format:(table wide json yaml)' \
     '--help[print help]' \
-    '1:command:(status check get call validate explain drain ca version completion)' \
+    '1:command:(status check get call validate explain drain apply delete edit ca version completion)' \
     '*::argument:->argument'
   [[ $state == argument ]] || return
   local -a run_dir names
   [[ -n ${opt_args[--run-dir]} ]] && run_dir=(--run-dir ${opt_args[--run-dir]})
   case $words[1] in
-    get) _values what nodes functions hosts routes channels ;;
+    get)
+      if [[ $words[2] == policy ]]; then
+        names=(${(f)"$(weftctl names policy 2>/dev/null)"}); compadd -a names
+      else
+        _values what nodes functions hosts routes channels policy
+      fi ;;
+    delete|edit) names=(${(f)"$(weftctl names policy 2>/dev/null)"}); compadd -a names ;;
+    apply) _files ;;
     call|explain) names=(${(f)"$(weftctl $run_dir names functions 2>/dev/null)"}); compadd -a names ;;
     drain) names=(${(f)"$(weftctl $run_dir names hosts 2>/dev/null)"}); compadd -a names ;;
     validate) _files ;;
@@ -67,12 +83,17 @@ _weftctl "$@"
 )sh";
 
 constexpr char kFish[] = R"sh(# weftctl completion for fish: weftctl completion fish | source
-set -l commands status check get call validate explain drain ca version completion
+set -l commands status check get call validate explain drain apply delete edit ca version completion
 complete -c weftctl -f
 complete -c weftctl -l run-dir -x -a '(__fish_complete_directories)' -d 'directory of the sockets'
-complete -c weftctl -s o -l output -x -a 'table wide json' -d 'format'
+complete -c weftctl -s o -l output -x -a 'table wide json yaml' -d 'format'
 complete -c weftctl -n "not __fish_seen_subcommand_from $commands" -a "$commands"
-complete -c weftctl -n '__fish_seen_subcommand_from get' -a 'nodes functions hosts routes channels'
+complete -c weftctl -n '__fish_seen_subcommand_from get' -a 'nodes functions hosts routes channels policy'
+complete -c weftctl -n '__fish_seen_subcommand_from policy delete edit' -a '(weftctl names policy 2>/dev/null)'
+complete -c weftctl -n '__fish_seen_subcommand_from policy apply delete edit' -l config -r -F -d 'weft-control.yaml'
+complete -c weftctl -n '__fish_seen_subcommand_from apply' -F
+complete -c weftctl -n '__fish_seen_subcommand_from apply delete' -l dry-run -d 'write nothing'
+complete -c weftctl -n '__fish_seen_subcommand_from apply delete' -l if-revision -x -d 'only at this revision'
 complete -c weftctl -n '__fish_seen_subcommand_from call explain' -a '(weftctl names functions 2>/dev/null)'
 complete -c weftctl -n '__fish_seen_subcommand_from call' -l as -x -d 'namespace to call as'
 complete -c weftctl -n '__fish_seen_subcommand_from call' -l file -r -F -d 'file with the payload'

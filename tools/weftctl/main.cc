@@ -10,6 +10,7 @@
 #include "dataplane/config/yaml.h"
 #include "tools/weftctl/ca.h"
 #include "tools/weftctl/commands.h"
+#include "tools/weftctl/policy.h"
 
 namespace weft::ctl {
 namespace {
@@ -27,6 +28,7 @@ struct Parsed {
   std::string timeout;
   CallArguments call;
   CaArguments ca;
+  PolicyArguments policy;
   std::function<int()> run;
 };
 
@@ -46,25 +48,48 @@ CLI::App* AddCommand(CLI::App* app, const char* name, const char* text, Parsed* 
   return command;
 }
 
+// The cluster, and as whom.
+void AddConfig(CLI::App* command, Parsed* parsed) {
+  command
+      ->add_option("--config", parsed->policy.config,
+                   "weft-control.yaml whose `etcd` section says where policy is")
+      ->capture_default_str();
+}
+
+int RunAnyGet(const Parsed& parsed) {
+  if (parsed.what == "policy") return RunGetPolicy(parsed.global, parsed.policy);
+  if (parsed.policy.objects.empty()) return RunGet(parsed.global, parsed.what);
+  std::fprintf(stderr, "weftctl: get %s takes no OBJECT\n", parsed.what.c_str());
+  return 2;
+}
+
 void AddAskingCommands(CLI::App* app, Parsed* parsed) {
   AddCommand(app, "status", "How agent and control stand, and how long the last changes took", parsed,
              [parsed] { return RunStatus(parsed->global); });
   AddCommand(app, "check", "Check what must be true for calls to flow; exit 1 where something is not", parsed,
              [parsed] { return RunCheck(parsed->global); });
-  CLI::App* get = AddCommand(app, "get", "List what the agent knows", parsed,
-                             [parsed] { return RunGet(parsed->global, parsed->what); });
-  get->add_option("WHAT", parsed->what, "nodes, functions, hosts, routes or channels")
+  CLI::App* get = AddCommand(app, "get", "List what the agent knows, or the policy in etcd", parsed,
+                             [parsed] { return RunAnyGet(*parsed); });
+  get->add_option("WHAT", parsed->what, "nodes, functions, hosts, routes, channels or policy")
       ->required()
-      ->check(CLI::IsMember({"nodes", "functions", "hosts", "routes", "channels"}));
+      ->check(CLI::IsMember({"nodes", "functions", "hosts", "routes", "channels", "policy"}));
+  get->add_option("OBJECT", parsed->policy.objects,
+                  "Of policy: functions/vision/scale, or what it begins with, as in functions");
+  AddConfig(get, parsed);
   CLI::App* explain =
       AddCommand(app, "explain", "Say which path calls take and why, or why not (then exit 1)", parsed,
                  [parsed] { return RunExplain(parsed->global, parsed->caller, parsed->callee); });
   explain->add_option("CALLER", parsed->caller, "Function or namespace that calls")->required();
   explain->add_option("CALLEE", parsed->callee, "Function that is called")->required();
-  CLI::App* names =
-      AddCommand(app, "names", "", parsed, [parsed] { return RunNames(parsed->global, parsed->what); });
+  CLI::App* names = AddCommand(app, "names", "", parsed, [parsed] {
+    if (parsed->what == "policy") return RunPolicyNames(parsed->policy);
+    return RunNames(parsed->global, parsed->what);
+  });
   names->group("");  // For completion scripts
-  names->add_option("WHAT", parsed->what)->required()->check(CLI::IsMember({"nodes", "functions", "hosts"}));
+  AddConfig(names, parsed);
+  names->add_option("WHAT", parsed->what)
+      ->required()
+      ->check(CLI::IsMember({"nodes", "functions", "hosts", "policy"}));
 }
 
 void AddActingCommands(CLI::App* app, Parsed* parsed) {
@@ -86,6 +111,33 @@ void AddActingCommands(CLI::App* app, Parsed* parsed) {
   drain->add_option("HOST", parsed->host, "Name of the host")->required();
   drain->add_option("--timeout", parsed->timeout, "How long to wait for its calls; default 30s")
       ->check([](const std::string& text) { return TakeTimeout(text, &drain_timeout); });
+}
+
+void AddPolicyCommands(CLI::App* app, Parsed* parsed) {
+  PolicyArguments* const policy = &parsed->policy;
+  const auto add = [&](const char* name, const char* text,
+                       int (*run)(const Global&, const PolicyArguments&)) {
+    CLI::App* command =
+        AddCommand(app, name, text, parsed, [parsed, run] { return run(parsed->global, parsed->policy); });
+    AddConfig(command, parsed);
+    return command;
+  };
+  const auto add_guards = [policy](CLI::App* command) {
+    command->add_flag("--dry-run", policy->dry_run, "Validate and print, but write nothing");
+    command
+        ->add_option("--if-revision", policy->if_revision,
+                     "Fail where the one object is not at this revision; 0: where it is there")
+        ->check(CLI::NonNegativeNumber);
+  };
+  CLI::App* apply = add("apply", "Write what a mesh file says to etcd", RunApply);
+  apply->add_option("PATH", policy->path, "Mesh file, directory of them, or - for standard input")
+      ->required();
+  add_guards(apply);
+  CLI::App* remove = add("delete", "Delete policy from etcd", RunDelete);
+  remove->add_option("OBJECT", policy->objects, "As in functions/vision/scale")->required();
+  add_guards(remove);
+  CLI::App* edit = add("edit", "Open an object that is in etcd in $VISUAL or $EDITOR", RunEdit);
+  edit->add_option("OBJECT", policy->objects, "As in functions/vision/scale")->required()->expected(1);
 }
 
 void AddCaCommands(CLI::App* app, Parsed* parsed) {
@@ -143,12 +195,13 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.add_option("--run-dir", parsed.global.run_dir, "Directory of admin.sock and control.sock")
       ->capture_default_str();
-  app.add_option("-o,--output", parsed.output, "table, wide (with counters) or json")
-      ->check(CLI::IsMember({"table", "wide", "json"}))
+  app.add_option("-o,--output", parsed.output, "table, wide (with counters), json; of policy also yaml")
+      ->check(CLI::IsMember({"table", "wide", "json", "yaml"}))
       ->capture_default_str();
   app.set_version_flag("--version", "weftctl " WEFT_VERSION);
   AddAskingCommands(&app, &parsed);
   AddActingCommands(&app, &parsed);
+  AddPolicyCommands(&app, &parsed);
   AddCaCommands(&app, &parsed);
   AddOtherCommands(&app, &parsed);
   try {
@@ -158,6 +211,13 @@ int Main(int argc, char** argv) {
   }
   if (parsed.output == "json") parsed.global.format = Format::kJson;
   if (parsed.output == "wide") parsed.global.format = Format::kWide;
+  if (parsed.output == "yaml") {
+    if (parsed.what != "policy") {
+      std::fprintf(stderr, "weftctl: -o yaml is for `get policy` alone\n");
+      return 2;
+    }
+    parsed.global.format = Format::kYaml;
+  }
   return parsed.run();
 }
 

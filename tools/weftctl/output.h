@@ -11,7 +11,7 @@
 
 namespace weft::ctl {
 
-enum class Format { kTable, kWide, kJson };
+enum class Format { kTable, kWide, kJson, kYaml };  // kYaml: of policy alone
 
 // Rows whose first field has the same name form one table, in the order of the rows. Columns are named by the
 // fields, in capitals. kTable leaves out the counters of hosts and channels: what comes after a field

@@ -41,7 +41,7 @@ TEST(MeshObjectTest, JsonComesBackAsTheSameObject) {
       {"nodes/n1", R"({"address":"10.0.0.7:4810","call_as":["a","b"],"zone":"z1"})"},
       {"functions/v/f",
        R"({"hedge":{"budget":5,"percentile":95},"idempotent":true,"limits":{"calls_per_second":7,"concurrent_calls":3,)"
-       R"("memory":"1MiB","run_time":"20ms","stack":"64KiB"},"outlier":{"eject":"5s","failures":4},"retries":2,)"
+       R"("memory":"1MiB","run_time":"20ms","stack":"64KiB"},"locality":"any","outlier":{"eject":"5s","failures":4},"retries":2,)"
        R"("retry_budget":20,"state":"keep","timeout":"250ms"})"},
       {"endpoints/n1/h1/v/f", R"({"state":"draining","weight":7})"},
       {"allow/a/b/c/*", "{}"},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "control/daemon/control_config.h"
+#include "control/source/control_config.h"
 
 #include <utility>
 #include <vector>

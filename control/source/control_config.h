@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-control.yaml: what weft-control watches, where that is more than mesh files (docs/sources.md).
-#ifndef WEFT_CONTROL_DAEMON_CONTROL_CONFIG_H_
-#define WEFT_CONTROL_DAEMON_CONTROL_CONFIG_H_
+#ifndef WEFT_CONTROL_SOURCE_CONTROL_CONFIG_H_
+#define WEFT_CONTROL_SOURCE_CONTROL_CONFIG_H_
 
 #include <optional>
 #include <string>
@@ -26,4 +26,4 @@ absl::StatusOr<ControlConfig> LoadControlConfig(const std::string& path);
 
 }  // namespace weft::control
 
-#endif  // WEFT_CONTROL_DAEMON_CONTROL_CONFIG_H_
+#endif  // WEFT_CONTROL_SOURCE_CONTROL_CONFIG_H_
