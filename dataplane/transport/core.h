@@ -174,6 +174,7 @@ class Core {
   bool ReserveIn(uint32_t in);
   bool StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
   void DeliverServed(uint32_t peer, uint32_t slot, uint64_t now_ns);
+  void TellOver(uint32_t peer, uint64_t id);
   void TellCancelled(uint32_t peer, uint32_t slot);
   void RetireServed(uint32_t peer, uint32_t slot);
   void RejectServed(uint32_t peer, uint32_t slot, absl::StatusCode code);

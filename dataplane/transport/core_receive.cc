@@ -303,6 +303,9 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   CallSlot& call = peer.calls[slot];
   if (call.sequence != SequenceOf(frame.data.id) || call.state != CallState::kWaiting) {
     ++counters_.frames_duplicate;
+    // An announced answer would wait for grants for ever: the peer may not know that the call is over, since
+    // the cancellation overtook the request or the peer was thought dead here.
+    if (frame.payload_bytes == 0 && frame.data.message_bytes > 0) TellOver(index, frame.data.id);
     return;
   }
   if (call.kind == MessageKind::kOneWay) {
@@ -334,6 +337,12 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   call.state = CallState::kFree;
   peer.waiting_calls.Remove(peer.calls.data(), slot);
   peer.free_calls[peer.free_call_count++] = slot;
+}
+
+// Tells the peer that nobody waits here for the response to `id`.
+void Core::TellOver(uint32_t index, uint64_t id) {
+  PushNotice(index, {FrameType::kReject, MessageKind::kResponse, id,
+                     static_cast<uint32_t>(absl::StatusCode::kCancelled), 0});
 }
 
 // Tells the owner that nobody waits for what it executes for the slot, where it does.

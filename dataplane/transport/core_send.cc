@@ -160,8 +160,7 @@ void Core::Cancel(CallHandle handle, uint64_t now_ns) {
   ++counters_.calls_cancelled;
   const bool whole = call.out == kNone || out_[call.out].next_segment == out_[call.out].segments;
   EndCall(peer, slot, absl::StatusCode::kCancelled, false, whole);
-  PushNotice(handle.peer.value, {FrameType::kReject, MessageKind::kResponse, handle.id,
-                                 static_cast<uint32_t>(absl::StatusCode::kCancelled), 0});
+  TellOver(handle.peer.value, handle.id);
 }
 
 // Puts the message where what it has to send says it belongs.

@@ -150,6 +150,34 @@ TEST_F(CoreTest, CancelEndsTheCallAtOnceAndTellsTheCallee) {
 }
 
 // A peer whose slots are all in use cannot have more executed by beginning them anew.
+TEST_F(CoreTest, LargeAnswerToACallThatWasCancelledBeforeItCameIsNotKept) {
+  Start(SmallConfig());
+  std::string request;
+  eat_ = [&request](uint64_t path, const std::string& wire) {
+    const bool first = path == kPathToB && request.empty();
+    if (first) request = wire;
+    return first;
+  };
+  CallHandle handle;
+  ASSERT_EQ(Call(10, 0, false, &handle), SendResult::kOk);
+  Run();
+  a_->Cancel(handle, now_ns_);
+  EXPECT_EQ(Events(*a_).size(), 1u);
+  RunFor(1'000'000);
+  // The cancellation has overtaken the request, which is executed for nobody.
+  port_b_.Deliver(reinterpret_cast<const uint8_t*>(request.data()), request.size());
+  Run();
+  const auto requests = Events(*b_);
+  ASSERT_EQ(requests.size(), 1u);
+  const std::vector<uint8_t> answer(100'000, 1);
+  ASSERT_EQ(b_->TryRespond(requests[0].handle, absl::StatusCode::kOk, Bytes(answer), {}, now_ns_),
+            SendResult::kOk);
+  b_->Release(requests[0]);
+  RunFor(5'000'000);
+  EXPECT_EQ(b_->messages_out(), 0u);
+  EXPECT_EQ(b_->memory_used_bytes(), 0u);
+}
+
 TEST_F(CoreTest, SlotThatIsUsedAnewCancelsWhatIsStillExecutedForIt) {
   Start(SmallConfig());
   std::vector<Event> executing;
