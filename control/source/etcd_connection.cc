@@ -23,8 +23,10 @@ absl::Status RefusalOf(const std::string& member, long code, const std::string& 
   return absl::UnavailableError(absl::StrCat(member, ": HTTP status ", code));
 }
 
+// Run out, lost in a restart, or signed before users or roles changed.
 bool TokenExpired(const absl::Status& status) {
-  return absl::IsUnauthenticated(status) || absl::StrContains(status.message(), "invalid auth token");
+  return absl::IsUnauthenticated(status) || absl::StrContains(status.message(), "invalid auth token") ||
+         absl::StrContains(status.message(), "revision of auth store is old");
 }
 
 }  // namespace

@@ -46,6 +46,8 @@ class EtcdConnection {
 
   // The next call goes to the next member.
   void Rotate() { member_ = (member_ + 1) % options_->endpoints.size(); }
+  // The next call logs in anew, where there is a user: for a stream, which etcd refuses in its own words.
+  void ForgetToken() { token_.clear(); }
   const std::string& member() const { return options_->endpoints[member_]; }
 
  private:

@@ -148,8 +148,11 @@ void EtcdSource::TakeLine(absl::string_view line) {
         absl::StrCat(origin_, ": the watch cannot go on from revision ", revision_, "; reading all again"));
     return List();
   }
-  if (reply->cancelled)
+  if (reply->cancelled) {
+    // Also for want of a good token: a watch that begins anew has the old one, and etcd says so only here.
+    watch_.ForgetToken();
     return Fail(absl::UnavailableError(absl::StrCat("the watch was cancelled: ", reply->reason)));
+  }
   if (reply->created) {
     synced_ = true;
     problem_.clear();

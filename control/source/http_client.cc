@@ -74,6 +74,7 @@ struct HttpClient::Transfer {
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &Transfer::OnData);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, this);
     if (!request.tls.ca.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, request.tls.ca.c_str());
+    curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);  // Else a new CA is noticed after a day.
     if (!request.tls.certificate.empty()) {
       curl_easy_setopt(easy, CURLOPT_SSLCERT, request.tls.certificate.c_str());
       curl_easy_setopt(easy, CURLOPT_SSLKEY, request.tls.key.c_str());

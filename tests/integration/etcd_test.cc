@@ -34,7 +34,10 @@ class EtcdTest : public testing::Test {
     }
     if (!Etcd::Installed()) GTEST_SKIP() << "no etcd on this machine";
     veth_ = std::make_unique<VethPair>();
-    etcd_ = std::make_unique<Etcd>(&veth_->near(), VethPair::kNearAddress);
+    EtcdSettings settings;
+    settings.network = &veth_->near();
+    settings.address = VethPair::kNearAddress;
+    etcd_ = std::make_unique<Etcd>(std::move(settings));
     const int64_t now_s = time(nullptr);
     const identity::Validity validity{now_s - 60, now_s + 3600};
     absl::StatusOr<identity::Authority> authority = identity::Authority::Make("etcd.test", validity);

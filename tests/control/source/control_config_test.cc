@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/control_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/temporary_directory.h"
+
+namespace weft::control {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::string ErrorOf(const std::string& text) {
+  return std::string(ParseControlConfig(text, "c.yaml").status().message());
+}
+
+TEST(ControlConfigTest, WhatIsWrongIsNamedByLineAndKey) {
+  const std::string etcd = "version: 1\netcd:\n  endpoints: [\"http://a:1\"]\n";
+  EXPECT_THAT(ErrorOf("version: 1\n"), HasSubstr("names no source"));
+  EXPECT_THAT(ErrorOf("version: 1\netcd: {}\n"), HasSubstr("endpoints"));
+  EXPECT_THAT(ErrorOf("version: 1\netcd: {endpoints: []}\n"), HasSubstr("names no member"));
+  for (const char* url : {"a:1", "ftp://a", "http://a:1/", "http://a 1", "http://a?x"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat("version: 1\netcd: {endpoints: [\"", url, "\"]}\n")),
+                HasSubstr("c.yaml:2:19: etcd.endpoints"))
+        << url;
+  }
+  EXPECT_THAT(ErrorOf(etcd + "  prefix: weft\n"), HasSubstr("c.yaml:4:11: etcd.prefix"));
+  EXPECT_THAT(ErrorOf(etcd + "  tls: {key: k}\n"), HasSubstr("go together"));
+  EXPECT_THAT(ErrorOf(etcd + "  user: weft\n"), HasSubstr("go together"));
+  EXPECT_THAT(ErrorOf(etcd + "  user: weft\n  password_file: /nowhere\n"), HasSubstr("/nowhere"));
+  EXPECT_THAT(ErrorOf(etcd + "  publish: {}\n"), HasSubstr("address"));
+  EXPECT_THAT(ErrorOf(etcd + "  publish: {address: nowhere}\n"), HasSubstr("HOST:PORT"));
+  EXPECT_THAT(ErrorOf(etcd + "  publish: {address: \"a:1\", lease: 1s}\n"), HasSubstr("lease"));
+  EXPECT_THAT(ErrorOf(etcd + "  retries: 3\n"), HasSubstr("retries"));
+}
+
+TEST(ControlConfigTest, WhatIsSaidIsTaken) {
+  const test::TemporaryDirectory directory;
+  test::WriteFile(directory / "password", "secret\n");
+  const absl::StatusOr<ControlConfig> config = ParseControlConfig(
+      absl::StrCat("version: 1\nfiles: /m\netcd:\n  endpoints: [\"https://a:1\", \"https://b:1\"]\n  prefix: "
+                   "/mine/\n  tls: {ca: /ca, certificate: /c, key: /k}\n  user: weft\n  password_file: ",
+                   directory / "password",
+                   "\n  publish: {address: \"a:4810\", zone: z1, call_as: [app], lease: 7s}\n"),
+      "c.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->files, "/m");
+  EXPECT_THAT(config->etcd->endpoints, ElementsAre("https://a:1", "https://b:1"));
+  EXPECT_EQ(config->etcd->prefix, "/mine/");
+  EXPECT_EQ(config->etcd->tls.key, "/k");
+  EXPECT_EQ(config->etcd->password, "secret");
+  EXPECT_EQ(config->presence->etcd.password, "secret");
+  EXPECT_EQ(config->presence->lease_s, 7u);
+  EXPECT_THAT(config->presence->call_as, ElementsAre("app"));
+}
+
+}  // namespace
+}  // namespace weft::control
