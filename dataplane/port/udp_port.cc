@@ -23,6 +23,12 @@ namespace {
 // What UDP_GRO can hand over at once. Only the pages that are written are ever resident.
 constexpr std::size_t kReceiveFrameBytes = 1 << 16;
 
+// So many datagrams of that size without a smaller one among them are a stream, however fast they are taken.
+// The kernel cuts what the peer sent as one for a socket that does not coalesce, on the sender's core where
+// the wire is a veth pair.
+constexpr uint32_t kLargeBytes = 1200;
+constexpr uint32_t kStreamDatagrams = 64;
+
 std::size_t StrideOf(std::size_t bytes) { return (bytes + kCacheLineBytes - 1) & ~(kCacheLineBytes - 1); }
 
 }  // namespace
@@ -197,6 +203,7 @@ WEFT_HOT void UdpPort::TakeReceiveResult(uint32_t index, int result) {
       if (segment > 0) frame.segment = static_cast<uint32_t>(segment);
     }
   }
+  large_in_a_row_ = frame.segment >= kLargeBytes ? large_in_a_row_ + 1 : 0;
   frame.given = 0;
   frame.parts = frame.bytes == 0 ? 1 : (frame.bytes + frame.segment - 1) / frame.segment;
   frame.held = frame.parts;
@@ -386,7 +393,8 @@ WEFT_HOT std::size_t UdpPort::Round(bool receive) {
   if (receives == 0) return settled;
   // As many attempts as lately had something, and one more: at low load one, in a stream many.
   receives_a_round_ = std::min(arrived == receives ? 2 * receives_a_round_ : arrived + 1, kRoundReceivesMax);
-  if (receives_a_round_ == kRoundReceivesMax && may_coalesce_) Coalesce();
+  const bool stream = receives_a_round_ == kRoundReceivesMax || large_in_a_row_ >= kStreamDatagrams;
+  if (stream && may_coalesce_) Coalesce();
   return settled;
 }
 

@@ -126,6 +126,7 @@ class UdpPort {
   bool segmentation_ = false;
   bool may_coalesce_ = false;
   bool coalescing_ = false;
+  uint32_t large_in_a_row_ = 0;
   PathTable<Target> paths_;
 
   // Receiving: a frame is in free_, posted (only inside Round), in ready_, or given out in all its parts

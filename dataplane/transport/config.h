@@ -47,7 +47,10 @@ struct Config {
   // Grants are paced to fill this part of the link, together with what comes unasked: what is left lets a
   // queue drain.
   uint32_t grant_pace_percent = 95;
-  uint32_t congested_bytes = 20'000;  // A sender that holds more unused grants than this marks its data.
+  // A sender that holds more unused grants than this marks its data. Three grants, which are of an eighth of
+  // granted_bytes_max: below one all data is marked, and the receiver comes to grant one at a time and to
+  // wait for it.
+  uint32_t congested_bytes = 150'000;
   uint32_t oldest_share_one_in = 20;  // Every 20th grant and datagram (5 %) goes to the oldest message.
 
   // Loss, death.

@@ -21,7 +21,7 @@ GrantScheduler::GrantScheduler(const Config& config, uint32_t segment_bytes, InM
 }
 
 uint32_t GrantScheduler::QuantumOf(const InMessage& message) const {
-  return std::min(quantum_bytes_, message.bytes - message.granted_bytes);
+  return std::min(message.quantum_bytes, message.bytes - message.granted_bytes);
 }
 
 // A short message need not wait until long ones have used up what they hold: it finds room beside them.
@@ -59,6 +59,10 @@ bool GrantScheduler::MayActivate(const InMessage& message) const {
 
 void GrantScheduler::Add(uint32_t index) {
   InMessage& message = messages_[index];
+  // Whole segments as its sender cuts them, whose datagrams may be of another size. It sends no part of one:
+  // what came beyond a grant would be granted once more and never come, and a sender that may hold no more
+  // than one grant would be granted nothing for as long as that is counted.
+  message.quantum_bytes = std::max(quantum_bytes_ / message.segment_bytes, 1u) * message.segment_bytes;
   waiting_.Push(messages_, index, message.bytes - message.received_bytes);
   by_age_.PushBack(messages_, index);
 }

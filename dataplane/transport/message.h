@@ -100,6 +100,7 @@ struct InMessage {
   uint32_t received_segments = 0;
   uint32_t received_bytes = 0;
   uint32_t granted_bytes = 0;
+  uint32_t quantum_bytes = 0;   // Granted at a time.
   uint32_t expected_bytes = 0;  // Sent unasked, not arrived, counted likewise.
   uint32_t frontier_bytes = 0;  // End of the furthest segment that arrived.
   uint32_t credit_bytes = 0;    // Granted, beyond the frontier, counted in the scheduler's sum.

@@ -187,6 +187,32 @@ TEST_F(UdpPortTest, BulkOfOneSizeLeavesAsOne) {
   EXPECT_EQ(recv(receiver.get(), all.data(), all.size(), 0), 20 * 1400 + 100);
 }
 
+TEST_F(UdpPortTest, StreamIsCoalescedThoughEachDatagramIsTakenAtOnce) {
+  auto a = OpenA("10.77.0.1:0");
+  auto b = OpenB("10.77.0.2:4810");
+  const uint64_t path = AddPath(a, b->local()).value();
+  const auto exchange = [&](int count, std::size_t bytes) {
+    for (int i = 0; i < count; ++i) {
+      Send(*a, path, 7, bytes);
+      a->Flush();
+      ASSERT_EQ(TakeOne(*b), 7u);
+    }
+  };
+  const auto coalesces = [&] {
+    for (const PortChoice& choice : b->status().choices) {
+      if (choice.feature == "UDP_GRO" && choice.chosen == "on") return true;
+    }
+    return false;
+  };
+  for (int calls = 0; calls < 20; ++calls) {
+    exchange(20, 1400);
+    exchange(1, 100);
+  }
+  EXPECT_FALSE(coalesces());
+  exchange(64, 1400);
+  EXPECT_TRUE(coalesces());
+}
+
 TEST_F(UdpPortTest, NobodyListeningIsSurvivedAndHeardLater) {
   auto a = OpenA("10.77.0.1:0");
   const uint64_t path = AddPath(a, *Address::Parse("10.77.0.2:4810")).value();

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "tests/dataplane/transport/core_fixture.h"
 
@@ -57,6 +59,41 @@ TEST_F(CoreTest, OneWayMessageIsDeliveredOnceAndItsSenderIsTold) {
   const auto told = Events(*a_);
   ASSERT_EQ(told.size(), 2u);
   EXPECT_EQ(told[0].code, absl::StatusCode::kOk);
+}
+
+// Its receiver may have one grant of it under way, and neither loses nor waits for anything.
+TEST_F(CoreTest, MessageOfLargerSegmentsThanItsReceiversIsGrantedToItsEnd) {
+  Config receiver = SmallConfig();
+  receiver.granted_bytes_max = 20'000;
+  receiver.grant_quantum_segments = 4;
+  receiver.granted_bytes_per_peer_max = 4 * receiver.datagram_bytes_max;
+  for (const uint32_t datagram_bytes : {1'252u, 1'472u, 1'900u, 3'470u, 8'972u}) {
+    Config sender = SmallConfig();
+    sender.datagram_bytes_max = datagram_bytes;
+    Start(sender, receiver);
+    ASSERT_EQ(Call(1'000'000, 1, true), SendResult::kOk);
+    Run();
+    const std::vector<Event> events = Events(*b_);
+    ASSERT_EQ(events.size(), 1u) << datagram_bytes;
+    EXPECT_TRUE(PayloadIs(events[0], 1'000'000, 1));
+    b_->Release(events[0]);
+  }
+}
+
+TEST_F(CoreTest, SenderThatKeepsUpIsGrantedMoreBeforeItHasSentTheLastGrant) {
+  const Config config = SmallConfig();
+  Start(config);
+  std::vector<uint32_t> granted;  // And not received, as each datagram leaves.
+  eat_ = [&](uint64_t path, const std::string&) {
+    if (path == kPathToB) granted.push_back(b_->granted_bytes());
+    return false;
+  };
+  ASSERT_EQ(Call(16'000'000, 1, true), SendResult::kOk);
+  Run();
+  ASSERT_EQ(Events(*b_).size(), 1u);
+  // In the second half, when a receiver that thought the sender slow would have come to do so.
+  const auto half = granted.begin() + static_cast<std::ptrdiff_t>(granted.size() / 2);
+  EXPECT_GT(*std::max_element(half, granted.end()), config.granted_bytes_max / 2);
 }
 
 TEST_F(CoreTest, TooLargeAndUnknownAndUnreadMessagesAreRefusedNotKept) {
