@@ -78,9 +78,12 @@ bool ControlSocket::Serve(int fd) {
       }
     } else if (request.query().kind() == api::Query::STATUS && request.has_query()) {
       *reply.mutable_query_reply() = handlers_.status();
+    } else if (request.has_explain()) {
+      *reply.mutable_query_reply() = handlers_.said(request.explain());
     } else {
       reply.mutable_failed()->set_code(static_cast<uint32_t>(absl::StatusCode::kUnimplemented));
-      reply.mutable_failed()->set_reason("weft-control answers status queries only; ask the agent");
+      reply.mutable_failed()->set_reason(
+          "weft-control answers for its status and its sources; ask the agent");
     }
     if (!SendMessage(fd, reply.SerializeAsString(), fds).ok()) return false;
   }

@@ -29,6 +29,8 @@ class ControlSocket {
 
   struct Handlers {
     std::function<api::QueryReply()> status;  // Makes the answer to a STATUS query.
+    // Makes the answer to Explain: who said what of the call.
+    std::function<api::QueryReply(const api::Explain&)> said;
     // Makes the answer to GetSteer.
     std::function<absl::StatusOr<SteerGrant>(const api::GetSteer&)> steer;
   };

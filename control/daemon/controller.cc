@@ -10,37 +10,16 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "control/daemon/items.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
-#include "dataplane/base/text.h"
 
 namespace weft::control {
 namespace {
 
 // A change is saved when it is acknowledged, at the latest after this time.
 constexpr uint64_t kSaveNs = kNsPerSecond;
-// Rows of a status reply; each is some 200 bytes, and the reply is one packet.
-constexpr std::size_t kSourceRowsMax = 100;
-constexpr std::size_t kErrorBytesMax = 200;
 
 double Ms(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
-double Us(uint64_t ns) { return static_cast<double>(ns) / 1e3; }
-
-const char* StateName(AgentLink::State state) {
-  switch (state) {
-    case AgentLink::State::kDisconnected:
-      return "disconnected";
-    case AgentLink::State::kGreeting:
-      return "connecting";
-    case AgentLink::State::kReady:
-      return "connected";
-    case AgentLink::State::kRefused:
-      return "refused";
-  }
-  return "";
-}
 
 }  // namespace
 
@@ -66,7 +45,7 @@ absl::Status Controller::Start() {
     options.path = options_.source;
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<FileSource> files, FileSource::Create(options));
     first_scan = files->Scan();
-    sources_.push_back(std::move(files));
+    sources_.push_back({std::move(files)});
   }
   const uint64_t seed = NowNs() ^ static_cast<uint64_t>(getpid());
   if (options_.etcd.has_value()) {
@@ -75,7 +54,7 @@ absl::Status Controller::Start() {
     options.etcd = *options_.etcd;
     options.seed = seed;
     options.allow_shrink = options_.allow_shrink;
-    sources_.push_back(std::make_unique<EtcdSource>(std::move(options), http_.get()));
+    sources_.push_back({std::make_unique<EtcdSource>(std::move(options), http_.get())});
     if (options_.presence.has_value()) {
       presence_ = std::make_unique<EtcdPresence>(*options_.presence, http_.get());
     }
@@ -111,18 +90,19 @@ void Controller::TakeFirstScan(std::vector<SourceChange> changes) {
   std::vector<std::string> missing;
   for (const auto& accepted : model_.accepted()) {
     const std::string& origin = accepted.first;
-    const bool to_come = std::any_of(sources_.begin(), sources_.end(), [&origin](const auto& source) {
-      return source->Owns(origin) && !source->ReadsAtStart();
+    const bool to_come = std::any_of(sources_.begin(), sources_.end(), [&origin](const Watched& each) {
+      return each.source->Owns(origin) && !each.source->ReadsAtStart();
     });
     if (!present.contains(origin) && !to_come) missing.push_back(origin);
   }
   LogNotes();
-  for (SourceChange& change : changes) Offer(std::move(change));
+  std::vector<std::string> origins;
+  for (SourceChange& change : changes) origins.push_back(Offer(std::move(change)));
   for (const std::string& origin : missing) {
     spdlog::warn("{} is gone since the last run", origin);
     model_.Withdraw(origin);
   }
-  Evaluate("start", 0);
+  Evaluate("start", 0, origins);
   // Also without a change: the agent may hold less than the last good state. Never an empty one that nobody
   // asked for.
   if (revision_ == 0 && (!model_.state().empty() || model_.ShrinkAllowed())) {
@@ -141,11 +121,13 @@ void Controller::TakeChanges(std::vector<SourceChange> changes) {
   std::string cause = changes.front().cause;
   for (const SourceChange& change : changes) event_ns = std::min(event_ns, change.event_ns);
   if (changes.size() > 1) absl::StrAppend(&cause, " and ", changes.size() - 1, " more");
-  for (SourceChange& change : changes) Offer(std::move(change));
-  Evaluate(cause, event_ns);
+  std::vector<std::string> origins;
+  for (SourceChange& change : changes) origins.push_back(Offer(std::move(change)));
+  Evaluate(cause, event_ns, origins);
 }
 
-void Controller::Offer(SourceChange change) {
+std::string Controller::Offer(SourceChange change) {
+  std::string origin = change.origin;
   if (change.gone) {
     spdlog::warn("{} is gone", change.origin);
     model_.Withdraw(change.origin);
@@ -156,9 +138,11 @@ void Controller::Offer(SourceChange change) {
     spdlog::warn("{} is not taken; its last good state stays in force", change.origin);
     model_.OfferUnreadable(change.origin, std::move(change.loaded.errors));
   }
+  return origin;
 }
 
-void Controller::Evaluate(const std::string& cause, uint64_t event_ns) {
+void Controller::Evaluate(const std::string& cause, uint64_t event_ns,
+                          const std::vector<std::string>& origins) {
   const Model::Outcome outcome = model_.Evaluate();
   for (const std::string& line : outcome.errors) spdlog::error("{}", line);
   if (!outcome.errors.empty())
@@ -168,20 +152,27 @@ void Controller::Evaluate(const std::string& cause, uint64_t event_ns) {
     return;
   }
   record_.Add(++revision_, cause, event_ns);
+  for (Watched& each : sources_) {
+    const bool spoke = std::any_of(origins.begin(), origins.end(),
+                                   [&each](const std::string& origin) { return each.source->Owns(origin); });
+    if (!spoke) continue;
+    each.revision = revision_;
+    each.generation = 0;
+  }
   save_at_ns_ = NowNs() + kSaveNs;
   link_->SetTarget(std::make_shared<MeshState>(model_.state()), revision_);
 }
 
 void Controller::LogNotes() {
-  for (const auto& source : sources_) {
-    for (const std::string& note : source->TakeNotes()) spdlog::warn("{}", note);
+  for (const Watched& each : sources_) {
+    for (const std::string& note : each.source->TakeNotes()) spdlog::warn("{}", note);
   }
   if (presence_ == nullptr) return;
   for (const std::string& note : presence_->TakeNotes()) spdlog::warn("{}", note);
 }
 
 void Controller::AddPollEntries(std::vector<pollfd>* entries) const {
-  for (const auto& source : sources_) source->AddPollEntries(entries);
+  for (const Watched& each : sources_) each.source->AddPollEntries(entries);
   if (link_->fd() >= 0) entries->push_back({link_->fd(), link_->poll_events(), 0});
 }
 
@@ -190,8 +181,8 @@ void Controller::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
     if (entry.revents != 0 && entry.fd == link_->fd()) link_->OnEvents(entry.revents, now_ns);
   }
   std::vector<SourceChange> changes;
-  for (const auto& source : sources_) {
-    std::vector<SourceChange> more = source->OnEvents(entries, now_ns);
+  for (const Watched& each : sources_) {
+    std::vector<SourceChange> more = each.source->OnEvents(entries, now_ns);
     std::move(more.begin(), more.end(), std::back_inserter(changes));
   }
   TakeChanges(std::move(changes));
@@ -202,7 +193,7 @@ uint64_t Controller::wake_ns() const {
   const auto earlier = [&wake_ns](uint64_t at_ns) {
     if (at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
   };
-  for (const auto& source : sources_) earlier(source->wake_ns());
+  for (const Watched& each : sources_) earlier(each.source->wake_ns());
   if (presence_ != nullptr) earlier(presence_->wake_ns());
   earlier(link_->wake_ns());
   earlier(save_at_ns_);
@@ -211,9 +202,9 @@ uint64_t Controller::wake_ns() const {
 
 void Controller::OnTime(uint64_t now_ns) {
   std::vector<SourceChange> changes;
-  for (const auto& source : sources_) {
-    if (const uint64_t at_ns = source->wake_ns(); at_ns == 0 || now_ns < at_ns) continue;
-    std::vector<SourceChange> more = source->OnTime(now_ns);
+  for (const Watched& each : sources_) {
+    if (const uint64_t at_ns = each.source->wake_ns(); at_ns == 0 || now_ns < at_ns) continue;
+    std::vector<SourceChange> more = each.source->OnTime(now_ns);
     std::move(more.begin(), more.end(), std::back_inserter(changes));
   }
   if (presence_ != nullptr && presence_->wake_ns() != 0 && now_ns >= presence_->wake_ns())
@@ -247,6 +238,9 @@ void Controller::OnDisconnected(const absl::Status& why) {
 
 void Controller::OnSent(uint64_t generation, uint64_t revision, bool snapshot) {
   record_.SetGeneration(revision, generation);
+  for (Watched& each : sources_) {
+    if (each.revision != 0 && each.revision <= revision && each.generation == 0) each.generation = generation;
+  }
   spdlog::debug("generation {} sent{}", generation, snapshot ? " as a snapshot" : "");
 }
 
@@ -291,84 +285,6 @@ void Controller::OnRefused(const std::string& reason) {
   if (reason == last_problem_) return;
   last_problem_ = reason;
   spdlog::error("{}", reason);
-}
-
-api::QueryReply Controller::Status() const {
-  api::QueryReply reply;
-  reply.set_generation(link_->acknowledged());
-  const Histogram& times = record_.times();
-  ItemBuilder(reply.add_items())
-      .Text("component", "weft-control")
-      .Text("version", WEFT_VERSION)
-      .Text("source", DescribeSources())
-      .Text("agent", StateName(link_->state()))
-      .Text("node", link_->node())
-      .Number("generation", link_->generation())
-      .Number("programmed", link_->acknowledged())
-      .Number("changes", times.count())
-      .Number("refusals", refusals_)
-      .Real("event_to_programmed_p50_us", Us(times.Quantile(0.5)))
-      .Real("event_to_programmed_p99_us", Us(times.Quantile(0.99)))
-      .Real("event_to_programmed_max_us", Us(times.max()))
-      .Text("problem", std::string(Utf8Prefix(last_problem_, kErrorBytesMax)));
-  AddSourceRows(&reply);
-  for (const Change& change : record_.changes()) {
-    ItemBuilder(reply.add_items())
-        .Number("change", change.generation)
-        .Text("cause", change.cause)
-        .Text("state", change.programmed_ns != 0 ? "programmed"
-                       : change.generation != 0  ? "sent"
-                                                 : "waiting")
-        .Real("event_to_programmed_us", change.timed() ? Us(change.programmed_ns - change.event_ns) : 0)
-        .Number("programmed_at_ns", change.programmed_ns)  // CLOCK_MONOTONIC; 0: not yet.
-        .Text("cut_off", std::string(Utf8Prefix(absl::StrJoin(change.cut_off, ","), kErrorBytesMax)))
-        .Text("failed", std::string(Utf8Prefix(absl::StrJoin(change.failed, "; "), kErrorBytesMax)));
-  }
-  return reply;
-}
-
-std::string Controller::DescribeSources() const {
-  std::vector<std::string> all;
-  for (const auto& source : sources_) all.push_back(source->Describe());
-  return absl::StrJoin(all, ", ");
-}
-
-void Controller::AddSourceRows(api::QueryReply* reply) const {
-  std::size_t rows = 0;
-  for (const SourceStatus& source : model_.Sources()) {
-    if (++rows > kSourceRowsMax) break;
-    ItemBuilder(reply->add_items())
-        .Text("file", source.origin)
-        .Text("state", source.current    ? "current"
-                       : source.accepted ? "last good"
-                                         : "refused")
-        .Text("error",
-              source.errors.empty() ? "" : std::string(Utf8Prefix(source.errors.front(), kErrorBytesMax)));
-  }
-  const uint64_t now_ns = NowNs();
-  for (const auto& source : sources_) {
-    const SourceHealth health = source->Health();
-    ItemBuilder(reply->add_items())
-        .Text("watch", source->Describe())
-        .Text("state", health.synced ? "synced" : "not synced")
-        .Number("revision", health.revision)
-        .Number("events", health.events)
-        .Real("last_event_s",
-              health.last_event_ns == 0 ? -1 : static_cast<double>(now_ns - health.last_event_ns) / 1e9)
-        .Number("refused", health.refused)
-        .Text("error", std::string(Utf8Prefix(health.problem, kErrorBytesMax)));
-  }
-  if (presence_ != nullptr) {
-    ItemBuilder(reply->add_items())
-        .Text("presence", link_->node())
-        .Text("state", presence_->published() ? "published" : "not published")
-        .Text("error", std::string(Utf8Prefix(presence_->problem(), kErrorBytesMax)));
-  }
-}
-
-std::string Controller::Summary() const {
-  return absl::StrCat("generation ", link_->acknowledged(), ", ", model_.state().endpoints.size(),
-                      " endpoints, agent ", StateName(link_->state()));
 }
 
 }  // namespace weft::control

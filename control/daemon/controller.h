@@ -52,6 +52,9 @@ class Controller : private AgentLinkObserver {
 
   // Rows for `weftctl status`: control itself, its sources, its last changes.
   api::QueryReply Status() const;
+  // Rows for `weftctl explain` and `get routes`: which source said what of a call.
+  api::QueryReply SaidOf(const std::string& caller, const std::string& callee) const;
+  std::string Metrics() const;  // In Prometheus' text format
   std::string Summary() const;  // One line, for systemd
 
   const Model& model() const { return model_; }
@@ -61,13 +64,22 @@ class Controller : private AgentLinkObserver {
  private:
   explicit Controller(ControllerOptions options);
 
+  // A source, and the last change that it made.
+  struct Watched {
+    std::unique_ptr<Source> source;
+    uint64_t revision = 0;    // 0: none yet
+    uint64_t generation = 0;  // That took it to the agent; 0: not yet.
+  };
+
   absl::Status Start();
   void Restore();
   // The first complete reading of all files: what is not there any more was removed while nobody watched.
   void TakeFirstScan(std::vector<SourceChange> changes);
   void TakeChanges(std::vector<SourceChange> changes);
-  void Offer(SourceChange change);
-  void Evaluate(const std::string& cause, uint64_t event_ns);
+  // Returns the origin.
+  std::string Offer(SourceChange change);
+  // `origins`: of what was offered since the last time.
+  void Evaluate(const std::string& cause, uint64_t event_ns, const std::vector<std::string>& origins);
   void LogNotes();
   void Save();
   std::string DescribeSources() const;
@@ -91,7 +103,7 @@ class Controller : private AgentLinkObserver {
   uint64_t first_generation_ = 0;
   std::unique_ptr<StateWriter> writer_;
   std::unique_ptr<HttpClient> http_;
-  std::vector<std::unique_ptr<Source>> sources_;
+  std::vector<Watched> sources_;
   std::unique_ptr<EtcdPresence> presence_;
   std::unique_ptr<AgentLink> link_;
 };

@@ -4,6 +4,7 @@
 // SIGINT end it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
 #include <poll.h>
 #include <signal.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -19,6 +20,7 @@
 #include "absl/strings/str_cat.h"
 #include "control/daemon/control_socket.h"
 #include "control/daemon/controller.h"
+#include "control/daemon/metrics_server.h"
 #include "control/daemon/steer_service.h"
 #include "control/source/control_config.h"
 #include "dataplane/base/clock.h"
@@ -44,6 +46,7 @@ struct Arguments {
   std::string steer_detach;
   SteerConfig steer_config;
   std::string agent_user;
+  std::string metrics;
 };
 
 constexpr int kGoOn = -1;
@@ -83,6 +86,8 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   app.add_option(
       "--agent-user", arguments->agent_user,
       "User (name or number) that weftd runs as, to whom the maps are handed; the own one by default");
+  app.add_option("--metrics", arguments->metrics,
+                 "Loopback address for Prometheus, as in 127.0.0.1:9464; default: none");
   app.add_option("--steer-detach", arguments->steer_detach,
                  "Detach the XDP program from this interface, remove its maps, and end");
   app.set_version_flag("--version", "weft-control " WEFT_VERSION);
@@ -116,30 +121,34 @@ ControlSocket::Handlers HandlersOf(const Controller& controller, const std::uniq
                 if (steer != nullptr) steer->AddStatus(&reply);
                 return reply;
               },
+          .said = [&controller](
+                      const api::Explain& call) { return controller.SaidOf(call.caller(), call.callee()); },
           .steer = [&steer](const api::GetSteer& request) -> absl::StatusOr<SteerGrant> {
             if (steer == nullptr) return absl::NotFoundError("weft-control was started without --steer");
             return steer->Grant(request);
           }};
 }
 
-absl::Status NameSources(const Arguments& arguments, ControllerOptions* options) {
-  options->source = arguments.source;
-  if (arguments.config.empty()) {
+// The command line stands against the file.
+absl::Status NameSources(Arguments* arguments, ControllerOptions* options) {
+  options->source = arguments->source;
+  if (arguments->config.empty()) {
     if (options->source.empty()) options->source = kMeshDir;
     return absl::OkStatus();
   }
-  WEFT_ASSIGN_OR_RETURN(ControlConfig config, LoadControlConfig(arguments.config));
+  WEFT_ASSIGN_OR_RETURN(ControlConfig config, LoadControlConfig(arguments->config));
+  if (arguments->metrics.empty()) arguments->metrics = std::move(config.metrics);
   if (options->source.empty()) options->source = std::move(config.files);
   options->etcd = std::move(config.etcd);
   options->presence = std::move(config.presence);
   return absl::OkStatus();
 }
 
-absl::Status Serve(const Arguments& arguments) {
+absl::Status Serve(Arguments arguments) {
   const UniqueFd stop = StopSignals();
   signal(SIGHUP, SIG_IGN);
   ControllerOptions options;
-  WEFT_RETURN_IF_ERROR(NameSources(arguments, &options));
+  WEFT_RETURN_IF_ERROR(NameSources(&arguments, &options));
   options.admin_socket = absl::StrCat(arguments.run_dir, "/admin.sock");
   options.state_dir = arguments.state_dir;
   options.allow_shrink = arguments.allow_shrink;
@@ -153,6 +162,12 @@ absl::Status Serve(const Arguments& arguments) {
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<ControlSocket> socket,
                         ControlSocket::Create(absl::StrCat(arguments.run_dir, "/control.sock"),
                                               HandlersOf(*controller, steer), agent_uid));
+  std::unique_ptr<MetricsServer> metrics;
+  if (!arguments.metrics.empty()) {
+    WEFT_ASSIGN_OR_RETURN(
+        metrics, MetricsServer::Create(arguments.metrics, [&controller] { return controller->Metrics(); }));
+    spdlog::info("metrics on port {} of {}", metrics->port(), arguments.metrics);
+  }
   if (!arguments.steer.empty()) {
     WEFT_ASSIGN_OR_RETURN(
         SteerService service,
@@ -167,6 +182,7 @@ absl::Status Serve(const Arguments& arguments) {
   std::vector<pollfd> entries;
   for (;;) {
     controller->OnTime(NowNs());
+    if (metrics != nullptr) metrics->OnTime(NowNs());
     if (std::string summary = controller->Summary(); summary != told) {
       notifier.Send(absl::StrCat("STATUS=", summary));
       told = std::move(summary);
@@ -178,7 +194,9 @@ absl::Status Serve(const Arguments& arguments) {
     entries.assign({{stop.get(), POLLIN, 0}});
     controller->AddPollEntries(&entries);
     socket->AddPollEntries(&entries);
-    const uint64_t wake_ns = Earlier(controller->wake_ns(), next_watchdog_ns);
+    if (metrics != nullptr) metrics->AddPollEntries(&entries);
+    uint64_t wake_ns = Earlier(controller->wake_ns(), next_watchdog_ns);
+    if (metrics != nullptr) wake_ns = Earlier(wake_ns, metrics->wake_ns());
     const timespec timeout = UntilWake(wake_ns, NowNs());
     if (ppoll(entries.data(), entries.size(), wake_ns == 0 ? nullptr : &timeout, nullptr) < 0 &&
         errno != EINTR) {
@@ -188,6 +206,7 @@ absl::Status Serve(const Arguments& arguments) {
     if (entries[0].revents != 0) break;
     controller->OnEvents(entries, now_ns);
     socket->OnEvents(entries);
+    if (metrics != nullptr) metrics->OnEvents(entries, now_ns);
   }
   notifier.Send("STOPPING=1");
   return absl::OkStatus();

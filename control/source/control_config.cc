@@ -89,6 +89,7 @@ absl::StatusOr<ControlConfig> ParseControlConfig(absl::string_view text, const s
     root.Require({"version"});
     root.Uint("version", 1, 1);
     config.files = root.String("files");
+    config.metrics = root.String("metrics");
     root.Map("etcd", [&config](YamlMap& map) { ReadEtcd(map, &config); });
     if (config.files.empty() && !config.etcd.has_value() && root.errors().empty()) {
       root.Error("", "names no source: `files` or `etcd`");

@@ -17,6 +17,7 @@ struct ControlConfig {
   std::string files;  // Mesh file or directory; empty: none
   std::optional<EtcdOptions> etcd;
   std::optional<EtcdPresenceOptions> presence;
+  std::string metrics;  // Loopback address for Prometheus; empty: none
 };
 
 // Reads `text`, the content of the file `path`, and the password file that it names. INVALID_ARGUMENT lists

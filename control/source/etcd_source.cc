@@ -60,6 +60,8 @@ void EtcdSource::Fail(const absl::Status& why) {
   const std::string problem(why.message());
   if (problem != problem_) notes_.push_back(absl::StrCat(origin_, ": ", problem, "; trying again"));
   problem_ = problem;
+  ++errors_;
+  if (synced_) lost_ns_ = now_ns_;
   synced_ = false;
   probe_at_ns_ = 0;
   watch_.Cancel();
@@ -155,6 +157,7 @@ void EtcdSource::TakeLine(absl::string_view line) {
   }
   if (reply->created) {
     synced_ = true;
+    lost_ns_ = 0;
     problem_.clear();
     pause_ns_ = 0;
     probe_at_ns_ = now_ns_ + options_.probe_ns;
@@ -195,6 +198,7 @@ bool EtcdSource::Put(const EtcdEntry& entry, Objects* objects) {
                               ? std::string(status.message())
                               : absl::StrCat(Prefixed(key), ": ", status.message());
   std::map<std::string, std::string>& refused = listing ? listed_refused_ : refused_;
+  ++errors_;
   if (refused_[key] != why) notes_.push_back(absl::StrCat(origin_, ": not taken: ", why));
   refused[key] = why;
   if (const auto before = objects_.find(key); listing && before != objects_.end()) {
@@ -256,6 +260,8 @@ SourceHealth EtcdSource::Health() const {
   health.last_event_ns = last_event_ns_;
   health.revision = static_cast<uint64_t>(revision_);
   health.refused = refused_.size();
+  health.errors = errors_;
+  health.lost_ns = lost_ns_;
   health.problem = !problem_.empty() ? problem_ : !refused_.empty() ? refused_.begin()->second : "";
   return health;
 }

@@ -44,6 +44,7 @@ class EtcdSource final : public Source {
   bool Owns(absl::string_view origin) const override { return origin == origin_; }
   bool ReadsAtStart() const override { return false; }
   std::vector<std::string> TakeNotes() override { return std::exchange(notes_, {}); }
+  std::string Name() const override { return origin_; }
   std::string Describe() const override;
   SourceHealth Health() const override;
 
@@ -96,6 +97,8 @@ class EtcdSource final : public Source {
   uint64_t probe_at_ns_ = 0;
   uint64_t events_ = 0;
   uint64_t last_event_ns_ = 0;
+  uint64_t errors_ = 0;
+  uint64_t lost_ns_ = 0;
   std::string problem_;
   std::vector<std::string> notes_;
 };

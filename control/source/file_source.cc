@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<FileSource>> FileSource::Create(FileSourceOptions
 absl::Status FileSource::Watch() {
   watch_ = inotify_add_watch(inotify_.get(), directory_.c_str(), kWatchMask);
   if (watch_ < 0) return absl::ErrnoToStatus(errno, absl::StrCat("watch directory ", directory_));
+  lost_ns_ = 0;
   return absl::OkStatus();
 }
 
@@ -182,6 +183,8 @@ void FileSource::TakeEvent(uint32_t mask, const std::string& name, uint64_t now_
     notes_.push_back(absl::StrCat("directory ", directory_, " is gone; keeping the last good state"));
     if ((mask & IN_MOVE_SELF) != 0) inotify_rm_watch(inotify_.get(), watch_);
     watch_ = -1;
+    ++errors_;
+    lost_ns_ = now_ns;
     rewatch_at_ns_ = now_ns;  // At once: another may have been moved into its place.
     return;
   }
@@ -260,6 +263,7 @@ bool FileSource::LoadOne(const std::string& name, File* file, SourceChange* chan
   }
   file->known = true;
   change->cause = name;
+  if (!change->loaded.errors.empty()) ++errors_;
   ++events_;
   last_event_ns_ = change->event_ns;
   struct stat info;
@@ -320,6 +324,8 @@ SourceHealth FileSource::Health() const {
   health.synced = watch_ >= 0;
   health.events = events_;
   health.last_event_ns = last_event_ns_;
+  health.errors = errors_;
+  health.lost_ns = lost_ns_;
   if (!health.synced) health.problem = absl::StrCat("directory ", directory_, " is gone");
   return health;
 }

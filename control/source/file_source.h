@@ -54,6 +54,7 @@ class FileSource final : public Source {
   bool Owns(absl::string_view origin) const override { return absl::StartsWith(origin, "/"); }
   bool ReadsAtStart() const override { return true; }
   std::vector<std::string> TakeNotes() override;
+  std::string Name() const override { return directory_ + only_file_; }
   std::string Describe() const override;
   SourceHealth Health() const override;
 
@@ -90,6 +91,8 @@ class FileSource final : public Source {
   std::vector<std::string> notes_;
   uint64_t events_ = 0;
   uint64_t last_event_ns_ = 0;
+  uint64_t errors_ = 0;
+  uint64_t lost_ns_ = 0;
   ModuleHasher hasher_;
 };
 

@@ -31,6 +31,8 @@ struct SourceHealth {
   uint64_t last_event_ns = 0;  // CLOCK_MONOTONIC; 0: none yet.
   uint64_t revision = 0;       // Of the source's own count; 0 where it has none.
   uint64_t refused = 0;        // Objects that it holds now and that cannot be read.
+  uint64_t errors = 0;         // Since the start: losses of the source, and objects that could not be read.
+  uint64_t lost_ns = 0;        // CLOCK_MONOTONIC since when it is not synced; 0: it is, or never was.
   std::string problem;         // What keeps it from being synced, or the first refused object.
 };
 
@@ -51,6 +53,8 @@ class Source {
   virtual bool ReadsAtStart() const = 0;
   // What an operator should read in the log, since the last call.
   virtual std::vector<std::string> TakeNotes() = 0;
+  // What it is called where it is counted: "/etc/weft/mesh.d", "etcd:/weft/".
+  virtual std::string Name() const = 0;
   // "/etc/weft/mesh.d (12 files)"
   virtual std::string Describe() const = 0;
   virtual SourceHealth Health() const = 0;

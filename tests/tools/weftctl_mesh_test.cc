@@ -65,6 +65,18 @@ TEST_F(WeftctlMeshTest, ACallGoesThereAndBack) {
   EXPECT_EQ(nlohmann::json::parse(ran.output)["items"][0]["base64"], "aGVsbG8=");
 }
 
+TEST_F(WeftctlMeshTest, WhoSaidWhatIsToldWithIt) {
+  const std::string mesh = mesh_.path("mesh.yaml");
+  Ran ran = mesh_.Ctl({"explain", "web/x", "demo/echo"});
+  EXPECT_THAT(ran.output, HasSubstr("SAID_BY"));
+  EXPECT_THAT(ran.output, HasSubstr(absl::StrCat("endpoint n1/a           ", mesh, ":5")));
+  EXPECT_THAT(ran.output, HasSubstr(absl::StrCat("rule web/* to demo/echo  ", mesh, ":6")));
+  mesh_.control().Kill();
+  ran = mesh_.Ctl({"explain", "web/x", "demo/echo"});
+  EXPECT_EQ(ran.exit_code, 0);
+  EXPECT_THAT(ran.error, HasSubstr("who said what is not known"));
+}
+
 TEST_F(WeftctlMeshTest, ACallWithoutRuleNamesTheMissingRule) {
   EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x", "--as", "web"}).exit_code, 0);
   Ran ran = mesh_.Ctl({"call", "demo/echo", "x", "--as", "other"});

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The commands that ask and print.
+// The commands that do not ask the agent about calls (asking.cc).
 #include "tools/weftctl/commands.h"
 
 #include <algorithm>
@@ -16,14 +16,6 @@ namespace weft::ctl {
 namespace {
 
 constexpr std::size_t kChangesShown = 10;
-
-api::Query::Kind KindOf(const std::string& what) {
-  if (what == "nodes") return api::Query::NODES;
-  if (what == "functions") return api::Query::FUNCTIONS;
-  if (what == "hosts") return api::Query::HOSTS;
-  if (what == "routes") return api::Query::ROUTES;
-  return api::Query::CHANNELS;
-}
 
 // An answer's row with `component` before its other fields.
 api::Item Named(const std::string& component, const api::Item& item) {
@@ -98,32 +90,6 @@ int RunStatus(const Global& global) {
   return agent.ok() ? 0 : 1;
 }
 
-int RunGet(const Global& global, const std::string& what) {
-  absl::StatusOr<Answer> answer = AskOnce(global.AdminSocket(), KindOf(what));
-  if (!answer.ok()) return Fail(absl::StrCat("get ", what), answer.status());
-  if (answer->items.empty() && global.format != Format::kJson) {
-    std::fprintf(stderr, "no %s\n", what.c_str());
-    return 0;
-  }
-  Print(global, what, answer->generation, answer->items);
-  return 0;
-}
-
-int RunExplain(const Global& global, const std::string& caller, const std::string& callee) {
-  const std::string doing = absl::StrCat("explain ", caller, " ", callee);
-  absl::StatusOr<AdminClient> client = AdminClient::Connect(global.AdminSocket());
-  if (!client.ok()) return Fail(doing, client.status());
-  api::AdminRequest request;
-  request.mutable_explain()->set_caller(caller);
-  request.mutable_explain()->set_callee(callee);
-  absl::StatusOr<Answer> answer = client->Ask(request, absl::Seconds(5));
-  if (!answer.ok()) return Fail(doing, answer.status());
-  Print(global, "explanation", answer->generation, answer->items);
-  bool reachable = false;
-  for (const api::Item& item : answer->items) reachable |= TextOf(item, "verdict") == "reachable";
-  return reachable ? 0 : 1;
-}
-
 int RunDrain(const Global& global, const std::string& host, absl::Duration timeout) {
   const std::string doing = absl::StrCat("drain ", host);
   absl::StatusOr<AdminClient> client = AdminClient::Connect(global.AdminSocket());
@@ -162,15 +128,6 @@ int RunVersion(const Global& global) {
     Print(global, "version", 0, {Row().Text("component", "weftctl").Text("version", WEFT_VERSION).Take()});
   } else {
     std::puts("weftctl " WEFT_VERSION);
-  }
-  return 0;
-}
-
-int RunNames(const Global& global, const std::string& what) {
-  const absl::StatusOr<Answer> answer = AskOnce(global.AdminSocket(), KindOf(what));
-  if (!answer.ok()) return 1;
-  for (const api::Item& item : answer->items) {
-    if (item.fields_size() > 0) std::puts(ShownValue(item.fields(0)).c_str());
   }
   return 0;
 }

@@ -26,6 +26,12 @@ class ControlSocketTest : public testing::Test {
               reply.set_generation(7);
               return reply;
             },
+        .said =
+            [](const api::Explain& call) {
+              api::QueryReply reply;
+              reply.add_items()->add_fields()->set_text(call.caller() + " to " + call.callee());
+              return reply;
+            },
         .steer = [this](const api::GetSteer& request) -> absl::StatusOr<SteerGrant> {
           if (request.interface() != "eth0") return absl::NotFoundError("no such interface");
           SteerGrant grant;
@@ -68,6 +74,17 @@ class ControlSocketTest : public testing::Test {
   std::string path_ = directory_ / "control.sock";
   std::unique_ptr<ControlSocket> socket_;
 };
+
+TEST_F(ControlSocketTest, WhoSaidWhatIsAnswered) {
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  api::AdminRequest request;
+  request.mutable_explain()->set_caller("a/b");
+  request.mutable_explain()->set_callee("v/f");
+  auto reply = Ask(client->get(), request.SerializeAsString());
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->query_reply().items(0).fields(0).text(), "a/b to v/f");
+}
 
 TEST_F(ControlSocketTest, AStatusQueryIsAnsweredAndAnotherRefusedByName) {
   auto client = ConnectUnix(path_);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
 #include "tests/control/publish/scripted_agent.h"
@@ -111,6 +112,28 @@ TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {
   EXPECT_EQ(agent_.generation, generation);
   Write("a.yaml", MeshOn("h3"));
   EXPECT_TRUE(RunUntilProgrammed({"h3"}));
+}
+
+TEST_F(ControllerTest, SourcesAreToldWithTheirErrorsAndGeneration) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  Write("a.yaml", "version: [\n");
+  const std::string label = absl::StrCat("{source=\"", directory_ / "mesh.d/", "\"}");
+  const auto metric = [&](const std::string& name, uint64_t value) {
+    return absl::StrCat("\n", name, label, " ", value, "\n");
+  };
+  ASSERT_TRUE(RunUntil([&] {
+    return absl::StrContains(controller_->Metrics(), metric("weft_source_errors_total", 1));
+  })) << controller_->Metrics();
+  const std::string metrics = controller_->Metrics();
+  EXPECT_THAT(metrics, HasSubstr(metric("weft_source_synced", 1)));
+  EXPECT_THAT(metrics, HasSubstr(metric("weft_source_generation", agent_.generation)));
+  EXPECT_THAT(metrics, HasSubstr("\nweft_control_entries{kind=\"endpoint\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("\nweft_control_agent_connected 1\n"));
+  const api::QueryReply said = controller_->SaidOf("v/x", "v/f");
+  ASSERT_EQ(said.items_size(), 3);
+  EXPECT_EQ(said.items(0).fields(1).text(), absl::StrCat(directory_ / "mesh.d/a.yaml", ":3"));
 }
 
 TEST_F(ControllerTest, AnEmptyStateIsProgrammedWhereItIsMeant) {
