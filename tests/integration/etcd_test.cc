@@ -24,6 +24,7 @@ namespace {
 
 using testing::HasSubstr;
 
+constexpr int kLeaseSeconds = 2;
 const std::vector<std::string> kExplain = {"explain", "app", "app/echo"};
 
 class EtcdTest : public testing::Test {
@@ -62,7 +63,7 @@ class EtcdTest : public testing::Test {
                      ", key: ", files_ / (name + ".key"), ", ca: ", files_ / "ca.crt", "}\n");
     options.control =
         absl::StrCat("version: 1\netcd:\n  endpoints: [\"", etcd_->url(), "\"]\n  publish: {address: \"",
-                     address, ":4810\", call_as: [app], lease: 2s}\n");
+                     address, ":4810\", call_as: [app], lease: ", kLeaseSeconds, "s}\n");
     const absl::StatusOr<identity::PemPair> issued = authority.IssueNode(name, validity);
     EXPECT_TRUE(issued.ok()) << issued.status();
     WriteFile(files_ / "ca.crt", authority.ToPem().certificate);
@@ -100,9 +101,18 @@ TEST_F(EtcdTest, AFunctionStartedOnOneNodeIsCalledFromTheOther) {
   ASSERT_TRUE(WaitForTarget()) << Logs();
   const std::optional<ProgrammedChange> change = NewestChange(near_->run_dir());
   ASSERT_TRUE(change.has_value());
-  std::printf("callable from the other node %.1f ms after the start of the server's process\n",
-              static_cast<double>(change->programmed_ns - start_ns) / 1e6);
-  Process client = near_run.StartClient(1, 1000);
+  unsigned long long attached_ns = 0;
+  ASSERT_EQ(std::sscanf(server.Output().c_str(), "serving since %llu", &attached_ns), 1) << server.Output();
+  const auto since_ms = [&](uint64_t from_ns) {
+    return (static_cast<double>(change->programmed_ns) - static_cast<double>(from_ns)) / 1e6;
+  };
+  std::printf("callable from the other node %.1f ms after the server's attachment, %.1f ms after its start\n",
+              since_ms(attached_ns), since_ms(start_ns));
+  Process client = near_run.StartClient(2, 1000);
+  EXPECT_TRUE(Eventually([&] {
+    return absl::StrContains(near_->Ctl({"get", "routes", "-o", "json"}).output,
+                             R"json("endpoint_said_by": "n2/a: etcd:/weft/ (by the node itself)")json");
+  })) << near_->Ctl({"get", "routes", "-o", "json"}).output;
   const nlohmann::json result = near_run.Finish(client);
   EXPECT_GT(result["ok"], 500) << result << Logs();
   EXPECT_EQ(result["ok"], result["started"]) << result;
@@ -118,11 +128,16 @@ TEST_F(EtcdTest, ADeadNodeIsGoneWithItsLease) {
   far_->control().Kill();
   far_->agent().Kill();
   server.Kill();
+  const uint64_t killed_ns = NowNs();
   EXPECT_TRUE(Eventually([&] { return etcd_->Get("/weft/live/nodes/n2").empty(); }, absl::Seconds(10)));
   EXPECT_TRUE(Eventually([&] { return !absl::StrContains(near_->Ctl({"get", "nodes"}).output, "n2"); },
                          absl::Seconds(2)))
       << Logs();
   EXPECT_FALSE(absl::StrContains(near_->Ctl(kExplain).output, "node n2"));
+  const std::optional<ProgrammedChange> change = NewestChange(near_->run_dir());
+  ASSERT_TRUE(change.has_value());
+  std::printf("gone from the other node %.0f ms after its death, at a lease of %d s\n",
+              static_cast<double>(change->programmed_ns - killed_ns) / 1e6, kLeaseSeconds);
   // And back, by itself.
   far_->StartAgent();
   far_->StartControl();

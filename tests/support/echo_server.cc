@@ -61,7 +61,7 @@ int Main(int argc, char** argv) {
   if (status.ok()) {
     running = &server;
     std::signal(SIGTERM, [](int) { running->Stop(); });
-    std::printf("serving\n");
+    std::printf("serving since %llu ns\n", static_cast<unsigned long long>(NowNs()));
     std::fflush(stdout);
     status = server.Run();
   }
