@@ -239,6 +239,24 @@ TEST_F(ExchangeTest, WorkersComeAndGoWithinTheSessionAndAnIdIsNotUsedAgain) {
   ASSERT_TRUE(RunUntil(both(), [&] { return a_->send_keys.size() == 3 && b_->send_keys.size() == 3; }));
 }
 
+// Between HELLO and the peer's too: what comes of its lane is for a worker that the peer knows.
+TEST_F(ExchangeTest, AWorkerThatComesDuringTheHandshakeGetsItsKeys) {
+  Worker inside;
+  inside.id = 42;
+  inside.address = *Endpoint::Parse("127.0.0.1:5000");
+  inside.host = "camera-1";
+  for (int steps = 0; steps < 24; ++steps) {
+    a_ = Make("a");
+    b_ = Make("b");
+    Introduce(*a_, "a", *b_, "b");
+    for (int i = 0; i < steps; ++i) (i % 2 == 0 ? a_ : b_)->Step();
+    ASSERT_TRUE(a_->exchange().AddWorker(inside).ok());
+    a_->Step();  // Tells those that have a session now.
+    EXPECT_TRUE(RunUntil(both(), [&] { return a_->send_keys.size() == 2 && b_->send_keys.size() == 2; }))
+        << "after " << steps << " steps";
+  }
+}
+
 TEST_F(ExchangeTest, APeerThatIsRemovedOrLeavesEndsItsSessionAtOnce) {
   Join();
   a_->exchange().RemovePeer("b");
