@@ -50,10 +50,11 @@ struct Connection {
 
 // What is agreed on one lane. Epochs are kept one higher than on the wire, so that 0 is none.
 struct LaneState {
-  uint64_t asked = 0;    // The observer has been asked for a receive key,
-  uint64_t offered = 0;  // its id has been told to the peer,
-  uint64_t taken = 0;    // and the peer's id to the observer.
-  uint32_t key_id = 0;   // To be offered; 0: none.
+  uint64_t asked = 0;     // The observer has been asked for a receive key,
+  uint64_t offered = 0;   // its id has been told to the peer,
+  uint64_t taken = 0;     // and the peer's id to the observer.
+  uint32_t key_id = 0;    // To be offered; 0: none,
+  bool declined = false;  // or that there will be none is.
 };
 
 struct Peer {
@@ -100,6 +101,7 @@ class Exchange final : public KeyExchange {
   absl::Status AddWorker(const Worker& worker) override;
   void RemoveWorker(uint16_t id) override;
   void SetReceiveKeyId(const LaneKey& key, uint32_t key_id) override;
+  void DeclineLane(const LaneKey& key) override;
   void Rotate(const std::string& peer) override;
   void Leave() override;
   const KeyExchangeCounters& counters() const override { return counters_; }
@@ -146,6 +148,7 @@ class Exchange final : public KeyExchange {
   void BeginEpoch(Peer& peer, uint32_t epoch);
   void UpdateLanes(Peer& peer);
   void AskForKeys(Peer& peer);
+  LaneState* Asked(const LaneKey& key);
   void SendOffers(Peer& peer);
   void CheckComplete(Peer& peer);
   void RetireLast(Peer& peer);

@@ -132,28 +132,43 @@ void Exchange::AskForKeys(Peer& peer) {
     if (state.asked == epoch) continue;
     state.asked = epoch;
     state.key_id = 0;
+    state.declined = false;
     observer_->OnReceiveKeyWanted(KeyOf(peer, lane, peer.epoch),
                                   SecretOf(peer, *connection->second, lane, true));
   }
 }
 
-void Exchange::SetReceiveKeyId(const LaneKey& key, uint32_t key_id) {
+// The lane whose key the observer owes; nullptr: it is late.
+LaneState* Exchange::Asked(const LaneKey& key) {
   Peer* const peer = Find(key.peer);
-  if (peer == nullptr || peer->session != key.session || peer->connection == 0) return;
+  if (peer == nullptr || peer->session != key.session || peer->connection == 0) return nullptr;
   const auto lane = peer->lanes.find(key.lane);
-  if (lane == peer->lanes.end() || static_cast<uint8_t>(peer->epoch) != key.epoch) return;
+  if (lane == peer->lanes.end() || static_cast<uint8_t>(peer->epoch) != key.epoch) return nullptr;
   LaneState& state = lane->second;
-  if (state.asked != uint64_t{peer->epoch} + 1 || state.offered == state.asked) return;
-  state.key_id = key_id;
+  return state.asked != uint64_t{peer->epoch} + 1 || state.offered == state.asked ? nullptr : &state;
+}
+
+void Exchange::SetReceiveKeyId(const LaneKey& key, uint32_t key_id) {
+  LaneState* const state = Asked(key);
+  if (state == nullptr) return;
+  state->key_id = key_id;
   // No id: the connection is given up at the key timeout, and tried again.
   if (key_id != 0) Defer();
+}
+
+void Exchange::DeclineLane(const LaneKey& key) {
+  LaneState* const state = Asked(key);
+  if (state == nullptr) return;
+  state->declined = true;
+  Defer();
 }
 
 void Exchange::SendOffers(Peer& peer) {
   Keys keys;
   keys.epoch = peer.epoch;
   for (auto& [lane, state] : peer.lanes) {
-    if (state.key_id == 0 || keys.entries.size() == kKeysMax) continue;
+    if ((state.key_id == 0 && !state.declined) || keys.entries.size() == kKeysMax) continue;
+    state.declined = false;
     KeyEntry entry;
     entry.receiver = lane.local_worker;
     entry.sender = lane.remote_worker;
@@ -180,6 +195,7 @@ bool Exchange::TakeKeys(Peer& peer, const Keys& keys) {
     // A worker that has gone meanwhile; or the same key twice, which is never installed again.
     if (lane == peer.lanes.end() || lane->second.taken == epoch) continue;
     lane->second.taken = epoch;
+    if (entry.key_id == 0) continue;  // It takes no packets there.
     observer_->OnSendKey(KeyOf(peer, lane->first, peer.epoch), entry.key_id, entry.hint,
                          SecretOf(peer, connection, lane->first, false));
   }

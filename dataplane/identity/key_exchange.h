@@ -174,6 +174,8 @@ class KeyExchange {
 
   // The answer to OnReceiveKeyWanted: what Core::InstallReceiveKey returned. Late answers are ignored.
   virtual void SetReceiveKeyId(const LaneKey& key, uint32_t key_id) = 0;
+  // Or: no packet can come in on this lane. The peer gets no send key for it, and the rest goes on.
+  virtual void DeclineLane(const LaneKey& key) = 0;
 
   // New keys as soon as the last rotation is over.
   virtual void Rotate(const std::string& peer) = 0;

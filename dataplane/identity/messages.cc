@@ -187,7 +187,6 @@ absl::StatusOr<Message> ReadKeys(Reader* reader) {
     entry.sender = reader->Number<uint16_t>();
     entry.hint = reader->Number<uint16_t>();
     entry.key_id = reader->Number<uint32_t>();
-    if (reader->good() && entry.key_id == 0) return Invalid("KEYS: key id 0");
     if (!keys.entries.empty()) {
       const KeyEntry& last = keys.entries.back();
       if (std::pair(last.receiver, last.sender) >= std::pair(entry.receiver, entry.sender)) {

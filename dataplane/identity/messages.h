@@ -55,7 +55,7 @@ struct KeyEntry {
   uint16_t receiver = 0;
   uint16_t sender = 0;
   uint16_t hint = 0;
-  uint32_t key_id = 0;  // Never 0.
+  uint32_t key_id = 0;  // 0: not at all.
   friend bool operator==(const KeyEntry&, const KeyEntry&) = default;
 };
 struct Keys {

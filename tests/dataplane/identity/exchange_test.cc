@@ -257,6 +257,26 @@ TEST_F(ExchangeTest, AWorkerThatComesDuringTheHandshakeGetsItsKeys) {
   }
 }
 
+// The one lane carries nothing towards the node that declines it; all else goes on, epoch by epoch.
+TEST_F(ExchangeTest, ALaneThatIsDeclinedGetsNoSendKeyAndHoldsUpNoOther) {
+  Join();
+  b_->declines = {41};
+  Worker inside;
+  inside.id = 41;
+  inside.address = *Endpoint::Parse("127.0.0.1:5000");
+  inside.host = "camera-1";
+  ASSERT_TRUE(a_->exchange().AddWorker(inside).ok());
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->send_keys.size() == 2; }));
+  world_.ahead_ns += 2 * kNsPerSecond;
+  RunRounds(both(), 5);
+  a_->exchange().Rotate("b");
+  ASSERT_TRUE(RunUntil(both(), [&] { return a_->send_keys.size() == 2 && b_->send_keys.size() == 4; }));
+  for (const auto& [name, key] : a_->send_keys) EXPECT_EQ(std::get<2>(name), 0) << "of the declined lane";
+  world_.ahead_ns += 11 * kNsPerSecond;
+  RunRounds(both(), 5);
+  EXPECT_EQ(a_->refused(Refusal::kStalled) + b_->refused(Refusal::kStalled), 0u);
+}
+
 TEST_F(ExchangeTest, APeerThatIsRemovedOrLeavesEndsItsSessionAtOnce) {
   Join();
   a_->exchange().RemovePeer("b");

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -82,7 +83,8 @@ class TestNode : public KeyExchangeObserver {
   std::vector<std::string> lost;
   std::vector<absl::Status> credentials;
   std::vector<std::string> notes;
-  bool answers = true;  // Key ids are given at once.
+  bool answers = true;          // Key ids are given at once.
+  std::set<uint16_t> declines;  // Packets of these remote workers.
 
  private:
   static KeyName NameOf(const LaneKey& key) {
