@@ -49,6 +49,12 @@ absl::Status CheckHello(const Tenant& tenant, const api::Hello& hello, bool on_a
                     absl::StrCat("tenant ", tenant.name, " has no host ", hello.host()));
     }
   }
+  if (hello.inside_engine() && (hello.host().empty() || !tenant.engine_inside)) {
+    return Refuse(Refusal::kEngineNotAllowed,
+                  absl::StrCat("tenant ", tenant.name,
+                               " may not run the node engine inside a host: its entry under `admit` does not "
+                               "say `engine: inside`"));
+  }
   for (const auto* names : {&hello.serves(), &hello.loaded()}) {
     for (const std::string& function : *names) {
       WEFT_RETURN_IF_ERROR(CheckMayServe(tenant, hello.host().empty(), function));

@@ -42,6 +42,8 @@ api::ToHost& Engine::SendAndWait(Session& session) {
 
 absl::Status Engine::CheckAttach(const AttachRequest& request) const {
   const Tenant& tenant = *request.tenant;
+  if (request.inside_of != 0 && state_.Find(request.inside_of) == nullptr)
+    return Refuse(Refusal::kUnknownHost, "an engine inside a host that has left");
   if (const auto held = state_.by_host.find(request.host); held != state_.by_host.end()) {
     return Refuse(Refusal::kHostTaken, absl::StrCat("host ", request.host, " is attached already"));
   }
@@ -75,9 +77,11 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   session.host = request.host;
   session.is_client = request.is_client;
   session.is_engine = request.is_engine;
-  if (session.is_engine) {
+  session.inside_of = request.inside_of;
+  if (Session* const host = state_.Find(request.inside_of)) {
+    host->inside = session.id;
+  } else if (session.is_engine) {
     state_.engine = session.id;
-    told_model_.reset();
   }
   session.call_as = request.call_as;
   session.tenant = request.tenant;
@@ -144,7 +148,10 @@ void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
   std::erase_if(reopen_,
                 [&](const auto& entry) { return entry.first.first == id || entry.first.second == id; });
   waiting_.erase(id);
-  if (session->is_engine) {
+  if (session->inside_of != 0) {
+    Session* const host = state_.Find(session->inside_of);
+    if (host != nullptr && host->inside == id) host->inside = 0;
+  } else if (session->is_engine) {
     state_.engine = 0;
     state_.nodes_up.clear();
   }
@@ -238,6 +245,7 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
     return Refuse(Refusal::kSubscriptionLimit,
                   absl::StrCat("more than ", kSubscriptionsMax, " routes asked for"));
   }
+  session->asked_changes += session->subscriptions.contains(call) ? 0 : 1;
   Subscription& subscription = session->subscriptions[call];
   subscription.callee_id = IdOf(call.second);
   if (!MayCallAs(*model_, options_.node, *session, call.first)) {
@@ -253,6 +261,9 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
     *Send(*session).mutable_route() = route;
     return absl::OkStatus();
   }
+  if (const Session* const host = state_.Find(session->inside_of);
+      host != nullptr && !host->Holds(call.second))
+    ++foreign_functions_;
   subscription.sent = false;  // Asked again, as after a re-attachment: answered again.
   Touch();
   return absl::OkStatus();
@@ -262,7 +273,10 @@ absl::Status Engine::Unsubscribe(SessionId id, const api::Unsubscribe& unsubscri
   Session* session = state_.Find(id);
   WEFT_CHECK(session != nullptr);
   // The next round takes its permission out of the callee's table.
-  if (session->subscriptions.erase({unsubscribe.caller(), unsubscribe.callee()}) != 0) Touch();
+  if (session->subscriptions.erase({unsubscribe.caller(), unsubscribe.callee()}) == 0)
+    return absl::OkStatus();
+  ++session->asked_changes;
+  Touch();
   return absl::OkStatus();
 }
 

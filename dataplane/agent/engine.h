@@ -105,7 +105,8 @@ struct AttachRequest {
   const Tenant* tenant = nullptr;  // Outlives the engine.
   std::string host;                // Already checked against the tenant; a client's was made up.
   bool is_client = false;
-  bool is_engine = false;  // Made by weftd itself, never claimed by a peer.
+  bool is_engine = false;   // On a connection that weftd made itself, never claimed by a peer.
+  SessionId inside_of = 0;  // Of an engine: the host that was given that connection; 0: weftd.
   std::string call_as;
   api::Hello hello;  // Names already checked for their form.
 };
@@ -166,6 +167,8 @@ class Engine {
   uint64_t rounds() const { return rounds_; }
   // Requests by callers of another's name, which were answered and counted.
   uint64_t forged_callers() const { return forged_callers_; }
+  // Routes that engines inside hosts asked for to functions that are not at their host.
+  uint64_t foreign_functions() const { return foreign_functions_; }
   // True once since the last call where hosts or what they registered have changed.
   bool TakeRegistrationsChanged() { return std::exchange(registrations_changed_, false); }
 
@@ -244,7 +247,8 @@ class Engine {
   bool Holding(uint64_t now_ns) const { return !state_.provisional.empty() && now_ns < settle_until_ns_; }
 
   // engine_nodes.cc
-  void SendNodeTable(bool keep);
+  void SendNodeTables(bool keep);
+  void SendNodeTable(Session& engine, bool keep);
 
   // engine_placement.cc
   void Commit(Model model, const Pending& pending, uint64_t now_ns);
@@ -263,11 +267,6 @@ class Engine {
   std::shared_ptr<const Model> model_;
   EngineState state_;
   std::vector<Output> outputs_;
-
-  // What the node engine was told last: of which model, and whether it may still hold what that does not
-  // name.
-  std::shared_ptr<const Model> told_model_;
-  bool told_keep_ = false;
 
   bool dirty_ = false;     // A round has to run.
   bool unplaced_ = false;  // Hosts may have to be asked to load something.
@@ -293,6 +292,7 @@ class Engine {
   uint64_t acknowledged_ = 0;
   uint64_t rounds_ = 0;
   uint64_t forged_callers_ = 0;
+  uint64_t foreign_functions_ = 0;
   bool registrations_changed_ = false;
 };
 

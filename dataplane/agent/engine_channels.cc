@@ -60,7 +60,9 @@ void Engine::OpenChannel(Session& a, Session& b, uint64_t now_ns, std::string* w
     open.set_id(channel.id);
     open.set_peer(session == &a ? b.host : a.host);
     open.set_arena_bytes(arena_bytes);
-    if (session->is_engine) open.set_tenant(options_.index_of_tenant((session == &a ? b : a).tenant));
+    // An engine inside a host has one tenant, 0.
+    if (session->is_engine && session->inside_of == 0)
+      open.set_tenant(options_.index_of_tenant((session == &a ? b : a).tenant));
   }
   state_.channels.emplace(channel.id, std::move(channel));
 }

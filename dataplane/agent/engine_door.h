@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The way by which the node engine of this process attaches: a socket pair of which the registry gets one
-// end. What comes in here is the engine because no other process can use this door; no peer can claim to be
-// it.
+// The way from the link to other nodes to the registry. The node engine of this process attaches by it: a
+// socket pair of which the registry gets one end. What comes in here is the engine because no other process
+// can use this door; no peer can claim to be it. And what the link has to say to engines inside hosts goes
+// out by the registry, which holds their connections.
 #ifndef WEFT_DATAPLANE_AGENT_ENGINE_DOOR_H_
 #define WEFT_DATAPLANE_AGENT_ENGINE_DOOR_H_
 
@@ -16,9 +17,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dataplane/api/host.pb.h"
 #include "dataplane/base/fd.h"
 
 namespace weft::agent {
+
+// To the engine that is worker `worker` of this node.
+struct InsideMail {
+  uint16_t worker = 0;
+  api::PeerKeys keys;
+  absl::Status end;  // Not OK: instead, the worker is to go, and its host is cut off for that reason.
+};
 
 class EngineDoor {
  public:
@@ -35,9 +44,16 @@ class EngineDoor {
       const std::lock_guard<std::mutex> lock(mutex_);
       waiting_.emplace_back(ends[1]);
     }
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(event_.get(), &one, sizeof(one));
+    Ring();
     return mine;
+  }
+  // Any thread; in order.
+  void Post(InsideMail mail) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      mail_.push_back(std::move(mail));
+    }
+    Ring();
   }
 
   // For the registry thread: readable when somebody stands before the door.
@@ -48,11 +64,21 @@ class EngineDoor {
     const std::lock_guard<std::mutex> lock(mutex_);
     return std::exchange(waiting_, {});
   }
+  std::vector<InsideMail> TakeMail() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(mail_, {});
+  }
 
  private:
+  void Ring() {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t written = write(event_.get(), &one, sizeof(one));
+  }
+
   UniqueFd event_;
   std::mutex mutex_;
   std::vector<UniqueFd> waiting_;
+  std::vector<InsideMail> mail_;
 };
 
 }  // namespace weft::agent

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/engine.h"
 #include "dataplane/channel/layout.h"
@@ -14,6 +15,8 @@ void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t n
                            api::Welcome* welcome) {
   for (const api::HeldChannel& held : hello.channels()) {
     if (now_ns >= settle_until_ns_ || state_.channels.contains(held.id())) continue;
+    // An engine inside a host begins anew with each agent.
+    if (absl::StartsWith(held.peer(), kEnginePrefix) && absl::StrContains(held.peer(), '/')) continue;
     if (welcome->keep_channels_size() >= kKeepChannelsMax) break;
     const auto other = state_.provisional.find(held.id());
     if (other == state_.provisional.end()) {

@@ -91,7 +91,7 @@ void Engine::EnterPhase(Phase phase, uint64_t now_ns) {
       break;
     case Phase::kGrow:
       SendPolicies();
-      SendNodeTable(true);
+      SendNodeTables(true);
       GrowAccess();
       break;
     case Phase::kRoute:
@@ -100,7 +100,7 @@ void Engine::EnterPhase(Phase phase, uint64_t now_ns) {
       break;
     case Phase::kShrink:
       ShrinkChannels(now_ns);
-      SendNodeTable(false);
+      SendNodeTables(false);
       Unplace();
       SendDrains();
       break;

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -16,11 +17,15 @@
 
 namespace weft::agent {
 
+class Model;
+
 // Never given twice in the life of an agent; 0 is no session.
 using SessionId = uint64_t;
 // 16 random bytes, made by the agent.
 using ChannelId = std::string;
 inline constexpr std::size_t kChannelIdBytes = 16;
+// What the sessions of node engines go by begins so; no label holds a colon.
+inline constexpr char kEnginePrefix[] = "engine:";
 
 // A function that control placed on a host.
 struct Placement {
@@ -47,8 +52,10 @@ struct Session {
   SessionId id = 0;
   std::string host;  // A client's name is made by the agent.
   bool is_client = false;
-  bool is_engine = false;  // weftd's own node engine, which speaks for the functions of other nodes.
-  std::string call_as;     // Namespace that it may call as; may be empty.
+  bool is_engine = false;   // A node engine, which speaks for the functions of other nodes:
+  SessionId inside_of = 0;  // weftd's own, or the one inside of this host, which speaks to that alone.
+  SessionId inside = 0;     // The engine inside of this host.
+  std::string call_as;      // Namespace that it may call as; may be empty.
   const Tenant* tenant = nullptr;
   std::string version;
   std::set<std::string> registered;             // Functions that it serves of its own accord.
@@ -61,6 +68,13 @@ struct Session {
   bool draining = false;  // By the operator
   bool drain_sent = false;
   bool drained = false;
+  uint64_t asked_changes = 0;  // How often a subscription came or went.
+  // Of an engine: what it was told last, of which model and of which of its host's subscriptions, and whether
+  // it may still hold what that does not name.
+  std::shared_ptr<const Model> told_model;
+  uint64_t told_asked = 0;
+  bool told_keep = false;
+  std::set<std::string> nodes_up;  // Of an engine inside a host: as EngineState::nodes_up.
 
   bool Serves(const std::string& function) const {
     if (registered.contains(function)) return true;
@@ -136,7 +150,8 @@ struct EngineState {
   std::map<std::string, std::set<SessionId>> registered_at;
   // Sessions that calls of a function are routed to, as of the last round that changed routes.
   std::map<std::string, std::set<SessionId>> routed;
-  // The session of the node engine, or 0, and the nodes that it can reach.
+  // The session of weftd's own node engine, or 0, and what it can reach: nodes, and as "node/host" the
+  // engines inside hosts there.
   SessionId engine = 0;
   std::set<std::string> nodes_up;
 

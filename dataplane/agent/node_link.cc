@@ -64,8 +64,6 @@ uint32_t RandomGeneration() {
   return value;
 }
 
-transport::SealSecret SealSecretOf(const identity::PacketSecret& secret) { return {secret.key, secret.iv}; }
-
 absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config, EngineDoor* door) {
   engine::EngineThreadOptions options;
   // A DPDK device has an address of its own on its link; keys still go by the kernel, to `listen`.
@@ -74,13 +72,14 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
   options.port = PortKindOf(config.packet_port);
   options.dpdk_device = config.dpdk.device;
   transport::Config& transport = options.engine.transport;
-  transport.datagram_bytes_max = config.mtu - (options.listen.is_ipv4() ? 20 : 40) - 8;
+  transport.datagram_bytes_max = NodeLink::DatagramBytesMax(config, options.listen.is_ipv4());
   transport.memory_bytes = kMessageMemoryBytes;
   transport.messages_in_max = transport.messages_out_max = 4096;
   transport.functions_max = 4096;
   // As many as the key exchange takes. A peer that is there costs memory, a place for one does not. Its four
   // key ids for each make a table of 4,096, as steer's is where nobody chose another.
   transport.peers_max = identity::KeyExchangeOptions().peers_max;
+  NodeLink::SetKeyIndices(&transport);
   // An id from before a restart does not come back.
   transport.key_generation_first = RandomGeneration();
   options.engine.connect = [door] { return door->Connect(); };
@@ -261,6 +260,9 @@ uint64_t NodeLink::NextNs() const {
   if (engine_ == nullptr) return ~uint64_t{0};
   uint64_t next_ns = keys_->NextTimerNs();
   if (leave_ns_ != 0) next_ns = std::min(next_ns, leave_ns_);
+  for (const auto& [worker, inside] : inside_) {
+    if (!inside.unanswered.empty()) next_ns = std::min(next_ns, inside.waiting_since_ns + kInsideAnswerNs);
+  }
   return changed_ ? std::min(next_ns, snapshot_ns_ + kLookNs) : next_ns;
 }
 
@@ -297,6 +299,7 @@ bool NodeLink::Turn() {
     leave_ns_ = NowNs() + kLeaveNs;
   }
   const uint64_t now_ns = NowNs();
+  EndSilentInside(now_ns);
   keys_->Step(now_ns);
   if (changed_ && now_ns >= snapshot_ns_ + kLookNs) {
     State state{keys_->Peers(), keys_->counters()};
@@ -308,62 +311,7 @@ bool NodeLink::Turn() {
   return leave_ns_ == 0 || NowNs() < leave_ns_;
 }
 
-// --- The key exchange's word
-
-void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
-  if (session.workers.empty()) return;
-  const std::string address = session.workers[0].address.ToString();
-  spdlog::info("node {} is a peer, its packets go to {}", session.peer, address);
-  ToEngine([this, peer = session.peer, id = session.session, address](engine::NodeEngine& engine) {
-    const absl::Status begun = engine.BeginSession(peer, id, address);
-    if (begun.ok()) return;
-    ToKeys([peer, begun] { spdlog::error("node {}: {}", peer, begun.ToString()); });
-  });
-}
-
-void NodeLink::OnWorkers(const identity::SessionInfo& session) {
-  // Workers inside of hosts come and go; this node's calls go to the engine of the node, its first. That may
-  // have moved: the peer's address changed.
-  if (session.workers.empty()) return;
-  const std::string address = session.workers[0].address.ToString();
-  ToEngine([this, peer = session.peer, id = session.session, address](engine::NodeEngine& engine) {
-    const absl::Status moved = engine.MoveSession(peer, id, address);
-    if (moved.ok()) return;
-    ToKeys([peer, moved] { spdlog::error("node {}: {}", peer, moved.ToString()); });
-  });
-}
-
-void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::PacketSecret& secret) {
-  ToEngine([this, key, secret](engine::NodeEngine& engine) {
-    const uint32_t id =
-        key.lane.remote_worker != 0
-            ? 0
-            : engine.InstallReceiveKey(key.peer, key.session, key.epoch, SealSecretOf(secret));
-    ToKeys([this, key, id] { keys_->SetReceiveKeyId(key, id); });
-  });
-}
-
-void NodeLink::OnSendKey(const identity::LaneKey& key, uint32_t key_id, uint16_t worker_hint,
-                         const identity::PacketSecret& secret) {
-  if (key.lane.remote_worker != 0) return;
-  ToEngine([key, key_id, worker_hint, secret](engine::NodeEngine& engine) {
-    engine.InstallSendKey(key.peer, key.session, key.epoch, key_id, worker_hint, SealSecretOf(secret));
-  });
-}
-
-void NodeLink::OnRetireReceiveKey(const identity::LaneKey& key) {
-  ToEngine([key](engine::NodeEngine& engine) { engine.RetireReceiveKey(key.peer, key.session, key.epoch); });
-}
-
-void NodeLink::OnConnectionLost(const std::string& peer, uint64_t session) {
-  spdlog::warn("node {}: its connection is lost", peer);
-  ToEngine([peer, session](engine::NodeEngine& engine) { engine.DeclareDead(peer, session); });
-}
-
-void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity::Refusal reason) {
-  spdlog::warn("node {} is no peer any more: {}", peer, std::string(identity::ToString(reason)));
-  ToEngine([peer, session](engine::NodeEngine& engine) { engine.EndSession(peer, session); });
-}
+// --- The key exchange's word; see node_link_lanes.cc too.
 
 void NodeLink::OnCredentials(const absl::Status& status) {
   if (status.ok()) {

@@ -21,6 +21,7 @@
 #include "dataplane/agent/engine_door.h"
 #include "dataplane/agent/log_limit.h"
 #include "dataplane/agent/steer_watch.h"
+#include "dataplane/api/host.pb.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/config/agent_config.h"
@@ -44,6 +45,31 @@ class NodeLink final : private identity::KeyExchangeObserver {
 
   // The other nodes by name, with their addresses: all of them. Any thread.
   void SetPeers(const std::map<std::string, std::string>& addresses);
+
+  // A worker of this node that runs inside a host. Its socket has a port of its own, since one in a group of
+  // SO_REUSEPORT would outlive weftd in the host and shift the places of a later weftd's.
+  struct Inside {
+    uint16_t worker = 0;
+    UniqueFd socket;
+    api::InsideEngine given;
+  };
+  // Announces a worker inside `host` to the other nodes. RESOURCE_EXHAUSTED: there are as many as may be, or
+  // no port is free. Registry thread.
+  absl::StatusOr<Inside> AddInside(const std::string& host);
+  void RemoveInside(uint16_t worker);
+  // Its answer to a receive key; one that is not its to give ends it. Registry thread.
+  void TakeInsideKeyId(uint16_t worker, const api::PeerKeyId& answer);
+  // Ports that they have are those after `listen`'s.
+  static constexpr uint16_t kInsideMax = 15;
+  // What a path of the settings' MTU carries.
+  static uint32_t DatagramBytesMax(const AgentConfig& config, bool ipv4) {
+    return config.mtu - (ipv4 ? 20 : 40) - 8;
+  }
+  // Which key ids are those of weftd's own engine.
+  static void SetKeyIndices(transport::Config* transport);
+  // What an engine inside a host may take for a key: far less than the key exchange waits, whose connection
+  // carries all other workers as well.
+  static constexpr uint64_t kInsideAnswerNs = 3 * kNsPerSecond;
 
   struct State {
     std::vector<identity::PeerReport> peers;
@@ -77,6 +103,23 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void OnSteering(const SteerAnswer& answer);
   void Steer(const SteerMaps& maps);
 
+  // --- node_link_lanes.cc, on the key thread: a lane joins a worker here and one of a peer.
+  struct InsideWorker {
+    std::string host;
+    uint32_t key_first = 0;                               // Indices of the key ids that are its to give.
+    std::map<std::string, identity::LaneKey> unanswered;  // By what PeerKeyId says.
+    uint64_t waiting_since_ns = 0;                        // Where some are.
+    std::map<uint32_t, std::string> given_ids;            // Ids that it named, and for which key.
+  };
+  void ToLane(uint16_t local, api::PeerKeys keys);
+  void TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
+                 api::PeerKeys::What what, int only_local = -1);
+  bool Joins(const identity::Worker& remote) const;
+  api::PeerKeys KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const;
+  void TakeKeyId(uint16_t worker, const api::PeerKeyId& answer);
+  void EndSilentInside(uint64_t now_ns);
+  void EndInside(uint16_t worker, const absl::Status& why);
+
   // --- identity::KeyExchangeObserver, on the key thread.
   void OnSessionUp(const identity::SessionInfo& session) override;
   void OnWorkers(const identity::SessionInfo& session) override;
@@ -108,7 +151,13 @@ class NodeLink final : private identity::KeyExchangeObserver {
   uint64_t snapshot_ns_ = 0;  // which was taken then.
   // The maps in use, as interface, key table and XSKMAP; nothing where they are to be tried again.
   std::optional<std::array<uint32_t, 3>> steered_by_;
-  std::string steering_problem_;  // As logged last.
+  std::string steering_problem_;                           // As logged last.
+  std::map<std::string, identity::SessionInfo> sessions_;  // By peer
+  std::map<uint16_t, InsideWorker> inside_;                // By worker
+
+  // The registry thread's.
+  uint16_t last_worker_ = 0;
+  std::map<uint16_t, uint16_t> inside_slots_;  // By worker: whose ports and key indices it has.
 
   UniqueFd wake_;
   std::thread thread_;

@@ -86,44 +86,92 @@ std::string ZoneOf(const Model& model, const std::string& node) {
   return found == model.nodes().end() ? "" : found->second.zone();
 }
 
-// The endpoints of one function on other nodes, as far as they can be called.
+// Here and elsewhere.
+PlanRoute ToAll(const FunctionPlan& function) {
+  if (function.remote.empty()) return {function.targets, function.prospects, function.code, function.reason};
+  PlanRoute route{function.remote, function.prospects, 0, ""};
+  if (!function.leaves) {
+    route.targets.insert(route.targets.begin(), function.targets.begin(), function.targets.end());
+  }
+  return route;
+}
+
+// An engine inside a host may hand calls of other nodes to that host and to nobody else.
+PlanRoute OwnHostOnly(const FunctionPlan& function, const Session& engine, const Call& call) {
+  PlanRoute route{{}, {}, function.code, function.reason};
+  for (const PlanTarget& target : function.targets) {
+    if (target.session == engine.inside_of) route.targets.push_back(target);
+  }
+  for (const SessionId prospect : function.prospects) {
+    if (prospect == engine.inside_of) route.prospects.push_back(prospect);
+  }
+  if (route.targets.empty() && route.prospects.empty() && !function.targets.empty()) {
+    route.code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
+    route.reason = absl::StrCat("UNAVAILABLE: ", call.second, " is not at the host of ", engine.host);
+  }
+  return route;
+}
+
+// The endpoints of one function on other nodes, as far as they can be called by the engine inside `host`,
+// where there is one, or else by this node's.
 class RemotePlan {
  public:
-  RemotePlan(const Model& model, const EngineState& state, const std::string& self, FunctionPlan* plan)
-      : model_(model), state_(state), zone_(ZoneOf(model, self)), plan_(plan) {}
-
-  void Add(const EndpointKey& key, const api::Endpoint& endpoint) {
-    const bool draining = endpoint.state() == api::ENDPOINT_DRAINING;
-    const bool up = state_.nodes_up.contains(key.node);
-    if (state_.engine != 0) {
-      plan_->notes.push_back(absl::StrCat("node ", key.node, " host ", key.host,
-                                          !up        ? ": node not reachable"
-                                          : draining ? ": draining"
-                                                     : ": reachable"));
-    }
-    if (up && state_.engine != 0) (draining ? draining_ : ready_)[key.node] += endpoint.weight();
+  RemotePlan(const Model& model, const EngineState& state, const std::string& self, const Session* host)
+      : model_(model), zone_(ZoneOf(model, self)) {
+    const Session* const inside = host == nullptr ? nullptr : state.Find(host->inside);
+    if (inside != nullptr) ways_.push_back({inside->id, &inside->nodes_up});
+    if (state.engine != 0) ways_.push_back({state.engine, &state.nodes_up});
   }
-  bool any_ready() const { return !ready_.empty(); }
-  std::vector<PlanTarget> Ready() const { return Targets(ready_); }
-  std::vector<PlanTarget> Draining() const { return Targets(draining_); }
+
+  // False: it cannot be called now.
+  bool Add(const EndpointKey& key, const api::Endpoint& endpoint) {
+    const bool draining = endpoint.state() == api::ENDPOINT_DRAINING;
+    for (const Way& way : ways_) {
+      // The engine inside its host there, where it has one, or else its node's.
+      for (const std::string& end : {absl::StrCat(key.node, "/", key.host), key.node}) {
+        if (!way.up->contains(end)) continue;
+        (draining ? draining_ : ready_)[{way.engine, end}] += endpoint.weight();
+        return true;
+      }
+    }
+    return false;
+  }
+  // Draining ones serve where no other is left, here or elsewhere.
+  void Choose(FunctionPlan* plan) const {
+    plan->remote = Targets(plan->none_ready && ready_.empty() ? draining_ : ready_);
+    plan->leaves = plan->none_ready && !ready_.empty();
+  }
 
  private:
-  std::vector<PlanTarget> Targets(const std::map<std::string, uint32_t>& nodes) const {
+  using Weights = std::map<std::pair<SessionId, std::string>, uint32_t>;
+  struct Way {
+    SessionId engine;
+    const std::set<std::string>* up;
+  };
+
+  std::vector<PlanTarget> Targets(const Weights& ends) const {
     std::vector<PlanTarget> targets;
-    for (const auto& [node, weight] : nodes) {
+    for (const auto& [end, weight] : ends) {
+      const std::string node = end.second.substr(0, end.second.find('/'));
       const bool same_zone = !zone_.empty() && ZoneOf(model_, node) == zone_;
-      targets.push_back({state_.engine, weight, node, same_zone ? kSameZone : kElsewhere});
+      targets.push_back({end.first, weight, end.second, same_zone ? kSameZone : kElsewhere});
     }
     return targets;
   }
 
   const Model& model_;
-  const EngineState& state_;
   const std::string zone_;
-  FunctionPlan* plan_;
-  std::map<std::string, uint32_t> ready_;
-  std::map<std::string, uint32_t> draining_;
+  std::vector<Way> ways_;  // The preferred first.
+  Weights ready_;
+  Weights draining_;
 };
+
+std::string NoteOn(const EndpointKey& key, const api::Endpoint& endpoint, bool reached) {
+  return absl::StrCat("node ", key.node, " host ", key.host,
+                      !reached                                     ? ": node not reachable"
+                      : endpoint.state() == api::ENDPOINT_DRAINING ? ": draining"
+                                                                   : ": reachable");
+}
 
 void SayWhyNone(const Model& model, const std::string& function, const std::string& node, bool elsewhere,
                 FunctionPlan* plan) {
@@ -156,13 +204,14 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   bool waiting = false;
   bool here = false;
   bool elsewhere = false;
-  RemotePlan remote(model, state, node, &plan);
+  RemotePlan remote(model, state, node, nullptr);
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
     const auto& [key, endpoint] = *it;
     if (key.node != node) {
       elsewhere = true;
-      remote.Add(key, endpoint);
+      const bool reached = remote.Add(key, endpoint);
+      if (state.engine != 0) plan.notes.push_back(NoteOn(key, endpoint, reached));
       continue;
     }
     here = true;
@@ -183,13 +232,9 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   } else if (here && (waiting || plan.targets.empty())) {
     KeepRetired(state, function, named, &plan);
   }
-  // Draining ones serve where no other is left, here or elsewhere.
-  plan.remote = remote.Ready();
-  if (plan.targets.empty()) {
-    if (!remote.any_ready()) plan.remote = remote.Draining();
-    plan.leaves = !draining.empty() && remote.any_ready();
-    plan.targets = std::move(draining);
-  }
+  plan.none_ready = plan.targets.empty();
+  if (plan.none_ready) plan.targets = std::move(draining);
+  remote.Choose(&plan);
   if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
   return plan;
 }
@@ -228,20 +273,24 @@ bool MayCallAs(const Model& model, const std::string& node, const Session& sessi
   });
 }
 
-PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Session& session,
-                   const Call& call) {
+PlanRoute PlanCall(const Model& model, const EngineState& state, const std::string& node,
+                   const FunctionPlan& function, const Session& session, const Call& call) {
   if (!model.Allows(call.first, call.second)) {
     return {{}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), MissingRule(call)};
   }
+  if (session.inside_of != 0) return OwnHostOnly(function, session, call);
   // What comes from another node stays on this one.
-  if (session.is_engine || function.remote.empty()) {
-    return {function.targets, function.prospects, function.code, function.reason};
+  if (session.is_engine) return {function.targets, function.prospects, function.code, function.reason};
+  if (state.Find(session.inside) == nullptr) return ToAll(function);
+  // Its own engine may reach other ends than this node's.
+  FunctionPlan own = function;
+  RemotePlan remote(model, state, node, &session);
+  for (auto it = model.endpoints().lower_bound({call.second, "", ""});
+       it != model.endpoints().end() && it->first.function == call.second; ++it) {
+    if (it->first.node != node) remote.Add(it->first, it->second);
   }
-  PlanRoute route{function.remote, function.prospects, 0, ""};
-  if (!function.leaves) {
-    route.targets.insert(route.targets.begin(), function.targets.begin(), function.targets.end());
-  }
-  return route;
+  remote.Choose(&own);
+  return ToAll(own);
 }
 
 Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
@@ -266,7 +315,7 @@ Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, cons
         continue;
       }
       plan.routes.emplace(std::make_pair(id, call),
-                          PlanCall(*model, function_plan(call.second), session, call));
+                          PlanCall(*model, state, node, function_plan(call.second), session, call));
     }
   }
   // Functions without a subscriber are planned too: a host stays an endpoint's holder while its replacement

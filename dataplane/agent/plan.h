@@ -22,7 +22,9 @@ namespace weft::agent {
 struct PlanTarget {
   SessionId session = 0;
   uint32_t weight = 0;
-  std::string node{};  // Where the session is the node engine's: the node that it is to hand calls to.
+  // Where the session is a node engine's: whom it is to hand calls to, a node's engine ("n2") or the one
+  // inside a host there ("n2/a").
+  std::string node{};
   Distance distance = kSameNode;
 };
 
@@ -37,9 +39,11 @@ struct FunctionPlan {
   // Hosts that will serve it once they have loaded it: their channels and permissions are made ready
   // meanwhile.
   std::vector<SessionId> prospects;
-  // Other nodes that can be called now, each with the weight of its endpoints together.
+  bool none_ready = false;  // All of them are draining.
+  // Engines of other nodes that can be called now by this node's, each with the weight of the endpoints that
+  // are reached through it.
   std::vector<PlanTarget> remote;
-  // All of `targets` are draining, and none of `remote` is: calls of this node leave it.
+  // None of `targets` is ready, and `remote` is: calls of this node leave it.
   bool leaves = false;
   uint32_t code = 0;  // Why there is no target on this node: NOT_FOUND or UNAVAILABLE.
   std::string reason;
@@ -71,8 +75,9 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
 // The route of one subscription: PlanFunction's result where the policy allows the call, else
 // PERMISSION_DENIED with a reason that names caller, callee and the rule that is missing.
 // `session` is the caller's: the node engine's calls come from another node and stay on this one.
-PlanRoute PlanCall(const Model& model, const FunctionPlan& function, const Session& session,
-                   const Call& call);
+// Those of a host with an engine inside leave by that where it reaches the other end.
+PlanRoute PlanCall(const Model& model, const EngineState& state, const std::string& node,
+                   const FunctionPlan& function, const Session& session, const Call& call);
 
 // Whether `session` may call as `caller`: the node engine as whatever is placed on another node.
 bool MayCallAs(const Model& model, const std::string& node, const Session& session,

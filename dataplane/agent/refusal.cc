@@ -50,6 +50,8 @@ constexpr std::array<Row, kRefusals> kRows = {{
     {"bad_program", Code::kInvalidArgument},
     {"unknown_host", Code::kNotFound},
     {"too_many_blocked_fds", Code::kResourceExhausted},
+    {"engine_not_allowed", Code::kPermissionDenied},
+    {"foreign_key", Code::kPermissionDenied},
 }};
 
 }  // namespace

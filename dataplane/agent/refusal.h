@@ -46,8 +46,10 @@ enum class Refusal : uint8_t {
   kBadProgram,
   kUnknownHost,
   kTooManyBlockedFds,  // Closing the descriptors that it sent does not end.
+  kEngineNotAllowed,   // A host that would run the node engine inside, where its tenant may not.
+  kForeignKey,         // An engine inside a host that named a key id which is not its to give.
 };
-inline constexpr std::size_t kRefusals = static_cast<std::size_t>(Refusal::kTooManyBlockedFds) + 1;
+inline constexpr std::size_t kRefusals = static_cast<std::size_t>(Refusal::kForeignKey) + 1;
 
 // "not_admitted"
 absl::string_view RefusalName(Refusal refusal);

@@ -114,6 +114,11 @@ class Server {
   void CloseAllOf(uid_t owner, const std::string& reason);
   void CloseLater(uid_t owner, UniqueFd fd) { reaper_.Close(owner, std::move(fd)); }
 
+  // server_inside.cc: node engines inside hosts.
+  void OpenInside(Connection& host);
+  void CloseInside(Connection& connection, const std::string& reason);
+  void CarryInsideMail();
+
   // server_admin.cc
   absl::Status HandleAdmin(Connection& connection, const api::AdminRequest& request);
   void Reply(SessionId id, const api::AdminReply& reply);
@@ -158,7 +163,8 @@ class Server {
   Tenant engine_tenant_;  // And the node engine's.
   EngineDoor door_;
   NodeLink* node_link_ = nullptr;
-  std::shared_ptr<const Model> peers_told_;  // The model by which node_link_ knows its peers.
+  std::map<uint16_t, SessionId> inside_sessions_;  // Of engines inside hosts, by worker
+  std::shared_ptr<const Model> peers_told_;        // The model by which node_link_ knows its peers.
   bool stopping_ = false;
 };
 

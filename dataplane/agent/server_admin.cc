@@ -254,7 +254,16 @@ std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
                                      choice.why.empty() ? "" : absl::StrCat(" (", choice.why, ")")));
     }
     AddText(&item, "packet_port_why", absl::StrJoin(choices, "; "));
-    AddNumber(&item, "nodes_reachable", engine_->state().nodes_up.size());
+    const std::set<std::string>& up = engine_->state().nodes_up;
+    AddNumber(&item, "nodes_reachable",
+              static_cast<uint64_t>(std::count_if(up.begin(), up.end(), [](const std::string& name) {
+                return !absl::StrContains(name, '/');
+              })));
+    AddNumber(&item, "engines_inside", inside_sessions_.size());
+    if (!inside_sessions_.empty()) {
+      AddText(&item, "engines_inside_port",
+              "udp (hosts have no CAP_NET_RAW for AF_XDP, and a queue's one socket is the node engine's)");
+    }
     const identity::KeyExchangeCounters keys = node_link_->Look().keys;
     AddNumber(&item, "tls_sessions", keys.sessions);
     for (std::size_t i = 1; i < identity::kRefusals; ++i) {
@@ -268,6 +277,8 @@ std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
       if (TellsOfNodes(counter.name(), counter.value())) AddNumber(&item, counter.name(), counter.value());
     }
   }
+  if (engine_->foreign_functions() != 0)
+    AddNumber(&item, "refused_foreign_function", engine_->foreign_functions());
   AddNumber(&item, "fds_closing", reaper_.waiting());
   for (std::size_t i = 0; i < kRefusals; ++i) {
     const auto refusal = static_cast<Refusal>(i);

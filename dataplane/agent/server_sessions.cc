@@ -114,6 +114,7 @@ void Server::AcceptEngine() {
     Connection& held = *connections_.emplace(connection->id, std::move(connection)).first->second;
     if (!Watch(held.socket.get(), held.id, EPOLLIN).ok()) Close(held.id, "its socket cannot be watched");
   }
+  CarryInsideMail();
 }
 
 void Server::AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin) {
@@ -150,6 +151,7 @@ void Server::Close(SessionId id, const std::string& reason) {
     engine_->Detach(id, reason, NowNs());
     TellDrained(id);
   }
+  CloseInside(*connection, reason);
   engine_->ForgetProgrammer(id);
   std::erase_if(drain_waiters_, [&](const auto& entry) { return entry.second == id; });
   std::erase_if(queries_, [&](const auto& entry) { return entry.second.asker == id; });
@@ -282,6 +284,10 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
       return engine_->HostDrained(id);
     case api::FromHost::kNodeReport:
       return engine_->ReportNode(id, message.node_report());
+    case api::FromHost::kPeerKeyId:
+      if (connection.worker == 0) return Refuse(Refusal::kGarbage, "a key of no engine inside a host");
+      node_link_->TakeInsideKeyId(connection.worker, message.peer_key_id());
+      return absl::OkStatus();
     case api::FromHost::KIND_NOT_SET:
       break;
   }
@@ -309,13 +315,18 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
   api::Hello hello = std::exchange(connection.hello, {});
   hello.MergeFrom(part);
   WEFT_RETURN_IF_ERROR(CheckHello(*connection.tenant, hello, connection.on_admin_socket));
+  if (connection.is_engine && !hello.host().empty())
+    return Refuse(Refusal::kHostNotAllowed, "a node engine has no name of its own");
   AttachRequest request;
   request.session = connection.id;
   request.tenant = connection.tenant;
   request.is_client = hello.host().empty();
   request.is_engine = connection.is_engine;
   // No label holds a colon: no host can go by a client's name.
-  request.host = request.is_engine   ? absl::StrCat("engine:", engine_->node())
+  request.inside_of = connection.inside_of;
+  request.host = request.inside_of != 0
+                     ? absl::StrCat(kEnginePrefix, engine_->node(), "/", connection.inside_host)
+                 : request.is_engine ? absl::StrCat(kEnginePrefix, engine_->node())
                  : request.is_client ? absl::StrCat("client:", connection.peer.pid, ".", connection.id)
                                      : hello.host();
   request.call_as = hello.call_as().empty() ? connection.tenant->call_as : hello.call_as();
@@ -328,6 +339,7 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
                  hello.host(), connection.tenant->name, connection.peer.uid, connection.peer.pid,
                  hello.serves_size() + hello.loaded_size(), hello.channels_size());
   }
+  if (hello.inside_engine()) OpenInside(connection);
   return absl::OkStatus();
 }
 

@@ -150,6 +150,7 @@ std::vector<api::Item> HostItems(const Engine& engine, const StatsByHost& stats)
     AddText(&item, "tenant", session.tenant->name);
     AddNumber(&item, "uid", session.tenant->uid);
     AddText(&item, "state", HostState(session));
+    AddText(&item, "engine", session.is_engine ? "itself" : session.inside != 0 ? "inside" : "shared");
     AddText(&item, "functions", absl::StrJoin(functions, ","));
     AddNumber(&item, "channels", session.channels.size());
     const auto counters = stats.find(id);
@@ -232,10 +233,12 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
                                absl::StrCat("allowed: ", allowed, "; ", notes)));
   }
   for (const PlanTarget& target : plan.remote) {
-    items.push_back(ExplainRow(caller, callee, "reachable", "",
-                               absl::StrCat("encrypted messages to node ", target.node,
-                                            target.distance == kSameZone ? ", in this zone" : ""),
-                               absl::StrCat("allowed: ", allowed, "; ", notes)));
+    items.push_back(
+        ExplainRow(caller, callee, "reachable", "",
+                   absl::StrCat("encrypted messages to ",
+                                absl::StrContains(target.node, '/') ? "the engine inside host " : "node ",
+                                target.node, target.distance == kSameZone ? ", in this zone" : ""),
+                   absl::StrCat("allowed: ", allowed, "; ", notes)));
   }
   return items;
 }

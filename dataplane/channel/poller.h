@@ -86,6 +86,11 @@ class Poller {
   // The thread did something else that peers may answer: Wait polls from now on for poll_time_ns.
   void NoteWork() { worked_ticks_ = Ticks(); }
 
+  // Another poller may sleep on this, and has Look called when it is readable: for a thread that has two.
+  int epoll_fd() const { return epoll_.get(); }
+  // Serves descriptors and doorbells that have events now.
+  void Look() { Housekeep(Ticks()); }
+
   // Ticks() as of the last message found: good enough to date it, and free.
   uint64_t polled_ticks() const { return polled_ticks_; }
   uint64_t poll_time_ns() const { return poll_time_ns_; }

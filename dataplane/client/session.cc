@@ -116,6 +116,12 @@ void Session::SendNodeReport(const std::string& node, bool up) {
   if (attached()) Send(message);
 }
 
+void Session::SendPeerKeyId(const api::PeerKeyId& answer) {
+  api::FromHost message;
+  *message.mutable_peer_key_id() = answer;
+  Send(message);
+}
+
 void Session::OnWelcome(const api::Welcome& welcome) {
   welcome_ = welcome;
   core_->set_host_name(welcome.host());

@@ -37,6 +37,7 @@ struct SessionOptions {
   std::string host;     // Empty: a client
   std::string call_as;  // With `admin` only
   bool admin = false;
+  bool inside_engine = false;  // Ask for a node engine of this host's own.
   std::string version;
   uint32_t calls_max = 4096;
   uint64_t poll_time_ns = kCalibratedPollTime;
@@ -57,8 +58,12 @@ class SessionEvents {
   virtual void OnUnplace(const std::string& function) {}
   // Finish all calls, then call SendDrained.
   virtual void OnDrain() {}
-  // For the node engine only.
+  // For node engines only.
   virtual void OnNodeTable(const api::NodeTable& table) {}
+  virtual void OnPeerKeys(const api::PeerKeys& keys) {}
+  // Run a node engine that attaches by `agent` and speaks to other nodes by `socket`, in place of any earlier
+  // one. For a session that asked for it.
+  virtual void OnInsideEngine(const api::InsideEngine& engine, UniqueFd agent, UniqueFd socket) {}
   // Placed functions that are loaded and ready, for an agent that has been restarted.
   virtual std::vector<std::string> Loaded() { return {}; }
   // Further counters for the agent's statistics.
@@ -99,6 +104,7 @@ class Session {
   void Unsubscribe(RouteEntry& route);
   void SendDrained();
   void SendNodeReport(const std::string& node, bool up);
+  void SendPeerKeyId(const api::PeerKeyId& answer);
 
   // --- For HostLoop.
   // The poller has let go of `channel`, whose state says why; it is destroyed.

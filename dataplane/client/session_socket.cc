@@ -115,6 +115,7 @@ void Session::SendHello() {
   hello.set_host(options_.host);
   hello.set_call_as(options_.call_as);
   hello.set_version(options_.version);
+  hello.set_inside_engine(options_.inside_engine);
   for (const std::string& function : served_) {
     hello.add_serves(function);
     next_part();
@@ -242,6 +243,12 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
       return OnStatsQuery(message.stats_query());
     case api::ToHost::kNodeTable:
       return events_->OnNodeTable(message.node_table());
+    case api::ToHost::kInsideEngine:
+      if (received.fds.size() != 2) return;
+      return events_->OnInsideEngine(message.inside_engine(), std::move(received.fds[0]),
+                                     std::move(received.fds[1]));
+    case api::ToHost::kPeerKeys:
+      return events_->OnPeerKeys(message.peer_keys());
     case api::ToHost::kBarrier:
     case api::ToHost::KIND_NOT_SET:
       return;

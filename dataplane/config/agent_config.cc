@@ -103,6 +103,7 @@ Tenant ReadTenant(YamlMap& map) {
   tenant.serve = Names(map, "serve", [](const std::string& name) { return CheckPattern(name); });
   tenant.call_as = map.String("call_as");
   if (map.Has("call_as")) map.Check("call_as", CheckLabel(tenant.call_as, "namespace"));
+  tenant.engine_inside = map.Enum("engine", {"shared", "inside"}) == 1;
   map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &tenant.limits); });
   if (tenant.hosts.empty() && !tenant.serve.empty())
     map.Error("serve", "needs a name under `hosts` to serve from");
@@ -117,6 +118,14 @@ void ReadAdmitted(YamlMap& map, AgentConfig* config) {
   std::set<std::string> names;
   map.Maps("admit", [&](YamlMap& entry) {
     Tenant tenant = ReadTenant(entry);
+    if (tenant.engine_inside && config->listen.empty())
+      entry.Error("engine", "`inside` means nothing without `listen`: no call leaves this node");
+    if (tenant.engine_inside && config->packet_port == AgentConfig::PacketPort::kDpdk) {
+      entry.Error(
+          "engine",
+          "`inside` does not go with `packet_port: dpdk`: a host's packets pass the kernel, which the "
+          "device of another node with that port does not hear");
+    }
     if (!tenant.name.empty() && !names.insert(tenant.name).second) {
       entry.Error("tenant", absl::StrCat("\"", tenant.name, "\" is admitted twice"));
     }

@@ -35,6 +35,7 @@ struct Tenant {
   std::vector<std::string> hosts;  // Names that its hosts may go by.
   std::vector<std::string> serve;  // namespace/name or namespace/*
   std::string call_as;             // Namespace of clients that serve nothing; may be empty.
+  bool engine_inside = false;      // Its hosts may run the node engine for their own calls.
   TenantLimits limits;
 };
 

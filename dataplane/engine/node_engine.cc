@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
@@ -291,6 +292,43 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   session_changed_ = true;
 }
 
+void NodeEngine::OnPeerKeys(const api::PeerKeys& keys) {
+  transport::SealSecret secret;
+  if (keys.key().size() == secret.key.size() && keys.iv().size() == secret.iv.size()) {
+    std::copy(keys.key().begin(), keys.key().end(), secret.key.begin());
+    std::copy(keys.iv().begin(), keys.iv().end(), secret.iv.begin());
+  }
+  const auto epoch = static_cast<uint8_t>(keys.epoch());
+  switch (keys.what()) {
+    case api::PeerKeys::BEGIN:
+      // Where it cannot be reached there will be no key for it either, and the agent hears of that.
+      (void)BeginSession(keys.peer(), keys.session(), keys.address());
+      return;
+    case api::PeerKeys::RECEIVE: {
+      api::PeerKeyId answer;
+      answer.set_peer(keys.peer());
+      answer.set_session(keys.session());
+      answer.set_epoch(keys.epoch());
+      answer.set_key_id(InstallReceiveKey(keys.peer(), keys.session(), epoch, secret));
+      return session_->SendPeerKeyId(answer);
+    }
+    case api::PeerKeys::SEND:
+      return InstallSendKey(keys.peer(), keys.session(), epoch, keys.key_id(),
+                            static_cast<uint16_t>(keys.worker_hint()), secret);
+    case api::PeerKeys::RETIRE:
+      return RetireReceiveKey(keys.peer(), keys.session(), epoch);
+    case api::PeerKeys::DEAD:
+      return DeclareDead(keys.peer(), keys.session());
+    case api::PeerKeys::MOVE:
+      (void)MoveSession(keys.peer(), keys.session(), keys.address());
+      return;
+    case api::PeerKeys::END:
+      return EndSession(keys.peer(), keys.session());
+    default:
+      return;
+  }
+}
+
 void NodeEngine::CloseAll() {
   for (auto& [node, peer] : peers_) {
     if (peer.added) transport_->ClosePeer(peer.index, NowNs());
@@ -350,6 +388,9 @@ void NodeEngine::AddCounters(const std::function<void(absl::string_view name, ui
 #define WEFT_ADD_COUNTER(name) add("engine_" #name, counters_.name);
   WEFT_ENGINE_COUNTERS(WEFT_ADD_COUNTER)
 #undef WEFT_ADD_COUNTER
+  add("nodes_reached",
+      static_cast<uint64_t>(std::count_if(peers_.begin(), peers_.end(),
+                                          [](const auto& entry) { return entry.second.reported_up; })));
   const transport::Counters& transport = transport_->counters();
   add("datagrams_in", transport.datagrams_in);
   add("datagrams_out", transport.datagrams_out);

@@ -14,6 +14,7 @@
 #ifndef WEFT_DATAPLANE_ENGINE_NODE_ENGINE_H_
 #define WEFT_DATAPLANE_ENGINE_NODE_ENGINE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -123,6 +124,9 @@ class NodeEngine final : public SessionEvents {
   // Takes leave of all peers.
   void CloseAll();
 
+  // The same, as the agent says them to the engine inside a host.
+  void OnPeerKeys(const api::PeerKeys& keys) override;
+
   // --- What the agent changes while it runs; the owner's thread.
   // The key ids that peers may send under now.
   absl::flat_hash_set<uint32_t> ReceiveIds() const;
@@ -143,9 +147,17 @@ class NodeEngine final : public SessionEvents {
   void Sleep(uint64_t deadline_ns) { loop_.Wait(deadline_ns); }
   // When there is work again without any event.
   uint64_t NextNs(uint64_t now_ns) const;
+  // The same for a thread that does not sleep here: its calls' deadlines too, which Sleep minds by itself.
+  uint64_t WakeNs(uint64_t now_ns) const {
+    return core_.Busy() ? std::min(NextNs(now_ns), core_.NextNs(now_ns)) : NextNs(now_ns);
+  }
   // A descriptor on which Sleep is to wake, as the port's.
   absl::Status WatchFd(int fd);
   void UnwatchFd(int fd) { session_->poller().RemoveFd(fd); }
+  // For a thread that sleeps elsewhere: readable when the agent or a host has something, which Look then
+  // takes.
+  int wait_fd() const { return session_->poller().epoll_fd(); }
+  void Look() { session_->poller().Look(); }
   uint64_t NowNs() const { return loop_.NowNs(); }
   transport::Core& transport() { return *transport_; }
 

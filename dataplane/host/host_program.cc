@@ -2,6 +2,7 @@
 // weft-host's life: start, placements, loop, end.
 #include "dataplane/host/host_program.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -23,6 +24,9 @@ constexpr uint64_t kQuietNs = 20 * kNsPerMs;
 constexpr uint64_t kEndNs = 10 * kNsPerSecond;
 constexpr uint64_t kCheckNs = 5 * kNsPerMs;
 constexpr uint32_t kLogLinesPerSecond = 100;
+// With an engine inside: idle turns between two yields, of 100 ns and more each.
+constexpr uint32_t kYieldEvery = 64;
+constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
 
 absl::StatusOr<FunctionOptions> OptionsOf(const api::Function& function, const EngineOptions& engine) {
   FunctionOptions options;
@@ -50,6 +54,8 @@ absl::StatusOr<std::unique_ptr<HostProgram>> HostProgram::Create(HostProgramOpti
 
 HostProgram::~HostProgram() {
   loader_.reset();
+  if (bridge_) bridge_->set_inside_engine(nullptr);
+  inside_.reset();
   host_.reset();  // Cancels what still runs, by way of the bridge.
 }
 
@@ -70,7 +76,11 @@ absl::Status HostProgram::Prepare() {
   session.run_dir = options_.run_dir;
   session.host = options_.name;
   session.version = options_.version;
-  session.poll_time_ns = options_.poll_time_ns;
+  session.inside_engine = options_.inside_engine;
+  // With an engine inside, this loop polls for both; what is left to the poller is to sleep.
+  session.poll_time_ns = options_.inside_engine ? 0 : options_.poll_time_ns;
+  if (options_.inside_engine && options_.poll_time_ns == kCalibratedPollTime)
+    options_.poll_time_ns = CalibratedPollTimeNs();
   WEFT_ASSIGN_OR_RETURN(session_, Session::Create(session));
   session_->set_events(this);
   bridge_ = std::make_unique<MeshBridge>(*session_);
@@ -108,20 +118,60 @@ absl::Status HostProgram::Run() {
   session_->Start();
   HostLoop<MeshBridge>& loop = bridge_->loop();
   while (!Ended()) {
-    int work = loop.PollOnce();
+    int work = inside_ ? inside_->Turn() : 0;
+    work += loop.PollOnce();
     if (bridge_->has_waiting()) bridge_->RetryWaiting();
     work += host_->RunReady();
     session_->core().Publish();
-    if (work != 0) continue;
+    if (work != 0) {
+      idle_turns_ = 0;
+      continue;
+    }
     if (session_->refused() && !session_->welcomed()) return session_->last_error();
     if (!leaving_.empty()) RunLeaving();
     if (host_->IdleWork()) continue;
     uint64_t wake_ns = host_->NextDueNs();
     if (bridge_->has_waiting()) wake_ns = std::min(wake_ns, NowNs() + kNsPerMs);
     if (!leaving_.empty() || ending_) wake_ns = std::min(wake_ns, NowNs() + kCheckNs);
-    loop.Wait(wake_ns);
+    options_.inside_engine ? WaitWithEngine(wake_ns) : static_cast<void>(loop.Wait(wake_ns));
   }
   return absl::OkStatus();
+}
+
+void HostProgram::WaitWithEngine(uint64_t wake_ns) {
+  const uint64_t now_ns = NowNs();
+  if (idle_turns_++ == 0) worked_ns_ = now_ns;
+  if (wake_ns <= now_ns) return;
+  if (now_ns - worked_ns_ < options_.poll_time_ns) {
+    if (idle_turns_ % kYieldEvery != 0 && !yield_each_turn_) return;
+    sched_yield();
+    const uint64_t took_ns = NowNs() - now_ns;
+    // Somebody else needs this core: what they took of it is no time without work.
+    yield_each_turn_ = took_ns > kSlowYieldNs;
+    if (yield_each_turn_) worked_ns_ += took_ns;
+    return;
+  }
+  if (inside_ && !inside_->PrepareSleep(&wake_ns)) return;
+  bridge_->loop().Wait(wake_ns);
+  if (inside_) inside_->EndSleep();
+  idle_turns_ = 0;
+}
+
+void HostProgram::OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket) {
+  if (!options_.inside_engine) return;
+  bridge_->set_inside_engine(nullptr);
+  inside_.reset();
+  absl::StatusOr<std::unique_ptr<engine::InsideEngine>> inside =
+      engine::InsideEngine::Create(given, std::move(agent), std::move(socket), &session_->poller());
+  if (!inside.ok()) {
+    spdlog::error("no node engine inside, calls to other nodes go through the agent's: {}",
+                  std::string(inside.status().message()));
+    return;
+  }
+  inside_ = *std::move(inside);
+  bridge_->set_inside_engine(inside_.get());
+  const port::PortStatus& port = inside_->port_status();
+  spdlog::info("runs the node engine for its own calls: packet port {} at {}", port.port, port.detail);
 }
 
 void HostProgram::OnAttached() {

@@ -14,6 +14,7 @@
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"
 #include "dataplane/client/session.h"
+#include "dataplane/engine/inside_engine.h"
 #include "dataplane/host/host.h"
 #include "dataplane/host/loader.h"
 #include "dataplane/host/mesh_bridge.h"
@@ -33,6 +34,7 @@ struct HostProgramOptions {
   std::string cache_dir;  // Empty: modules are not cached.
   std::string version;
   std::vector<Served> serve;
+  bool inside_engine = false;  // Ask the agent for a node engine of this host's own.
   uint64_t poll_time_ns = kCalibratedPollTime;
   uint32_t waiting_calls_max = 0;  // EngineOptions::fibers_max; 0: the engine's own default.
   UniqueFd stop;                   // Readable when the program is to drain and end; may be invalid.
@@ -53,6 +55,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   void OnPlace(const api::Place& place, UniqueFd module) override;
   void OnUnplace(const std::string& function) override;
   void OnDrain() override;
+  void OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket) override;
   std::vector<std::string> Loaded() override;
   void AddCounters(const std::function<void(absl::string_view, uint64_t)>& add) override;
 
@@ -78,6 +81,9 @@ class HostProgram final : public SessionEvents, public GuestLog {
 
   explicit HostProgram(HostProgramOptions options) : options_(std::move(options)) {}
   absl::Status Prepare();
+  // Polls channels and the engine inside until `wake_ns`, or until there is something; sleeps where nothing
+  // came for the poll time.
+  void WaitWithEngine(uint64_t wake_ns);
   absl::Status ServeOwn(const HostProgramOptions::Served& served);
   void FinishLoad(Loader::Done done);
   void Leave(Function& function, bool report, bool replaced);
@@ -93,6 +99,10 @@ class HostProgram final : public SessionEvents, public GuestLog {
   std::unique_ptr<MeshBridge> bridge_;
   std::unique_ptr<Host> host_;
   std::unique_ptr<Loader> loader_;
+  std::unique_ptr<engine::InsideEngine> inside_;
+  uint64_t worked_ns_ = 0;   // With an engine inside: when there was last something to do, and
+  uint32_t idle_turns_ = 0;  // turns since.
+  bool yield_each_turn_ = false;
   std::vector<Placed> placed_;
   std::vector<Leaving> leaving_;
   bool ending_ = false;        // Everything leaves, then Run() returns.

@@ -153,6 +153,7 @@ void MeshBridge::CallEnded(void* context, const CallOutcome& outcome) {
 void MeshBridge::PollBriefly(OutCall& call) {
   core_.Publish();
   for (int i = 0; i < kBriefPolls; ++i) {
+    if (inside_ != nullptr) inside_->Turn();
     loop_.PollOnce();
     if (call.state != OutCall::State::kRunning || host_->has_runnable()) return;
   }

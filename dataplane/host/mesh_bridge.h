@@ -16,6 +16,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "dataplane/base/attributes.h"
 #include "dataplane/client/host_loop.h"
+#include "dataplane/engine/inside_engine.h"
 #include "dataplane/host/host.h"
 #include "dataplane/host/seam.h"
 
@@ -27,6 +28,8 @@ class MeshBridge final : public CallsOut, public CallsIn {
   explicit MeshBridge(Session& session);
   void Attach(Host* host) { host_ = host; }
   HostLoop<MeshBridge>& loop() { return loop_; }
+  // The node engine inside this process, which has its turn wherever the channels are polled; null: none.
+  void set_inside_engine(engine::InsideEngine* inside) { inside_ = inside; }
 
   // Begins to serve `function` to the mesh, whatever the agent makes of it.
   void Serve(Function& function);
@@ -95,6 +98,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   Session& session_;
   CallCore& core_;
   Host* host_ = nullptr;
+  engine::InsideEngine* inside_ = nullptr;
   std::deque<MeshCallee> callees_;
   std::map<std::pair<std::string, std::string>, MeshCallee*> callee_of_;  // By caller and name.
   std::vector<Incoming> incoming_;      // By InCall::index: what CallCore wants back with the reply.

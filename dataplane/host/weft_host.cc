@@ -26,12 +26,15 @@ constexpr char kHelp[] =
     "\n"
     "usage: weft-host --name HOST [--serve NS/NAME=FILE]... [--keep NS/NAME=FILE]... [--run-dir DIR]\n"
     "                 [--cache-dir DIR] [--no-cache] [--poll-us N] [--waiting-calls N]\n"
-    "                 [--log-format text|json]\n"
+    "                 [--engine shared|inside] [--log-format text|json]\n"
     "\n"
     "  --name HOST           this host's name, which the agent's settings must allow to this user\n"
     "  --serve NS/NAME=FILE  serve the function from this module, a clean instance for each call\n"
     "  --keep NS/NAME=FILE   the same, with one instance whose memory lives on from call to call\n"
     "                        FILE#N: hand number N to the handler of a module that has several functions\n"
+    "  --engine WHERE        shared (default): calls to other nodes go through the agent's engine; inside: "
+    "this\n"
+    "                        process carries its own, where the agent's settings allow it\n"
     "  --run-dir DIR         where the agent's sockets are (default /run/weft)\n"
     "  --cache-dir DIR       where compiled modules are kept (default: the user's cache directory)\n"
     "  --no-cache            compile at every start\n"
@@ -76,6 +79,10 @@ int TakeOption(const std::string& name, const std::string& value, HostProgramOpt
     options->name = value;
   } else if (name == "--run-dir") {
     options->run_dir = value;
+  } else if (name == "--engine") {
+    if (value != "inside" && value != "shared")
+      return Usage(absl::StrCat("--engine must be shared or inside, not ", value));
+    options->inside_engine = value == "inside";
   } else if (name == "--cache-dir") {
     options->cache_dir = value;
   } else if (name == "--serve" || name == "--keep") {

@@ -70,6 +70,11 @@ struct Config {
   // Keys. The upper bits of the key ids that this core chooses begin here: random or counted at each start,
   // so that an id from before a restart does not come back.
   uint32_t key_generation_first = 1;
+  // Where several cores share one table of ids in front of their ports: its entries are 2^key_index_bits, and
+  // this core's are key_indices from key_index_first on. 0 bits: it is alone.
+  uint32_t key_index_bits = 0;
+  uint32_t key_index_first = 0;
+  uint32_t key_indices = 0;
   SealBackend seal_backend = SealBackend::kDefault;
 };
 

@@ -55,7 +55,9 @@ Core::Core(const Config& config, BlockPool blocks)
       tenants_(config.tenants_max),
       functions_(std::bit_ceil(2 * config.functions_max)),
       peers_(config.peers_max),
-      keys_(config.peers_max, config.key_generation_first),
+      keys_(config.key_index_bits == 0 ? KeyTable(config.peers_max, config.key_generation_first)
+                                       : KeyTable(config.key_index_bits, config.key_index_first,
+                                                  config.key_indices, config.key_generation_first)),
       out_(config.messages_out_max),
       in_(config.messages_in_max),
       events_(std::bit_ceil(2 * config.messages_in_max + config.calls_max + config.messages_out_max)),

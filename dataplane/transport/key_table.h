@@ -27,6 +27,12 @@ class KeyTable {
       : bits_(static_cast<uint32_t>(std::bit_width(4 * peers_max - 1))), entries_(std::size_t{1} << bits_) {
     generations_.assign(entries_.size(), generation_first);
   }
+  // One of several tables behind one array map of 2^`index_bits` entries: it has `count` of them, from
+  // `first` on.
+  KeyTable(uint32_t index_bits, uint32_t first, uint32_t count, uint32_t generation_first)
+      : bits_(index_bits), first_(first), entries_(count) {
+    generations_.assign(entries_.size(), generation_first);
+  }
 
   // Chooses an id that this table has not used, for `peer`; 0 where the table is full, which two epochs for
   // each peer cannot make it. Control path.
@@ -38,7 +44,7 @@ class KeyTable {
       const uint32_t generation_mask = (1u << (32 - bits_)) - 1;
       uint32_t generation = generations_[index]++ & generation_mask;
       if (generation == 0) generation = generations_[index]++ & generation_mask;
-      entry.id = generation << bits_ | static_cast<uint32_t>(index);
+      entry.id = generation << bits_ | (first_ + static_cast<uint32_t>(index));
       entry.peer = peer;
       entry.epoch = epoch;
       return entry.id;
@@ -48,7 +54,10 @@ class KeyTable {
 
   // The live key of that id, or null.
   ReceiveKey* Find(uint32_t id) {
-    ReceiveKey& entry = entries_[id & (entries_.size() - 1)];
+    const uint32_t index = (id & ((uint32_t{1} << bits_) - 1)) - first_;
+    if (index >= entries_.size()) [[unlikely]]
+      return nullptr;
+    ReceiveKey& entry = entries_[index];
     return entry.id == id && id != 0 ? &entry : nullptr;
   }
 
@@ -62,6 +71,7 @@ class KeyTable {
 
  private:
   uint32_t bits_;
+  uint32_t first_ = 0;
   std::vector<ReceiveKey> entries_;
   std::vector<uint32_t> generations_;
   std::size_t next_ = 0;

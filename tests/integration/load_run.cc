@@ -35,13 +35,15 @@ Process LoadRun::StartServer(const std::string& name, uid_t uid, int tag) {
   return server;
 }
 
-Process LoadRun::StartGuestHost(const std::string& name, uid_t uid, int tag) {
+Process LoadRun::StartGuestHost(const std::string& name, uid_t uid, int tag, std::vector<std::string> more) {
   const std::string module = mesh_.path("load_echo.wasm");
   WriteFile(module, ReadFile(WEFT_GUEST_DIR "/test_load_echo.wasm"));
   EXPECT_EQ(chmod(module.c_str(), 0644), 0);  // The hosts' users read it, wherever the build tree lies.
-  Process host = mesh_.Start(
-      "weft-host", {"--name", name, "--no-cache", "--serve", absl::StrCat("app/echo=", module, "#", tag)},
-      uid, absl::StrCat("guest.", name, ".", runs_++, ".log"));
+  std::vector<std::string> arguments = {"--name", name, "--no-cache", "--serve",
+                                        absl::StrCat("app/echo=", module, "#", tag)};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  Process host =
+      mesh_.Start("weft-host", std::move(arguments), uid, absl::StrCat("guest.", name, ".", runs_++, ".log"));
   EXPECT_TRUE(host.WaitForOutput("attached to node", absl::Seconds(30))) << host.Output();
   return host;
 }

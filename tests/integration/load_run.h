@@ -28,7 +28,7 @@ class LoadRun {
   // An echo server as host `name` with `tag` in its answers, ready when this returns.
   Process StartServer(const std::string& name, uid_t uid, int tag);
   // A weft-host of the guest that does the same without a ledger, loaded and attached when this returns.
-  Process StartGuestHost(const std::string& name, uid_t uid, int tag);
+  Process StartGuestHost(const std::string& name, uid_t uid, int tag, std::vector<std::string> more = {});
   // A client that calls app/echo for `seconds`, calling when this returns.
   Process StartClient(double seconds, int rate, std::vector<std::string> more = {},
                       const std::string& host = "caller", uid_t uid = kUidCaller);

@@ -47,7 +47,9 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
   absl::StrAppend(&options.settings, more_settings_[name]);
   WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
   Issue(name, validity_);
-  return std::make_unique<Mesh>(LoadTenants(), options);
+  std::vector<Tenant> tenants = LoadTenants();
+  for (Tenant& tenant : tenants) tenant.engine_inside = tenant.name == "a" || tenant.name == "b";
+  return std::make_unique<Mesh>(std::move(tenants), options);
 }
 
 // By renaming, as whoever renews certificates of a running node does.

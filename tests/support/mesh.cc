@@ -29,6 +29,7 @@ std::string AgentYaml(const std::vector<Tenant>& tenants, const NodeOptions& opt
                     "]\n");
     if (!tenant.call_as.empty()) absl::StrAppend(&yaml, "    call_as: ", tenant.call_as, "\n");
     if (!tenant.limits.empty()) absl::StrAppend(&yaml, "    limits: ", tenant.limits, "\n");
+    if (tenant.engine_inside) absl::StrAppend(&yaml, "    engine: inside\n");
   }
   return yaml;
 }

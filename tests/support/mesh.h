@@ -30,6 +30,7 @@ struct Tenant {
   std::vector<std::string> serve;
   std::string call_as;
   std::string limits;  // YAML flow mapping, as in "{channels: 4}"; empty: the defaults.
+  bool engine_inside = false;
 };
 
 struct NodeOptions {

@@ -156,7 +156,8 @@ class HistoryTest : public EngineTest, public testing::WithParamInterface<int> {
       for (const auto& [call, subscription] : engine_->state().Find(host->id)->subscriptions) {
         const FunctionPlan function =
             PlanFunction(engine_->model(), engine_->state(), engine_->OpenNow(), "n1", call.second);
-        PlanRoute route = PlanCall(engine_->model(), function, *engine_->state().Find(host->id), call);
+        PlanRoute route = PlanCall(engine_->model(), engine_->state(), "n1", function,
+                                   *engine_->state().Find(host->id), call);
         if (!engine_->state().Find(host->id)->MayCallAs(call.first)) route.targets.clear();
         std::set<std::string> expected;
         for (const PlanTarget& target : route.targets)

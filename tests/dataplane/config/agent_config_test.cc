@@ -101,6 +101,17 @@ TEST(AgentConfigTest, DpdkNeedsADeviceAndAnAddressOfItsOwn) {
   }
 }
 
+TEST(AgentConfigTest, AnEngineInsideHostsNeedsOthersToCallAndTheKernelsSockets) {
+  const std::string admit = "admit:\n  - {tenant: web, user: 1001, hosts: [a], engine: inside}\n";
+  EXPECT_THAT(ErrorOf("node: n1\n" + admit), HasSubstr("engine: `inside` means nothing without `listen`"));
+  const std::string listen =
+      "node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c.pem, key: k.pem, ca: a.pem}\n";
+  EXPECT_EQ(ErrorOf(listen + admit), "");
+  EXPECT_THAT(
+      ErrorOf(listen + "packet_port: dpdk\ndpdk: {device: net_memif0, address: 198.51.100.1:4810}\n" + admit),
+      HasSubstr("engine: `inside` does not go with `packet_port: dpdk`"));
+}
+
 TEST(AgentConfigTest, EverySettingIsRead) {
   const auto config = ParseAgentConfig(
       "node: n1\n"
@@ -116,6 +127,7 @@ TEST(AgentConfigTest, EverySettingIsRead) {
       "    hosts: [a, b]\n"
       "    serve: [\"web/*\", shop/cart]\n"
       "    call_as: web\n"
+      "    engine: inside\n"
       "    limits: {hosts: 2, clients: 3, functions: 4, channels: 5, bytes: 6MiB, arena: 64KiB}\n",
       "weftd.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
@@ -135,6 +147,7 @@ TEST(AgentConfigTest, EverySettingIsRead) {
   EXPECT_EQ(tenant.hosts, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(tenant.serve, (std::vector<std::string>{"web/*", "shop/cart"}));
   EXPECT_EQ(tenant.call_as, "web");
+  EXPECT_TRUE(tenant.engine_inside);
   EXPECT_EQ(tenant.limits.hosts, 2u);
   EXPECT_EQ(tenant.limits.clients, 3u);
   EXPECT_EQ(tenant.limits.functions, 4u);

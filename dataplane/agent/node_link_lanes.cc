@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+// NodeLink: lanes, from what the key exchange says to the engines at their ends. Worker 0 is weftd's own
+// engine; the others are inside hosts and are spoken to through the registry. To an engine the worker of
+// another node is a peer named "node", or "node/host" where it is inside a host there: who that may speak for
+// is in the agent's table under the same name.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/node_link.h"
+#include "dataplane/agent/refusal.h"
+#include "dataplane/base/check.h"
+#include "dataplane/base/status.h"
+#include "spdlog/spdlog.h"
+
+namespace weft::agent {
+namespace {
+
+// Key ids of all engines of a node lie in one array map where the interface is steered: each engine has
+// indices of its own, weftd's the first, the hosts' 256 each behind them.
+constexpr uint32_t kInsideIndices = 256;
+constexpr uint32_t kNodeIndices = 4096;
+constexpr auto kIndexBits =
+    static_cast<uint32_t>(std::bit_width(kNodeIndices + NodeLink::kInsideMax * kInsideIndices - 1));
+
+std::string LabelOf(const std::string& node, const identity::Worker& worker) {
+  return worker.host.empty() ? node : absl::StrCat(node, "/", worker.host);
+}
+
+// What an engine knows a lane's session by: another one for each pair of workers, so that a worker that takes
+// a gone one's place is never taken for it.
+uint64_t LaneSession(uint64_t session, identity::Lane lane) {
+  return session ^ (uint64_t{lane.local_worker} << 48 | uint64_t{lane.remote_worker} << 32);
+}
+
+std::string AnswerKey(const std::string& peer, uint64_t session, uint32_t epoch) {
+  return absl::StrCat(peer, " ", session, " ", epoch);
+}
+
+const identity::Worker* Find(const std::vector<identity::Worker>& workers, uint16_t id) {
+  const auto found = std::find_if(workers.begin(), workers.end(),
+                                  [id](const identity::Worker& worker) { return worker.id == id; });
+  return found == workers.end() ? nullptr : &*found;
+}
+
+transport::SealSecret SealSecretOf(const identity::PacketSecret& secret) { return {secret.key, secret.iv}; }
+
+void SetSecret(const identity::PacketSecret& secret, api::PeerKeys* keys) {
+  keys->set_key(std::string(secret.key.begin(), secret.key.end()));
+  keys->set_iv(std::string(secret.iv.begin(), secret.iv.end()));
+}
+
+uint32_t RandomGeneration() {
+  uint32_t value = 0;
+  WEFT_CHECK(getrandom(&value, sizeof(value), 0) == static_cast<ssize_t>(sizeof(value)));
+  return value;
+}
+
+absl::StatusOr<UniqueFd> BindInside(identity::Endpoint endpoint, uint16_t port) {
+  endpoint.port = port;
+  UniqueFd fd(socket(endpoint.ipv6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const std::string what = absl::StrCat("bind UDP ", endpoint.ToString());
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, what);
+  sockaddr_storage address{};
+  const socklen_t bytes = endpoint.ToSockaddr(&address);
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), bytes) != 0)
+    return absl::ErrnoToStatus(errno, what);
+  return fd;
+}
+
+}  // namespace
+
+void NodeLink::SetKeyIndices(transport::Config* transport) {
+  transport->key_index_bits = kIndexBits;
+  transport->key_index_first = 0;
+  transport->key_indices = kNodeIndices;
+}
+
+// --- Workers inside hosts
+
+absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
+  WEFT_ASSIGN_OR_RETURN(const identity::Endpoint listen, identity::Endpoint::Parse(config_.listen));
+  if (last_worker_ == UINT16_MAX)
+    return absl::ResourceExhaustedError("65,535 engines were inside hosts since weftd's start: restart it");
+  Inside inside;
+  absl::Status last = absl::ResourceExhaustedError(absl::StrCat(kInsideMax, " hosts have one already"));
+  uint16_t slot = 0;
+  while (++slot <= kInsideMax) {
+    const bool taken = std::any_of(inside_slots_.begin(), inside_slots_.end(),
+                                   [slot](const auto& entry) { return entry.second == slot; });
+    if (taken || listen.port + slot > UINT16_MAX) continue;
+    absl::StatusOr<UniqueFd> socket = BindInside(listen, static_cast<uint16_t>(listen.port + slot));
+    last = socket.status();
+    if (!socket.ok()) continue;
+    inside.socket = *std::move(socket);
+    break;
+  }
+  if (slot > kInsideMax) return last;
+  inside.worker = ++last_worker_;
+  inside_slots_[inside.worker] = slot;
+  const uint32_t first = kNodeIndices + (slot - 1u) * kInsideIndices;
+  inside.given.set_key_index_bits(kIndexBits);
+  inside.given.set_key_index_first(first);
+  inside.given.set_key_indices(kInsideIndices);
+  inside.given.set_key_generation(RandomGeneration());
+  inside.given.set_datagram_bytes_max(DatagramBytesMax(config_, !listen.ipv6));
+  identity::Worker worker;
+  worker.id = inside.worker;
+  worker.address = listen;
+  worker.address.port = static_cast<uint16_t>(listen.port + slot);
+  worker.host = host;
+  ToKeys([this, worker, first] {
+    inside_[worker.id].host = worker.host;
+    inside_[worker.id].key_first = first;
+    for (const auto& [peer, session] : sessions_) {
+      for (const identity::Worker& remote : session.workers)
+        TellLanes(session, remote, api::PeerKeys::BEGIN, worker.id);
+    }
+    const absl::Status added = keys_->AddWorker(worker);
+    if (!added.ok()) EndInside(worker.id, added);
+  });
+  return inside;
+}
+
+void NodeLink::RemoveInside(uint16_t worker) {
+  inside_slots_.erase(worker);
+  ToKeys([this, worker] {
+    if (inside_.erase(worker) != 0) keys_->RemoveWorker(worker);
+  });
+}
+
+void NodeLink::TakeInsideKeyId(uint16_t worker, const api::PeerKeyId& answer) {
+  ToKeys([this, worker, answer] { TakeKeyId(worker, answer); });
+}
+
+// A host can only give ids out of its own part of the table, and only for keys that it was asked for.
+void NodeLink::TakeKeyId(uint16_t worker, const api::PeerKeyId& answer) {
+  const auto found = inside_.find(worker);
+  if (found == inside_.end()) return;
+  InsideWorker& inside = found->second;
+  const std::string key = AnswerKey(answer.peer(), answer.session(), answer.epoch());
+  const auto asked = inside.unanswered.find(key);
+  const uint32_t index = answer.key_id() & ((1u << kIndexBits) - 1);
+  const bool foreign = index < inside.key_first || index >= inside.key_first + kInsideIndices;
+  // An id that it named for another key, which may still be in use there.
+  const auto named = inside.given_ids.find(answer.key_id());
+  const bool twice = named != inside.given_ids.end() && named->second != key;
+  if (answer.key_id() != 0 && (asked == inside.unanswered.end() || foreign || twice)) {
+    return EndInside(worker, Refuse(Refusal::kForeignKey,
+                                    absl::StrCat("the engine inside host ", inside.host, " named key id ",
+                                                 answer.key_id(), ", which is not its to give")));
+  }
+  if (asked == inside.unanswered.end()) return;
+  const identity::LaneKey lane = asked->second;
+  inside.unanswered.erase(asked);
+  inside.waiting_since_ns = NowNs();
+  // It has no room for that peer, or its end is under way: a lane without its key would hold up all others.
+  if (answer.key_id() == 0) return keys_->DeclineLane(lane);
+  inside.given_ids[answer.key_id()] = key;
+  keys_->SetReceiveKeyId(lane, answer.key_id());
+}
+
+void NodeLink::EndSilentInside(uint64_t now_ns) {
+  std::vector<uint16_t> silent;
+  for (const auto& [worker, inside] : inside_) {
+    if (!inside.unanswered.empty() && now_ns >= inside.waiting_since_ns + kInsideAnswerNs)
+      silent.push_back(worker);
+  }
+  for (const uint16_t worker : silent) {
+    EndInside(worker, Refuse(Refusal::kSilent, absl::StrCat("the engine inside host ", inside_[worker].host,
+                                                            " does not take its keys")));
+  }
+}
+
+void NodeLink::EndInside(uint16_t worker, const absl::Status& why) {
+  inside_.erase(worker);
+  keys_->RemoveWorker(worker);
+  door_->Post({worker, {}, why});
+}
+
+// --- Lanes
+
+void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
+  if (local != 0) return door_->Post({local, std::move(keys), absl::OkStatus()});
+  if (keys.what() != api::PeerKeys::BEGIN && keys.what() != api::PeerKeys::MOVE) {
+    return ToEngine([keys = std::move(keys)](engine::NodeEngine& engine) { engine.OnPeerKeys(keys); });
+  }
+  ToEngine([this, keys = std::move(keys)](engine::NodeEngine& engine) {
+    const absl::Status done = keys.what() == api::PeerKeys::BEGIN
+                                  ? engine.BeginSession(keys.peer(), keys.session(), keys.address())
+                                  : engine.MoveSession(keys.peer(), keys.session(), keys.address());
+    if (done.ok()) return;
+    ToKeys([peer = keys.peer(), done] { spdlog::error("node {}: {}", peer, done.ToString()); });
+  });
+}
+
+// To every engine here, or to one, what concerns its lane with that worker of the peer.
+void NodeLink::TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
+                         api::PeerKeys::What what, int only_local) {
+  api::PeerKeys keys;
+  keys.set_what(what);
+  keys.set_peer(LabelOf(session.peer, remote));
+  keys.set_address(remote.address.ToString());
+  const auto tell = [&](uint16_t local) {
+    if (only_local >= 0 && only_local != local) return;
+    if (local == 0 && !Joins(remote)) return;
+    keys.set_session(LaneSession(session.session, {local, remote.id}));
+    ToLane(local, keys);
+  };
+  tell(0);
+  for (const auto& [local, inside] : inside_) tell(local);
+}
+
+// What DPDK carries never comes to the kernel's sockets, which engines inside hosts have.
+bool NodeLink::Joins(const identity::Worker& remote) const {
+  return remote.host.empty() || config_.packet_port != AgentConfig::PacketPort::kDpdk;
+}
+
+api::PeerKeys NodeLink::KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const {
+  api::PeerKeys keys;
+  keys.set_what(what);
+  const auto session = sessions_.find(key.peer);
+  const identity::Worker* const remote =
+      session == sessions_.end() ? nullptr : Find(session->second.workers, key.lane.remote_worker);
+  // A lane that went a moment ago has no name any more, and no peer has the empty one.
+  if (remote != nullptr) keys.set_peer(LabelOf(key.peer, *remote));
+  keys.set_session(LaneSession(key.session, key.lane));
+  keys.set_epoch(key.epoch);
+  return keys;
+}
+
+void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
+  if (session.workers.empty()) return;
+  spdlog::info("node {} is a peer, its packets go to {}", session.peer,
+               session.workers[0].address.ToString());
+  sessions_[session.peer] = session;
+  for (const identity::Worker& remote : session.workers) TellLanes(session, remote, api::PeerKeys::BEGIN);
+}
+
+// Workers inside of hosts come and go, and the peer's address may have changed.
+void NodeLink::OnWorkers(const identity::SessionInfo& session) {
+  const auto known = sessions_.find(session.peer);
+  if (known == sessions_.end()) return;
+  const std::vector<identity::Worker> before = std::exchange(known->second.workers, session.workers);
+  for (const identity::Worker& old : before) {
+    if (Find(session.workers, old.id) == nullptr) TellLanes(session, old, api::PeerKeys::END);
+  }
+  for (const identity::Worker& now : session.workers) {
+    const identity::Worker* const old = Find(before, now.id);
+    if (old == nullptr) {
+      TellLanes(session, now, api::PeerKeys::BEGIN);
+    } else if (!(old->address == now.address)) {
+      TellLanes(session, now, api::PeerKeys::MOVE);
+    }
+  }
+}
+
+void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::PacketSecret& secret) {
+  api::PeerKeys keys = KeysFor(key, api::PeerKeys::RECEIVE);
+  const uint16_t local = key.lane.local_worker;
+  if (local != 0) {
+    const auto inside = inside_.find(local);
+    if (inside == inside_.end()) return;
+    if (inside->second.unanswered.empty()) inside->second.waiting_since_ns = NowNs();
+    inside->second.unanswered[AnswerKey(keys.peer(), keys.session(), keys.epoch())] = key;
+    SetSecret(secret, &keys);
+    return ToLane(local, std::move(keys));
+  }
+  ToEngine([this, key, keys = std::move(keys), secret](engine::NodeEngine& engine) {
+    const uint32_t id =
+        engine.InstallReceiveKey(keys.peer(), keys.session(), key.epoch, SealSecretOf(secret));
+    // A lane to a host elsewhere is never worth the connection, which carries all others as well.
+    const bool decline = id == 0 && key.lane.remote_worker != 0;
+    ToKeys([this, key, id, decline] { decline ? keys_->DeclineLane(key) : keys_->SetReceiveKeyId(key, id); });
+  });
+}
+
+void NodeLink::OnSendKey(const identity::LaneKey& key, uint32_t key_id, uint16_t worker_hint,
+                         const identity::PacketSecret& secret) {
+  api::PeerKeys keys = KeysFor(key, api::PeerKeys::SEND);
+  keys.set_key_id(key_id);
+  keys.set_worker_hint(worker_hint);
+  SetSecret(secret, &keys);
+  ToLane(key.lane.local_worker, std::move(keys));
+}
+
+void NodeLink::OnRetireReceiveKey(const identity::LaneKey& key) {
+  ToLane(key.lane.local_worker, KeysFor(key, api::PeerKeys::RETIRE));
+  if (const auto inside = inside_.find(key.lane.local_worker); inside != inside_.end()) {
+    const api::PeerKeys keys = KeysFor(key, api::PeerKeys::RETIRE);
+    const std::string name = AnswerKey(keys.peer(), keys.session(), keys.epoch());
+    std::erase_if(inside->second.given_ids, [&](const auto& entry) { return entry.second == name; });
+  }
+}
+
+void NodeLink::OnConnectionLost(const std::string& peer, uint64_t session) {
+  spdlog::warn("node {}: its connection is lost", peer);
+  const auto known = sessions_.find(peer);
+  if (known == sessions_.end() || known->second.session != session) return;
+  // Its agent is gone, most likely; what runs inside its hosts has a life of its own.
+  for (const identity::Worker& remote : known->second.workers) {
+    if (remote.host.empty()) TellLanes(known->second, remote, api::PeerKeys::DEAD);
+  }
+}
+
+void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity::Refusal reason) {
+  spdlog::warn("node {} is no peer any more: {}", peer, std::string(identity::ToString(reason)));
+  const auto known = sessions_.find(peer);
+  if (known == sessions_.end() || known->second.session != session) return;
+  for (const identity::Worker& remote : known->second.workers)
+    TellLanes(known->second, remote, api::PeerKeys::END);
+  sessions_.erase(known);
+  // What was asked for in that session is not answered any more.
+  for (auto& [worker, inside] : inside_) {
+    std::erase_if(inside.unanswered, [&](const auto& entry) { return entry.second.session == session; });
+  }
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "dataplane/engine/inside_engine.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "dataplane/base/status.h"
+#include "dataplane/port/address.h"
+
+namespace weft::engine {
+namespace {
+
+// What this host's messages may hold in the transport, and as much again on their way to it: two of 16 MiB
+// each way, in blocks of twice their size. Nothing is taken before it is needed.
+constexpr uint64_t kMessageBytes = 128u << 20;
+constexpr uint32_t kFunctionsMax = 1024;
+constexpr int kLastTurns = 8;
+
+NodeEngineOptions OptionsOf(const api::InsideEngine& given, std::shared_ptr<UniqueFd> agent,
+                            port::UdpPort* port) {
+  NodeEngineOptions options;
+  transport::Config& transport = options.transport;
+  transport.memory_bytes = kMessageBytes;
+  transport.messages_in_max = transport.messages_out_max = 4096;
+  transport.functions_max = kFunctionsMax;
+  transport.datagram_bytes_max = given.datagram_bytes_max();
+  transport.key_generation_first = given.key_generation();
+  transport.key_index_bits = given.key_index_bits();
+  transport.key_index_first = given.key_index_first();
+  transport.key_indices = given.key_indices();
+  options.tenant_limits.assign(1, kMessageBytes);
+  // One connection: where the agent closes it, it gives another engine to the host.
+  options.connect = [agent = std::move(agent)]() -> absl::StatusOr<UniqueFd> {
+    if (!agent->valid()) return absl::UnavailableError("the agent has not given another connection");
+    return std::move(*agent);
+  };
+  options.paths = {.add = [port](const std::string& text) -> absl::StatusOr<uint64_t> {
+                     WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
+                     return port->AddPath(address);
+                   },
+                   .set = [port](uint64_t path, const std::string& text) -> absl::Status {
+                     WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
+                     return port->SetPath(path, address);
+                   },
+                   .remove = [port](uint64_t path) { port->RemovePath(path); }};
+  return options;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<InsideEngine>> InsideEngine::Create(const api::InsideEngine& given,
+                                                                   UniqueFd agent, UniqueFd socket,
+                                                                   Poller* poller) {
+  port::UdpPort::Options udp;
+  udp.socket = std::move(socket);
+  udp.datagram_bytes_max = given.datagram_bytes_max();
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::UdpPort> port, port::UdpPort::Create(std::move(udp)));
+  auto held = std::make_shared<UniqueFd>(std::move(agent));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<NodeEngine> engine,
+                        NodeEngine::Create(OptionsOf(given, std::move(held), port.get())));
+  std::unique_ptr<InsideEngine> inside(new InsideEngine(std::move(port), std::move(engine), poller));
+  NodeEngine* const raw = inside->engine_.get();
+  WEFT_RETURN_IF_ERROR(poller->AddFd(raw->wait_fd(), EPOLLIN, [raw](uint32_t) { raw->Look(); }));
+  if (inside->port_->sleep_fd() >= 0) {
+    // Its packets are taken by the next turn.
+    WEFT_RETURN_IF_ERROR(poller->AddFd(inside->port_->sleep_fd(), EPOLLIN, [](uint32_t) {}));
+  }
+  raw->Start();
+  return inside;
+}
+
+InsideEngine::InsideEngine(std::unique_ptr<port::UdpPort> port, std::unique_ptr<NodeEngine> engine,
+                           Poller* poller)
+    : port_(std::move(port)), engine_(std::move(engine)), worker_(*engine_, *port_), poller_(poller) {}
+
+InsideEngine::~InsideEngine() {
+  engine_->CloseAll();
+  for (int i = 0; i < kLastTurns; ++i) worker_.Turn();
+  poller_->RemoveFd(engine_->wait_fd());
+  if (port_->sleep_fd() >= 0) poller_->RemoveFd(port_->sleep_fd());
+}
+
+bool InsideEngine::PrepareSleep(uint64_t* wake_ns) {
+  const uint64_t now_ns = engine_->NowNs();
+  const uint64_t due_ns = engine_->WakeNs(now_ns);
+  if (due_ns <= now_ns || !port_->PrepareSleep()) return false;
+  *wake_ns = std::min(*wake_ns, due_ns);
+  return true;
+}
+
+}  // namespace weft::engine
