@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Peers and their sessions: keys, rotation, death, return.
 #include <algorithm>
+#include <cstring>
 
 #include "dataplane/base/check.h"
 #include "dataplane/transport/core.h"
@@ -62,8 +63,10 @@ void Core::InstallSendKey(PeerIndex index, uint8_t epoch, uint32_t key_id, uint1
   Peer& peer = *peers_[index.value];
   peer.send_key.Install(secret, config_.seal_backend);
   peer.send_key_id = key_id;
-  peer.send_epoch = epoch;
-  peer.worker_hint = worker_hint;
+  weft_packet_header header{WEFT_PACKET_VERSION_AND_SUITE,
+                            static_cast<uint8_t>(epoch & WEFT_PACKET_EPOCH_MASK),
+                            __builtin_bswap16(worker_hint), __builtin_bswap32(key_id), 0};
+  std::memcpy(&peer.header_begin, &header, sizeof(peer.header_begin));
   if (peer.state != PeerState::kDown) return;
   peer.state = PeerState::kUp;
   // The peer may have had its key first: what it sent has been taken, and is answered now.

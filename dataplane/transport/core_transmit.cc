@@ -133,14 +133,8 @@ WEFT_HOT std::size_t Core::Build(uint32_t index, uint32_t message, uint8_t* out,
   if (HasUrgent(peer, now_ns)) MakeUrgent(index);
   if (writer.bytes() == 0) return 0;
   const uint64_t counter = peer.next_counter++;
-  weft_packet_header header;
-  header.version_and_suite = WEFT_PACKET_VERSION_AND_SUITE;
-  header.flags = peer.send_epoch & WEFT_PACKET_EPOCH_MASK;
-  header.worker_hint = __builtin_bswap16(peer.worker_hint);
-  header.key_id = __builtin_bswap32(peer.send_key_id);
-  header.counter = __builtin_bswap64(counter);
-  std::memcpy(out, &header, sizeof(header));
-  peer.send_key.Seal(counter, out, out + sizeof(header), writer.bytes());
+  StoreWords(out, peer.header_begin, __builtin_bswap64(counter));
+  peer.send_key.Seal(counter, out, out + WEFT_PACKET_HEADER_BYTES, writer.bytes());
   const auto bytes = static_cast<uint32_t>(WEFT_PACKET_HEADER_BYTES + writer.bytes() + WEFT_PACKET_TAG_BYTES);
   if (peer.state == PeerState::kUp) {
     peer.log.Finish(counter, bytes, now_ns);

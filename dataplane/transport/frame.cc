@@ -173,14 +173,4 @@ void FrameWriter::Ack(uint32_t delay_ns, uint32_t share_bytes, uint64_t largest,
   Put(words, count * sizeof(uint64_t));
 }
 
-WEFT_HOT void FrameWriter::Data(MessageKind kind, uint8_t flags, DataFrame frame, const DataTarget* target,
-                                const uint8_t* payload, uint32_t payload_bytes) {
-  const std::size_t target_bytes = target == nullptr ? 0 : sizeof(DataTarget);
-  frame.header = HeaderOf(FrameType::kData, static_cast<uint8_t>(static_cast<uint8_t>(kind) | flags),
-                          sizeof(frame) + target_bytes + payload_bytes);
-  Put(&frame, sizeof(frame));
-  if (target != nullptr) Put(target, sizeof(DataTarget));
-  if (payload_bytes != 0) Put(payload, payload_bytes);
-}
-
 }  // namespace weft::transport

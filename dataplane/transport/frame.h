@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "bpf/abi/packet.h"
+#include "dataplane/base/words.h"
 
 namespace weft::transport {
 
@@ -100,6 +101,9 @@ struct NoticeFrame {
 static_assert(sizeof(FrameHeader) == 4 && sizeof(DataFrame) == 24 && sizeof(DataTarget) == 16);
 static_assert(sizeof(GrantFrame) == 16 && sizeof(AckFrame) == 24 && sizeof(ResendFrame) == 24);
 static_assert(sizeof(NoticeFrame) == 16);
+static_assert(offsetof(DataFrame, message_bytes) == 4 && offsetof(DataFrame, id) == 8 &&
+              offsetof(DataFrame, offset) == 16 && offsetof(DataFrame, segment_bytes) == 20 &&
+              offsetof(DataFrame, code) == 22 && offsetof(DataTarget, timeout_us) == 8);
 
 // Bytes of a datagram that are not payload when it carries one segment of a request.
 inline constexpr uint32_t kDataOverheadBytes =
@@ -159,9 +163,27 @@ class FrameWriter {
   void Notice(FrameType type, MessageKind kind, uint64_t id, uint32_t code);
   void Bare(FrameType type);  // PING and CLOSE.
   void Ack(uint32_t delay_ns, uint32_t share_bytes, uint64_t largest, const uint64_t* words, uint32_t count);
-  // `frame.header` is filled in here; `target` is null for responses.
-  void Data(MessageKind kind, uint8_t flags, DataFrame frame, const DataTarget* target,
-            const uint8_t* payload, uint32_t payload_bytes);
+  // `frame.header` is made here; `target` is null for responses. Inline, so that the words are made of the
+  // caller's registers.
+  void Data(MessageKind kind, uint8_t flags, const DataFrame& frame, const DataTarget* target,
+            const uint8_t* payload, uint32_t payload_bytes) {
+    const uint64_t bytes = sizeof(DataFrame) + (target == nullptr ? 0 : sizeof(DataTarget)) + payload_bytes;
+    uint8_t* const at = text_ + bytes_;
+    StoreWords(at,
+               static_cast<uint64_t>(FrameType::kData) | (static_cast<uint64_t>(kind) | flags) << 8 |
+                   bytes << 16 | uint64_t{frame.message_bytes} << 32,
+               frame.id);
+    const uint64_t place = frame.offset | uint64_t{frame.segment_bytes} << 32 | uint64_t{frame.code} << 48;
+    if (target == nullptr) {
+      std::memcpy(at + 16, &place, sizeof(place));
+    } else {
+      const uint64_t last = target->timeout_us | uint64_t{target->reserved} << 32;
+      StoreWords(at + 16, place, target->function);
+      std::memcpy(at + 32, &last, sizeof(last));
+    }
+    bytes_ += bytes - payload_bytes;
+    Put(payload, payload_bytes);
+  }
 
  private:
   uint8_t* const text_;

@@ -57,9 +57,8 @@ struct Peer {
 
   // Sending.
   SealKey send_key;
-  uint32_t send_key_id = 0;  // 0: none yet.
-  uint8_t send_epoch = 0;
-  uint16_t worker_hint = 0;
+  uint32_t send_key_id = 0;   // 0: none yet.
+  uint64_t header_begin = 0;  // Of its packets: all but the counter, as it lies on the wire.
   uint64_t next_counter = 0;  // Never falls while the peer exists: not even a new session begins again at 0.
   SentLog log;
   DelayBrake brake;

@@ -4,6 +4,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include <bit>
 #include <cstring>
 
 #include "bpf/abi/packet.h"
@@ -17,17 +18,15 @@
 namespace weft::transport {
 namespace {
 
-using Nonce = std::array<uint8_t, kSealIvBytes>;
+static_assert(std::endian::native == std::endian::little, "the nonce is composed of words");
 
-// As in TLS 1.3: the counter, big-endian, is XORed into the last eight bytes of the IV.
-Nonce NonceOf(const std::array<uint8_t, kSealIvBytes>& iv, uint64_t counter) {
-  Nonce nonce = iv;
-  uint64_t tail;
-  std::memcpy(&tail, nonce.data() + 4, sizeof(tail));
-  tail ^= __builtin_bswap64(counter);
-  std::memcpy(nonce.data() + 4, &tail, sizeof(tail));
-  return nonce;
+// As in TLS 1.3: the counter, big-endian, is XORed into the last eight of the IV's twelve bytes.
+WordPair NonceOf(WordPair iv, uint64_t counter) {
+  const uint64_t tail = __builtin_bswap64(counter);
+  return iv ^ WordPair { tail << 32, tail >> 32 };
 }
+
+const uint8_t* BytesOf(const WordPair& words) { return reinterpret_cast<const uint8_t*>(&words); }
 
 #ifdef WEFT_HAVE_IPSEC_MB
 // In a time that does not depend on where they differ; as CRYPTO_memcmp, without the call.
@@ -94,7 +93,7 @@ SealKey& SealKey::operator=(SealKey&&) noexcept = default;
 
 void SealKey::Clear() {
   state_.reset();
-  OPENSSL_cleanse(iv_.data(), iv_.size());
+  OPENSSL_cleanse(&iv_, sizeof(iv_));
   installed_ = false;
 }
 
@@ -102,7 +101,7 @@ void SealKey::Install(const SealSecret& secret, SealBackend backend) {
   WEFT_CHECK(SealBackendAvailable(backend));
   Clear();
   state_ = std::make_unique<State>();
-  iv_ = secret.iv;
+  std::memcpy(&iv_, secret.iv.data(), kSealIvBytes);
   installed_ = true;
   ipsec_mb_ = backend == SealBackend::kIpsecMb ||
               (backend == SealBackend::kDefault && SealBackendAvailable(SealBackend::kIpsecMb));
@@ -121,18 +120,18 @@ void SealKey::Install(const SealSecret& secret, SealBackend backend) {
 }
 
 WEFT_HOT void SealKey::Seal(uint64_t counter, const uint8_t* header, uint8_t* text, std::size_t bytes) {
-  const Nonce nonce = NonceOf(iv_, counter);
+  const WordPair nonce = NonceOf(iv_, counter);
 #ifdef WEFT_HAVE_IPSEC_MB
   if (ipsec_mb_) [[likely]] {
-    IMB_AES128_GCM_ENC(state_->manager, &state_->expanded, &state_->scratch, text, text, bytes, nonce.data(),
-                       header, WEFT_PACKET_HEADER_BYTES, text + bytes, WEFT_PACKET_TAG_BYTES);
+    IMB_AES128_GCM_ENC(state_->manager, &state_->expanded, &state_->scratch, text, text, bytes,
+                       BytesOf(nonce), header, WEFT_PACKET_HEADER_BYTES, text + bytes, WEFT_PACKET_TAG_BYTES);
     return;
   }
 #endif
   int written = 0;
   EVP_CIPHER_CTX* const context = state_->seal;
   // These cannot fail for a context that Install has set up; a failure would put plain text on the wire.
-  WEFT_CHECK(EVP_EncryptInit_ex(context, nullptr, nullptr, nullptr, nonce.data()) == 1);
+  WEFT_CHECK(EVP_EncryptInit_ex(context, nullptr, nullptr, nullptr, BytesOf(nonce)) == 1);
   WEFT_CHECK(EVP_EncryptUpdate(context, nullptr, &written, header, WEFT_PACKET_HEADER_BYTES) == 1);
   WEFT_CHECK(EVP_EncryptUpdate(context, text, &written, text, static_cast<int>(bytes)) == 1);
   WEFT_CHECK(EVP_EncryptFinal_ex(context, text + written, &written) == 1);
@@ -141,12 +140,12 @@ WEFT_HOT void SealKey::Seal(uint64_t counter, const uint8_t* header, uint8_t* te
 
 WEFT_HOT bool SealKey::Open(uint64_t counter, const uint8_t* header, const uint8_t* text, std::size_t bytes,
                             uint8_t* plain) {
-  const Nonce nonce = NonceOf(iv_, counter);
+  const WordPair nonce = NonceOf(iv_, counter);
 #ifdef WEFT_HAVE_IPSEC_MB
   if (ipsec_mb_) [[likely]] {
     uint8_t tag[WEFT_PACKET_TAG_BYTES];
-    IMB_AES128_GCM_DEC(state_->manager, &state_->expanded, &state_->scratch, plain, text, bytes, nonce.data(),
-                       header, WEFT_PACKET_HEADER_BYTES, tag, sizeof(tag));
+    IMB_AES128_GCM_DEC(state_->manager, &state_->expanded, &state_->scratch, plain, text, bytes,
+                       BytesOf(nonce), header, WEFT_PACKET_HEADER_BYTES, tag, sizeof(tag));
     return SameTag(tag, text + bytes);
   }
 #endif
@@ -154,7 +153,7 @@ WEFT_HOT bool SealKey::Open(uint64_t counter, const uint8_t* header, const uint8
   EVP_CIPHER_CTX* const context = state_->open;
   uint8_t tag[WEFT_PACKET_TAG_BYTES];
   std::memcpy(tag, text + bytes, sizeof(tag));  // EVP takes the expected tag through a mutable pointer.
-  return EVP_DecryptInit_ex(context, nullptr, nullptr, nullptr, nonce.data()) == 1 &&
+  return EVP_DecryptInit_ex(context, nullptr, nullptr, nullptr, BytesOf(nonce)) == 1 &&
          EVP_DecryptUpdate(context, nullptr, &written, header, WEFT_PACKET_HEADER_BYTES) == 1 &&
          EVP_DecryptUpdate(context, plain, &written, text, static_cast<int>(bytes)) == 1 &&
          EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_SET_TAG, sizeof(tag), tag) == 1 &&

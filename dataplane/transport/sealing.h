@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "dataplane/base/words.h"
+
 namespace weft::transport {
 
 inline constexpr std::size_t kSealKeyBytes = 16;
@@ -55,7 +57,7 @@ class SealKey {
  private:
   struct State;
   std::unique_ptr<State> state_;
-  std::array<uint8_t, kSealIvBytes> iv_{};
+  WordPair iv_{};  // Twelve bytes; the rest is zero.
   bool installed_ = false;
   bool ipsec_mb_ = false;
 };
