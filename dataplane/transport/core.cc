@@ -144,9 +144,7 @@ uint32_t Core::TakeOut() {
   if (free_out_.empty()) return kNone;
   const uint32_t out = free_out_.back();
   free_out_.pop_back();
-  const uint32_t generation = out_[out].generation + 1;
-  out_[out] = OutMessage{};
-  out_[out].generation = generation;
+  out_[out].Renew();
   return out;
 }
 
@@ -171,10 +169,7 @@ uint32_t Core::TakeIn() {
   if (free_in_.empty()) return kNone;
   const uint32_t in = free_in_.back();
   free_in_.pop_back();
-  const uint32_t generation = in_[in].generation + 1;
-  in_[in] = InMessage{};
-  in_[in].generation = generation;
-  in_[in].state = InState::kReserved;
+  in_[in].Renew();
   return in;
 }
 
@@ -190,9 +185,13 @@ void Core::FreeIn(uint32_t in) {
   free_in_.push_back(in);
 }
 
-void Core::PushEvent(const Event& event) {
+// The event behind all others, to be filled in where it lies: a copy would be read before it has been
+// written.
+Event& Core::NewEvent() {
   WEFT_DCHECK(event_tail_ - event_head_ < events_.size());
-  events_[event_tail_++ & (events_.size() - 1)] = event;
+  Event& event = events_[event_tail_++ & (events_.size() - 1)];
+  event = Event{};
+  return event;
 }
 
 bool Core::NextEvent(Event* event) {

@@ -146,7 +146,7 @@ class Core {
   void FreeOut(uint32_t out);
   uint32_t TakeIn();
   void FreeIn(uint32_t in);
-  void PushEvent(const Event& event);
+  Event& NewEvent();
   const TenantIndex* TenantOf(uint64_t function) const;
   std::size_t FunctionPlace(uint64_t function) const;
 

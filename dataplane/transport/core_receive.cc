@@ -280,7 +280,7 @@ WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t
 WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot, uint64_t now_ns) {
   ServedSlot& served = peers_[index]->served[slot];
   const InMessage& message = in_[served.in];
-  Event event;
+  Event& event = NewEvent();
   event.kind = served.kind == MessageKind::kOneWay ? EventKind::kOneWay : EventKind::kRequest;
   event.handle = {PeerIndex{index}, peers_[index]->session_count, message.id};
   event.tenant = {message.tenant};
@@ -289,7 +289,6 @@ WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot, uint64_t now_ns
   event.payload = message.bytes == 0 ? nullptr : blocks_.Data(message.block);
   event.payload_bytes = message.bytes;
   event.message = served.in;
-  PushEvent(event);
   served.in = kNone;  // The owner's, until it releases the event.
   served.state = ServedState::kExecuting;
   // A one-way message is a request that its delivery answers: only now may its sender hear that it has
@@ -322,7 +321,7 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
     return RejectIn(call.in);
   }
   if (!StoreSegment(call.in, frame, now_ns)) return;
-  Event event;
+  Event& event = NewEvent();
   event.kind = EventKind::kCompleted;
   event.code = static_cast<absl::StatusCode>(message.code);
   event.user = call.user;
@@ -332,7 +331,6 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   event.payload = message.bytes == 0 ? nullptr : blocks_.Data(message.block);
   event.payload_bytes = message.bytes;
   event.message = call.in;
-  PushEvent(event);
   call.in = kNone;
   call.state = CallState::kFree;
   peer.waiting_calls.Remove(peer.calls.data(), slot);
@@ -349,11 +347,10 @@ void Core::TellOver(uint32_t index, uint64_t id) {
 void Core::TellCancelled(uint32_t index, uint32_t slot) {
   const ServedSlot& served = peers_[index]->served[slot];
   if (served.state != ServedState::kExecuting) return;
-  Event event;
+  Event& event = NewEvent();
   event.kind = EventKind::kCancelled;
   event.handle = {PeerIndex{index}, peers_[index]->session_count, MessageId(served.sequence, slot)};
   event.tenant = {out_[served.out].tenant};
-  PushEvent(event);
 }
 
 // Frees what the slot's message holds; the record of it stays.

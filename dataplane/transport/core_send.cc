@@ -79,8 +79,14 @@ WEFT_HOT SendResult Core::TrySend(const SendOptions& options, Bytes head, Bytes 
   CallSlot& call = peer.calls[slot];
   ++calls_outstanding_;
   const MessageKind kind = options.one_way ? MessageKind::kOneWay : MessageKind::kRequest;
-  call = {call.sequence + 1,    options.user,        now_ns, out, in,
-          options.tenant.value, CallState::kWaiting, kind,   {}};
+  ++call.sequence;
+  call.user = options.user;
+  call.progress_ns = now_ns;
+  call.out = out;
+  call.in = in;
+  call.tenant = options.tenant.value;
+  call.state = CallState::kWaiting;
+  call.kind = kind;
   OutMessage& message = out_[out];
   message.kind = kind;
   message.peer = options.peer.value;
@@ -132,14 +138,13 @@ WEFT_HOT void Core::StartResponse(uint32_t index, uint32_t slot, absl::StatusCod
 void Core::EndCall(Peer& peer, uint32_t slot, absl::StatusCode code, bool from_peer, bool maybe_executed) {
   CallSlot& call = peer.calls[slot];
   WEFT_DCHECK(call.state == CallState::kWaiting);
-  Event event;
+  Event& event = NewEvent();
   event.kind = EventKind::kCompleted;
   event.code = code;
   event.user = call.user;
   event.tenant = {call.tenant};
   event.from_peer = from_peer;
   event.maybe_executed = maybe_executed;
-  PushEvent(event);
   if (call.out != kNone) FreeOut(call.out);
   if (call.in != kNone) FreeIn(call.in);
   call.out = kNone;
