@@ -315,12 +315,11 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
     FreeOut(call.out);
     call.out = kNone;
   }
-  Touch(peer, slot, now_ns);
   InMessage& message = in_[call.in];
   if (message.state == InState::kReserved && !OpenIn(call.in, frame, now_ns)) {
     return RejectIn(call.in);
   }
-  if (!StoreSegment(call.in, frame, now_ns)) return;
+  if (!StoreSegment(call.in, frame, now_ns)) return Touch(peer, slot, now_ns);
   Event& event = NewEvent();
   event.kind = EventKind::kCompleted;
   event.code = static_cast<absl::StatusCode>(message.code);

@@ -43,7 +43,9 @@ void Core::StartOut(uint32_t out, uint64_t now_ns) {
   message.announce = message.scheduled;
   message.granted_bytes = message.scheduled ? 0 : message.bytes;
   message.live = true;
-  out_by_age_.PushBack(out_.data(), out);
+  // A single segment is among the shortest there are and leaves in its turn; what others could starve is
+  // longer.
+  if (message.segments > 1) out_by_age_.PushBack(out_.data(), out);
   UpdateReady(out);
 }
 
