@@ -45,15 +45,6 @@ BlockPool::~BlockPool() {
   if (arena_ != nullptr) munmap(arena_, arena_bytes_);
 }
 
-uint32_t BlockPool::OrderOf(std::size_t bytes) {
-  const std::size_t units = (std::max<std::size_t>(bytes, 1) + kBlockUnitBytes - 1) / kBlockUnitBytes;
-  return static_cast<uint32_t>(std::bit_width(units - 1));
-}
-
-BlockPool::Links* BlockPool::LinksOf(uint32_t unit) const {
-  return reinterpret_cast<Links*>(arena_ + std::size_t{unit} * kBlockUnitBytes);
-}
-
 void BlockPool::PushFree(uint32_t unit, uint32_t order) {
   *LinksOf(unit) = {free_[order], Block::kNoUnit};
   if (free_[order] != Block::kNoUnit) LinksOf(free_[order])->previous = unit;
@@ -104,22 +95,11 @@ void BlockPool::MergeHeld() {
   }
 }
 
-WEFT_HOT bool BlockPool::TryAllocate(std::size_t bytes, Block* block) {
-  const uint32_t order = OrderOf(bytes);
-  if (order > top_order_) return false;
-  uint32_t unit;
-  Held& held = held_[order];
-  if (held.head != Block::kNoUnit) [[likely]] {
-    unit = held.head;
-    held.head = LinksOf(unit)->next;
-    --held.count;
-  } else if (!TakeFree(order, &unit)) {
-    MergeHeld();
-    if (!TakeFree(order, &unit)) return false;
-  }
-  *block = {unit, order};
-  used_bytes_ += block->bytes();
-  return true;
+// Small blocks that are held are merged only where nothing else is left.
+bool BlockPool::TakeFreeOrHeld(uint32_t order, uint32_t* unit) {
+  if (TakeFree(order, unit)) return true;
+  MergeHeld();
+  return TakeFree(order, unit);
 }
 
 WEFT_HOT void BlockPool::Free(Block* block) {

@@ -6,7 +6,9 @@
 #ifndef WEFT_DATAPLANE_TRANSPORT_BLOCK_POOL_H_
 #define WEFT_DATAPLANE_TRANSPORT_BLOCK_POOL_H_
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -37,9 +39,28 @@ class BlockPool {
   ~BlockPool();
 
   // Smallest order whose block holds `bytes`.
-  static uint32_t OrderOf(std::size_t bytes);
+  static uint32_t OrderOf(std::size_t bytes) {
+    const std::size_t units = (std::max<std::size_t>(bytes, 1) + kBlockUnitBytes - 1) / kBlockUnitBytes;
+    return static_cast<uint32_t>(std::bit_width(units - 1));
+  }
   // False where no block of that size is free; `*block` is untouched then.
-  [[nodiscard]] bool TryAllocate(std::size_t bytes, Block* block);
+  [[nodiscard]] bool TryAllocate(std::size_t bytes, Block* block) {
+    return TryAllocateOrder(OrderOf(bytes), block);
+  }
+  [[nodiscard]] bool TryAllocateOrder(uint32_t order, Block* block) {
+    if (order > top_order_) return false;
+    Held& held = held_[order];
+    uint32_t unit = held.head;
+    if (unit != Block::kNoUnit) [[likely]] {
+      held.head = LinksOf(unit)->next;
+      --held.count;
+    } else if (!TakeFreeOrHeld(order, &unit)) {
+      return false;
+    }
+    *block = {unit, order};
+    used_bytes_ += std::size_t{kBlockUnitBytes} << order;
+    return true;
+  }
   // Takes a valid block back and resets `*block`.
   void Free(Block* block);
   uint8_t* Data(Block block) const { return arena_ + std::size_t{block.unit} * kBlockUnitBytes; }
@@ -59,10 +80,13 @@ class BlockPool {
   };
 
   BlockPool(uint8_t* arena, std::size_t bytes);
-  Links* LinksOf(uint32_t unit) const;
+  Links* LinksOf(uint32_t unit) const {
+    return reinterpret_cast<Links*>(arena_ + std::size_t{unit} * kBlockUnitBytes);
+  }
   void PushFree(uint32_t unit, uint32_t order);
   void RemoveFree(uint32_t unit, uint32_t order);
   bool TakeFree(uint32_t order, uint32_t* unit);
+  bool TakeFreeOrHeld(uint32_t order, uint32_t* unit);
   void Merge(uint32_t unit, uint32_t order);
   void MergeHeld();
 

@@ -118,9 +118,10 @@ const TenantIndex* Core::TenantOf(uint64_t function) const {
 
 WEFT_HOT bool Core::TryAllocate(uint32_t tenant, std::size_t bytes, Block* block) {
   TenantUse& use = tenants_[tenant];
-  const std::size_t charge = std::size_t{kBlockUnitBytes} << BlockPool::OrderOf(bytes);
+  const uint32_t order = BlockPool::OrderOf(bytes);
+  const std::size_t charge = std::size_t{kBlockUnitBytes} << order;
   if (use.used_bytes + charge > use.limit_bytes) return false;
-  if (!blocks_.TryAllocate(bytes, block)) return false;
+  if (!blocks_.TryAllocateOrder(order, block)) return false;
   use.used_bytes += charge;
   use.peak_bytes = std::max(use.peak_bytes, use.used_bytes);
   return true;
@@ -156,10 +157,10 @@ void Core::FreeOut(uint32_t out) {
     RemoveReady(out);
     // The turn goes to another: where nothing is in flight no acknowledgement will give out the next.
     if (had_turn) ReleaseBlocked(*peers_[message.peer]);
-    if (message.age.linked) out_by_age_.Remove(out_.data(), out);
+    if (message.segments > 1) out_by_age_.Remove(out_.data(), out);
   }
   FreeBlock(message.tenant, &message.block);
-  FreeBlock(message.tenant, &message.bits_block);
+  if (message.segments > 1) FreeBlock(message.tenant, &message.bits_block);
   message.live = false;
   ++message.generation;
   free_out_.push_back(out);
@@ -173,13 +174,20 @@ uint32_t Core::TakeIn() {
   return in;
 }
 
-void Core::FreeIn(uint32_t in) {
-  InMessage& message = in_[in];
+void Core::RemoveFromLists(uint32_t in) {
+  const InMessage& message = in_[in];
   grants_.Remove(in);
   if (message.pending.linked) peers_[message.peer]->grants_to_send.Remove(in_.data(), in);
   if (message.partial.linked) peers_[message.peer]->partial.Remove(in_.data(), in);
+}
+
+void Core::FreeIn(uint32_t in) {
+  InMessage& message = in_[in];
+  if (message.WaitsForMore()) {
+    RemoveFromLists(in);
+    FreeBlock(message.tenant, &message.bits_block);
+  }
   FreeBlock(message.tenant, &message.block);
-  FreeBlock(message.tenant, &message.bits_block);
   message.state = InState::kFree;
   ++message.generation;
   free_in_.push_back(in);

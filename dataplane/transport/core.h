@@ -145,6 +145,7 @@ class Core {
   uint32_t TakeOut();
   void FreeOut(uint32_t out);
   uint32_t TakeIn();
+  void RemoveFromLists(uint32_t in);
   void FreeIn(uint32_t in);
   Event& NewEvent();
   const TenantIndex* TenantOf(uint64_t function) const;

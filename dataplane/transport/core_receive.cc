@@ -270,9 +270,7 @@ WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t
     if (message.segments > 1) grants_.OnExpected(in, frame.payload_bytes);
   }
   if (message.received_segments != message.segments) return false;
-  grants_.Remove(in);
-  if (message.partial.linked) peers_[message.peer]->partial.Remove(in_.data(), in);
-  if (message.pending.linked) peers_[message.peer]->grants_to_send.Remove(in_.data(), in);
+  if (message.WaitsForMore()) RemoveFromLists(in);
   message.state = InState::kDelivered;
   return true;
 }

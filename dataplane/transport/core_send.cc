@@ -214,7 +214,7 @@ WEFT_HOT void Core::MarkAcked(uint32_t out, uint32_t segment) {
   if (message.acked.Get(segment)) return;
   message.acked.Set(segment);
   ++message.acked_segments;
-  if (message.lost.Get(segment)) {
+  if (message.lost_segments > 0 && message.lost.Get(segment)) {
     message.lost.Clear(segment);
     --message.lost_segments;
     UpdateReady(out);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "dataplane/base/attributes.h"
 #include "dataplane/transport/block_pool.h"
 #include "dataplane/transport/frame.h"
 #include "dataplane/transport/index_list.h"
@@ -28,10 +29,10 @@ constexpr uint32_t SegmentsOf(uint32_t message_bytes, uint32_t segment_bytes) {
   return message_bytes == 0 ? 1 : (message_bytes + segment_bytes - 1) / segment_bytes;
 }
 
-struct OutMessage {
+// What a message of one segment needs lies in the first two lines.
+struct alignas(kCacheLineBytes) OutMessage {
   ListHook ready;       // In the send queue, by remaining size; or among its peer's blocked ones.
   ListHook peer_ready;  // Among its peer's ready ones, for coalescing.
-  ListHook age;         // Among all unfinished ones, in order of creation.
   uint32_t ready_class = 0;
   uint32_t generation = 0;  // Counts the uses of this object, so that a late ACK finds nothing.
   bool live = false;
@@ -47,16 +48,17 @@ struct OutMessage {
   uint64_t function = 0;
   uint64_t deadline_ns = 0;  // 0: none.
   Block block;
-  Block bits_block;
   uint32_t bytes = 0;
   uint32_t segments = 0;
   uint32_t next_segment = 0;  // First one never sent.
   uint32_t granted_bytes = 0;
   uint32_t lost_segments = 0;
-  uint32_t lost_hint = 0;  // No lost segment lies below.
   uint32_t acked_segments = 0;
   SegmentBits acked;
   SegmentBits lost;
+  uint32_t lost_hint = 0;  // No lost segment lies below.
+  ListHook age;            // Among all unfinished ones of several segments, in order of creation.
+  Block bits_block;
 
   // Makes a used object like a new one, but for its generation. What FreeOut and leaving a list have reset,
   // hooks and blocks, is left alone; member by member, since clearing the whole by a string instruction takes
@@ -69,8 +71,12 @@ struct OutMessage {
     peer = tenant = 0;
     id = function = deadline_ns = 0;
     announce = scheduled = false;
-    bytes = segments = next_segment = granted_bytes = lost_segments = lost_hint = acked_segments = 0;
-    acked = lost = SegmentBits{};
+    if (segments > 1 || lost_segments > 0) {
+      lost = SegmentBits{};
+      lost_hint = 0;
+    }
+    bytes = segments = next_segment = granted_bytes = lost_segments = acked_segments = 0;
+    acked = SegmentBits{};
   }
 
   uint32_t AllowedSegments() const {
@@ -87,12 +93,7 @@ struct OutMessage {
 
 enum class InState : uint8_t { kFree, kReserved, kReceiving, kDelivered };
 
-struct InMessage {
-  ListHook grant;    // Among those that wait for grants, by remaining size.
-  ListHook age;      // Among all that need grants, in order of arrival.
-  ListHook pending;  // Among its peer's grants to send.
-  ListHook partial;  // Among its peer's unfinished messages, for stall detection.
-  uint32_t grant_class = 0;
+struct alignas(kCacheLineBytes) InMessage {
   uint32_t generation = 0;
   InState state = InState::kFree;
   MessageKind kind = MessageKind::kRequest;
@@ -102,16 +103,16 @@ struct InMessage {
   uint16_t code = 0;
   uint32_t peer = 0;
   uint32_t tenant = 0;
+  uint32_t segment_bytes = 0;
   uint64_t id = 0;
   uint64_t function = 0;
-  uint64_t arrived_ns = 0;   // Of the first frame.
-  uint64_t progress_ns = 0;  // Of the last new bytes.
   uint64_t timeout_ns = 0;
   Block block;
-  Block bits_block;
   uint32_t bytes = 0;
-  uint32_t segment_bytes = 0;
   uint32_t segments = 0;
+  uint64_t arrived_ns = 0;   // Of the first frame.
+  uint64_t progress_ns = 0;  // Of the last new bytes.
+  SegmentBits received;
   uint32_t received_segments = 0;
   uint32_t received_bytes = 0;
   uint32_t granted_bytes = 0;
@@ -119,7 +120,16 @@ struct InMessage {
   uint32_t expected_bytes = 0;  // Sent unasked, not arrived, counted likewise.
   uint32_t frontier_bytes = 0;  // End of the furthest segment that arrived.
   uint32_t credit_bytes = 0;    // Granted, beyond the frontier, counted in the scheduler's sum.
-  SegmentBits received;
+  uint32_t grant_class = 0;
+  // What follows is used where WaitsForMore only.
+  ListHook grant;    // Among those that wait for grants, by remaining size.
+  ListHook age;      // Among all that need grants, in order of arrival.
+  ListHook pending;  // Among its peer's grants to send.
+  ListHook partial;  // Among its peer's unfinished messages, for stall detection.
+  Block bits_block;
+
+  // Whether it is one that does not come whole with its first frame, and can be on a list.
+  bool WaitsForMore() const { return segments > 1 || scheduled; }
 
   // As OutMessage::Renew.
   void Renew() {
@@ -138,7 +148,7 @@ struct InMessage {
 
 // A call or one-way message that this side began. The n-th use of slot s is the message MessageId(n, s).
 enum class CallState : uint8_t { kFree, kWaiting, kEnded };
-struct CallSlot {
+struct alignas(kCacheLineBytes) CallSlot {
   uint64_t sequence = 0;
   uint64_t user = 0;
   uint64_t progress_ns = 0;
