@@ -102,18 +102,4 @@ bool BlockPool::TakeFreeOrHeld(uint32_t order, uint32_t* unit) {
   return TakeFree(order, unit);
 }
 
-WEFT_HOT void BlockPool::Free(Block* block) {
-  WEFT_DCHECK(block->valid());
-  used_bytes_ -= block->bytes();
-  Held& held = held_[block->order];
-  if (held.count < kHeldMax) [[likely]] {
-    LinksOf(block->unit)->next = held.head;
-    held.head = block->unit;
-    ++held.count;
-  } else {
-    Merge(block->unit, block->order);
-  }
-  *block = Block{};
-}
-
 }  // namespace weft::transport

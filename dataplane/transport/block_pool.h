@@ -6,7 +6,6 @@
 #ifndef WEFT_DATAPLANE_TRANSPORT_BLOCK_POOL_H_
 #define WEFT_DATAPLANE_TRANSPORT_BLOCK_POOL_H_
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "dataplane/base/check.h"
 
 namespace weft::transport {
 
@@ -40,7 +40,8 @@ class BlockPool {
 
   // Smallest order whose block holds `bytes`.
   static uint32_t OrderOf(std::size_t bytes) {
-    const std::size_t units = (std::max<std::size_t>(bytes, 1) + kBlockUnitBytes - 1) / kBlockUnitBytes;
+    if (bytes <= kBlockUnitBytes) return 0;
+    const std::size_t units = (bytes + kBlockUnitBytes - 1) / kBlockUnitBytes;
     return static_cast<uint32_t>(std::bit_width(units - 1));
   }
   // False where no block of that size is free; `*block` is untouched then.
@@ -62,7 +63,19 @@ class BlockPool {
     return true;
   }
   // Takes a valid block back and resets `*block`.
-  void Free(Block* block);
+  void Free(Block* block) {
+    WEFT_DCHECK(block->valid());
+    used_bytes_ -= std::size_t{kBlockUnitBytes} << block->order;
+    Held& held = held_[block->order];
+    if (held.count < kHeldMax) [[likely]] {
+      LinksOf(block->unit)->next = held.head;
+      held.head = block->unit;
+      ++held.count;
+    } else {
+      Merge(block->unit, block->order);
+    }
+    *block = Block{};
+  }
   uint8_t* Data(Block block) const { return arena_ + std::size_t{block.unit} * kBlockUnitBytes; }
   std::size_t used_bytes() const { return used_bytes_; }
 

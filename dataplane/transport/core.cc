@@ -61,6 +61,7 @@ Core::Core(const Config& config, BlockPool blocks)
       out_(config.messages_out_max),
       in_(config.messages_in_max),
       events_(std::bit_ceil(2 * config.messages_in_max + config.calls_max + config.messages_out_max)),
+      event_mask_(events_.size() - 1),
       turns_to_oldest_(config.oldest_share_one_in),
       urgent_peers_(config.peers_max),
       grants_(config_, segment_bytes_, in_.data()),
@@ -129,7 +130,7 @@ WEFT_HOT bool Core::TryAllocate(uint32_t tenant, std::size_t bytes, Block* block
 
 WEFT_HOT void Core::FreeBlock(uint32_t tenant, Block* block) {
   if (!block->valid()) return;
-  tenants_[tenant].used_bytes -= block->bytes();
+  tenants_[tenant].used_bytes -= std::size_t{kBlockUnitBytes} << block->order;
   blocks_.Free(block);
 }
 
@@ -197,14 +198,14 @@ void Core::FreeIn(uint32_t in) {
 // written.
 Event& Core::NewEvent() {
   WEFT_DCHECK(event_tail_ - event_head_ < events_.size());
-  Event& event = events_[event_tail_++ & (events_.size() - 1)];
+  Event& event = events_[event_tail_++ & event_mask_];
   event = Event{};
   return event;
 }
 
 bool Core::NextEvent(Event* event) {
   if (event_head_ == event_tail_) return false;
-  *event = events_[event_head_++ & (events_.size() - 1)];
+  *event = events_[event_head_++ & event_mask_];
   // The ring has room for the worst case, megabytes; a core that keeps up stays in its first lines.
   if (event_head_ == event_tail_) event_head_ = event_tail_ = 0;
   if (event->kind == EventKind::kCompleted) --calls_outstanding_;

@@ -155,6 +155,7 @@ class Core {
   bool FillOut(uint32_t out, Bytes head, Bytes body);
   void StartOut(uint32_t out, uint64_t now_ns);
   void StartResponse(uint32_t peer, uint32_t slot, absl::StatusCode code, uint64_t now_ns);
+  void MakeReady(uint32_t out);
   void UpdateReady(uint32_t out);
   void RemoveReady(uint32_t out);
   void EndCall(Peer& peer, uint32_t slot, absl::StatusCode code, bool from_peer, bool maybe_executed);
@@ -208,7 +209,7 @@ class Core {
 
   // core_transmit.cc: datagrams out.
   void MakeUrgent(uint32_t peer);
-  bool HasUrgent(const Peer& peer, uint64_t now_ns) const;
+  static bool HasUrgent(const Peer& peer, uint64_t now_ns);
   uint32_t PickMessage();
   bool MaySendData(const Peer& peer) const;
   void WriteAck(Peer& peer, FrameWriter* writer, uint64_t now_ns);
@@ -244,6 +245,7 @@ class Core {
   // were taken before, messages_out_max, since a request being executed holds its response, and of requests
   // that are still here themselves, messages_in_max.
   std::vector<Event> events_;
+  const uint64_t event_mask_;
   uint64_t event_head_ = 0;
   uint64_t event_tail_ = 0;
 

@@ -245,7 +245,7 @@ WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t
     return false;
   }
   if (frame.payload_bytes == 0 && message.bytes > 0) return false;  // The announcement.
-  const uint32_t segment = frame.data.offset / message.segment_bytes;
+  const uint32_t segment = frame.data.offset == 0 ? 0 : frame.data.offset / message.segment_bytes;
   if (message.scheduled && frame.data.offset >= message.granted_bytes) {
     // Nobody asked for it, so there may be no memory.
     ++counters_.frames_refused;

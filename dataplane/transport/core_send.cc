@@ -46,7 +46,7 @@ void Core::StartOut(uint32_t out, uint64_t now_ns) {
   // A single segment is among the shortest there are and leaves in its turn; what others could starve is
   // longer.
   if (message.segments > 1) out_by_age_.PushBack(out_.data(), out);
-  UpdateReady(out);
+  MakeReady(out);
 }
 
 WEFT_HOT SendResult Core::TrySend(const SendOptions& options, Bytes head, Bytes body, uint64_t now_ns,
@@ -170,6 +170,13 @@ void Core::Cancel(CallHandle handle, uint64_t now_ns) {
   TellOver(handle.peer.value, handle.id);
 }
 
+// The message, which has something to send and had not, waits for its turn.
+WEFT_HOT void Core::MakeReady(uint32_t out) {
+  const OutMessage& message = out_[out];
+  peers_[message.peer]->ready.PushBack(out_.data(), out);
+  send_queue_.Push(out_.data(), out, message.RemainingBytes());
+}
+
 // Puts the message where what it has to send says it belongs.
 WEFT_HOT void Core::UpdateReady(uint32_t out) {
   OutMessage& message = out_[out];
@@ -177,14 +184,10 @@ WEFT_HOT void Core::UpdateReady(uint32_t out) {
     RemoveReady(out);
     return;
   }
-  Peer& peer = *peers_[message.peer];
+  if (!message.ready.linked) return MakeReady(out);
   const uint32_t bytes = message.RemainingBytes();
-  if (message.ready.linked) {
-    if (message.blocked || SizeClassOf(bytes) == message.ready_class) return;
-    send_queue_.Remove(out_.data(), out);
-  } else {
-    peer.ready.PushBack(out_.data(), out);
-  }
+  if (message.blocked || SizeClassOf(bytes) == message.ready_class) return;
+  send_queue_.Remove(out_.data(), out);
   send_queue_.Push(out_.data(), out, bytes);
 }
 

@@ -22,7 +22,7 @@ void Core::MakeUrgent(uint32_t peer) {
   if (!urgent_peers_[peer].hook.linked) urgent_.PushBack(urgent_peers_.data(), peer);
 }
 
-bool Core::HasUrgent(const Peer& peer, uint64_t now_ns) const {
+bool Core::HasUrgent(const Peer& peer, uint64_t now_ns) {
   return peer.ping_due || peer.close_due || peer.notice_count > 0 || !peer.grants_to_send.empty() ||
          (peer.ack_pending > 0 && peer.ack_due_ns <= now_ns);
 }
@@ -88,7 +88,7 @@ WEFT_HOT uint32_t Core::PickMessage() {
 }
 
 WEFT_HOT std::size_t Core::NextDatagram(uint8_t* out, uint64_t now_ns, uint64_t* path) {
-  IssueGrants(now_ns);
+  if (grants_.AnyWaiting()) IssueGrants(now_ns);
   if (config_.link_bits_per_second != 0 && link_free_ns_ > now_ns + config_.pacing_slack_ns) return 0;
   while (true) {
     uint32_t index, message = kNone;
@@ -128,9 +128,10 @@ WEFT_HOT std::size_t Core::Build(uint32_t index, uint32_t message, uint8_t* out,
   if (peer.ack_pending > 0 && (peer.ack_due_ns <= now_ns || 2 * peer.ack_pending >= config_.ack_every)) {
     WriteAck(peer, &writer, now_ns);
   }
-  WriteControl(index, &writer);
+  const bool urgent = HasUrgent(peer, now_ns);
+  if (urgent) WriteControl(index, &writer);
   WriteData(index, message, &writer, now_ns);
-  if (HasUrgent(peer, now_ns)) MakeUrgent(index);
+  if (urgent && HasUrgent(peer, now_ns)) MakeUrgent(index);
   if (writer.bytes() == 0) return 0;
   const uint64_t counter = peer.next_counter++;
   StoreWords(out, peer.header_begin, __builtin_bswap64(counter));
@@ -239,7 +240,7 @@ WEFT_HOT bool Core::WriteSegment(uint32_t out, FrameWriter* writer, uint64_t now
                {{}, message.bytes, message.id, offset, message.segment_bytes, message.code},
                target ? &to : nullptr, bytes == 0 ? nullptr : blocks_.Data(message.block) + offset, bytes);
   peers_[message.peer]->log.AddFrame({FrameType::kData, message.kind, 0, out, message.generation, segment});
-  UpdateReady(out);
+  message.segments == 1 ? RemoveReady(out) : UpdateReady(out);
   return true;
 }
 

@@ -28,7 +28,7 @@ bool CheckData(ParsedFrame* frame, const uint8_t* rest, uint32_t rest_bytes) {
   frame->payload_bytes = rest_bytes;
   if (data.message_bytes > kMessageBytesMax || data.code > kStatusCodeMax) return false;
   if (data.segment_bytes < kSegmentBytesMin || data.segment_bytes > kSegmentBytesMax) return false;
-  if (data.offset % data.segment_bytes != 0) return false;
+  if (data.offset != 0 && data.offset % data.segment_bytes != 0) return false;
   if (rest_bytes == 0) return data.offset == 0;  // An announcement, or an empty message.
   if (data.offset >= data.message_bytes) return false;
   return rest_bytes == std::min<uint32_t>(data.segment_bytes, data.message_bytes - data.offset);
@@ -68,8 +68,7 @@ uint32_t FixedBytes(FrameType type) {
   return 0;
 }
 
-bool CheckFrame(ParsedFrame* frame, const uint8_t* rest, uint32_t rest_bytes) {
-  if (frame->type == FrameType::kData) return CheckData(frame, rest, rest_bytes);
+bool CheckOther(ParsedFrame* frame, const uint8_t* rest, uint32_t rest_bytes) {
   if (frame->type == FrameType::kAck) return CheckAck(frame, rest, rest_bytes);
   if (rest_bytes != 0) return false;
   switch (frame->type) {
@@ -100,20 +99,24 @@ WEFT_HOT FrameReader::Result FrameReader::Next(ParsedFrame* frame) {
   std::memcpy(&header, at_, sizeof(header));
   frame->type = static_cast<FrameType>(header.type);
   frame->flags = header.flags;
-  const uint32_t fixed = FixedBytes(frame->type);
-  if (fixed == 0 || header.bytes < fixed || header.bytes > left) return Result::kMalformed;
-  if (!KindIsValid(header.flags)) return Result::kMalformed;
+  if (header.bytes > left || !KindIsValid(header.flags)) return Result::kMalformed;
   frame->kind = static_cast<MessageKind>(header.flags & kFlagKindMask);
-  // All members of the union begin with the frame's first byte. DATA by itself, so that its copy has a fixed
-  // size.
-  if (frame->type == FrameType::kData) {
+  // All members of the union begin with the frame's first byte. DATA, the most frequent, by itself: its copy
+  // has a fixed size.
+  if (frame->type == FrameType::kData) [[likely]] {
+    if (header.bytes < sizeof(DataFrame)) return Result::kMalformed;
     std::memcpy(&frame->data, at_, sizeof(DataFrame));
+    if (!CheckData(frame, at_ + sizeof(DataFrame), static_cast<uint32_t>(header.bytes - sizeof(DataFrame)))) {
+      return Result::kMalformed;
+    }
   } else {
+    const uint32_t fixed = FixedBytes(frame->type);
+    if (fixed == 0 || header.bytes < fixed) return Result::kMalformed;
     std::memcpy(&frame->data, at_, fixed);
+    frame->payload = nullptr;
+    frame->payload_bytes = 0;
+    if (!CheckOther(frame, at_ + fixed, header.bytes - fixed)) return Result::kMalformed;
   }
-  frame->payload = nullptr;
-  frame->payload_bytes = 0;
-  if (!CheckFrame(frame, at_ + fixed, header.bytes - fixed)) return Result::kMalformed;
   at_ += header.bytes;
   return Result::kFrame;
 }

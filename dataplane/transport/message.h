@@ -26,7 +26,7 @@ struct SegmentBits {
 };
 
 constexpr uint32_t SegmentsOf(uint32_t message_bytes, uint32_t segment_bytes) {
-  return message_bytes == 0 ? 1 : (message_bytes + segment_bytes - 1) / segment_bytes;
+  return message_bytes <= segment_bytes ? 1 : (message_bytes + segment_bytes - 1) / segment_bytes;
 }
 
 // What a message of one segment needs lies in the first two lines.

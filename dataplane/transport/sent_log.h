@@ -31,7 +31,12 @@ class SentLog {
   // Room for `packets_max` counters between the oldest in flight and the newest, and four frames for each:
   // both rings are powers of two.
   explicit SentLog(uint32_t packets_max)
-      : packets_(packets_max), outstanding_(packets_max / 64), frames_(4 * packets_max) {
+      : packets_(packets_max),
+        outstanding_(packets_max / 64),
+        frames_(std::size_t{4} * packets_max),
+        packet_mask_(packets_max - 1),
+        word_mask_(packets_max / 64 - 1),
+        frame_mask_(4 * packets_max - 1) {
     WEFT_CHECK(std::has_single_bit(packets_max) && packets_max >= 64);
   }
 
@@ -48,14 +53,14 @@ class SentLog {
 
   // Begins the record of packet `counter`; AddFrame and Finish follow before the next Begin.
   void Begin() { begun_frame_ = next_frame_; }
-  void AddFrame(const SentFrame& frame) { frames_[next_frame_++ & (frames_.size() - 1)] = frame; }
+  void AddFrame(const SentFrame& frame) { frames_[next_frame_++ & frame_mask_] = frame; }
   bool HasFrames() const { return next_frame_ != begun_frame_; }
   // Keeps what was added under `counter`, above all earlier ones. Without frames nothing is kept.
   void Finish(uint64_t counter, uint32_t bytes, uint64_t now_ns) {
     if (!HasFrames()) return;
-    packets_[counter & (packets_.size() - 1)] = {now_ns, begun_frame_,
-                                                 static_cast<uint16_t>(next_frame_ - begun_frame_),
-                                                 static_cast<uint16_t>(bytes)};
+    packets_[counter & packet_mask_] = {now_ns, begun_frame_,
+                                        static_cast<uint16_t>(next_frame_ - begun_frame_),
+                                        static_cast<uint16_t>(bytes)};
     if (empty()) oldest_ = counter;
     Word(counter) |= Bit(counter);
     newest_ = counter;
@@ -65,14 +70,14 @@ class SentLog {
 
   bool IsOutstanding(uint64_t counter) const {
     return !empty() && counter >= oldest_ && counter <= newest_ &&
-           (outstanding_[counter / 64 & (outstanding_.size() - 1)] & Bit(counter)) != 0;
+           (outstanding_[counter / 64 & word_mask_] & Bit(counter)) != 0;
   }
   uint64_t SentNs(uint64_t counter) const { return RecordOf(counter).sent_ns; }
 
   // The outstanding packets among the 64 from `base`, a multiple of 64, as bits.
   uint64_t OutstandingWord(uint64_t base) const {
     if (empty() || base / 64 < oldest_ / 64 || base / 64 > newest_ / 64) return 0;
-    return outstanding_[base / 64 & (outstanding_.size() - 1)];
+    return outstanding_[base / 64 & word_mask_];
   }
 
   // Ends the record of an outstanding packet and calls visit(frame) for each of its frames. Returns its
@@ -86,7 +91,7 @@ class SentLog {
     in_flight_bytes_ -= packet.bytes;
     if (counter == oldest_ && !empty()) AdvanceOldest();
     for (uint32_t i = 0; i < packet.frames; ++i) {
-      visit(frames_[(packet.first_frame + i) & (frames_.size() - 1)]);
+      visit(frames_[(packet.first_frame + i) & frame_mask_]);
     }
     return packet.bytes;
   }
@@ -100,8 +105,8 @@ class SentLog {
   };
 
   static uint64_t Bit(uint64_t counter) { return uint64_t{1} << (counter % 64); }
-  uint64_t& Word(uint64_t counter) { return outstanding_[counter / 64 & (outstanding_.size() - 1)]; }
-  const Packet& RecordOf(uint64_t counter) const { return packets_[counter & (packets_.size() - 1)]; }
+  uint64_t& Word(uint64_t counter) { return outstanding_[counter / 64 & word_mask_]; }
+  const Packet& RecordOf(uint64_t counter) const { return packets_[counter & packet_mask_]; }
   // There is an outstanding packet above oldest_: finds it, at most a word a step.
   void AdvanceOldest() {
     uint64_t word = Word(oldest_) & ~((Bit(oldest_) << 1) - 1);
@@ -117,6 +122,7 @@ class SentLog {
   std::vector<Packet> packets_;
   std::vector<uint64_t> outstanding_;
   std::vector<SentFrame> frames_;
+  const uint32_t packet_mask_, word_mask_, frame_mask_;
   uint64_t oldest_ = 0;
   uint64_t newest_ = 0;
   uint32_t next_frame_ = 0;
