@@ -59,6 +59,14 @@ absl::Status Controller::Start() {
       presence_ = std::make_unique<EtcdPresence>(*options_.presence, http_.get());
     }
   }
+  if (options_.propeller.has_value()) {
+    PropellerOptions options = *options_.propeller;
+    options.seed = seed;
+    options.allow_shrink = options_.allow_shrink;
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<PropellerSource> propeller,
+                          PropellerSource::Create(std::move(options)));
+    sources_.push_back({std::move(propeller)});
+  }
   AgentLink::Options link;
   link.socket_path = options_.admin_socket;
   link.seed = seed;

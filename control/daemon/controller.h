@@ -23,6 +23,7 @@
 #include "control/source/etcd_source.h"
 #include "control/source/file_source.h"
 #include "control/source/http_client.h"
+#include "control/source/propeller_source.h"
 #include "control/source/source.h"
 #include "dataplane/api/admin.pb.h"
 
@@ -35,6 +36,7 @@ struct ControllerOptions {
   bool allow_shrink = false;
   std::optional<EtcdOptions> etcd;
   std::optional<EtcdPresenceOptions> presence;  // Only with etcd
+  std::optional<PropellerOptions> propeller;
 };
 
 class Controller : private AgentLinkObserver {

@@ -6,7 +6,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "control/source/mesh_object.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/function_id.h"
@@ -37,14 +39,14 @@ TlsFiles ReadTls(YamlMap& map) {
   return tls;
 }
 
-void ReadLogin(YamlMap& map, EtcdOptions* etcd) {
-  etcd->user = map.NonEmptyString("user");
+void ReadLogin(YamlMap& map, std::string* user, std::string* password_out) {
+  *user = map.NonEmptyString("user");
   const std::string file = map.NonEmptyString("password_file");
-  if (etcd->user.empty() != file.empty()) map.Error("user", "`user` and `password_file` go together");
+  if (user->empty() != file.empty()) map.Error("user", "`user` and `password_file` go together");
   if (file.empty()) return;
   const absl::StatusOr<std::string> password = ReadSmallFile(file, kPasswordBytesMax);
   if (!map.Check("password_file", password.status())) return;
-  etcd->password = std::string(absl::StripTrailingAsciiWhitespace(*password));
+  *password_out = std::string(absl::StripTrailingAsciiWhitespace(*password));
 }
 
 EtcdPresenceOptions ReadPresence(YamlMap& map) {
@@ -74,10 +76,51 @@ void ReadEtcd(YamlMap& map, ControlConfig* config) {
     map.Error("prefix", "must begin and end with a slash, as in /weft/");
   }
   map.Map("tls", [&etcd](YamlMap& tls) { etcd.tls = ReadTls(tls); });
-  ReadLogin(map, &etcd);
+  ReadLogin(map, &etcd.user, &etcd.password);
   map.Map("publish", [config](YamlMap& publish) { config->presence = ReadPresence(publish); });
   if (config->presence.has_value()) config->presence->etcd = etcd;
   config->etcd = std::move(etcd);
+}
+
+// "mqtt://10.0.0.1:1883", or mqtts:// by TLS.
+absl::Status ReadBroker(absl::string_view url, MqttOptions* mqtt) {
+  const absl::Status bad =
+      absl::InvalidArgumentError(absl::StrCat("\"", url, "\" is no mqtt://HOST:PORT or mqtts://HOST:PORT"));
+  mqtt->tls = absl::ConsumePrefix(&url, "mqtts://");
+  if (!mqtt->tls && !absl::ConsumePrefix(&url, "mqtt://")) return bad;
+  if (!CheckAddress(url).ok()) return bad;
+  const std::size_t colon = url.rfind(':');
+  uint32_t port = 0;
+  if (!absl::SimpleAtoi(url.substr(colon + 1), &port)) return bad;
+  mqtt->port = static_cast<uint16_t>(port);
+  url = url.substr(0, colon);
+  if (absl::ConsumePrefix(&url, "[")) absl::ConsumeSuffix(&url, "]");
+  mqtt->host = std::string(url);
+  return absl::OkStatus();
+}
+
+void ReadPropeller(YamlMap& map, ControlConfig* config) {
+  PropellerOptions propeller;
+  map.Require({"broker", "manager", "topic"});
+  const std::string broker = map.NonEmptyString("broker");
+  if (!broker.empty()) map.Check("broker", ReadBroker(broker, &propeller.mqtt));
+  propeller.manager = map.NonEmptyString("manager");
+  if (!propeller.manager.empty()) map.Check("manager", CheckUrl(propeller.manager));
+  propeller.base_topic = map.NonEmptyString("topic");
+  if (propeller.base_topic.find_first_of("+#") != std::string::npos ||
+      absl::EndsWith(propeller.base_topic, "/")) {
+    map.Error("topic", "must be the topic that all others stand below, as in m/TENANT/c/CHANNEL");
+  }
+  propeller.ns = map.String("namespace", propeller.ns);
+  map.Check("namespace", CheckLabel(propeller.ns, "namespace"));
+  // Scalar: 5 looks like a number.
+  const std::string version = map.Scalar("mqtt", "3.1.1");
+  if (version != "3.1.1" && version != "5") map.Error("mqtt", "must be 3.1.1 or 5");
+  propeller.mqtt.version = version == "5" ? 5 : 4;
+  propeller.mqtt.qos = static_cast<int>(map.Uint("qos", 0, 2, 2));
+  map.Map("tls", [&propeller](YamlMap& tls) { propeller.mqtt.files = ReadTls(tls); });
+  ReadLogin(map, &propeller.mqtt.user, &propeller.mqtt.password);
+  config->propeller = std::move(propeller);
 }
 
 }  // namespace
@@ -91,8 +134,10 @@ absl::StatusOr<ControlConfig> ParseControlConfig(absl::string_view text, const s
     config.files = root.String("files");
     config.metrics = root.String("metrics");
     root.Map("etcd", [&config](YamlMap& map) { ReadEtcd(map, &config); });
-    if (config.files.empty() && !config.etcd.has_value() && root.errors().empty()) {
-      root.Error("", "names no source: `files` or `etcd`");
+    root.Map("propeller", [&config](YamlMap& map) { ReadPropeller(map, &config); });
+    if (config.files.empty() && !config.etcd.has_value() && !config.propeller.has_value() &&
+        root.errors().empty()) {
+      root.Error("", "names no source: `files`, `etcd` or `propeller`");
     }
   }));
   return config;

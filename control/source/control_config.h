@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "control/source/etcd_connection.h"
 #include "control/source/etcd_presence.h"
+#include "control/source/propeller_source.h"
 
 namespace weft::control {
 
@@ -17,6 +18,7 @@ struct ControlConfig {
   std::string files;  // Mesh file or directory; empty: none
   std::optional<EtcdOptions> etcd;
   std::optional<EtcdPresenceOptions> presence;
+  std::optional<PropellerOptions> propeller;
   std::string metrics;  // Loopback address for Prometheus; empty: none
 };
 

@@ -52,6 +52,12 @@ Candidate Judge(const EngineState& state, const EndpointKey& key, const api::End
   return candidate;
 }
 
+// What is there and cannot be called by what weftd has.
+std::string NoteOnHttp(const EndpointKey& key, const api::Endpoint& endpoint) {
+  return absl::StrCat("node ", key.node, " host ", key.host, ": HTTP at ", endpoint.http(),
+                      ", needs the gateway");
+}
+
 // Hosts that registered `function` themselves, where no source says otherwise.
 void PlanByRegistration(const EngineState& state, const std::string& function, FunctionPlan* plan) {
   std::vector<PlanTarget> draining;
@@ -208,6 +214,11 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
     const auto& [key, endpoint] = *it;
+    if (!endpoint.http().empty()) {
+      elsewhere = true;
+      plan.notes.push_back(NoteOnHttp(key, endpoint));
+      continue;
+    }
     if (key.node != node) {
       elsewhere = true;
       const bool reached = remote.Add(key, endpoint);

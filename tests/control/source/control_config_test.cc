@@ -37,6 +37,23 @@ TEST(ControlConfigTest, WhatIsWrongIsNamedByLineAndKey) {
   EXPECT_THAT(ErrorOf(etcd + "  retries: 3\n"), HasSubstr("retries"));
 }
 
+TEST(ControlConfigTest, PropellerIsReadAndItsErrorsNamed) {
+  const std::string head = "version: 1\npropeller:\n  manager: http://m:7070\n  topic: m/T/c/C\n  broker: ";
+  EXPECT_THAT(ErrorOf(head + "http://b:1883\n"), HasSubstr("c.yaml:5:11: propeller.broker"));
+  EXPECT_THAT(ErrorOf(head + "mqtt://b\n"), HasSubstr("mqtt://HOST:PORT"));
+  EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  mqtt: 4\n"), HasSubstr("3.1.1 or 5"));
+  EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  namespace: a/b\n"), HasSubstr("propeller.namespace"));
+  EXPECT_THAT(ErrorOf("version: 1\npropeller: {topic: \"m/#\"}\n"), HasSubstr("manager"));
+  const auto config = ParseControlConfig(head + "mqtts://[fd00::1]:8883\n  mqtt: 5\n  qos: 1\n", "c.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->propeller->mqtt.host, "fd00::1");
+  EXPECT_EQ(config->propeller->mqtt.port, 8883);
+  EXPECT_TRUE(config->propeller->mqtt.tls);
+  EXPECT_EQ(config->propeller->mqtt.version, 5);
+  EXPECT_EQ(config->propeller->mqtt.qos, 1);
+  EXPECT_EQ(config->propeller->ns, "propeller");
+}
+
 TEST(ControlConfigTest, WhatIsSaidIsTaken) {
   const test::TemporaryDirectory directory;
   test::WriteFile(directory / "password", "secret\n");

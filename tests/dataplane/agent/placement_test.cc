@@ -47,6 +47,18 @@ TEST_F(PlacementTest, ModuleIsHandedOverAndRoutedToOnceReady) {
   EXPECT_EQ(programmed_[generation].failed_size(), 0);
 }
 
+TEST_F(PlacementTest, AnHttpEndpointIsNamedAndNotCalled) {
+  api::Mesh mesh;
+  AddEndpoint(&mesh, kCallee, "task", '\0');
+  mesh.mutable_endpoints(0)->set_http("10.0.0.9:8222");
+  Program(mesh);
+  Settle();
+  EXPECT_TRUE(Targets().empty());
+  const api::Route& route = front_.routes[{kCaller, kCallee}];
+  EXPECT_EQ(route.code(), static_cast<uint32_t>(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(route.reason(), HasSubstr("host task: HTTP at 10.0.0.9:8222, needs the gateway"));
+}
+
 TEST_F(PlacementTest, MoveMakesTheNewTargetBeforeItBreaksTheOld) {
   FakeHost& b = Attach("b", "web");
   FakeHost& c = Attach("c", "web");

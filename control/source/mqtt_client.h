@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// One subscription at an MQTT broker (3.1.1 or 5), over libmosquitto. Its thread connects, again and again
+// with growing pauses, and subscribes; what comes waits in a bounded queue for the owner, whom a descriptor
+// wakes. Everything but that is on the owner's thread.
+#ifndef WEFT_CONTROL_SOURCE_MQTT_CLIENT_H_
+#define WEFT_CONTROL_SOURCE_MQTT_CLIENT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "control/source/http_client.h"
+
+namespace weft::control {
+
+struct MqttOptions {
+  std::string host;
+  uint16_t port = 1883;
+  bool tls = false;
+  TlsFiles files;
+  std::string user;  // Empty: none
+  std::string password;
+  int version = 4;  // 4 is 3.1.1; 5 is 5.
+  std::string topic;
+  int qos = 2;
+};
+
+struct MqttEvent {
+  enum class Kind : uint8_t {
+    kSubscribed,  // From here on every message comes.
+    kLost,        // `text` says why; messages are missed until kSubscribed.
+    kMessage,
+    kOverflow,  // Messages were dropped: the owner was too slow.
+  };
+  Kind kind = Kind::kLost;
+  std::string text;  // Payload of a message
+  std::string topic;
+  uint64_t at_ns = 0;  // CLOCK_MONOTONIC: when it came
+};
+
+class MqttClient {
+ public:
+  static constexpr std::size_t kQueueBytesMax = std::size_t{64} << 20;
+
+  // Starts the thread. Whether a broker answers is told by events.
+  static absl::StatusOr<std::unique_ptr<MqttClient>> Create(const MqttOptions& options);
+  MqttClient(const MqttClient&) = delete;
+  MqttClient& operator=(const MqttClient&) = delete;
+  ~MqttClient();
+
+  int fd() const;  // Readable where events wait
+  std::vector<MqttEvent> Take();
+
+ private:
+  struct Library;  // libmosquitto's handle and callbacks, and the queue.
+
+  explicit MqttClient(std::unique_ptr<Library> library);
+
+  std::unique_ptr<Library> library_;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_MQTT_CLIENT_H_

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/support/mosquitto.h"
+
+#include <mosquitto.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "dataplane/base/check.h"
+#include "tests/support/etcd.h"
+
+namespace weft::test {
+namespace {
+
+constexpr int kKeepAliveS = 10;
+constexpr int kTurns = 200;  // Of at most 10 ms each
+
+// What tools/setup fetched, else the machine's own. Empty: there is none.
+std::string Program() {
+  for (const char* path : {WEFT_SOURCE_DIR "/build/programs/mosquitto", "/usr/sbin/mosquitto"}) {
+    if (access(path, X_OK) == 0) return path;
+  }
+  return "";
+}
+
+}  // namespace
+
+bool Mosquitto::Installed() { return !Program().empty(); }
+
+Mosquitto::Mosquitto(control::TlsFiles server, control::TlsFiles client)
+    : server_(std::move(server)), client_(std::move(client)), port_(static_cast<uint16_t>(FreePort())) {
+  mosquitto_lib_init();
+  Start();
+}
+
+void Mosquitto::Start() {
+  std::string config = absl::StrCat("listener ", port_,
+                                    " 127.0.0.1\nallow_anonymous true\npersistence false\n", "user root\n");
+  if (!server_.certificate.empty()) {
+    absl::StrAppend(&config, "cafile ", server_.ca, "\ncertfile ", server_.certificate, "\nkeyfile ",
+                    server_.key, "\nrequire_certificate true\n");
+  }
+  WriteFile(directory_ / "mosquitto.conf", config);
+  ProcessOptions options;
+  options.arguments = {Program(), "-c", directory_ / "mosquitto.conf"};
+  options.log = directory_ / "log";
+  process_ = std::make_unique<Process>(options);
+  const bool up = Eventually([this] { return TryPublish("up", ""); }, absl::Seconds(20));
+  if (!up) std::fprintf(stderr, "%s\n", process_->Output().c_str());
+  WEFT_CHECK(up);
+}
+
+void Mosquitto::Publish(const std::string& topic, const std::string& payload) {
+  WEFT_CHECK(Eventually([&] { return TryPublish(topic, payload); }, absl::Seconds(20)));
+}
+
+bool Mosquitto::TryPublish(const std::string& topic, const std::string& payload) {
+  bool published = false;
+  mosquitto* handle = mosquitto_new(nullptr, true, &published);
+  mosquitto_publish_callback_set(
+      handle, [](mosquitto* /*handle*/, void* done, int /*id*/) { *static_cast<bool*>(done) = true; });
+  if (!client_.certificate.empty()) {
+    mosquitto_tls_set(handle, client_.ca.c_str(), nullptr, client_.certificate.c_str(), client_.key.c_str(),
+                      nullptr);
+  }
+  if (mosquitto_connect(handle, "127.0.0.1", port_, kKeepAliveS) == MOSQ_ERR_SUCCESS &&
+      mosquitto_publish(handle, nullptr, topic.c_str(), static_cast<int>(payload.size()), payload.data(), 1,
+                        false) == MOSQ_ERR_SUCCESS) {
+    for (int i = 0; i < kTurns && !published; ++i) {
+      if (mosquitto_loop(handle, 10, 1) != MOSQ_ERR_SUCCESS) break;
+    }
+  }
+  mosquitto_disconnect(handle);
+  mosquitto_destroy(handle);
+  return published;
+}
+
+}  // namespace weft::test

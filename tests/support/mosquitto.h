@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// A real MQTT broker on a free port of the loopback, and a publisher.
+#ifndef WEFT_TESTS_SUPPORT_MOSQUITTO_H_
+#define WEFT_TESTS_SUPPORT_MOSQUITTO_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "control/source/http_client.h"
+#include "tests/support/process.h"
+#include "tests/support/temporary_directory.h"
+
+namespace weft::test {
+
+class Mosquitto {
+ public:
+  // False where this machine has no mosquitto: the test says so and skips.
+  static bool Installed();
+
+  // Starts it and waits until it answers. `server`: TLS, and clients must show a certificate of the same CA.
+  explicit Mosquitto(control::TlsFiles server = {}, control::TlsFiles client = {});
+
+  uint16_t port() const { return port_; }
+  void Start();
+  void Kill() { process_->Kill(); }
+  // Until the broker has it. By MQTT 3.1.1.
+  void Publish(const std::string& topic, const std::string& payload);
+
+ private:
+  bool TryPublish(const std::string& topic, const std::string& payload);
+
+  control::TlsFiles server_;
+  control::TlsFiles client_;
+  TemporaryDirectory directory_;
+  uint16_t port_;
+  std::unique_ptr<Process> process_;
+};
+
+}  // namespace weft::test
+
+#endif  // WEFT_TESTS_SUPPORT_MOSQUITTO_H_
