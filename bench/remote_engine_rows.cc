@@ -204,12 +204,13 @@ void AddEngineRows(std::vector<std::unique_ptr<Row>>* rows) {
   rows->push_back(std::make_unique<EngineRateRow<port::AfXdpPort>>(
       RowSpec{.name = "weft/rate_af_xdp_coalesced", .bytes = kCallBytes, .is_rate = true, .note = kLoopNote},
       /*window=*/512, /*one_way=*/false, /*mtu=*/1500));
-  rows->push_back(std::make_unique<EngineRateRow<port::AfXdpPort>>(RowSpec{.name = "weft/bulk",
-                                                                           .bytes = kBulkBytes,
-                                                                           .is_rate = true,
-                                                                           .against = {"kernel/tcp_bulk"},
-                                                                           .note = "over AF_XDP"},
-                                                                   /*window=*/4, /*one_way=*/true, kBulkMtu));
+  rows->push_back(std::make_unique<EngineRateRow<port::AfXdpPort>>(
+      RowSpec{.name = "weft/bulk",
+              .bytes = kBulkBytes,
+              .is_rate = true,
+              .against = {"kernel/tcp_bulk", "limit/af_xdp_bulk"},
+              .note = "over AF_XDP"},
+      /*window=*/4, /*one_way=*/true, kBulkMtu));
   rows->push_back(
       std::make_unique<EngineRateRow<port::UdpPort>>(RowSpec{.name = "weft/bulk_io_uring",
                                                              .bytes = kBulkBytes,

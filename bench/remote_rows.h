@@ -21,6 +21,8 @@ inline constexpr int kBulkMtu = 3498;
 // limit/af_xdp_raw: frames of the length of an encrypted 64 B call, echoed in place between bare AF_XDP
 // sockets that both poll, behind the minimal XDP program.
 std::unique_ptr<Row> NewAfXdpRawRow();
+// limit/af_xdp_bulk: messages of 1 MB over bare AF_XDP sockets.
+std::unique_ptr<Row> NewAfXdpBulkRow();
 // limit/udp_spin, limit/udp_blocking, kernel/tcp: 64 B over connected sockets.
 void AddRemoteSocketRows(std::vector<std::unique_ptr<Row>>* rows);
 // kernel/tcp_bulk, kernel/tcp_bulk_offload: messages of 1 MB, at most four not yet answered.

@@ -23,6 +23,7 @@ std::vector<std::unique_ptr<Row>> RemoteRows() {
 #endif
   AddRemoteSocketRows(&rows);
   AddTcpBulkRows(&rows);
+  rows.push_back(NewAfXdpBulkRow());
   rows.push_back(NewCoreInMemoryRow());
   AddEngineRows(&rows);
   AddFloodRows(&rows);

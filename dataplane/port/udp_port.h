@@ -109,6 +109,7 @@ class UdpPort {
   void TakeSendResult(const Message& message, int result);
   void CountLost(int error, uint32_t datagrams);
   std::size_t PostReceives();
+  void NoteArrivals(std::size_t arrived, std::size_t attempts);
   void TakeReceiveResult(uint32_t frame, int result);
   void RoundBySystemCalls(std::size_t sends, std::size_t receives);
   void Coalesce();
@@ -138,6 +139,7 @@ class UdpPort {
   std::size_t ready_head_ = 0;
   uint32_t held_ = 0;
   std::size_t receives_a_round_ = 1;
+  bool last_had_all_ = false;  // The last round received as often as it tried to.
 
   // Sending: slots [send_head_, send_tail_) are in use, less those done.
   std::unique_ptr<uint8_t[]> send_memory_;
