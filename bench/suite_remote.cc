@@ -27,6 +27,7 @@ std::vector<std::unique_ptr<Row>> RemoteRows() {
   rows.push_back(NewCoreInMemoryRow());
   AddEngineRows(&rows);
   AddFloodRows(&rows);
+  AddRemoteGuestRows(&rows);
   return rows;
 }
 
