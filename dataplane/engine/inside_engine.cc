@@ -73,7 +73,10 @@ absl::StatusOr<std::unique_ptr<InsideEngine>> InsideEngine::Create(const api::In
 
 InsideEngine::InsideEngine(std::unique_ptr<port::UdpPort> port, std::unique_ptr<NodeEngine> engine,
                            Poller* poller)
-    : port_(std::move(port)), engine_(std::move(engine)), worker_(*engine_, *port_), poller_(poller) {}
+    : port_(std::move(port)),
+      engine_(std::move(engine)),
+      worker_(*engine_, *port_, /*poll_time_ns=*/0, /*hosts_first=*/true),
+      poller_(poller) {}
 
 InsideEngine::~InsideEngine() {
   engine_->CloseAll();

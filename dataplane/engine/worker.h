@@ -26,15 +26,19 @@ namespace weft::engine {
 template <typename Port>
 class Worker {
  public:
-  // Both outlive the worker. `poll_time_ns`: how long it polls without work.
-  Worker(NodeEngine& engine, Port& port, uint64_t poll_time_ns = CalibratedPollTimeNs())
-      : engine_(engine), port_(port), poll_time_ns_(poll_time_ns) {}
+  // Both outlive the worker. `poll_time_ns`: how long it polls without work. `hosts_first`: what hosts gave
+  // leaves before the port is asked for more, which costs a system call where it is the kernel's; without, it
+  // may share a datagram with what answers that.
+  Worker(NodeEngine& engine, Port& port, uint64_t poll_time_ns = CalibratedPollTimeNs(),
+         bool hosts_first = false)
+      : engine_(engine), port_(port), poll_time_ns_(poll_time_ns), hosts_first_(hosts_first) {}
 
   // Takes what there is, from hosts and from the wire, and sends what follows from it. Never blocks. Returns
   // how much it moved.
   WEFT_HOT std::size_t Turn() {
     auto moved = static_cast<std::size_t>(engine_.PollHosts());
     const uint64_t now_ns = engine_.NowNs();
+    if (hosts_first_ && moved != 0) moved += transport::PumpOut(engine_.transport(), port_, now_ns);
     moved += transport::PumpIn(engine_.transport(), port_, now_ns);
     moved += static_cast<std::size_t>(engine_.TakeEvents(now_ns));
     moved += transport::PumpOut(engine_.transport(), port_, now_ns);
@@ -91,6 +95,7 @@ class Worker {
   NodeEngine& engine_;
   Port& port_;
   const uint64_t poll_time_ns_;
+  const bool hosts_first_;
   uint32_t empty_turns_ = 0;
   bool yield_each_turn_ = false;
   uint32_t quick_yields_ = 0;
