@@ -87,13 +87,14 @@ json MakeRow(const std::string& name, bool slowdown, uint64_t seeds, One&& one) 
   json row = {{"name", name}, {"seeds", json::array()}};
   double worst = 0;
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
-    std::fprintf(stderr, "%s, seed %llu\n", name.c_str(), static_cast<unsigned long long>(seed));
     SeedResult result = one(seed);
     worst = seed == 1  ? result.figure
             : slowdown ? std::max(worst, result.figure)
                        : std::min(worst, result.figure);
     result.details["seed"] = seed;
     result.details[slowdown ? "p99_slowdown_small" : "goodput_fraction"] = result.figure;
+    std::fprintf(stderr, "%s, seed %llu: %.3f\n", name.c_str(), static_cast<unsigned long long>(seed),
+                 result.figure);
     row["seeds"].push_back(std::move(result.details));
     if (!result.violation.empty()) row["error"] = absl::StrCat("seed ", seed, ": ", result.violation);
   }
