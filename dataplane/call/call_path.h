@@ -81,8 +81,8 @@ inline StartState CallCore::Start(RouteEntry& route, const CallSpec& spec, uint6
                                   CallHandle* handle) {
   return StartCall<false>(route, spec, now_ns, handle);
 }
-inline StartState CallCore::StartNow(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
-                                     CallHandle* handle) {
+WEFT_HOT_INLINE StartState CallCore::StartNow(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                              CallHandle* handle) {
   return StartCall<true>(route, spec, now_ns, handle);
 }
 
@@ -136,7 +136,7 @@ inline StartState CallCore::SendRun(RouteEntry& route, std::span<const std::span
   return StartState::kStarted;
 }
 
-inline void CallCore::Detach(OutgoingCall& call, absl::StatusCode code) {
+WEFT_HOT_INLINE void CallCore::Detach(OutgoingCall& call, absl::StatusCode code) {
   if (wheel_.Contains(call.slot)) wheel_.Remove(call.slot);
   if (call.state != OutgoingCall::State::kSent || call.receiving != nullptr) [[unlikely]] {
     DetachOddly(call, code);
@@ -145,7 +145,7 @@ inline void CallCore::Detach(OutgoingCall& call, absl::StatusCode code) {
   --outstanding_[call.path];
 }
 
-inline void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
+WEFT_HOT_INLINE void CallCore::Complete(OutgoingCall& call, const CallOutcome& outcome) {
   Detach(call, outcome.code);
   ++(outcome.code == absl::StatusCode::kOk ? counters_.calls_ok : counters_.calls_failed);
   const CallDone done = call.spec.done;
@@ -302,8 +302,8 @@ inline void CallCore::Reply(const Incoming& incoming, absl::StatusCode code, con
                             SendDone done, void* context, bool not_executed) {
   ReplyTo<false>(incoming, code, payload, done, context, not_executed);
 }
-inline void CallCore::ReplyNow(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
-                               SendDone done, void* context) {
+WEFT_HOT_INLINE void CallCore::ReplyNow(const Incoming& incoming, absl::StatusCode code,
+                                        const Payload& payload, SendDone done, void* context) {
   ReplyTo<true>(incoming, code, payload, done, context, false);
 }
 

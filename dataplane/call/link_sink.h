@@ -36,8 +36,11 @@ class LinkSink {
  public:
   LinkSink(CallCore& core, Local& local, Link& link) : core_(core), local_(local), link_(link) {}
 
-  WEFT_HOT std::byte* OnBegin(const MessageHeader& header, uint32_t bytes) {
+  WEFT_HOT_INLINE std::byte* OnBegin(const MessageHeader& header, uint32_t bytes) {
+    if (header.kind == MessageKind::kResponse) return core_.ResponseRoom(link_, header, bytes);
     switch (header.kind) {
+      case MessageKind::kResponse:
+        break;
       case MessageKind::kRequest:
       case MessageKind::kOneWay: {
         if (!core_.Admit(link_, header, bytes, local_.NowNs())) [[unlikely]]
@@ -47,8 +50,6 @@ class LinkSink {
           core_.RefuseAdmitted(link_, core_.TakeBegun(link_, header.request_id));
         return room;
       }
-      case MessageKind::kResponse:
-        return core_.ResponseRoom(link_, header, bytes);
       case MessageKind::kCancel:
         ++core_.counters_.cancels_received;
         local_.OnCancel(link_.index, header.request_id);
@@ -57,7 +58,7 @@ class LinkSink {
     return nullptr;
   }
 
-  WEFT_HOT void OnMessage(const MessageHeader& header, std::byte* payload, uint32_t bytes) {
+  WEFT_HOT_INLINE void OnMessage(const MessageHeader& header, std::byte* payload, uint32_t bytes) {
     if (header.kind == MessageKind::kResponse) {
       core_.TakeResponse(link_, header, payload, bytes);
       return;

@@ -80,7 +80,7 @@ class BasicChannel {
   absl::Status Connect(UniqueFd peer_memory, Doorbell* doorbell);
 
   // --- Sending. See BasicProducer for the terms.
-  WEFT_HOT [[gnu::always_inline]] bool TrySend(MessageHeader header, Payload payload, Lane lane) {
+  WEFT_HOT_INLINE bool TrySend(MessageHeader header, const Payload& payload, Lane lane) {
     if (producer_->TrySend(header, payload, lane)) [[likely]]
       return true;
     return asleep_ && AskForSpace() && producer_->TrySendAgain(header, payload, lane);
@@ -121,7 +121,7 @@ class BasicChannel {
   // Takes at most `budget` cells; returns how many, where a run counts as its messages. 0 where there are
   // none: then state() may be final.
   template <class Sink>
-  WEFT_HOT int Poll(Sink& sink, int budget) {
+  WEFT_HOT_INLINE int Poll(Sink& sink, int budget) {
     const int taken =
         consumer_->Poll(sink, budget, [this](uint64_t flags) { producer_->OnHeadPublished(flags); });
     // A poisoned ring ends here; a dead peer's does when it is empty.
@@ -159,7 +159,7 @@ class BasicChannel {
   // Where closing(): takes what a dead peer had published, at most one ring, fails the messages in parts, and
   // sets the final state.
   template <class Sink>
-  void Finish(Sink& sink) {
+  [[gnu::noinline]] void Finish(Sink& sink) {
     if (state_ != ChannelState::kOpen || !closing()) return;
     const uint32_t end = consumer_->head() + kCells;
     while (poison_reason() == PoisonReason::kNone && static_cast<int32_t>(end - consumer_->head()) > 0 &&

@@ -65,7 +65,7 @@ class BasicConsumer {
   // run counts as its messages and is taken whole; where poisoned, those before. `wake` is called as
   // wake(flags) after a publication of the head while the peer waits for space.
   template <class Sink, class Wake>
-  WEFT_HOT int Poll(Sink& sink, int budget, Wake&& wake) {
+  WEFT_HOT_INLINE int Poll(Sink& sink, int budget, Wake&& wake) {
     int taken = 0;
     while (taken < budget && poison_reason_ == PoisonReason::kNone) {
       if (batch_left_ != 0) {
@@ -213,6 +213,16 @@ class BasicConsumer {
   template <class Sink>
   int TakeRecords(Sink& sink, int budget);
 
+  // For messages that do not stand alone in their cell; calls, where TakeCell has the sink inlined.
+  template <class Sink>
+  [[gnu::noinline]] static std::byte* BeginApart(Sink& sink, const MessageHeader& header, uint32_t bytes) {
+    return sink.OnBegin(header, bytes);
+  }
+  template <class Sink>
+  [[gnu::noinline]] static void EndApart(Sink& sink, const MessageHeader& header, std::byte* payload,
+                                         uint32_t bytes) {
+    sink.OnMessage(header, payload, bytes);
+  }
   bool Refuse(PoisonReason reason) {
     Poison(reason);
     return false;
@@ -356,14 +366,14 @@ int BasicConsumer<Access>::TakeRecords(Sink& sink, int budget) {
       Poison(PoisonReason::kBadKind);
       break;
     }
-    std::byte* to = sink.OnBegin(header, record.length);
+    std::byte* to = BeginApart(sink, header, record.length);
     if (to != nullptr) Access::CopySmallFromPeer(to, at + before, record.length);
     // The record is done with before the sink runs, which may poll again.
     batch_at_ = at + bytes;
     batch_left_ -= bytes;
     if (batch_left_ == 0) EndChunk(batch_bytes_);
     ++taken;
-    if (to != nullptr) sink.OnMessage(header, to, record.length);
+    if (to != nullptr) EndApart(sink, header, to, record.length);
   }
   return taken;
 }
@@ -377,10 +387,10 @@ bool BasicConsumer<Access>::TakeChunk(const Descriptor& own, uint32_t bytes, Sin
   const std::byte* from = peer_.arena + chunk.offset;
 
   if (bytes != 0 && bytes == chunk.total) {  // The usual case: a whole message in one chunk.
-    std::byte* to = sink.OnBegin(own.header, bytes);
+    std::byte* to = BeginApart(sink, own.header, bytes);
     if (to != nullptr) Access::CopyFromPeer(to, from, bytes);
     EndChunk(bytes);
-    if (to != nullptr) sink.OnMessage(own.header, to, bytes);
+    if (to != nullptr) EndApart(sink, own.header, to, bytes);
     return true;
   }
 
@@ -408,7 +418,7 @@ bool BasicConsumer<Access>::TakeChunk(const Descriptor& own, uint32_t bytes, Sin
   if (partial.received != partial.total) return true;
   const Partial done = partial;
   EndPartial(partial, Partial::kFree);
-  if (done.state == Partial::kReceiving) sink.OnMessage(done.header, done.payload, done.total);
+  if (done.state == Partial::kReceiving) EndApart(sink, done.header, done.payload, done.total);
   return true;
 }
 
@@ -423,7 +433,7 @@ void BasicConsumer<Access>::BeginPartial(Partial& partial, const Descriptor& own
     sink.OnNoBudget(own.header, partial.total);
     return;
   }
-  partial.payload = sink.OnBegin(own.header, partial.total);
+  partial.payload = BeginApart(sink, own.header, partial.total);
   if (partial.payload == nullptr) {
     if (budget_ != nullptr) budget_->Release(partial.total);
     return;

@@ -57,14 +57,14 @@ int BasicConsumer<Access>::TakeRunOneByOne(Sink& sink, int budget) {
     MessageHeader header = run_first_;
     header.request_id += run_taken_;
     const uint32_t length = run_lengths_[run_taken_];
-    std::byte* const to = sink.OnBegin(header, length);
+    std::byte* const to = BeginApart(sink, header, length);
     if (to != nullptr) Access::CopySmallFromPeer(to, batch_at_, length);
     // The message is done with before the sink runs, which may poll again.
     batch_at_ += RunStride(length);
     ++run_taken_;
     if (--batch_left_ == 0) EndChunk(batch_bytes_);
     ++taken;
-    if (to != nullptr) sink.OnMessage(header, to, length);
+    if (to != nullptr) EndApart(sink, header, to, length);
   }
   return taken;
 }

@@ -75,13 +75,15 @@ class Poller {
 
   // Polls every active channel once; returns the cells taken. Never blocks.
   template <class Handler>
-  WEFT_HOT int PollOnce(Handler& handler);
+  WEFT_HOT int PollOnce(Handler& handler) {
+    return Look(handler);
+  }
 
   // Polls for poll_time_ns since the last message or NoteWork, then sleeps, until a message was taken, a
   // descriptor or doorbell had an event, a channel closed, a peer made room that was lacking, or
   // CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
   template <class Handler>
-  int Wait(Handler& handler, uint64_t deadline_ns);
+  WEFT_HOT int Wait(Handler& handler, uint64_t deadline_ns);
 
   // The thread did something else that peers may answer: Wait polls from now on for poll_time_ns.
   void NoteWork() { worked_ticks_ = Ticks(); }
@@ -114,11 +116,11 @@ class Poller {
   // kOffCpuNs and kHousekeepingNs hold between them.
   static constexpr int kPollBudget = 64;
   static constexpr uint64_t kLongMessageNs = 5 * kNsPerUs;
-  // Empty polls between two yields: about 1 us, so that none falls into an ordinary round trip.
+  // Empty polls between two yields: some us, so that none falls into an ordinary round trip.
   static constexpr uint32_t kYieldEvery = 64;
   static constexpr uint32_t kClockEvery = 16;
   static constexpr uint32_t kRoomEvery = 16;
-  static constexpr uint32_t kLooksBetween = 8;
+  static constexpr uint32_t kLooksBetween = 32;
   static constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
   static constexpr uint32_t kQuickYields = 1000;
   // Rings with nothing behind them that a peer may send at once, and how many more a second. An honest peer
@@ -157,6 +159,9 @@ class Poller {
   void Attend(Handler& handler);
   template <class Handler>
   int PollChannel(Channel& channel, uint64_t now_ticks, Handler& handler);
+  // PollOnce, inlined.
+  template <class Handler>
+  int Look(Handler& handler);
 
   Channel* active_[kActiveMax] = {};
   int active_count_ = 0;
@@ -187,7 +192,7 @@ class Poller {
 };
 
 template <class Handler>
-int Poller::PollChannel(Channel& channel, uint64_t now_ticks, Handler& handler) {
+WEFT_HOT_INLINE int Poller::PollChannel(Channel& channel, uint64_t now_ticks, Handler& handler) {
   const int taken = channel.Poll(handler.SinkFor(channel), poll_budget_);
   if (taken == 0) [[unlikely]] {
     attention_ = true;
@@ -198,7 +203,7 @@ int Poller::PollChannel(Channel& channel, uint64_t now_ticks, Handler& handler) 
 }
 
 template <class Handler>
-int Poller::PollOnce(Handler& handler) {
+WEFT_HOT_INLINE int Poller::Look(Handler& handler) {
   if (attention_) [[unlikely]]
     Attend(handler);
   int taken = 0;
@@ -237,7 +242,7 @@ int Poller::PollOnce(Handler& handler) {
 }
 
 template <class Handler>
-void Poller::Attend(Handler& handler) {
+[[gnu::noinline]] void Poller::Attend(Handler& handler) {
   attention_ = false;
   const uint64_t now_ns = NowNs();
   for (int i = active_count_ - 1; i >= 0; --i) {
@@ -254,7 +259,7 @@ void Poller::Attend(Handler& handler) {
 }
 
 template <class Handler>
-int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
+WEFT_HOT_INLINE int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
   events_seen_ = 0;
   if (due_bell_ >= 0) [[unlikely]]
     DrainDueBell();
@@ -264,7 +269,7 @@ int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
       for (uint32_t look = 0; look < kLooksBetween && !active_[0]->Ready(); ++look) {
       }
     }
-    const int taken = PollOnce(handler);
+    const int taken = Look(handler);
     if (taken != 0 || events_seen_ != 0) return taken;
     if (empty_polls_ % kRoomEvery == 0 && RoomCame()) return 0;
     if (!yield_each_poll_ && empty_polls_ % kClockEvery != 0 && poll_ticks_ != 0) continue;
@@ -276,8 +281,6 @@ int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
     }
     if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;
     Sleep(deadline_ns);
-    const int after = PollOnce(handler);
-    if (after != 0 || events_seen_ != 0) return after;
   }
 }
 

@@ -43,9 +43,10 @@ class BasicProducer {
   // Puts a whole message into the ring, for the next Publish(), where it fits now; false, and nothing done,
   // where it does not: the ring or the arena has no room for this lane, or the message is longer than
   // whole_bytes_max() (then it needs a stream). Copies the payload before it returns.
-  // By value and inlined: the header is then stored from registers, field by field. Stored by the caller and
-  // loaded again here as wider words, it would wait for the store buffer.
-  WEFT_HOT [[gnu::always_inline]] bool TrySend(MessageHeader header, Payload payload, Lane lane) {
+  // The header by value and inlined: it is then stored from registers, field by field. Stored by the caller
+  // and loaded again here as wider words, it would wait for the store buffer; so would a copy of the
+  // payload's spans.
+  WEFT_HOT_INLINE bool TrySend(MessageHeader header, const Payload& payload, Lane lane) {
     const std::size_t bytes = payload.bytes();
     if (bytes > kInlineBytesMax) [[unlikely]]
       return TrySendInArena(header, payload, lane);
@@ -69,7 +70,7 @@ class BasicProducer {
   }
 
   // The same, not inlined.
-  [[gnu::noinline]] bool TrySendAgain(MessageHeader header, Payload payload, Lane lane) {
+  [[gnu::noinline]] bool TrySendAgain(MessageHeader header, const Payload& payload, Lane lane) {
     return TrySend(header, payload, lane);
   }
 
@@ -155,7 +156,7 @@ class BasicProducer {
     arena_end_[tail_ & kCellMask] = arena_tail_;
     ++tail_;
   }
-  [[gnu::always_inline]] static void CopyInline(std::byte* to, Payload payload) {
+  [[gnu::always_inline]] static void CopyInline(std::byte* to, const Payload& payload) {
     if (payload.prefix.empty()) [[likely]] {
       CopySmall<Load8And8>(to, payload.body.data(), payload.body.size());
     } else {
@@ -165,10 +166,10 @@ class BasicProducer {
   }
   // A new block for records, in a cell of its own; false where there is no room for one.
   bool OpenBatch(Lane lane);
-  void AppendRecord(MessageHeader header, Payload payload, uint32_t bytes);
+  void AppendRecord(MessageHeader header, const Payload& payload, uint32_t bytes);
   // The open block, if there is one, gets no more records.
   void CloseBatch();
-  [[gnu::noinline]] bool TrySendInArena(MessageHeader header, Payload payload, Lane lane);
+  [[gnu::noinline]] bool TrySendInArena(MessageHeader header, const Payload& payload, Lane lane);
   // Writes `bytes` of the payload from `position` on into the arena, which has room without a wrap, and the
   // cell that names them.
   void PutChunk(const MessageHeader& header, const Payload& payload, ChunkDescriptor descriptor,
@@ -222,7 +223,8 @@ bool BasicProducer<Access>::OpenBatch(Lane lane) {
 }
 
 template <class Access>
-[[gnu::always_inline]] inline void BasicProducer<Access>::AppendRecord(MessageHeader header, Payload payload,
+[[gnu::always_inline]] inline void BasicProducer<Access>::AppendRecord(MessageHeader header,
+                                                                       const Payload& payload,
                                                                        uint32_t bytes) {
   std::byte* const record = batch_at_;
   std::byte* at = record + sizeof(BatchRecord);
@@ -364,7 +366,7 @@ void BasicProducer<Access>::PutChunk(const MessageHeader& header, const Payload&
 }
 
 template <class Access>
-bool BasicProducer<Access>::TrySendInArena(MessageHeader header, Payload payload, Lane lane) {
+bool BasicProducer<Access>::TrySendInArena(MessageHeader header, const Payload& payload, Lane lane) {
   CloseBatch();
   const std::size_t length = payload.bytes();
   if (length > whole_bytes_max() || length > message_bytes_max_) return false;

@@ -76,22 +76,6 @@ absl::StatusOr<Function> Client::Resolve(absl::string_view name, absl::string_vi
   return Function(route);
 }
 
-absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std::byte> request,
-                                         std::span<std::byte> response, const CallOptions& options) {
-  MeshImpl::Inside inside(impl_);
-  CallSpec spec;
-  spec.request.body = request;
-  spec.response = response;
-  return impl_.Call(*function.route(), spec, options);
-}
-
-absl::StatusOr<std::string> Client::Call(Function function, absl::string_view request,
-                                         const CallOptions& options) {
-  MeshImpl::Inside inside(impl_);
-  return impl_.CallForString(*function.route(), std::as_bytes(std::span(request.data(), request.size())),
-                             options);
-}
-
 absl::Status Client::Send(Function function, std::span<const std::byte> message, const CallOptions& options) {
   return SendBatch(function, std::span(&message, 1), options);
 }

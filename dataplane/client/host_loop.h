@@ -38,7 +38,7 @@ class HostLoop {
 
   // The same, polling and then sleeping until something came in, the agent spoke, a deadline of a call fired,
   // or CLOCK_MONOTONIC reached `deadline_ns` (kNoDeadline: never).
-  int Wait(uint64_t deadline_ns) {
+  WEFT_HOT_INLINE int Wait(uint64_t deadline_ns) {
     if (core_.HasUnpublished()) {
       core_.Publish();
       NoteWork();
@@ -53,11 +53,11 @@ class HostLoop {
   // Looks for messages on one link for about a microsecond, without the poller and its clock, until `done` is
   // true. For a caller that serves nothing: what the agent says meanwhile cannot concern a reply. PollOnce or
   // Wait must have their turn in between.
-  WEFT_HOT void PollLinkFor(Link& link, const bool& done) {
+  WEFT_HOT_INLINE void PollLinkFor(Link& link, const bool& done) {
     Channel& channel = *link.channel;
     for (uint32_t looks = 0; looks < kDirectLooks; ++looks) {
       if (!channel.Ready()) continue;
-      channel.Poll(SinkFor(channel), Poller::kPollBudget);
+      channel.Poll(SinkFor(channel), 1);
       if (done) return;
       if (channel.closing()) return;
     }
@@ -97,7 +97,7 @@ class HostLoop {
   // A link that the agent has closed is read once more, for the replies that it still holds.
   static constexpr int kLastCells = 4 * static_cast<int>(kCells);
 
-  WEFT_HOT void AfterPoll() {
+  WEFT_HOT_INLINE void AfterPoll() {
     if (++turns_ % kSlowEvery == 0 || session_.HasClosing() || core_.Busy()) [[unlikely]] {
       SlowTurn(NowNs());
     }
@@ -106,7 +106,7 @@ class HostLoop {
 
   // Wait while messages wait for room: the poller tells of room only when it sleeps, so the time before is
   // spent here.
-  int WaitForRoom(uint64_t wake_ns) {
+  [[gnu::noinline]] int WaitForRoom(uint64_t wake_ns) {
     const uint64_t start_ns = NowNs();
     for (uint32_t turn = 1;; ++turn) {
       const int taken = poller_.PollOnce(*this);
@@ -120,7 +120,7 @@ class HostLoop {
     }
   }
 
-  void SlowTurn(uint64_t now_ns) {
+  [[gnu::noinline]] void SlowTurn(uint64_t now_ns) {
     if (session_.HasClosing()) {
       session_.CloseClosing([this](Link& link) {
         LinkSink<Local>& sink = SinkFor(*link.channel);

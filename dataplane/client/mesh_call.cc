@@ -25,12 +25,12 @@ struct MeshImpl::SyncWait {
   absl::StatusCode code = absl::StatusCode::kOk;
   uint32_t bytes = 0;
   std::string text;
-  std::string response;  // Of CallForString
+  std::string* response = nullptr;  // Of CallForString.
 
   static std::byte* Reserve(void* context, uint32_t bytes) {
     auto& wait = *static_cast<SyncWait*>(context);
-    wait.response.resize(bytes);
-    return reinterpret_cast<std::byte*>(wait.response.data());
+    wait.response->resize(bytes);
+    return reinterpret_cast<std::byte*>(wait.response->data());
   }
   static void Done(void* context, const CallOutcome& outcome) {
     auto& wait = *static_cast<SyncWait*>(context);
@@ -40,6 +40,13 @@ struct MeshImpl::SyncWait {
     if (!outcome.text.empty()) [[unlikely]]
       wait.text.assign(outcome.text.data(), outcome.text.size());
   }
+};
+
+// A call that a thread waits for, while it is under way.
+struct MeshImpl::Started {
+  CallHandle handle;
+  bool local = false;  // It runs in this process; then `local_id` names it, and `handle` nothing.
+  uint32_t local_id = 0;
 };
 
 namespace {
@@ -75,78 +82,110 @@ absl::Status TooLate(const RouteEntry& route) {
   return {};
 }
 
-absl::StatusOr<std::size_t> MeshImpl::Call(RouteEntry& route, CallSpec& spec, const CallOptions& options) {
-  SyncWait wait;
-  WEFT_RETURN_IF_ERROR(CallAndWait(route, spec, options, wait));
-  return wait.bytes;
-}
-
-absl::StatusOr<std::string> MeshImpl::CallForString(RouteEntry& route, std::span<const std::byte> request,
-                                                    const CallOptions& options) {
-  SyncWait wait;
-  CallSpec spec;
-  spec.request.body = request;
-  spec.reserve = SyncWait::Reserve;
-  WEFT_RETURN_IF_ERROR(CallAndWait(route, spec, options, wait));
-  return std::move(wait.response);
-}
-
-absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec, const CallOptions& options,
-                                   SyncWait& wait) {
+// What a call costs the thread that makes it and waits; all that is odd is out of line.
+WEFT_HOT_INLINE absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec,
+                                                   const CallOptions& options, SyncWait& wait) {
   if (HandlerCancelled()) [[unlikely]]
-    return absl::CancelledError(
-        absl::StrCat("call of ", route.callee, ": the call being handled was cancelled"));
-  uint64_t now_ns = loop_.NowNs();
+    return RefuseCancelled(route);
+  const uint64_t now_ns = loop_.NowNs();
   spec.request.prefix = TraceOf(options);
   spec.deadline_ns = DeadlineOf(route, options, now_ns);
   spec.done = SyncWait::Done;
   spec.context = &wait;
   spec.timed = false;
-  CallHandle handle;
-  bool local = false;
-  uint32_t local_id = 0;
-  for (;;) {
-    if (!route.known) [[unlikely]] {
-      WEFT_RETURN_IF_ERROR(WaitForRoute(route, spec.deadline_ns));
-      now_ns = loop_.NowNs();
-    }
-    if (now_ns >= spec.deadline_ns) [[unlikely]]
-      return TooLate(route);
-    core_.Publish();  // What was started before goes first.
-    const StartState state = core_.StartNow(route, spec, now_ns, &handle);
-    if (state == StartState::kStarted) [[likely]]
-      break;
-    if (state == StartState::kFailed) return core_.start_error();
-    if (state == StartState::kLocal) {
-      local = true;
-      WEFT_RETURN_IF_ERROR(StartLocal(route, spec, now_ns, &local_id));
-      break;
-    }
-    WaitTurn(std::min(spec.deadline_ns, now_ns + kRoomCheckNs));
-    now_ns = loop_.NowNs();
-  }
-  if (!local && !wait.done && now_ns < direct_until_ns_) {
-    loop_.PollLinkFor(*core_.link(core_.table().At(handle.slot)->link), wait.done);
+  Started started;
+  core_.Publish();  // What was started before goes first.
+  StartState state = StartState::kNoRoom;
+  if (route.known && now_ns < spec.deadline_ns) [[likely]]
+    state = core_.StartNow(route, spec, now_ns, &started.handle);
+  if (state != StartState::kStarted) [[unlikely]] {
+    WEFT_RETURN_IF_ERROR(StartSlowly(route, spec, state, &started));
+  } else if (now_ns < direct_until_ns_) [[likely]] {
+    loop_.PollLinkFor(*core_.link(core_.table().At(started.handle.slot)->link), wait.done);
   } else if (served_.empty()) {
     direct_until_ns_ = now_ns + kDirectNs;
   }
+  if (!wait.done) [[unlikely]]
+    WEFT_RETURN_IF_ERROR(WaitForAnswer(route, spec, started, wait));
+  if (wait.code != absl::StatusCode::kOk) [[unlikely]]
+    return absl::Status(wait.code, wait.text);
+  return absl::OkStatus();
+}
+
+[[gnu::noinline, gnu::cold]] absl::Status MeshImpl::RefuseCancelled(const RouteEntry& route) {
+  return absl::CancelledError(
+      absl::StrCat("call of ", route.callee, ": the call being handled was cancelled"));
+}
+
+// Starts a call that did not start at once, as `state` says: its route is not known yet, there is no room,
+// its callee is in this process, or the deadline has passed already.
+absl::Status MeshImpl::StartSlowly(RouteEntry& route, const CallSpec& spec, StartState state,
+                                   Started* started) {
+  for (;;) {
+    const uint64_t before_ns = loop_.NowNs();
+    switch (state) {
+      case StartState::kStarted:
+        core_.Publish();
+        return absl::OkStatus();
+      case StartState::kFailed:
+        return core_.start_error();
+      case StartState::kLocal:
+        started->local = true;
+        return StartLocal(route, spec, before_ns, &started->local_id);
+      case StartState::kNoRoom:
+        if (route.known && before_ns < spec.deadline_ns)
+          WaitTurn(std::min(spec.deadline_ns, before_ns + kRoomCheckNs));
+    }
+    WEFT_RETURN_IF_ERROR(WaitForRoute(route, spec.deadline_ns));
+    const uint64_t now_ns = loop_.NowNs();
+    if (now_ns >= spec.deadline_ns) return TooLate(route);
+    core_.Publish();
+    state = core_.Start(route, spec, now_ns, &started->handle);
+  }
+}
+
+// Waits with the poller until the call is done; an error where it was given up without `wait` hearing of it.
+absl::Status MeshImpl::WaitForAnswer(const RouteEntry& route, const CallSpec& spec, const Started& started,
+                                     SyncWait& wait) {
   // The answer to what was sent just now is worth polling for, whatever this thread did before.
-  if (!wait.done) loop_.NoteWork();
+  loop_.NoteWork();
   while (!wait.done) {
     WaitTurn(spec.deadline_ns);
     if (wait.done) [[likely]]
       break;
     const bool cancelled = HandlerCancelled();
     if (!cancelled && loop_.NowNs() < spec.deadline_ns) continue;
-    if (local) {
-      local_calls_.erase(local_id);
+    if (started.local) {
+      local_calls_.erase(started.local_id);
       return cancelled ? absl::CancelledError("the call being handled was cancelled") : TooLate(route);
     }
-    cancelled ? core_.Cancel(handle) : core_.Expire(handle);
+    cancelled ? core_.Cancel(started.handle) : core_.Expire(started.handle);
   }
-  if (wait.code != absl::StatusCode::kOk) [[unlikely]]
-    return absl::Status(wait.code, wait.text);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std::byte> request,
+                                         std::span<std::byte> response, const CallOptions& options) {
+  MeshImpl::Inside inside(impl_);
+  MeshImpl::SyncWait wait;
+  CallSpec spec;
+  spec.request.body = request;
+  spec.response = response;
+  WEFT_RETURN_IF_ERROR(impl_.CallAndWait(*function.route(), spec, options, wait));
+  return wait.bytes;
+}
+
+absl::StatusOr<std::string> Client::Call(Function function, absl::string_view request,
+                                         const CallOptions& options) {
+  MeshImpl::Inside inside(impl_);
+  MeshImpl::SyncWait wait;
+  std::string response;
+  wait.response = &response;
+  CallSpec spec;
+  spec.request.body = std::as_bytes(std::span(request.data(), request.size()));
+  spec.reserve = MeshImpl::SyncWait::Reserve;
+  WEFT_RETURN_IF_ERROR(impl_.CallAndWait(*function.route(), spec, options, wait));
+  return response;
 }
 
 absl::Status MeshImpl::Send(RouteEntry& route, std::span<const std::span<const std::byte>> messages,

@@ -72,10 +72,6 @@ class MeshImpl final : public SessionEvents {
   void Stop();
   absl::StatusOr<RouteEntry*> Resolve(absl::string_view name, absl::string_view caller);
   absl::Status WaitForRoute(RouteEntry& route, uint64_t deadline_ns);
-  // Calls, with the response to `spec.response` or `spec.reserve`; blocks. The response's length is returned.
-  absl::StatusOr<std::size_t> Call(RouteEntry& route, CallSpec& spec, const CallOptions& options);
-  absl::StatusOr<std::string> CallForString(RouteEntry& route, std::span<const std::byte> request,
-                                            const CallOptions& options);
   void CallBatch(std::span<BatchCall> calls, const CallOptions& options);
   // Sends one-ways in order, published together; blocks while there is no room. `*sent`: how many went out.
   absl::Status Send(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
@@ -84,15 +80,9 @@ class MeshImpl final : public SessionEvents {
                                    std::span<std::byte> response, Client::Callback callback, void* context,
                                    const CallOptions& options);
   // A turn of the loop, then handlers and callbacks; returns how many of those ran.
-  int Turn() {
-    loop_.PollOnce();
-    return RunReady();
-  }
-  int WaitTurn(uint64_t deadline_ns) {
-    if (const int ran = RunReady(); ran != 0) return ran;
-    loop_.Wait(deadline_ns);
-    return RunReady();
-  }
+  int Turn();
+  // The same, but where none were due at first, it waits.
+  WEFT_HOT int WaitTurn(uint64_t deadline_ns);
   CallCore& core() { return core_; }
   Session& session() { return *session_; }
   HostLoop<MeshImpl>& loop() { return loop_; }
@@ -106,8 +96,23 @@ class MeshImpl final : public SessionEvents {
 
   // --- LinkSink's Local.
   uint64_t NowNs() const { return loop_.MessageNs(); }
-  WEFT_HOT std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes);
-  WEFT_HOT void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes);
+  WEFT_HOT_INLINE std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
+    if (ready_.size() >= kReadyMax) [[unlikely]]
+      return nullptr;
+    RequestBuffer* const buffer = pool_.Take(bytes);
+    if (buffer == nullptr) [[unlikely]]
+      return nullptr;
+    // Here and not when it is whole: the record's fields still are in registers.
+    CopyIncoming(incoming, buffer->incoming);
+    return buffer->payload();
+  }
+  WEFT_HOT_INLINE void OnRequest(const Incoming&, std::byte* payload, uint32_t bytes) {
+    RequestBuffer* const request = RequestBuffer::Of(payload);
+    request->bytes = bytes;
+    request->cancelled = false;
+    request->messages = 1;
+    ready_.Push(request);
+  }
   WEFT_HOT std::byte* OnRunBegin(const MessageRun& run);
   WEFT_HOT void OnRun(const Incoming& first, const MessageRun& run, std::byte* payload);
   void OnRequestAbort(const Incoming& incoming, std::byte* payload);
@@ -117,6 +122,8 @@ class MeshImpl final : public SessionEvents {
   void OnDrain() override { draining_ = true; }
 
  private:
+  friend class Client;
+
   struct Served {
     Server::RawHandler handler = nullptr;
     void* state = nullptr;
@@ -153,7 +160,13 @@ class MeshImpl final : public SessionEvents {
 
   // --- mesh_call.cc
   struct SyncWait;
+  struct Started;
+  // Calls, with the response to `spec.response` or `spec.reserve`; blocks. What comes of it is in `wait`.
   absl::Status CallAndWait(RouteEntry& route, CallSpec& spec, const CallOptions& options, SyncWait& wait);
+  absl::Status RefuseCancelled(const RouteEntry& route);
+  absl::Status StartSlowly(RouteEntry& route, const CallSpec& spec, StartState state, Started* started);
+  absl::Status WaitForAnswer(const RouteEntry& route, const CallSpec& spec, const Started& started,
+                             SyncWait& wait);
   absl::Status SendOddly(RouteEntry& route, CallSpec& spec, StartState state, bool in_parts,
                          uint64_t* now_ns);
   uint64_t DeadlineOf(const RouteEntry& route, const CallOptions& options, uint64_t now_ns) const;

@@ -29,22 +29,6 @@ inline ServerCall::ServerCall(MeshImpl& mesh, const Incoming& incoming, std::spa
   request_ = payload.subspan(kTraceBytes);
 }
 
-std::byte* MeshImpl::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
-  if (ready_.size() >= kReadyMax) [[unlikely]]
-    return nullptr;
-  RequestBuffer* const buffer = pool_.Take(bytes);
-  return buffer != nullptr ? buffer->payload() : nullptr;
-}
-
-void MeshImpl::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
-  RequestBuffer* const request = RequestBuffer::Of(payload);
-  CopyIncoming(incoming, request->incoming);
-  request->bytes = bytes;
-  request->cancelled = false;
-  request->messages = 1;
-  ready_.Push(request);
-}
-
 std::byte* MeshImpl::OnRunBegin(const MessageRun& run) {
   if (ready_.size() >= kReadyMax) [[unlikely]]
     return nullptr;
@@ -80,33 +64,45 @@ void MeshImpl::OnCancel(uint32_t link, uint32_t request_id) {
     deferred->second = true;
 }
 
-int MeshImpl::RunReady() {
-  int ran = 0;
-  if (ended_first_ != nullptr) RunCallbacks(&ran);
-  while (ran < kRunMax) {
-    RequestBuffer* const request = ready_.first();
-    if (request == nullptr) break;
-    if (request->messages != 1) {
-      ran += RunMessages(request, kRunMax - ran);
-    } else {
-      ready_.Pop();
-      RunRequest(request);
-      ++ran;
-    }
-    core_.Publish();
+WEFT_HOT_INLINE void MeshImpl::Answer(const Incoming& incoming, absl::StatusCode code,
+                                      std::span<const std::byte> payload) {
+  if (incoming.link == kLocalLink) [[unlikely]] {
+    AnswerLocal(incoming, code, payload);
+    return;
   }
-  if (ran != 0) loop_.NoteWork();
-  return ran;
+  core_.ReplyNow(incoming, code, payload);
 }
 
-void MeshImpl::RunRequest(RequestBuffer* request) {
+WEFT_HOT_INLINE void MeshImpl::Handle(const Incoming& incoming, std::span<const std::byte> payload) {
+  const auto& served = *static_cast<const Served*>(incoming.function->user);
+  ServerCall call(*this, incoming, payload);
+  call.outer_ = std::exchange(current_, &call);
+  ++nesting_;
+  {
+    Outside outside(*this);
+    served.handler(served.state, call);
+  }
+  --nesting_;
+  current_ = call.outer_;
+  if (call.answered_) return;
+  // Nobody reads why: only the books are to be closed.
+  if (incoming.one_way() && incoming.link != kLocalLink) [[likely]]
+    return core_.EndOneWay(incoming);
+  AnswerUnanswered(incoming);
+}
+
+void MeshImpl::RunHandler(const Incoming& incoming, std::span<const std::byte> payload) {
+  Handle(incoming, payload);
+}
+
+WEFT_HOT_INLINE void MeshImpl::RunRequest(RequestBuffer* request) {
   if (request->cancelled) [[unlikely]] {
     ++core_.counters().dropped_cancelled;
     core_.Reply(request->incoming, absl::StatusCode::kCancelled, {}, nullptr, nullptr, true);
   } else if (nesting_ >= kNestingMax) [[unlikely]] {
     RefuseNested(request->incoming);
   } else {
-    RunHandler(request->incoming, {request->payload(), request->bytes});
+    Handle(request->incoming, {request->payload(), request->bytes});
   }
   pool_.Give(request);
 }
@@ -145,41 +141,43 @@ int MeshImpl::RunMessages(RequestBuffer* run, int messages_max) {
   return ran;
 }
 
-void MeshImpl::RunHandler(const Incoming& incoming, std::span<const std::byte> payload) {
-  Handle(incoming, payload);
+WEFT_HOT_INLINE int MeshImpl::RunReady() {
+  int ran = 0;
+  if (ended_first_ != nullptr) RunCallbacks(&ran);
+  while (ran < kRunMax) {
+    RequestBuffer* const request = ready_.first();
+    if (request == nullptr) break;
+    if (request->messages != 1) {
+      ran += RunMessages(request, kRunMax - ran);
+    } else {
+      ready_.Pop();
+      RunRequest(request);
+      ++ran;
+    }
+    core_.Publish();
+  }
+  if (ran != 0) loop_.NoteWork();
+  return ran;
 }
 
-[[gnu::always_inline]] inline void MeshImpl::Handle(const Incoming& incoming,
-                                                    std::span<const std::byte> payload) {
-  const auto& served = *static_cast<const Served*>(incoming.function->user);
-  ServerCall call(*this, incoming, payload);
-  call.outer_ = std::exchange(current_, &call);
-  ++nesting_;
-  {
-    Outside outside(*this);
-    served.handler(served.state, call);
+int MeshImpl::Turn() {
+  loop_.PollOnce();
+  return RunReady();
+}
+
+// From the arrival of a request to its answer this is one function.
+int MeshImpl::WaitTurn(uint64_t deadline_ns) {
+  for (bool waited = false;; waited = true) {
+    const int ran = RunReady();
+    if (ran != 0 || waited) return ran;
+    loop_.Wait(deadline_ns);
   }
-  --nesting_;
-  current_ = call.outer_;
-  if (call.answered_) return;
-  // Nobody reads why: only the books are to be closed.
-  if (incoming.one_way() && incoming.link != kLocalLink) [[likely]]
-    return core_.EndOneWay(incoming);
-  AnswerUnanswered(incoming);
 }
 
 // Out of line: the text would cost every handler's frame.
 void MeshImpl::AnswerUnanswered(const Incoming& incoming) {
   Answer(incoming, absl::StatusCode::kInternal,
          BytesOfText(absl::StrCat("the handler of ", incoming.function->name, " gave no answer")));
-}
-
-void MeshImpl::Answer(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload) {
-  if (incoming.link == kLocalLink) [[unlikely]] {
-    AnswerLocal(incoming, code, payload);
-    return;
-  }
-  core_.ReplyNow(incoming, code, payload);
 }
 
 void MeshImpl::NoteDeferred(const ServerCall& call) {
