@@ -40,7 +40,7 @@ class ControllerTest : public testing::Test {
   void Start(bool allow_shrink = false) {
     controller_.reset();
     auto controller = Controller::Create(
-        {directory_ / "mesh.d", directory_ / "admin.sock", directory_ / "state", allow_shrink, {}, {}});
+        {directory_ / "mesh.d", directory_ / "admin.sock", directory_ / "state", allow_shrink, {}, {}, {}});
     ASSERT_TRUE(controller.ok()) << controller.status();
     controller_ = *std::move(controller);
   }
