@@ -60,9 +60,9 @@ class Driver {
   Histogram latency_;
 };
 
-// A channel takes 192 requests before it refuses more. Where a busy machine stops a host for longer than that
+// A channel takes 96 requests before it refuses more. Where a busy machine stops a host for longer than that
 // lasts, what is due waits here, and its latency, which counts from the intended start, tells so.
-constexpr std::size_t kUnderWayMax = 128;
+constexpr std::size_t kUnderWayMax = 64;
 
 // One call under way.
 struct Slot {

@@ -233,7 +233,8 @@ TEST_F(EtcdSourceTest, UserAndTokenAreRenewed) {
   EXPECT_THAT(source_->Health().problem, HasSubstr("authentication failed"));
   start_as("secret");
   ASSERT_TRUE(RunUntilNodes({"n1"}));
-  // Its tokens die with it: they are of the simple kind.
+  // Its tokens die with it: they are of the simple kind. From here on the test itself asks as that user, too.
+  etcd_->LoginAs("root", "secret");
   etcd_->Kill();
   ASSERT_TRUE(RunUntil([&] { return !source_->Health().synced; }));
   etcd_->Start();
