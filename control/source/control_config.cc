@@ -84,7 +84,7 @@ void ReadEtcd(YamlMap& map, ControlConfig* config) {
 
 // "mqtt://10.0.0.1:1883", or mqtts:// by TLS.
 absl::Status ReadBroker(absl::string_view url, MqttOptions* mqtt) {
-  const absl::Status bad =
+  absl::Status bad =
       absl::InvalidArgumentError(absl::StrCat("\"", url, "\" is no mqtt://HOST:PORT or mqtts://HOST:PORT"));
   mqtt->tls = absl::ConsumePrefix(&url, "mqtts://");
   if (!mqtt->tls && !absl::ConsumePrefix(&url, "mqtt://")) return bad;

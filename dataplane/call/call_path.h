@@ -276,14 +276,18 @@ template <bool kNow>
                                                      const Payload& payload, SendDone done, void* context,
                                                      bool not_executed) {
   Link& link = *links_[incoming.link];
-  const MessageHeader header{.request_id = incoming.request_id,
-                             .caller_index = static_cast<uint16_t>(code),
-                             .kind = MessageKind::kResponse,
-                             .flags = not_executed ? kFlagNotExecuted : uint8_t{0}};
+  // Made anew for each use: one that also goes to ReplyOddly lies in memory, stored field by field, and the
+  // channel would load it by wider words.
+  const auto header = [&] {
+    return MessageHeader{.request_id = incoming.request_id,
+                         .caller_index = static_cast<uint16_t>(code),
+                         .kind = MessageKind::kResponse,
+                         .flags = not_executed ? kFlagNotExecuted : uint8_t{0}};
+  };
   if (incoming.one_way() || link.epoch != incoming.link_epoch || link.reply_jobs != 0 ||
-      !link.channel->TrySend(header, payload, Lane::kReply)) [[unlikely]] {
+      !link.channel->TrySend(header(), payload, Lane::kReply)) [[unlikely]] {
     EndIncoming(incoming);
-    ReplyOddly(link, incoming, header, payload, done, context);
+    ReplyOddly(link, incoming, header(), payload, done, context);
     return;
   }
   if constexpr (kNow) {
