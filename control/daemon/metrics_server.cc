@@ -27,9 +27,9 @@ struct Address {
 };
 
 absl::StatusOr<Address> LoopbackOf(const std::string& text) {
-  const absl::Status bad = absl::InvalidArgumentError(
-      absl::StrCat("metrics on \"", text, "\": must be a loopback address and a port, ",
-                   "as in 127.0.0.1:9464 or [::1]:9464"));
+  absl::Status bad = absl::InvalidArgumentError(absl::StrCat("metrics on \"", text,
+                                                             "\": must be a loopback address and a port, ",
+                                                             "as in 127.0.0.1:9464 or [::1]:9464"));
   const std::size_t colon = text.rfind(':');
   uint32_t port = 0;
   if (colon == std::string::npos || !absl::SimpleAtoi(text.substr(colon + 1), &port) || port > 65535)
