@@ -14,6 +14,7 @@
 #include "dataplane/base/clock.h"
 #include "tests/control/publish/scripted_agent.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/turns.h"
 
 namespace weft::control {
 namespace {
@@ -47,17 +48,15 @@ class ControllerTest : public testing::Test {
   // The daemon's loop, with the agent's turn in it.
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
-    const uint64_t deadline_ns = NowNs() + timeout_ns;
-    while (!done()) {
-      if (NowNs() > deadline_ns) return false;
+    const auto turn = [&] {
       controller_->OnTime(NowNs());
       std::vector<pollfd> entries;
       controller_->AddPollEntries(&entries);
       poll(entries.data(), entries.size(), 1);
       controller_->OnEvents(entries, NowNs());
       agent_.Pump();
-    }
-    return true;
+    };
+    return test::TurnUntil(turn, done, timeout_ns);
   }
   bool RunUntilProgrammed(const std::vector<std::string>& hosts) {
     return RunUntil(

@@ -13,6 +13,7 @@
 #include "dataplane/base/random.h"
 #include "tests/control/publish/scripted_agent.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/turns.h"
 
 namespace weft::control {
 namespace {
@@ -46,16 +47,14 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
   // Runs both sides until `done`, for as long as a slow machine may take.
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
-    const uint64_t deadline_ns = NowNs() + timeout_ns;
-    while (!done()) {
-      if (NowNs() > deadline_ns) return false;
+    const auto turn = [&] {
       link_->OnTime(NowNs());
       pollfd entry{link_->fd(), link_->fd() >= 0 ? link_->poll_events() : short{0}, 0};
       poll(&entry, 1, 1);
       link_->OnEvents(entry.revents, NowNs());
       agent_.Pump();
-    }
-    return true;
+    };
+    return test::TurnUntil(turn, done, timeout_ns);
   }
   bool RunUntilProgrammed(uint64_t revision) {
     return RunUntil([&] { return programmed_ >= revision; });

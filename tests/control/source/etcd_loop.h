@@ -16,6 +16,7 @@
 #include "control/source/etcd_source.h"
 #include "control/source/http_client.h"
 #include "dataplane/base/clock.h"
+#include "tests/support/turns.h"
 
 namespace weft::control {
 
@@ -45,12 +46,7 @@ class EtcdLoop {
   }
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
-    const uint64_t deadline_ns = NowNs() + timeout_ns;
-    while (!done()) {
-      if (NowNs() > deadline_ns) return false;
-      Turn();
-    }
-    return true;
+    return test::TurnUntil([&] { Turn(); }, done, timeout_ns);
   }
   void RunFor(uint64_t ns) {
     RunUntil([] { return false; }, ns);

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tests/support/etcd.h"
+#include "tests/support/turns.h"
 
 namespace weft::control {
 namespace {
@@ -52,12 +53,7 @@ struct Node {
   }
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
-    const uint64_t deadline_ns = NowNs() + timeout_ns;
-    while (!done()) {
-      if (NowNs() > deadline_ns) return false;
-      Turn();
-    }
-    return true;
+    return test::TurnUntil([&] { Turn(); }, done, timeout_ns);
   }
 
   std::unique_ptr<HttpClient> http;

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tests/support/etcd.h"
+#include "tests/support/turns.h"
 
 namespace weft::control {
 namespace {
@@ -42,17 +43,15 @@ class EtcdSourceTest : public testing::Test {
   // The daemon's loop.
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
-    const uint64_t deadline_ns = NowNs() + timeout_ns;
-    while (!done()) {
-      if (NowNs() > deadline_ns) return false;
+    const auto turn = [&] {
       Take(source_->OnTime(NowNs()));
       std::vector<pollfd> entries;
       source_->AddPollEntries(&entries);
       poll(entries.data(), entries.size(), 1);
       Take(source_->OnEvents(entries, NowNs()));
       for (std::string& note : source_->TakeNotes()) notes_.push_back(std::move(note));
-    }
-    return true;
+    };
+    return test::TurnUntil(turn, done, timeout_ns);
   }
   void Take(std::vector<SourceChange> changes) {
     for (SourceChange& change : changes) {

@@ -14,6 +14,7 @@
 #include "tests/support/etcd.h"
 #include "tests/support/mosquitto.h"
 #include "tests/support/tls_files.h"
+#include "tests/support/turns.h"
 
 namespace weft::control {
 namespace {
@@ -97,17 +98,15 @@ class PropellerSourceTest : public testing::Test {
   }
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
-    const uint64_t deadline_ns = NowNs() + timeout_ns;
-    while (!done()) {
-      if (NowNs() > deadline_ns) return false;
+    const auto turn = [&] {
       Take(source_->OnTime(NowNs()));
       std::vector<pollfd> entries;
       source_->AddPollEntries(&entries);
       poll(entries.data(), entries.size(), 1);
       Take(source_->OnEvents(entries, NowNs()));
       for (const std::string& note : source_->TakeNotes()) absl::StrAppend(&notes_, note, "\n");
-    }
-    return true;
+    };
+    return test::TurnUntil(turn, done, timeout_ns);
   }
   void Take(const std::vector<SourceChange>& changes) {
     for (const SourceChange& change : changes) {
