@@ -29,8 +29,8 @@ inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Tar
 }
 
 template <bool kNow>
-[[gnu::always_inline]] inline StartState CallCore::StartCall(RouteEntry& route, const CallSpec& spec,
-                                                             uint64_t now_ns, CallHandle* handle) {
+WEFT_HOT_INLINE StartState CallCore::StartCall(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                               CallHandle* handle) {
   const Target* target = ChooseTarget(route);
   if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
       [[unlikely]] {
@@ -154,8 +154,7 @@ WEFT_HOT_INLINE void CallCore::Complete(OutgoingCall& call, const CallOutcome& o
   done(context, outcome);
 }
 
-[[gnu::always_inline]] inline std::byte* CallCore::ResponseRoom(Link& link, const MessageHeader& header,
-                                                                uint32_t bytes) {
+WEFT_HOT_INLINE std::byte* CallCore::ResponseRoom(Link& link, const MessageHeader& header, uint32_t bytes) {
   ++counters_.responses_received;
   ++link.responses_received;
   OutgoingCall* const call = table_.Find(header.request_id);
@@ -178,8 +177,8 @@ WEFT_HOT_INLINE void CallCore::Complete(OutgoingCall& call, const CallOutcome& o
   return OddResponseRoom(*call, link, header, bytes);
 }
 
-[[gnu::always_inline]] inline void CallCore::TakeResponse(Link& link, const MessageHeader& header,
-                                                          std::byte* payload, uint32_t bytes) {
+WEFT_HOT_INLINE void CallCore::TakeResponse(Link& link, const MessageHeader& header, std::byte* payload,
+                                            uint32_t bytes) {
   OutgoingCall* const call = table_.Find(header.request_id);
   if (call == nullptr) [[unlikely]]
     return;
@@ -193,8 +192,7 @@ WEFT_HOT_INLINE void CallCore::Complete(OutgoingCall& call, const CallOutcome& o
 
 // --- In
 
-[[gnu::always_inline]] inline void CallCore::Begin(Link& link, const MessageHeader& header,
-                                                   const AccessEntry& entry) {
+WEFT_HOT_INLINE void CallCore::Begin(Link& link, const MessageHeader& header, const AccessEntry& entry) {
   link.begun = Incoming{.function = entry.function,
                         .caller = entry.caller,
                         .deadline_ns = header.deadline_ns,
@@ -208,8 +206,8 @@ WEFT_HOT_INLINE void CallCore::Complete(OutgoingCall& call, const CallOutcome& o
   ++incoming_;
 }
 
-[[gnu::always_inline]] inline bool CallCore::Admit(Link& link, const MessageHeader& header, uint32_t bytes,
-                                                   uint64_t now_ns) {
+WEFT_HOT_INLINE bool CallCore::Admit(Link& link, const MessageHeader& header, uint32_t bytes,
+                                     uint64_t now_ns) {
   ++counters_.requests_received;
   ++link.requests_received;
   const AccessEntry* const entry = link.access.Find(header.caller_index, header.function_id);
@@ -256,14 +254,14 @@ inline Incoming CallCore::BeginRun(Link& link, const MessageHeader& first, uint3
                   .flags = first.flags};
 }
 
-[[gnu::always_inline]] inline const Incoming& CallCore::TakeBegun(Link& link, uint32_t request_id) {
+WEFT_HOT_INLINE const Incoming& CallCore::TakeBegun(Link& link, uint32_t request_id) {
   if (!link.begun_open || link.begun.request_id != request_id) [[unlikely]]
     return TakePartial(link, request_id);
   link.begun_open = false;
   return link.begun;
 }
 
-[[gnu::always_inline]] inline void CallCore::EndIncoming(const Incoming& incoming) {
+WEFT_HOT_INLINE void CallCore::EndIncoming(const Incoming& incoming) {
   incoming.function->limit.Leave();
   --incoming_;
   Link& link = *links_[incoming.link];
@@ -272,9 +270,9 @@ inline Incoming CallCore::BeginRun(Link& link, const MessageHeader& first, uint3
 }
 
 template <bool kNow>
-[[gnu::always_inline]] inline void CallCore::ReplyTo(const Incoming& incoming, absl::StatusCode code,
-                                                     const Payload& payload, SendDone done, void* context,
-                                                     bool not_executed) {
+WEFT_HOT_INLINE void CallCore::ReplyTo(const Incoming& incoming, absl::StatusCode code,
+                                       const Payload& payload, SendDone done, void* context,
+                                       bool not_executed) {
   Link& link = *links_[incoming.link];
   // Made anew for each use: one that also goes to ReplyOddly lies in memory, stored field by field, and the
   // channel would load it by wider words.

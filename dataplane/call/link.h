@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "dataplane/base/attributes.h"
 #include "dataplane/call/access_table.h"
 #include "dataplane/call/call.h"
 #include "dataplane/channel/channel.h"
@@ -33,7 +34,7 @@ struct Incoming {
 
 // Copies field by field, each by the width in which it was written. The wider words that the compiler would
 // choose load across stores that are still under way and wait for them: 8 to 10 ns a round trip.
-[[gnu::always_inline]] inline void CopyIncoming(const Incoming& from, Incoming& to) {
+WEFT_HOT_INLINE void CopyIncoming(const Incoming& from, Incoming& to) {
   const auto apart = [](auto value) {
     asm("" : "+r"(value));  // Keeps this load from being joined to the next; orders nothing.
     return value;

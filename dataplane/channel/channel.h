@@ -92,7 +92,7 @@ class BasicChannel {
       return sent;
     return asleep_ && AskForSpace() ? producer_->TrySendRun(first, messages, lane) : 0;
   }
-  WEFT_HOT [[gnu::always_inline]] void Publish() {
+  WEFT_HOT_INLINE void Publish() {
     producer_->Publish();
     // What is sent on a parked channel will be answered there.
     if (asleep_) [[unlikely]]

@@ -181,7 +181,7 @@ class BasicConsumer {
   // Takes the cell at head_, whose lap is the one due. Returns its messages, 1 where it names a block that is
   // to be taken message by message; kPoisoned where it poisoned the channel.
   template <class Sink>
-  [[gnu::always_inline]] int TakeCell(const Cell& cell, Sink& sink) {
+  WEFT_HOT_INLINE int TakeCell(const Cell& cell, Sink& sink) {
     // Lap (not used), length and header in two blocks, from which the sink may load words of any width.
     struct {
       uint32_t lap;

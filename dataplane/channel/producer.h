@@ -82,7 +82,7 @@ class BasicProducer {
 
   // Shows the peer everything sent since the last call, and rings the doorbell where the peer sleeps. One
   // locked instruction a call; a system call only where the peer sleeps.
-  WEFT_HOT [[gnu::always_inline]] void Publish() {
+  WEFT_HOT_INLINE void Publish() {
     if (published_ == tail_) return;
     if (batch_at_ != nullptr) CloseBatch();
     // Last cell first: the peer, which waits for the first, then finds the batch complete, and does not
@@ -137,7 +137,7 @@ class BasicProducer {
  private:
   static constexpr uint32_t kArenaAlign = kCacheLineBytes;
 
-  [[gnu::always_inline]] bool HasCell(Lane lane) {
+  WEFT_HOT_INLINE bool HasCell(Lane lane) {
     const uint32_t limit = lane == Lane::kRequest ? kCells - kReplyCells : kCells;
     if (tail_ - head_ < limit) [[likely]]
       return true;
@@ -152,11 +152,11 @@ class BasicProducer {
     wants_space_ = true;
     return false;
   }
-  [[gnu::always_inline]] void EndCell() {
+  WEFT_HOT_INLINE void EndCell() {
     arena_end_[tail_ & kCellMask] = arena_tail_;
     ++tail_;
   }
-  [[gnu::always_inline]] static void CopyInline(std::byte* to, const Payload& payload) {
+  WEFT_HOT_INLINE static void CopyInline(std::byte* to, const Payload& payload) {
     if (payload.prefix.empty()) [[likely]] {
       CopySmall<Load8And8>(to, payload.body.data(), payload.body.size());
     } else {
@@ -223,9 +223,8 @@ bool BasicProducer<Access>::OpenBatch(Lane lane) {
 }
 
 template <class Access>
-[[gnu::always_inline]] inline void BasicProducer<Access>::AppendRecord(MessageHeader header,
-                                                                       const Payload& payload,
-                                                                       uint32_t bytes) {
+WEFT_HOT_INLINE void BasicProducer<Access>::AppendRecord(MessageHeader header, const Payload& payload,
+                                                         uint32_t bytes) {
   std::byte* const record = batch_at_;
   std::byte* at = record + sizeof(BatchRecord);
   uint32_t kind = static_cast<uint32_t>(header.kind);

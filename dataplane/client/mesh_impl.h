@@ -155,6 +155,8 @@ class MeshImpl final : public SessionEvents {
   [[gnu::noinline, gnu::cold]] void AnswerUnanswered(const Incoming& incoming);
   [[gnu::noinline, gnu::cold]] void RefuseNested(const Incoming& incoming);
   void RunHandler(const Incoming& incoming, std::span<const std::byte> payload);
+  absl::Status StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, uint32_t* local_id);
+  void AnswerLocal(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
   void RunCallbacks(int* ran);
   bool QuietForDrain();
 
@@ -172,8 +174,6 @@ class MeshImpl final : public SessionEvents {
   uint64_t DeadlineOf(const RouteEntry& route, const CallOptions& options, uint64_t now_ns) const;
   std::span<const std::byte> TraceOf(const CallOptions& options) const;
   bool HandlerCancelled() const { return current_ != nullptr && current_->cancelled_; }
-  absl::Status StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, uint32_t* local_id);
-  void AnswerLocal(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
   Async* TakeAsync();
   static void AsyncDone(void* context, const CallOutcome& outcome);
 

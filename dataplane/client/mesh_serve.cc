@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/status.h"
 #include "dataplane/client/mesh_impl.h"
 
 namespace weft {
@@ -194,6 +195,63 @@ void MeshImpl::AnswerDeferred(const Incoming& incoming, absl::StatusCode code,
 bool MeshImpl::DeferredCancelled(const Incoming& incoming) {
   auto found = deferred_.find(KeyOf(incoming.link, incoming.request_id));
   return found != deferred_.end() && found->second;
+}
+
+// A function of this very process: runs on top of the caller, like a request that comes in while it waits. An
+// error means that it did not run. A spec without `done` is a one-way.
+absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
+                                  uint32_t* local_id) {
+  LocalFunction& function = core_.Function(route.callee_id);
+  if (nesting_ >= kNestingMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(route.callee, ": ", kNestingMax, " calls wait on top of each other"));
+  }
+  WEFT_RETURN_IF_ERROR(core_.AdmitLocal(function, route.caller, spec.deadline_ns, now_ns));
+  // A copy, as between processes: the handler may keep reading after the caller has been answered.
+  RequestBuffer* const request = pool_.Take(static_cast<uint32_t>(spec.request.bytes()));
+  if (request == nullptr) {
+    core_.EndLocal(function);
+    return absl::ResourceExhaustedError(absl::StrCat(route.callee, ": no memory for the request"));
+  }
+  const Payload& payload = spec.request;
+  CopyPayload(payload, request->payload());
+  *local_id = next_local_id_++;
+  local_calls_[*local_id] = {spec, &function};
+  const Incoming incoming{.function = &function,
+                          .caller = &route.caller,
+                          .deadline_ns = spec.deadline_ns,
+                          .link = kLocalLink,
+                          .request_id = *local_id,
+                          .kind = spec.done != nullptr ? MessageKind::kRequest : MessageKind::kOneWay,
+                          .flags = payload.prefix.empty() ? uint8_t{0} : kFlagTrace};
+  RunHandler(incoming, {request->payload(), payload.bytes()});
+  pool_.Give(request);
+  return absl::OkStatus();
+}
+
+void MeshImpl::AnswerLocal(const Incoming& incoming, absl::StatusCode code,
+                           std::span<const std::byte> payload) {
+  core_.EndLocal(*incoming.function);
+  auto found = local_calls_.find(incoming.request_id);
+  if (found == local_calls_.end()) return;  // Its caller has stopped waiting.
+  const CallSpec spec = found->second.spec;
+  local_calls_.erase(found);
+  if (spec.done == nullptr) return;
+  const auto bytes = static_cast<uint32_t>(payload.size());
+  if (code != absl::StatusCode::kOk) {
+    spec.done(spec.context,
+              {.code = code, .text = {reinterpret_cast<const char*>(payload.data()), payload.size()}});
+    return;
+  }
+  std::byte* room = bytes <= spec.response.size() ? spec.response.data() : nullptr;
+  if (spec.reserve != nullptr) room = spec.reserve(spec.context, bytes);
+  if (room == nullptr && bytes != 0) {
+    spec.done(spec.context, {.code = absl::StatusCode::kResourceExhausted,
+                             .text = "the response does not fit the caller's buffer"});
+    return;
+  }
+  if (bytes != 0) std::memcpy(room, payload.data(), bytes);
+  spec.done(spec.context, {.response = room, .response_bytes = bytes});
 }
 
 // --- weft/server.h
