@@ -28,6 +28,7 @@ using testing::HasSubstr;
 
 class InsideTest : public TwoNodeTest {
  protected:
+  InsideTest() { engine_inside_ = true; }
   // app/relay on host b of n1 calls what its request names; app/echo is on host a of n2.
   // app/other on host b of n2.
   static std::string InsideMesh(const std::string& relay_host = "b") {

@@ -48,7 +48,8 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
   WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
   Issue(name, validity_);
   std::vector<Tenant> tenants = LoadTenants();
-  for (Tenant& tenant : tenants) tenant.engine_inside = tenant.name == "a" || tenant.name == "b";
+  for (Tenant& tenant : tenants)
+    tenant.engine_inside = engine_inside_ && (tenant.name == "a" || tenant.name == "b");
   return std::make_unique<Mesh>(std::move(tenants), options);
 }
 

@@ -44,6 +44,7 @@ class TwoNodeTest : public testing::Test {
   static bool Answers(Mesh& node);
 
   std::string steer_;                                 // The interface, where packets are to go by AF_XDP.
+  bool engine_inside_ = false;                        // Admits hosts a and b to run the node engine inside.
   VethOptions veth_options_;                          // Of the wire.
   std::map<std::string, std::string> more_settings_;  // Of weftd.yaml, by node.
   TemporaryDirectory files_;
