@@ -9,8 +9,7 @@
 namespace weft::agent {
 
 absl::Status Connection::Send(std::string bytes, std::vector<UniqueFd> fds) {
-  // The engine is told of the whole mesh, in parts, and reads when it has carried its calls.
-  const std::size_t times = is_engine && inside_of == 0 ? kEngineQueueTimes : 1;
+  const std::size_t times = on_admin_socket || (is_engine && inside_of == 0) ? kTrustedQueueTimes : 1;
   const bool full =
       queue.size() >= times * kQueuedMessagesMax || queued_bytes + bytes.size() > times * kQueuedBytesMax;
   queued_bytes += bytes.size();

@@ -21,7 +21,9 @@ namespace weft::agent {
 // What may wait for one peer to read: a host that applies its messages at all never comes near it.
 inline constexpr std::size_t kQueuedMessagesMax = 1024;
 inline constexpr std::size_t kQueuedBytesMax = 1024 * 1024;
-inline constexpr std::size_t kEngineQueueTimes = 64;
+// So much more for who is trusted: the engine of this process, which is told of the whole mesh and reads when
+// it has carried its calls, and who may open the admin socket, who gets all rows of an answer at once.
+inline constexpr std::size_t kTrustedQueueTimes = 64;
 
 struct Connection {
   enum class Role { kNew, kHost, kAdmin };

@@ -10,6 +10,7 @@
 #include "dataplane/agent/views.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
@@ -19,6 +20,46 @@ namespace {
 constexpr uint64_t kStatsNs = 200 * kNsPerMs;
 // Rows are packed into packets up to about this size.
 constexpr std::size_t kReplyBytesMax = 48 * 1024;
+// Of a row that would be longer, each text is cut to this: two are long at the most.
+constexpr std::size_t kCutTextBytes = 16 * 1024;
+
+void CutToFit(api::Item* item) {
+  if (item->ByteSizeLong() < kReplyBytesMax) return;
+  for (api::Item::Field& field : *item->mutable_fields()) {
+    if (field.text().size() <= kCutTextBytes) continue;
+    field.set_text(absl::StrCat(Utf8Prefix(field.text(), kCutTextBytes), " ... (cut)"));
+  }
+}
+
+// What hosts serve of their own accord, in parts that each fit a packet: a host of many functions is named in
+// several.
+std::vector<api::Registrations> RegistrationsOf(const EngineState& state) {
+  constexpr std::size_t kFieldBytes = 8;  // More than tag and length of a name.
+  std::vector<api::Registrations> parts(1);
+  std::size_t bytes = 0;
+  api::Registrations::Host* row = nullptr;
+  const auto begin_row = [&](const std::string& host, std::size_t more_bytes) {
+    if (bytes + host.size() + more_bytes + 2 * kFieldBytes > kReplyBytesMax) {
+      parts.back().set_more(true);
+      parts.emplace_back();
+      bytes = 0;
+    }
+    row = parts.back().add_hosts();
+    row->set_name(host);
+    bytes += host.size() + 2 * kFieldBytes;
+  };
+  for (const auto& [id, session] : state.sessions) {
+    if (session.is_client) continue;
+    begin_row(session.host, 0);
+    for (const std::string& function : session.registered) {
+      const std::size_t function_bytes = function.size() + kFieldBytes;
+      if (bytes + function_bytes > kReplyBytesMax) begin_row(session.host, function_bytes);
+      row->add_serves(function);
+      bytes += function_bytes;
+    }
+  }
+  return parts;
+}
 
 }  // namespace
 
@@ -290,6 +331,7 @@ std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
 }
 
 void Server::ReplyItems(SessionId asker, std::vector<api::Item> items) {
+  for (api::Item& item : items) CutToFit(&item);
   std::size_t next = 0;
   do {
     api::AdminReply reply;
@@ -307,29 +349,16 @@ void Server::ReplyItems(SessionId asker, std::vector<api::Item> items) {
 
 // Tells control what hosts serve of their own accord: one session, or all where `only` is 0.
 void Server::PushRegistrations(SessionId only) {
-  std::vector<api::AdminReply> parts(1);
-  std::size_t bytes = 0;
-  for (const auto& [id, session] : engine_->state().sessions) {
-    if (session.is_client) continue;
-    api::Registrations::Host host;
-    host.set_name(session.host);
-    for (const std::string& function : session.registered) host.add_serves(function);
-    if (bytes + host.ByteSizeLong() > kReplyBytesMax) {
-      parts.back().mutable_registrations()->set_more(true);
-      parts.emplace_back();
-      bytes = 0;
-    }
-    bytes += host.ByteSizeLong();
-    *parts.back().mutable_registrations()->add_hosts() = std::move(host);
-  }
   std::vector<SessionId> listeners;
   for (const auto& [id, connection] : connections_) {
     if (only != 0 ? id == only : connection->programs) listeners.push_back(id);
   }
-  for (api::AdminReply& part : parts) {
-    part.mutable_registrations()->set_node(engine_->node());
-    part.mutable_registrations()->set_generation(engine_->acknowledged_generation());
-    for (const SessionId listener : listeners) Reply(listener, part);
+  for (api::Registrations& part : RegistrationsOf(engine_->state())) {
+    part.set_node(engine_->node());
+    part.set_generation(engine_->acknowledged_generation());
+    api::AdminReply reply;
+    *reply.mutable_registrations() = std::move(part);
+    for (const SessionId listener : listeners) Reply(listener, reply);
   }
 }
 

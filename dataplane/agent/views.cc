@@ -9,9 +9,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
 
 namespace weft::agent {
 namespace {
+
+// Of what stands in each row of an explanation.
+constexpr std::size_t kNotesBytesMax = 1000;
 
 void AddFlag(api::Item* item, const char* name, bool flag) {
   api::Item::Field* field = item->add_fields();
@@ -220,7 +224,7 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
   const std::string allowed = WhyAllowed(engine.model(), caller, callee);
   const FunctionPlan plan =
       PlanFunction(engine.model(), engine.state(), engine.OpenNow(), engine.node(), callee);
-  const std::string notes = absl::StrJoin(plan.notes, "; ");
+  const std::string notes(Utf8Prefix(absl::StrJoin(plan.notes, "; "), kNotesBytesMax));
   if (plan.targets.empty() && plan.remote.empty()) {
     return {
         ExplainRow(caller, callee, "unreachable", "", "", absl::StrCat(plan.reason, "; allowed: ", allowed))};

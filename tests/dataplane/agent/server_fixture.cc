@@ -199,6 +199,7 @@ std::optional<api::AdminReply> AdminPeer::Next() {
     if (!received.ok() || !reply.ParseFromString(received->bytes)) return std::nullopt;
     if (!reply.has_registrations()) return reply;
     registrations_ = reply.registrations();
+    if (told_) told_(registrations_);
   }
 }
 

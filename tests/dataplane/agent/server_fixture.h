@@ -102,13 +102,15 @@ class AdminPeer {
   // A whole snapshot as generation `generation`; the acknowledgement.
   std::optional<api::Programmed> Program(uint64_t generation, const api::Mesh& mesh);
   int fd() const { return socket_.get(); }
-  const api::Registrations& registrations() const { return registrations_; }
+  const api::Registrations& registrations() const { return registrations_; }  // The last part
+  void set_on_registrations(std::function<void(const api::Registrations&)> told) { told_ = std::move(told); }
 
  private:
   std::vector<api::Item> Rows();
 
   UniqueFd socket_;
   api::Registrations registrations_;
+  std::function<void(const api::Registrations&)> told_;
 };
 
 // Value of a field as text; "" where the row has none.

@@ -268,6 +268,59 @@ TEST_F(ServerTest, RegistrationsReachWhoeverPrograms) {
   EXPECT_EQ(admin.registrations().hosts(0).serves(0), "web/front");
 }
 
+// As many functions as a tenant may serve, with names that together are longer than any message.
+TEST_F(ServerTest, HostOfManyFunctionsIsToldOfInSeveralMessages) {
+  Start();
+  std::vector<std::string> names;
+  for (int i = 0; i < 1024; ++i) names.push_back(absl::StrCat("web/", std::string(59, 'f'), 1000 + i));
+  Peer peer(agent_sock());
+  ASSERT_TRUE(peer.Hello("c", {names.begin(), names.begin() + 800}));
+  for (std::size_t i = 800; i < names.size(); ++i) {
+    api::FromHost report;
+    report.mutable_function_report()->set_function(names[i]);
+    peer.Send(report);
+  }
+  std::set<std::string> told;
+  ASSERT_TRUE(peer.PumpUntil([&] {
+    AdminPeer admin(admin_sock());
+    told.clear();
+    admin.set_on_registrations([&](const api::Registrations& part) {
+      for (const api::Registrations::Host& host : part.hosts()) {
+        EXPECT_EQ(host.name(), "c");
+        told.insert(host.serves().begin(), host.serves().end());
+      }
+    });
+    return admin.Ask(api::Query::STATUS).size() == 1 && told.size() == names.size();
+  }));
+  AdminPeer admin(admin_sock());
+  std::vector<api::Item> hosts;
+  std::thread ask([&] { hosts = admin.Ask(api::Query::HOSTS); });
+  bool done = false;
+  std::thread pump([&] { peer.PumpUntil([&] { return __atomic_load_n(&done, __ATOMIC_ACQUIRE); }); });
+  ask.join();
+  __atomic_store_n(&done, true, __ATOMIC_RELEASE);
+  pump.join();
+  ASSERT_EQ(hosts.size(), 1u);
+  EXPECT_THAT(Field(hosts[0], "functions"), HasSubstr("(cut)"));
+  EXPECT_EQ(Field(hosts[0], "channels"), "0");
+}
+
+// More than what may wait for a peer that is not trusted.
+TEST_F(ServerTest, OperatorGetsAllRowsOfALongAnswer) {
+  Start();
+  Peer peer(agent_sock());
+  ASSERT_TRUE(peer.Hello("c", {"web/mine"}));
+  constexpr std::size_t kRoutes = 6000;
+  for (std::size_t i = 0; i < kRoutes;) {
+    // Of a caller that it is not: answered at once, without a round.
+    for (const std::size_t end = i + 200; i < end; ++i)
+      peer.Subscribe("web/nobody", absl::StrCat("web/", std::string(50, 'f'), i));
+    ASSERT_TRUE(peer.PumpUntil([&] { return peer.routes().size() == i; }));
+  }
+  AdminPeer admin(admin_sock());
+  EXPECT_EQ(admin.Ask(api::Query::ROUTES).size(), kRoutes);
+}
+
 TEST_F(ServerTest, HostThatEndsIsWithdrawnAndItsNameIsFreeAtOnce) {
   Start();
   ConnectBystanders();
