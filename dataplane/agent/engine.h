@@ -60,10 +60,13 @@ inline constexpr std::size_t kSubscriptionsMax = 16 * 1024;
 inline constexpr std::size_t kAccessBytesMax = 56 * 1024;
 // So has the list of channels that a re-attaching host may keep: 3,000 of 18 bytes.
 inline constexpr int kKeepChannelsMax = 3000;
-// So has the list of what failed in a generation: 100 of 500 bytes.
+// So has the list of what failed in a generation, 100 of 500 bytes, beside 100 names of hosts that were cut
+// off.
 inline constexpr int kFailuresMax = 100;
-// And so has a route: 400 targets of 63 + 16 + 20 bytes.
+// And so has a route, whose targets name a host and an end elsewhere, of up to 134 and 127 bytes. The last
+// ones are left out.
 inline constexpr int kTargetsMax = 400;
+inline constexpr std::size_t kRouteBytesMax = 56 * 1024;
 // Indices fit the 16 bits of a request's header; a channel that used them up is closed and made anew.
 inline constexpr uint32_t kCallerIndexMax = 65'535;
 

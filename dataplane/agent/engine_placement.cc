@@ -211,7 +211,10 @@ void Engine::Acknowledge() {
     Output& output = outputs_.emplace_back();
     output.kind = Output::Kind::kAcknowledged;
     output.programmed.set_generation(pending.generation);
-    for (const std::string& host : pending.cut_off) output.programmed.add_cut_off(host);
+    for (const std::string& host : pending.cut_off) {
+      if (output.programmed.cut_off_size() == kFailuresMax) break;
+      output.programmed.add_cut_off(host);
+    }
     for (const std::string& failed : pending.failed) {
       if (output.programmed.failed_size() == kFailuresMax) break;
       output.programmed.add_failed(std::string(Utf8Prefix(failed, 500)));

@@ -220,8 +220,9 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
     if (session.is_engine) route.mutable_policy()->set_idempotent(false);
   }
   std::string why_not;
+  std::size_t bytes = route.ByteSizeLong();
   for (const PlanTarget& planned : plan.targets) {
-    if (route.targets_size() >= kTargetsMax) break;
+    if (route.targets_size() >= kTargetsMax || bytes > kRouteBytesMax) break;
     const Session* callee = state_.Find(planned.session);
     if (callee == nullptr) {
       why_not = "its host has just left";
@@ -249,6 +250,7 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
       target.set_channel(channel->id);
       target.set_caller_index(index);
     }
+    bytes += target.ByteSizeLong() + 4;  // With its tag and length.
     *route.add_targets() = std::move(target);
   }
   if (route.targets().empty() && route.code() == 0) {

@@ -332,6 +332,37 @@ TEST_F(EngineTest, RoutesThatOneHostMayAskForAreBounded) {
   EXPECT_TRUE(engine_->Subscribe(a.id, subscribe).ok());
 }
 
+// Of 400 endpoints elsewhere, all with the longest names that they can have and an engine inside their host.
+TEST_F(EngineTest, RouteOfManyLongNamesFitsAMessage) {
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  AttachRequest request;
+  request.session = 1000;
+  request.tenant = &tenants_.at("web");
+  request.host = absl::StrCat(kEnginePrefix, std::string(63, 'n'), "/", std::string(63, 'h'));
+  request.is_client = request.is_engine = true;
+  request.inside_of = a.id;
+  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
+  hosts_["engine"] = std::make_unique<FakeHost>();
+  hosts_["engine"]->id = request.session;
+  api::Mesh mesh;
+  for (int i = 0; i < 400; ++i) {
+    api::Endpoint& endpoint = *mesh.add_endpoints();
+    endpoint.set_function("web/far");
+    endpoint.set_node(absl::StrCat("node-", i / 15));
+    endpoint.set_host(absl::StrCat(std::string(59, 'p'), "-", i));
+    api::NodeReport report;
+    report.set_node(absl::StrCat(endpoint.node(), "/", endpoint.host()));
+    report.set_up(true);
+    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+  }
+  Program(mesh);
+  Subscribe(a, "web/front", "web/far");
+  Settle();
+  const api::Route& route = a.routes.at({"web/front", "web/far"});
+  EXPECT_GT(route.targets_size(), 200);
+  EXPECT_LT(route.ByteSizeLong(), 60u * 1024);
+}
+
 TEST_F(EngineTest, LimitsOfHostsFunctionsAndChannelsHold) {
   tenants_["web"].limits.hosts = 2;
   tenants_["web"].limits.functions = 3;
