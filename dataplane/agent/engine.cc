@@ -144,6 +144,7 @@ void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
   std::set<std::string> held = session->registered;
   for (const auto& [function, placement] : session->placements) held.insert(function);
   usage.functions -= static_cast<uint32_t>(held.size());
+  usage.subscriptions -= session->subscriptions.size();
   for (auto& [function, routed] : state_.routed) routed.erase(id);
   std::erase_if(reopen_,
                 [&](const auto& entry) { return entry.first.first == id || entry.first.second == id; });
@@ -233,6 +234,21 @@ void Engine::PlacementFailed(SessionId id, const std::string& function, const st
   Touch();
 }
 
+absl::Status Engine::CountSubscription(Session& session) {
+  std::size_t& of_tenant = state_.usage[session.tenant].subscriptions;
+  if (session.subscriptions.size() >= kSubscriptionsMax) {
+    return Refuse(Refusal::kSubscriptionLimit,
+                  absl::StrCat("more than ", kSubscriptionsMax, " routes asked for"));
+  }
+  if (of_tenant >= kTenantSubscriptionsMax) {
+    return Refuse(Refusal::kSubscriptionLimit, absl::StrCat("tenant ", session.tenant->name,
+                                                            " has asked for ", of_tenant, " routes in all"));
+  }
+  ++of_tenant;
+  ++session.asked_changes;
+  return absl::OkStatus();
+}
+
 absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
   Session* session = state_.Find(id);
   WEFT_CHECK(session != nullptr);
@@ -241,11 +257,7 @@ absl::Status Engine::Subscribe(SessionId id, const api::Subscribe& subscribe) {
                   absl::StrCat("\"", subscribe.caller(), "\" calls \"", subscribe.callee(), "\""));
   }
   const Call call(subscribe.caller(), subscribe.callee());
-  if (session->subscriptions.size() >= kSubscriptionsMax && !session->subscriptions.contains(call)) {
-    return Refuse(Refusal::kSubscriptionLimit,
-                  absl::StrCat("more than ", kSubscriptionsMax, " routes asked for"));
-  }
-  session->asked_changes += session->subscriptions.contains(call) ? 0 : 1;
+  if (!session->subscriptions.contains(call)) WEFT_RETURN_IF_ERROR(CountSubscription(*session));
   Subscription& subscription = session->subscriptions[call];
   subscription.callee_id = IdOf(call.second);
   if (!MayCallAs(*model_, options_.node, *session, call.first)) {
@@ -275,6 +287,7 @@ absl::Status Engine::Unsubscribe(SessionId id, const api::Unsubscribe& unsubscri
   // The next round takes its permission out of the callee's table.
   if (session->subscriptions.erase({unsubscribe.caller(), unsubscribe.callee()}) == 0)
     return absl::OkStatus();
+  --state_.usage[session->tenant].subscriptions;
   ++session->asked_changes;
   Touch();
   return absl::OkStatus();

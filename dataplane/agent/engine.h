@@ -56,6 +56,8 @@ inline constexpr uint64_t kReopenMaxNs = 256 * kNsPerMs;
 inline constexpr uint64_t kReopenForgetNs = 10 * kNsPerSecond;
 // Of one session: callers times callees that it asked for.
 inline constexpr std::size_t kSubscriptionsMax = 16 * 1024;
+// And of all sessions of one tenant: each is about 1 KB here, and is looked at in every round.
+inline constexpr std::size_t kTenantSubscriptionsMax = 8 * kSubscriptionsMax;
 // A table of permitted callers has to fit one message, with room to spare.
 inline constexpr std::size_t kAccessBytesMax = 56 * 1024;
 // So has the list of channels that a re-attaching host may keep: 3,000 of 18 bytes.
@@ -204,6 +206,7 @@ class Engine {
   void Admit(const AttachRequest& request, uint64_t now_ns);
   absl::Status AddRegistration(Session& session, const std::string& function);
   void Release(Session& session, const std::string& function);
+  absl::Status CountSubscription(Session& session);
   api::ToHost& Send(Session& session);
   api::ToHost& SendAndWait(Session& session);
 

@@ -138,6 +138,7 @@ struct Usage {
   uint32_t functions = 0;
   uint32_t channels = 0;
   uint64_t bytes = 0;
+  std::size_t subscriptions = 0;
 };
 
 struct EngineState {

@@ -332,6 +332,26 @@ TEST_F(EngineTest, RoutesThatOneHostMayAskForAreBounded) {
   EXPECT_TRUE(engine_->Subscribe(a.id, subscribe).ok());
 }
 
+TEST_F(EngineTest, RoutesThatOneTenantMayAskForAreBounded) {
+  api::Subscribe subscribe;
+  subscribe.set_caller("web/nobody");  // Also those that are answered by a refusal are kept.
+  const auto ask = [&](const FakeHost& host, std::size_t number) {
+    subscribe.set_callee(absl::StrCat("web/f", number));
+    return engine_->Subscribe(host.id, subscribe);
+  };
+  for (std::size_t i = 0; i < kTenantSubscriptionsMax; i += kSubscriptionsMax) {
+    const FakeHost& client = AttachClient("web");
+    for (std::size_t j = 0; j < kSubscriptionsMax; ++j) ASSERT_TRUE(ask(client, j).ok()) << i + j;
+    (void)engine_->TakeOutputs();
+  }
+  FakeHost& last = AttachClient("web");
+  EXPECT_EQ(RefusalOf(ask(last, 0)), Refusal::kSubscriptionLimit);
+  EXPECT_TRUE(ask(AttachClient("vision"), 0).ok()) << "another tenant";
+  Kill(*hosts_.at("client:1"));
+  EXPECT_TRUE(ask(last, 0).ok());
+  (void)engine_->TakeOutputs();
+}
+
 // Of 400 endpoints elsewhere, all with the longest names that they can have and an engine inside their host.
 TEST_F(EngineTest, RouteOfManyLongNamesFitsAMessage) {
   FakeHost& a = Attach("a", "web", {"web/front"});
