@@ -14,6 +14,7 @@
 #include "dataplane/agent/server.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 #include "dataplane/channel/layout.h"
 #include "dataplane/channel/side_memory.h"
 #include "spdlog/spdlog.h"
@@ -34,6 +35,8 @@ constexpr uint64_t kAcceptPauseNs = 100 * kNsPerMs;
 // What one event may take from one listener or one peer before the others have their turn.
 constexpr int kAcceptsMax = 64;
 constexpr int kMessagesMax = 16;
+// Of what a refused peer, its log line and its peers are told.
+constexpr std::size_t kReasonBytesMax = 1000;
 // Of control_user and root on the admin socket.
 constexpr uint32_t kAdminConnectionsMax = 256;
 
@@ -181,23 +184,25 @@ void Server::CloseAllOf(uid_t owner, const std::string& reason) {
 
 void Server::RefuseAndClose(Connection& connection, const absl::Status& why) {
   refusals_.Count(RefusalOf(why));
+  // It may quote a name as long as a message.
+  const std::string reason(Utf8Prefix(why.message(), kReasonBytesMax));
   const Session* session = engine_->state().Find(connection.id);
   if (log_limit_.Allow(NowNs())) {
     spdlog::warn("refused uid {} pid {}{}: {}", connection.peer.uid, connection.peer.pid,
-                 session == nullptr ? "" : absl::StrCat(" host ", session->host), std::string(why.message()));
+                 session == nullptr ? "" : absl::StrCat(" host ", session->host), reason);
   }
   if (connection.role == Connection::Role::kAdmin) {
     api::AdminReply reply;
     reply.mutable_failed()->set_code(static_cast<uint32_t>(why.code()));
-    reply.mutable_failed()->set_reason(std::string(why.message()));
+    reply.mutable_failed()->set_reason(reason);
     (void)connection.Send(reply.SerializeAsString(), {});
   } else {
     api::ToHost message;
     message.mutable_refused()->set_code(static_cast<uint32_t>(why.code()));
-    message.mutable_refused()->set_reason(std::string(why.message()));
+    message.mutable_refused()->set_reason(reason);
     (void)connection.Send(message.SerializeAsString(), {});
   }
-  Close(connection.id, std::string(why.message()));
+  Close(connection.id, reason);
 }
 
 void Server::Receive(Connection& connection) {

@@ -12,7 +12,26 @@
 namespace weft {
 namespace {
 
-// Writes the message as the inside of a JSON string. Names of strangers and of files in it may hold anything.
+// Names of strangers and of files in a message may hold anything. This writes it in one line, with control
+// characters as in C, so that nobody writes a line of his own or speaks to a terminal.
+class OneLine final : public spdlog::custom_flag_formatter {
+ public:
+  void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
+    for (const char c : message.payload) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (c == '\n') {
+        fmt::format_to(std::back_inserter(out), "\\n");
+      } else if ((byte < 0x20 && c != '\t') || byte == 0x7f) {
+        fmt::format_to(std::back_inserter(out), "\\x{:02x}", byte);
+      } else {
+        out.push_back(c);
+      }
+    }
+  }
+  std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<OneLine>(); }
+};
+
+// Writes the message as the inside of a JSON string.
 class JsonText final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
@@ -40,7 +59,9 @@ void StartLog(const std::string& program, const std::string& format, const std::
         R"({"time":"%Y-%m-%dT%H:%M:%S.%f%z","level":"%l","message":"%*"})");
     logger->set_formatter(std::move(formatter));
   } else {
-    logger->set_pattern("%Y-%m-%dT%H:%M:%S.%f %l %v");
+    auto formatter = std::make_unique<spdlog::pattern_formatter>();
+    formatter->add_flag<OneLine>('*').set_pattern("%Y-%m-%dT%H:%M:%S.%f %l %*");
+    logger->set_formatter(std::move(formatter));
   }
   logger->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(logger));
