@@ -21,7 +21,13 @@ constexpr int kBatchMax = 16;
 
 absl::StatusOr<std::unique_ptr<ControlSocket>> ControlSocket::Create(const std::string& path,
                                                                      Handlers handlers, uid_t agent_uid) {
-  WEFT_ASSIGN_OR_RETURN(UniqueFd listener, ListenUnix(path, 0660));
+  absl::StatusOr<UniqueFd> listened = ListenUnix(path, 0660);
+  if (absl::IsNotFound(listened.status())) {
+    return absl::NotFoundError(absl::StrCat("listen on ", path,
+                                            ": its directory does not exist; weftd makes it when it starts, "
+                                            "is --run-dir right?"));
+  }
+  WEFT_ASSIGN_OR_RETURN(UniqueFd listener, std::move(listened));
   if (agent_uid != geteuid()) WEFT_RETURN_IF_ERROR(GrantSocket(path, agent_uid));
   return std::unique_ptr<ControlSocket>(
       new ControlSocket(std::move(listener), std::move(handlers), agent_uid));

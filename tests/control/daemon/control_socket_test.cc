@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
 #include "dataplane/base/unix_socket.h"
 #include "tests/support/temporary_directory.h"
 
@@ -74,6 +75,14 @@ class ControlSocketTest : public testing::Test {
   std::string path_ = directory_ / "control.sock";
   std::unique_ptr<ControlSocket> socket_;
 };
+
+TEST_F(ControlSocketTest, RunDirectoryThatIsMissingIsNamed) {
+  const absl::Status failed =
+      ControlSocket::Create(directory_ / "missing/control.sock", {}, geteuid()).status();
+  EXPECT_TRUE(absl::IsNotFound(failed)) << failed;
+  EXPECT_TRUE(absl::StrContains(failed.message(), "missing/control.sock: its directory does not exist"))
+      << failed;
+}
 
 TEST_F(ControlSocketTest, WhoSaidWhatIsAnswered) {
   auto client = ConnectUnix(path_);
