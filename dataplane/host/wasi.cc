@@ -101,8 +101,10 @@ wasm_trap_t* RandomGet(void* running, wasmtime_caller_t*, Values values, size_t)
   return Return(values, kSuccess);
 }
 
-// Standard output and error: each line of it is a line of the log, within the bounds of weft.log.
+// Standard output and error: each line of it is a line of the log, within the bounds of weft.log. No time
+// limit ends this loop, so what a call can log bounds it: behind so many empty lines nothing is looked at.
 void LogText(Instance& instance, uint32_t fd, absl::string_view text) {
+  text = text.substr(0, kLogLinesOfCallMax * kLogLineBytesMax);
   while (!text.empty()) {
     const absl::string_view line = text.substr(0, std::min<size_t>(text.find('\n'), kLogLineBytesMax));
     text.remove_prefix(std::min(text.size(), line.size() + 1));

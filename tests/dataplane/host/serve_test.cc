@@ -156,6 +156,16 @@ TEST_F(ServeTest, StandardOutputGoesToTheLogWithinItsBound) {
   EXPECT_EQ(mesh_.lines.front(), "demo/tool 1 line 0");
 }
 
+// Nothing but this bound ends the host's look at memory full of line feeds.
+TEST_F(ServeTest, EmptyLinesOfOutputAreLookedAtWithinTheBoundsOfTheLog) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  EXPECT_EQ(Call(tool, Tool('b', 100)).status, kOk);
+  EXPECT_EQ(mesh_.lines, std::vector<std::string>{"demo/tool 1 end"});
+  mesh_.lines.clear();
+  EXPECT_EQ(Call(tool, Tool('b', kLogLinesOfCallMax * kLogLineBytesMax)).status, kOk);
+  EXPECT_TRUE(mesh_.lines.empty());
+}
+
 TEST_F(ServeTest, ShortLeafIsPromotedToThePlainPath) {
   Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
   Promote(tool, "e");

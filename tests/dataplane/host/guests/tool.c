@@ -2,6 +2,7 @@
  * A leaf guest that does what the first byte of the request says, well or badly. Test of dataplane/host. */
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sdk/c/weft_guest.h"
 
@@ -59,6 +60,13 @@ static uint32_t say_a_lot(void) {
   return WEFT_OK;
 }
 
+static uint32_t say_behind_empty_lines(uint32_t count) {
+  static char text[32 * 1024];
+  memset(text, '\n', count);
+  memcpy(text + count, "end\n", 4);
+  return write(1, text, count + 4) == (ssize_t)count + 4 ? WEFT_OK : WEFT_INTERNAL;
+}
+
 WEFT_FUNCTION(fn, request) {
   calls++;
   if (request.size == 0) return weft_reply(NULL, 0);
@@ -94,6 +102,8 @@ WEFT_FUNCTION(fn, request) {
       exit(3);
     case 'p':
       return say_a_lot();
+    case 'b':
+      return say_behind_empty_lines(number);
     case 'w':
       return spin_ms(number);
     case 'd': {
