@@ -15,6 +15,15 @@ absl::Status CheckRuleSide(absl::string_view side) {
   return CheckFunctionName(side);
 }
 
+absl::Status CheckNode(const api::Node& node) {
+  WEFT_RETURN_IF_ERROR(CheckLabel(node.name(), "node"));
+  if (node.address().size() > kAddressBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("node ", node.name(), ": an address of ", node.address().size(), " bytes"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckEndpoint(const api::Endpoint& endpoint) {
   WEFT_RETURN_IF_ERROR(CheckFunctionName(endpoint.function()));
   WEFT_RETURN_IF_ERROR(CheckLabel(endpoint.node(), "node"));
@@ -42,7 +51,7 @@ absl::Status CheckCallerName(absl::string_view name) {
 
 absl::Status Model::ApplyUpserts(const api::Mesh& mesh) {
   for (const api::Node& node : mesh.nodes()) {
-    WEFT_RETURN_IF_ERROR(CheckLabel(node.name(), "node"));
+    WEFT_RETURN_IF_ERROR(CheckNode(node));
     nodes_[node.name()] = node;
   }
   for (const api::Function& function : mesh.functions()) {

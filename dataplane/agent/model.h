@@ -22,6 +22,8 @@ namespace weft::agent {
 
 // Bounds of what control may program, so that a mistake there cannot exhaust the agent.
 inline constexpr std::size_t kModelEntriesMax = 100'000;
+// A table of nodes is told in messages: one of 60 KB would end the node engine's connection each time.
+inline constexpr std::size_t kAddressBytesMax = 300;
 
 struct EndpointKey {
   std::string function;

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/agent/refusal.h"
 #include "tests/dataplane/agent/engine_fixture.h"
 
@@ -337,6 +338,11 @@ TEST_F(PlacementTest, OlderGenerationAndBadPartsAreRefusedAndChangeNothing) {
   EXPECT_EQ(RefusalOf(engine_->Program(1, program, now_ns_)), Refusal::kStaleGeneration);
   program.set_generation(99);
   program.mutable_upsert()->add_endpoints()->set_function("no name");
+  EXPECT_EQ(RefusalOf(engine_->Program(1, program, now_ns_)), Refusal::kBadProgram);
+  program.clear_upsert();
+  api::Node& node = *program.mutable_upsert()->add_nodes();
+  node.set_name("n2");
+  node.set_address(absl::StrCat(std::string(60'000, 'a'), ":4810"));
   EXPECT_EQ(RefusalOf(engine_->Program(1, program, now_ns_)), Refusal::kBadProgram);
   Settle();
   EXPECT_EQ(engine_->model().generation(), 2u);
