@@ -26,11 +26,12 @@ std::vector<Tenant> LoadTenants() {
 
 LoadRun::LoadRun(Mesh& mesh) : mesh_(mesh), ledger_(mesh.path("ledger")) {}
 
-Process LoadRun::StartServer(const std::string& name, uid_t uid, int tag) {
-  Process server = mesh_.Start(
-      "weft-test-echo",
-      {"--name", name, "--serve", "app/echo", "--tag", absl::StrCat(tag), "--ledger", mesh_.path("ledger")},
-      uid, absl::StrCat("echo.", name, ".", runs_++, ".log"));
+Process LoadRun::StartServer(const std::string& name, uid_t uid, int tag, std::vector<std::string> more) {
+  std::vector<std::string> arguments = {
+      "--name", name, "--serve", "app/echo", "--tag", absl::StrCat(tag), "--ledger", mesh_.path("ledger")};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  Process server = mesh_.Start("weft-test-echo", std::move(arguments), uid,
+                               absl::StrCat("echo.", name, ".", runs_++, ".log"));
   EXPECT_TRUE(server.WaitForOutput("serving", absl::Seconds(20))) << server.Output();
   return server;
 }

@@ -25,8 +25,8 @@ class LoadRun {
  public:
   explicit LoadRun(Mesh& mesh);
 
-  // An echo server as host `name` with `tag` in its answers, ready when this returns.
-  Process StartServer(const std::string& name, uid_t uid, int tag);
+  // An echo server as host `name` with `tag` in its answers, ready when this returns. `more`: how it fails.
+  Process StartServer(const std::string& name, uid_t uid, int tag, std::vector<std::string> more = {});
   // A weft-host of the guest that does the same without a ledger, loaded and attached when this returns.
   Process StartGuestHost(const std::string& name, uid_t uid, int tag, std::vector<std::string> more = {});
   // A client that calls app/echo for `seconds`, calling when this returns.

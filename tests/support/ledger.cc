@@ -59,6 +59,7 @@ Ledger::Totals Ledger::Count() const {
     const uint8_t times = executions(id);
     const Outcome end = outcome(id);
     totals.executed += times > 0;
+    totals.executions += times;
     totals.executed_twice += times > 1;
     totals.ok += end == Outcome::kOk;
     totals.failed += end == Outcome::kFailed;

@@ -33,6 +33,7 @@ class Ledger {
   // What the whole run came to.
   struct Totals {
     uint64_t executed = 0;        // Ids that ran at least once.
+    uint64_t executions = 0;      // Of all ids, each time they ran.
     uint64_t executed_twice = 0;  // Ids that ran more than once: never allowed.
     uint64_t ok = 0;
     uint64_t failed = 0;

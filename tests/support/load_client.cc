@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Calls a function at a steady rate, open loop, for the fault tests: each call has an id and a payload that
-// follows from it, each answer is checked, and every end is written to the ledger. Prints one JSON object at
-// its end.
+// Calls a function at a steady rate, open loop, or one call after the other, for the fault tests: each call
+// has an id and a payload that follows from it, each answer is checked, and every end is written to the
+// ledger. Prints one JSON object at its end.
 #include <signal.h>
 #include <unistd.h>
 
@@ -37,6 +37,7 @@ struct Options {
   double seconds = 5;
   uint32_t timeout_ms = 1000;
   uint32_t first_id = 0;
+  bool in_turn = false;
 };
 
 volatile sig_atomic_t stopped = 0;
@@ -77,6 +78,11 @@ class Load {
     const auto count = static_cast<uint32_t>(options_.rate * options_.seconds);
     const double gap_ns = 1e9 / options_.rate;
     for (uint32_t i = 0; i < count && stopped == 0; ++i) {
+      if (options_.in_turn) {
+        Start(options_.first_id + i, NowNs());
+        while (under_way_ > 0) client_.Wait(absl::Milliseconds(10));
+        continue;
+      }
       const uint64_t intended_ns = begin_ns + static_cast<uint64_t>(gap_ns * i);
       for (uint64_t now_ns = NowNs(); now_ns < intended_ns && stopped == 0; now_ns = NowNs()) {
         client_.Wait(absl::Nanoseconds(intended_ns - now_ns));
@@ -217,6 +223,8 @@ int Main(int argc, char** argv) {
   app.add_option("--seconds", options.seconds);
   app.add_option("--timeout-ms", options.timeout_ms);
   app.add_option("--first-id", options.first_id);
+  app.add_flag("--in-turn", options.in_turn,
+               "as many calls as --rate and --seconds say, one after the other");
   CLI11_PARSE(app, argc, argv);
   signal(SIGTERM, [](int) { stopped = 1; });
 
