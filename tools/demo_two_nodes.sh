@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The two-node part of tools/demo, which sources it: two network namespaces joined by a veth pair, a whole node in each, the
-# digit chain across them over encrypted packets, by AF_XDP where the kernel has it, and vision/classify moved from the far
-# node to the near one under load. Uses tools/demo's $run, fail, say, wait_for, pids, namespaces and mounts.
+# digit chain across them over encrypted packets, by AF_XDP where the kernel has it, latency beside the limits of such a wire,
+# and vision/classify moved from the far node to the near one under load. Uses tools/demo's variables and functions.
 
 two_nodes_network() {
   near_ns=weft-demo-near-$$ far_ns=weft-demo-far-$$
@@ -109,7 +109,49 @@ reaches() { node_ctl "$1" get nodes -o json | grep -q '"reachable"'; }
 node_serves() {
   node_ctl "$1" get functions | awk -v name="$2" -v host="$3" '$1 == name && $2 > 0 && $3 == host {found = 1} END {exit !found}'
 }
-digits_load() { "$run/bin/digits-client" load --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz --rate 1000 "$@"; }
+# digits_load LOG ARGUMENTS...: what it prints is kept in that log.
+digits_load() {
+  "$run/bin/digits-client" load --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz --rate 1000 "${@:2}" |
+    tee "$run/$1.log"
+}
+
+# What a call between guests of two nodes takes, and what its wire takes at least: rows of weft-bench, which starts two nodes
+# of its own on another such pair of interfaces. Without AF_XDP its rows fail, and the others stand.
+two_nodes_table() {
+  local rows='limit/udp_spin|kernel/tcp|weft/guest_to_guest_inside' port
+  port=$(node_ctl near status | awk '$1 == "packet_port" {print $2; exit}')
+  [[ $port == af_xdp ]] && rows='limit/af_xdp_raw|limit/udp_spin|kernel/tcp|weft/guest_to_guest_shared'
+  "$built/bin/weft-bench" remote --quick --seconds "$remote_seconds" --filter "^($rows)\$" --json "$remote_figures" ||
+    [[ $port != af_xdp ]] || fail "a row of the table failed"
+}
+
+# The chain before and after the move, from their logs, and one call of it beside the limits, from both tables.
+two_nodes_summary() {
+  python3 - "$figures" "$remote_figures" "$run/far.log" "$run/near.log" <<'EOF'
+import json, re, sys
+
+def show(what, p50, p99, p999):
+    print("%-62s %10s %10s %10s" % (what, *("-" if ns is None else "%.2f us" % (ns / 1e3) for ns in (p50, p99, p999))))
+
+rows = {}
+for path in sys.argv[1:3]:
+    with open(path) as file:
+        rows.update({row["name"]: row for row in json.load(file)["rows"] if "error" not in row})
+print("%-62s %10s %10s %10s" % ("", "p50", "p99", "p99.9"))
+for place, path in zip(("far", "near"), sys.argv[3:]):
+    with open(path) as file:
+        times = re.search(r"p50 ([\d.]+) us, p99 ([\d.]+) us, p99.9 ([\d.]+) us", file.read())
+    show("the chain, vision/classify on the %s node, 1,000 calls/s" % place, *(float(us) * 1e3 for us in times.groups()))
+for name, what in (
+        ("weft/guest_to_guest_shared", "one call between guests of two nodes, encrypted, by AF_XDP"),
+        ("weft/guest_to_guest_inside", "one call between guests of two nodes, encrypted, by UDP"),
+        ("limit/af_xdp_raw", "limit between two nodes, unencrypted (limit/af_xdp_raw)"),
+        ("weft/guest_to_guest", "one call between guests of one node"),
+        ("limit/shm_spin", "limit on one node (limit/shm_spin)")):
+    if name in rows:
+        show(what, *(rows[name][place] for place in ("p50_ns", "p99_ns", "p999_ns")))
+EOF
+}
 
 two_nodes() {
   say "two nodes: network namespaces joined by a veth pair, a node in each, certificates by weftctl ca"
@@ -132,10 +174,13 @@ two_nodes() {
   say "the same 360 digits, vision/classify on the far node: near -> far -> near, every packet encrypted"
   "$run/bin/digits-client" check --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz
 
+  say "a call over two nodes, encrypted, beside the limits of the wire (rows take turns in this run)"
+  two_nodes_table
+
   say "vision/classify far away, 1,000 calls/s"
-  digits_load --seconds 2
+  digits_load far --seconds 2
   say "moved to the near node under load: its endpoint there is added, then the far one taken away"
-  digits_load --seconds "$load_seconds" &
+  digits_load move --seconds "$load_seconds" &
   local load=$!
   sleep 1
   two_nodes_mesh far near
@@ -144,5 +189,7 @@ two_nodes() {
   two_nodes_mesh near
   wait "$load" || fail "calls failed during the move between nodes"
   say "vision/classify near by, 1,000 calls/s"
-  digits_load --seconds 2
+  digits_load near --seconds 2
+  say "what the move gained, beside what one call takes and the limits that it is judged by"
+  two_nodes_summary
 }
