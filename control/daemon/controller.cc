@@ -59,20 +59,35 @@ absl::Status Controller::Start() {
       presence_ = std::make_unique<EtcdPresence>(*options_.presence, http_.get());
     }
   }
-  if (options_.propeller.has_value()) {
-    PropellerOptions options = *options_.propeller;
-    options.seed = seed;
-    options.allow_shrink = options_.allow_shrink;
-    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<PropellerSource> propeller,
-                          PropellerSource::Create(std::move(options)));
-    sources_.push_back({std::move(propeller)});
-  }
+  if (options_.propeller.has_value()) WEFT_RETURN_IF_ERROR(StartPropeller(seed));
   AgentLink::Options link;
   link.socket_path = options_.admin_socket;
   link.seed = seed;
   link_ =
       std::make_unique<AgentLink>(std::move(link), first_generation_, static_cast<AgentLinkObserver*>(this));
   TakeFirstScan(std::move(first_scan));
+  return absl::OkStatus();
+}
+
+absl::Status Controller::StartPropeller(uint64_t seed) {
+  PropellerOptions options = *options_.propeller;
+  options.seed = seed;
+  options.allow_shrink = options_.allow_shrink;
+  if (options.worker) {
+    PropellerWorkerOptions worker;
+    worker.mqtt = options.mqtt;
+    worker.base_topic = options.base_topic;
+    worker.ns = options.ns;
+    worker.host = options.host;
+    worker.proplet = options.proplet;
+    worker.state_dir = options_.state_dir;
+    worker.agent_uid = options_.agent_uid;
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<PropellerWorker> source,
+                          PropellerWorker::Create(std::move(worker)));
+    sources_.push_back({std::move(source)});
+  }
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<PropellerSource> source, PropellerSource::Create(std::move(options)));
+  sources_.push_back({std::move(source)});
   return absl::OkStatus();
 }
 
@@ -234,6 +249,7 @@ void Controller::Save() {
 void Controller::OnConnected() {
   last_problem_.clear();
   spdlog::info("connected to the agent of node {}", link_->node().empty() ? "?" : link_->node());
+  for (const Watched& each : sources_) each.source->OnAgent(link_->node());
 }
 
 void Controller::OnDisconnected(const absl::Status& why) {
@@ -270,6 +286,9 @@ void Controller::OnProgrammed(uint64_t revision, const api::Programmed& programm
   }
   for (const std::string& placement : failed) {
     spdlog::error("generation {}: {}", programmed.generation(), placement);
+  }
+  for (const Watched& each : sources_) {
+    each.source->OnProgrammed(model_.state(), failed, each.revision <= revision);
   }
   Save();
 }

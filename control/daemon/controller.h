@@ -6,6 +6,7 @@
 #define WEFT_CONTROL_DAEMON_CONTROLLER_H_
 
 #include <poll.h>
+#include <sys/types.h>
 
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,7 @@
 #include "control/source/file_source.h"
 #include "control/source/http_client.h"
 #include "control/source/propeller_source.h"
+#include "control/source/propeller_worker.h"
 #include "control/source/source.h"
 #include "dataplane/api/admin.pb.h"
 
@@ -37,6 +39,7 @@ struct ControllerOptions {
   std::optional<EtcdOptions> etcd;
   std::optional<EtcdPresenceOptions> presence;  // Only with etcd
   std::optional<PropellerOptions> propeller;
+  uid_t agent_uid = 0;  // Who opens the modules of a Propeller worker
 };
 
 class Controller : private AgentLinkObserver {
@@ -74,6 +77,7 @@ class Controller : private AgentLinkObserver {
   };
 
   absl::Status Start();
+  absl::Status StartPropeller(uint64_t seed);
   void Restore();
   // The first complete reading of all files: what is not there any more was removed while nobody watched.
   void TakeFirstScan(std::vector<SourceChange> changes);

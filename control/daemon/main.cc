@@ -84,9 +84,10 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   app.add_option("--steer-keys", arguments->steer_config.keys, "Entries of the key table, a power of two")
       ->check(CLI::Range(1, WEFT_STEER_KEYS_MAX))
       ->capture_default_str();
-  app.add_option(
-      "--agent-user", arguments->agent_user,
-      "User (name or number) that weftd runs as, to whom the maps are handed; the own one by default");
+  app.add_option("--agent-user", arguments->agent_user,
+                 "User (name or number) that weftd runs as, to whom maps, and modules of a Propeller worker, "
+                 "are handed; "
+                 "the own one by default");
   app.add_option("--metrics", arguments->metrics,
                  "Loopback address for Prometheus, as in 127.0.0.1:9464; default: none");
   app.add_option("--steer-detach", arguments->steer_detach,
@@ -158,6 +159,7 @@ absl::Status Serve(Arguments arguments) {
   if (!arguments.agent_user.empty()) {
     WEFT_ASSIGN_OR_RETURN(agent_uid, UidOf(arguments.agent_user));
   }
+  options.agent_uid = agent_uid;
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Controller> controller, Controller::Create(options));
   // Before the maps: of two processes on one run directory the second fails here and touches none.
   std::unique_ptr<SteerService> steer;

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "control/publish/state.pb.h"
+#include "dataplane/base/durable_file.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
@@ -25,29 +26,6 @@ constexpr std::size_t kStateBytesMax = std::size_t{256} << 20;
 constexpr std::size_t kDigestBytes = sizeof(Sha256);
 
 std::string PathOf(const std::string& directory) { return directory + "/state.pb"; }
-
-absl::Status WriteAll(int fd, absl::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return absl::ErrnoToStatus(errno, "write");
-    bytes.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return absl::OkStatus();
-}
-
-// Durable before it takes the place of the old one, so that a crash leaves the one or the other.
-absl::Status Replace(const std::string& path, absl::string_view bytes) {
-  const std::string temporary = path + ".new";
-  UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
-  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", temporary));
-  WEFT_RETURN_IF_ERROR(WriteAll(fd.get(), bytes));
-  if (fdatasync(fd.get()) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("sync ", temporary));
-  if (rename(temporary.c_str(), path.c_str()) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("rename to ", path));
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<std::string> ReadWhole(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -181,7 +159,7 @@ void StateWriter::Run() {
     if (!waiting_.has_value()) return;
     const std::string bytes = *std::exchange(waiting_, std::nullopt);
     lock.unlock();
-    const absl::Status status = Replace(PathOf(directory_), bytes);
+    const absl::Status status = ReplaceFile(PathOf(directory_), bytes, 0640);
     lock.lock();
     error_ = status;
   }

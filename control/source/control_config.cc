@@ -118,6 +118,17 @@ void ReadPropeller(YamlMap& map, ControlConfig* config) {
   if (version != "3.1.1" && version != "5") map.Error("mqtt", "must be 3.1.1 or 5");
   propeller.mqtt.version = version == "5" ? 5 : 4;
   propeller.mqtt.qos = static_cast<int>(map.Uint("qos", 0, 2, 2));
+  propeller.worker = map.Bool("worker");
+  propeller.host = map.NonEmptyString("host");
+  propeller.proplet = map.NonEmptyString("proplet");
+  const std::pair<const char*, const std::string&> names[] = {{"host", propeller.host},
+                                                              {"proplet", propeller.proplet}};
+  for (const auto& [key, name] : names) {
+    if (!map.Has(key)) continue;
+    if (!name.empty()) map.Check(key, CheckLabel(name, key));
+    if (!propeller.worker) map.Error(key, "goes with `worker: true`");
+  }
+  if (propeller.worker && !map.Has("host")) map.Error("worker", "needs `host`, which its tasks run on");
   map.Map("tls", [&propeller](YamlMap& tls) { propeller.mqtt.files = ReadTls(tls); });
   ReadLogin(map, &propeller.mqtt.user, &propeller.mqtt.password);
   config->propeller = std::move(propeller);

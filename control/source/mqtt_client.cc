@@ -71,14 +71,18 @@ struct MqttClient::Library {
       library->Push({MqttEvent::Kind::kLost, library->Named(why), "", 0});
       return;
     }
-    mosquitto_subscribe(handle, nullptr, library->options.topic.c_str(), library->options.qos);
+    std::vector<char*> topics;
+    for (std::string& topic : library->options.topics) topics.push_back(topic.data());
+    mosquitto_subscribe_multiple(handle, nullptr, static_cast<int>(topics.size()), topics.data(),
+                                 library->options.qos, 0, nullptr);
   }
   static void OnSubscribe(mosquitto* /*handle*/, void* self, int /*id*/, int count, const int* granted) {
     auto* library = static_cast<Library*>(self);
-    if (count < 1 || granted[0] >= kRefusedQos) {
+    for (int i = 0; i < count; ++i) {
+      if (granted[i] < kRefusedQos) continue;
+      const std::string& topic = library->options.topics[static_cast<std::size_t>(i)];
       library->Push({MqttEvent::Kind::kLost,
-                     library->Named(absl::StrCat("refuses the subscription of ", library->options.topic)), "",
-                     0});
+                     library->Named(absl::StrCat("refuses the subscription of ", topic)), "", 0});
       return;
     }
     library->Push({MqttEvent::Kind::kSubscribed, "", "", 0});
@@ -98,6 +102,7 @@ struct MqttClient::Library {
     MqttEvent event;
     event.kind = MqttEvent::Kind::kMessage;
     event.topic = message->topic;
+    event.retained = message->retain;
     event.text.assign(static_cast<const char*>(message->payload),
                       static_cast<std::size_t>(message->payloadlen));
     static_cast<Library*>(self)->Push(std::move(event));
@@ -125,6 +130,10 @@ absl::StatusOr<std::unique_ptr<MqttClient>> MqttClient::Create(const MqttOptions
   mosquitto_reconnect_delay_set(handle, kPauseMinS, kPauseMaxS, true);
   if (!options.user.empty()) {
     mosquitto_username_pw_set(handle, options.user.c_str(), options.password.c_str());
+  }
+  if (!options.will_topic.empty()) {
+    mosquitto_will_set(handle, options.will_topic.c_str(), static_cast<int>(options.will.size()),
+                       options.will.data(), options.qos, false);
   }
   if (options.tls) {
     const auto or_null = [](const std::string& path) { return path.empty() ? nullptr : path.c_str(); };
@@ -156,6 +165,11 @@ std::vector<MqttEvent> MqttClient::Take() {
   library_->queued_bytes = 0;
   library_->overflow = false;
   return std::exchange(library_->queue, {});
+}
+
+bool MqttClient::Publish(const std::string& topic, const std::string& payload, bool retain) {
+  return mosquitto_publish(library_->handle, nullptr, topic.c_str(), static_cast<int>(payload.size()),
+                           payload.data(), library_->options.qos, retain) == MOSQ_ERR_SUCCESS;
 }
 
 }  // namespace weft::control

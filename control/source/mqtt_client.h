@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One subscription at an MQTT broker (3.1.1 or 5), over libmosquitto. Its thread connects, again and again
-// with growing pauses, and subscribes; what comes waits in a bounded queue for the owner, whom a descriptor
-// wakes. Everything but that is on the owner's thread.
+// A connection to an MQTT broker (3.1.1 or 5), over libmosquitto. Its thread connects, again and again with
+// growing pauses, and subscribes; what comes waits in a bounded queue for the owner, whom a descriptor wakes.
+// Everything but that is on the owner's thread.
 #ifndef WEFT_CONTROL_SOURCE_MQTT_CLIENT_H_
 #define WEFT_CONTROL_SOURCE_MQTT_CLIENT_H_
 
@@ -23,9 +23,11 @@ struct MqttOptions {
   TlsFiles files;
   std::string user;  // Empty: none
   std::string password;
-  int version = 4;  // 4 is 3.1.1; 5 is 5.
-  std::string topic;
+  int version = 4;                  // 4 is 3.1.1; 5 is 5.
+  std::vector<std::string> topics;  // Subscribed to
   int qos = 2;
+  std::string will_topic;  // Empty: the broker says nothing of us when the connection is lost.
+  std::string will;
 };
 
 struct MqttEvent {
@@ -38,7 +40,8 @@ struct MqttEvent {
   Kind kind = Kind::kLost;
   std::string text;  // Payload of a message
   std::string topic;
-  uint64_t at_ns = 0;  // CLOCK_MONOTONIC: when it came
+  uint64_t at_ns = 0;     // CLOCK_MONOTONIC: when it came
+  bool retained = false;  // The broker kept it from some earlier time.
 };
 
 class MqttClient {
@@ -53,6 +56,9 @@ class MqttClient {
 
   int fd() const;  // Readable where events wait
   std::vector<MqttEvent> Take();
+  // Hands the message over to be sent by the subscription's quality of service; false where there is no
+  // connection, or no room. Never blocks.
+  bool Publish(const std::string& topic, const std::string& payload, bool retain = false);
 
  private:
   struct Library;  // libmosquitto's handle and callbacks, and the queue.

@@ -82,6 +82,23 @@ PropellerMessage::Kind KindOf(absl::string_view topic) {
   return Kind::kOther;
 }
 
+// What PropellerWorker says of itself; nothing at all where its broker forgot.
+absl::Status ReadWorker(absl::string_view payload, PropellerMessage* message) {
+  if (payload.empty()) return absl::OkStatus();
+  WEFT_ASSIGN_OR_RETURN(const element root, ParseObject(payload));
+  WEFT_ASSIGN_OR_RETURN(message->node, NeededText(root, "node"));
+  WEFT_ASSIGN_OR_RETURN(message->host, NeededText(root, "host"));
+  simdjson::dom::array tasks;
+  if (root["tasks"].get(tasks) != simdjson::SUCCESS) return absl::InvalidArgumentError("tasks: is no list");
+  for (const element each : tasks) {
+    PropellerPlacement& placement = message->placements.emplace_back();
+    WEFT_ASSIGN_OR_RETURN(placement.task, NeededText(each, "id"));
+    WEFT_ASSIGN_OR_RETURN(placement.name, NeededText(each, "name"));
+    placement.ready = BoolOf(each, "ready");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadTask(const element& from, PropellerPage::Task* task) {
   if (!from.is_object()) return absl::InvalidArgumentError("is no object");
   WEFT_ASSIGN_OR_RETURN(task->id, NeededText(from, "id"));
@@ -130,6 +147,12 @@ uint32_t PortInResult(absl::string_view result) {
 absl::StatusOr<PropellerMessage> ParsePropellerMessage(absl::string_view topic, absl::string_view payload) {
   using Kind = PropellerMessage::Kind;
   PropellerMessage message;
+  if (absl::ConsumePrefix(&topic, kWorkerTopic)) {
+    message.kind = Kind::kWorker;
+    message.proplet = std::string(topic);
+    WEFT_RETURN_IF_ERROR(ReadWorker(payload, &message));
+    return message;
+  }
   message.kind = KindOf(topic);
   if (message.kind == Kind::kOther) return message;
   WEFT_ASSIGN_OR_RETURN(const element root, ParseObject(payload));

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "control/source/propeller_commands.h"
 
 namespace weft::control {
 
@@ -22,6 +23,7 @@ struct PropellerMessage {
     kCreate,   // A proplet's process has begun.
     kAlive,    // It still lives.
     kOffline,  // It says of itself, or its broker does, that it is gone.
+    kWorker,   // A node of weft that takes part as a proplet says what it runs.
     kOther,    // Nothing that concerns weft.
   };
   Kind kind = Kind::kOther;
@@ -32,6 +34,9 @@ struct PropellerMessage {
   bool encrypted = false;
   uint32_t port = 0;  // Of the server that was started; 0: none
   bool failed = false;
+  std::string node;  // Of a worker
+  std::string host;
+  std::vector<PropellerPlacement> placements;
 };
 
 // `topic` is what follows the base topic. INVALID_ARGUMENT says what is wrong.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "dataplane/base/status.h"
@@ -23,7 +24,8 @@ constexpr std::size_t kQuotedBytesMax = 200;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PropellerSource>> PropellerSource::Create(PropellerOptions options) {
-  options.mqtt.topic = absl::StrCat(options.base_topic, "/control/#");
+  options.mqtt.topics = {absl::StrCat(options.base_topic, "/control/#"),
+                         absl::StrCat(options.base_topic, "/", kWorkerTopic, "+")};
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<HttpClient> http, HttpClient::Create());
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<MqttClient> mqtt, MqttClient::Create(options.mqtt));
   return std::unique_ptr<PropellerSource>(
@@ -102,6 +104,13 @@ void PropellerSource::TakeMessage(const MqttEvent& event) {
   if (!absl::ConsumePrefix(&topic, options_.base_topic + "/")) return;
   ++events_;
   last_event_ns_ = event.at_ns;
+  // Propeller keeps no message; of one that was kept nobody knows whether it still holds.
+  if (event.retained && !absl::StartsWith(topic, kWorkerTopic)) {
+    ++errors_;
+    notes_.push_back(absl::StrCat(origin_, ": not taken: a message on ",
+                                  Utf8Prefix(event.topic, kQuotedBytesMax), " that the broker kept"));
+    return;
+  }
   if (event_ns_ == 0) event_ns_ = event.at_ns;
   const absl::StatusOr<PropellerMessage> message = ParsePropellerMessage(topic, event.text);
   if (!message.ok()) {

@@ -31,6 +31,10 @@ struct PropellerOptions {
   uint64_t list_ns = 60 * kNsPerSecond;  // Between two lists
   bool allow_shrink = false;
   uint64_t seed = 1;
+  // Takes part as a worker, whose tasks run on `host` of this node (propeller_worker.h).
+  bool worker = false;
+  std::string host;
+  std::string proplet;  // Id at the manager; empty: the node's name
 };
 
 class PropellerSource final : public Source {
@@ -44,6 +48,7 @@ class PropellerSource final : public Source {
   std::vector<SourceChange> OnTime(uint64_t now_ns) override;
   bool Owns(absl::string_view origin) const override { return origin == origin_; }
   bool ReadsAtStart() const override { return false; }
+  void OnAgent(const std::string& node) override { state_.set_node(node); }
   std::vector<std::string> TakeNotes() override { return std::exchange(notes_, {}); }
   std::string Name() const override { return origin_; }
   std::string Describe() const override;

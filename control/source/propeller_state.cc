@@ -12,6 +12,7 @@ namespace weft::control {
 namespace {
 
 constexpr std::size_t kRefusedMax = 10'000;
+constexpr std::size_t kWorkerFunctionsMax = 1'000;
 
 std::string AddressOf(const std::string& ip, uint32_t port) {
   return absl::StrContains(ip, ":") ? absl::StrCat("[", ip, "]:", port) : absl::StrCat(ip, ":", port);
@@ -44,6 +45,9 @@ void PropellerState::Take(const PropellerMessage& message, uint64_t now_ns) {
     case Kind::kAlive:
       return Saw(message.proplet, now_ns);
     case Kind::kOffline: {
+      // That of a worker of weft tells of its weft-control alone. Its hosts serve on, and the data plane sees
+      // for itself whether the node does.
+      if (workers_.contains(message.proplet)) return;
       // The manager's and the proxy's wills come on the same topic, with ids that are no proplet's.
       const auto proplet = proplets_.find(message.proplet);
       if (proplet == proplets_.end()) return;
@@ -51,6 +55,8 @@ void PropellerState::Take(const PropellerMessage& message, uint64_t now_ns) {
       proplet->second.dead = true;
       return;
     }
+    case Kind::kWorker:
+      return Runs(message, now_ns);
     case Kind::kOther:
       return;
   }
@@ -107,6 +113,52 @@ void PropellerState::Result(const PropellerMessage& message, uint64_t now_ns) {
   } else if (message.port != 0 && !proplet.empty()) {
     task.replicas[proplet] = {message.port, true, false};
     changed_ = true;
+  }
+}
+
+void PropellerState::Runs(const PropellerMessage& message, uint64_t now_ns) {
+  Worker worker{message.node, message.host, {}};
+  absl::Status status = absl::OkStatus();
+  if (!worker.node.empty()) status = CheckLabel(worker.node, "node");
+  if (status.ok() && !worker.node.empty()) status = CheckLabel(worker.host, "host");
+  for (const PropellerPlacement& each : message.placements) {
+    if (status.ok()) status = CheckFunctionName(absl::StrCat(ns_, "/", each.name));
+    worker.functions[each.name] |= each.ready;
+  }
+  if (status.ok() && worker.functions.size() > kWorkerFunctionsMax) {
+    status = absl::ResourceExhaustedError(absl::StrCat("more than ", kWorkerFunctionsMax, " functions"));
+  }
+  if (!status.ok()) {
+    if (refused_.size() < kRefusedMax)
+      refused_[message.proplet] = absl::StrCat("worker ", message.proplet, ": ", status.message());
+    return;
+  }
+  refused_.erase(message.proplet);
+  if (worker.node.empty()) {
+    changed_ |= workers_.erase(message.proplet) != 0;
+    return;
+  }
+  Saw(message.proplet, now_ns);
+  if (!proplets_.contains(message.proplet)) return;
+  Worker& known = workers_[message.proplet];
+  changed_ |= known != worker;
+  known = std::move(worker);
+}
+
+void PropellerState::AddWorkers(SourceMesh* mesh) const {
+  for (const auto& [id, worker] : workers_) {
+    const auto proplet = proplets_.find(id);
+    if (worker.node == node_ || proplet == proplets_.end() || proplet->second.dead) continue;
+    for (const auto& [name, ready] : worker.functions) {
+      Said<api::Endpoint> endpoint;
+      endpoint.value.set_function(absl::StrCat(ns_, "/", name));
+      endpoint.value.set_node(worker.node);
+      endpoint.value.set_host(worker.host);
+      endpoint.value.set_weight(100);
+      if (!ready) endpoint.value.set_state(api::ENDPOINT_DRAINING);
+      endpoint.implied = true;
+      mesh->endpoints.push_back(std::move(endpoint));
+    }
   }
 }
 
@@ -230,8 +282,9 @@ SourceMesh PropellerState::MeshNow(const std::string& origin) const {
   mesh.origin = origin;
   mesh.open = true;
   mesh.allow_shrink = true;  // Shrinking by accident is what EndList() looks after.
+  AddWorkers(&mesh);
   for (const auto& [name, proplet] : proplets_) {
-    if (proplet.dead) continue;
+    if (proplet.dead || workers_.contains(name)) continue;
     Said<api::Node> node;
     node.value.set_name(name);
     node.implied = true;

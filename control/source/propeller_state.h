@@ -57,6 +57,9 @@ class PropellerState {
   void OnTime(uint64_t now_ns);
   uint64_t wake_ns() const;  // CLOCK_MONOTONIC; 0: never
 
+  // The node that this process runs on: what others say of its hosts is not believed.
+  void set_node(const std::string& node) { node_ = node; }
+
   // Whether the mesh may be another one since the last call.
   bool TakeChanged() { return std::exchange(changed_, false); }
   // Something was said that only a list explains.
@@ -84,7 +87,17 @@ class PropellerState {
     bool dead = false;
   };
 
+  // A node of weft that takes part as a proplet.
+  struct Worker {
+    std::string node;
+    std::string host;
+    std::map<std::string, bool> functions;  // By name: whether it is ready.
+    friend bool operator==(const Worker&, const Worker&) = default;
+  };
+
   void Start(const PropellerMessage& message, uint64_t now_ns);
+  void Runs(const PropellerMessage& message, uint64_t now_ns);
+  void AddWorkers(SourceMesh* mesh) const;
   void Result(const PropellerMessage& message, uint64_t now_ns);
   void Saw(const std::string& proplet, uint64_t now_ns);
   // Null, and refused by name, where weft cannot take it.
@@ -94,6 +107,8 @@ class PropellerState {
   std::string ns_;
   std::map<std::string, Task> tasks_;
   std::map<std::string, Proplet> proplets_;
+  std::map<std::string, Worker> workers_;  // By proplet
+  std::string node_;
   std::map<std::string, std::string> refused_;
   uint64_t list_began_ns_ = 0;
   bool listing_ = false;

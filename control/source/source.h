@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "control/model/mesh_state.h"
 #include "control/source/mesh_yaml.h"
 
 namespace weft::control {
@@ -51,6 +52,13 @@ class Source {
   // Whether it has said all before the loop begins; else what an earlier run said stays until this one
   // speaks.
   virtual bool ReadsAtStart() const = 0;
+  // The agent is connected, and says which node it is of.
+  virtual void OnAgent(const std::string& /*node*/) {}
+  // The agent has acknowledged a generation, in which these placements on its node failed, as in
+  // "vision/classify on host c: wrong hash". `all`: what this source has said is part of it, as far as it is
+  // part of `mesh`, the mesh as it is now.
+  virtual void OnProgrammed(const MeshState& /*mesh*/, const std::vector<std::string>& /*failed*/,
+                            bool /*all*/) {}
   // What an operator should read in the log, since the last call.
   virtual std::vector<std::string> TakeNotes() = 0;
   // What it is called where it is counted: "/etc/weft/mesh.d", "etcd:/weft/".

@@ -150,13 +150,14 @@ absl::Status Module::CheckExports(absl::string_view what) {
     if (name == "_initialize") has_initialize_ = HasType(type, {}, false);
   }
   wasm_exporttype_vec_delete(&exports);
-  if (!memory) return absl::FailedPreconditionError(absl::StrCat(what, " exports no memory named `memory`"));
-  if (!alloc)
-    return absl::FailedPreconditionError(absl::StrCat(what, " exports no `weft_alloc(i32) -> i32`"));
+  // The handler first: a module without one was made for something else.
   if (!handle) {
     return absl::FailedPreconditionError(
         absl::StrCat(what, " has no handler: it exports no `weft_handle(i32, i32, i32) -> i32`"));
   }
+  if (!memory) return absl::FailedPreconditionError(absl::StrCat(what, " exports no memory named `memory`"));
+  if (!alloc)
+    return absl::FailedPreconditionError(absl::StrCat(what, " exports no `weft_alloc(i32) -> i32`"));
   return absl::OkStatus();
 }
 

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -35,9 +37,15 @@ Mosquitto::Mosquitto(control::TlsFiles server, control::TlsFiles client)
   Start();
 }
 
+Mosquitto::Mosquitto(const NetworkNamespace& network, std::string address)
+    : network_(&network), address_(std::move(address)), port_(static_cast<uint16_t>(FreePort())) {
+  mosquitto_lib_init();
+  Start();
+}
+
 void Mosquitto::Start() {
-  std::string config = absl::StrCat("listener ", port_,
-                                    " 127.0.0.1\nallow_anonymous true\npersistence false\n", "user root\n");
+  std::string config = absl::StrCat("listener ", port_, " ", address_,
+                                    "\nallow_anonymous true\npersistence false\nuser root\n");
   if (!server_.certificate.empty()) {
     absl::StrAppend(&config, "cafile ", server_.ca, "\ncertfile ", server_.certificate, "\nkeyfile ",
                     server_.key, "\nrequire_certificate true\n");
@@ -46,17 +54,23 @@ void Mosquitto::Start() {
   ProcessOptions options;
   options.arguments = {Program(), "-c", directory_ / "mosquitto.conf"};
   options.log = directory_ / "log";
-  process_ = std::make_unique<Process>(options);
-  const bool up = Eventually([this] { return TryPublish("up", ""); }, absl::Seconds(20));
+  {
+    std::optional<InNamespace> inside;
+    if (network_ != nullptr) inside.emplace(*network_);
+    process_ = std::make_unique<Process>(options);
+  }
+  const bool up = Eventually([this] { return TryPublish("up", "", false); }, absl::Seconds(20));
   if (!up) std::fprintf(stderr, "%s\n", process_->Output().c_str());
   WEFT_CHECK(up);
 }
 
-void Mosquitto::Publish(const std::string& topic, const std::string& payload) {
-  WEFT_CHECK(Eventually([&] { return TryPublish(topic, payload); }, absl::Seconds(20)));
+void Mosquitto::Publish(const std::string& topic, const std::string& payload, bool retain) {
+  WEFT_CHECK(Eventually([&] { return TryPublish(topic, payload, retain); }, absl::Seconds(20)));
 }
 
-bool Mosquitto::TryPublish(const std::string& topic, const std::string& payload) {
+bool Mosquitto::TryPublish(const std::string& topic, const std::string& payload, bool retain) {
+  std::optional<InNamespace> inside;
+  if (network_ != nullptr) inside.emplace(*network_);
   bool published = false;
   mosquitto* handle = mosquitto_new(nullptr, true, &published);
   mosquitto_publish_callback_set(
@@ -65,9 +79,9 @@ bool Mosquitto::TryPublish(const std::string& topic, const std::string& payload)
     mosquitto_tls_set(handle, client_.ca.c_str(), nullptr, client_.certificate.c_str(), client_.key.c_str(),
                       nullptr);
   }
-  if (mosquitto_connect(handle, "127.0.0.1", port_, kKeepAliveS) == MOSQ_ERR_SUCCESS &&
+  if (mosquitto_connect(handle, address_.c_str(), port_, kKeepAliveS) == MOSQ_ERR_SUCCESS &&
       mosquitto_publish(handle, nullptr, topic.c_str(), static_cast<int>(payload.size()), payload.data(), 1,
-                        false) == MOSQ_ERR_SUCCESS) {
+                        retain) == MOSQ_ERR_SUCCESS) {
     for (int i = 0; i < kTurns && !published; ++i) {
       if (mosquitto_loop(handle, 10, 1) != MOSQ_ERR_SUCCESS) break;
     }

@@ -52,6 +52,16 @@ TEST(ControlConfigTest, PropellerIsReadAndItsErrorsNamed) {
   EXPECT_EQ(config->propeller->mqtt.version, 5);
   EXPECT_EQ(config->propeller->mqtt.qos, 1);
   EXPECT_EQ(config->propeller->ns, "propeller");
+  EXPECT_FALSE(config->propeller->worker);
+  const auto worker =
+      ParseControlConfig(head + "mqtt://b:1883\n  worker: true\n  host: h\n  proplet: p\n", "c.yaml");
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  EXPECT_TRUE(worker->propeller->worker);
+  EXPECT_EQ(worker->propeller->host, "h");
+  EXPECT_EQ(worker->propeller->proplet, "p");
+  EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  worker: true\n"), HasSubstr("needs `host`"));
+  EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  host: h\n"), HasSubstr("goes with `worker: true`"));
+  EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  worker: true\n  host: H h\n"), HasSubstr("propeller.host"));
 }
 
 TEST(ControlConfigTest, WhatIsSaidIsTaken) {

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// A node as a worker of Propeller: starts and stops over a real broker become placements on a real weft-host.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "tests/support/mesh.h"
+#include "tests/support/propeller_manager.h"
+
+namespace weft::test {
+namespace {
+
+using testing::HasSubstr;
+
+// A core module that exports a memory and nothing else, as one that is made to be run once might.
+constexpr char kWithoutHandler[] = {0,    'a', 's', 'm', 1,   0,   0,   0,   0x05, 3,   1, 0, 1,
+                                    0x07, 10,  1,   6,   'm', 'e', 'm', 'o', 'r',  'y', 2, 0};
+constexpr char kResults[] = "control/proplet/results";
+
+std::string Guest(const std::string& name) {
+  return ReadFile(absl::StrCat(WEFT_GUEST_DIR, "/", name, ".wasm"));
+}
+
+std::string Runs(const std::string& task) {
+  return absl::StrCat(R"({"error":null,"proplet_id":"n1","results":"","task_id":")", task, "\"}");
+}
+
+class PropellerWorkerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!Mesh::Privileged()) GTEST_SKIP() << "hosts under users of their own need root";
+    if (!Mosquitto::Installed()) GTEST_SKIP() << "no mosquitto on this machine";
+    broker_.emplace();
+    manager_.emplace(*broker_);
+    NodeOptions options;
+    WriteFile(files_ / "mesh.yaml", "version: 1\nnodes: [{name: n1}]\n");
+    options.control = absl::StrCat("version: 1\nfiles: ", files_ / "mesh.yaml", "\n",
+                                   manager_->Settings("  worker: true\n  host: h\n"));
+    mesh_.emplace(std::vector<Tenant>{{"tenant", kFirstTenantUid, {"h"}, {"propeller/*"}, "", ""}}, options);
+    mesh_->StartAgent();
+    StartControl();
+    host_.emplace(mesh_->StartHost("h", kFirstTenantUid));
+    ASSERT_TRUE(mesh_->WaitForHost("h"));
+    ASSERT_TRUE(manager_->Hears("control/proplet/create", R"("proplet_id":"n1")")) << Logs();
+  }
+  void StartControl() { mesh_->StartControl({"--agent-user", absl::StrCat(kAgentUid)}); }
+  std::string Logs() {
+    return absl::StrCat(mesh_->control().Output(), mesh_->agent().Output(), manager_->Log());
+  }
+  Ran Call(const std::string& name) { return mesh_->Ctl({"call", "propeller/" + name, "there"}); }
+  bool Answers(const std::string& name) {
+    return Eventually([&] { return Call(name).output == "Hello, there!"; });
+  }
+  std::string modules() { return mesh_->path("control/modules"); }
+  // Files that are there beside stray ones
+  int Modules() { return Files("*.wasm"); }
+  int Files(const std::string& pattern) {
+    const Ran found = test::Run({"/usr/bin/find", modules(), "-type", "f", "-name", pattern});
+    return static_cast<int>(std::count(found.output.begin(), found.output.end(), '\n'));
+  }
+
+  TemporaryDirectory files_;
+  std::optional<Mosquitto> broker_;
+  std::optional<PropellerManager> manager_;
+  std::optional<Mesh> mesh_;
+  std::optional<Process> host_;
+};
+
+TEST_F(PropellerWorkerTest, AStartPlacesTheModuleAndAStopTakesItBack) {
+  EXPECT_TRUE(manager_->Hears("control/proplet/alive", R"("status":"alive")"));
+  EXPECT_TRUE(manager_->Hears("control/proplet/metrics", R"("rss_bytes":)"));
+  manager_->Start("t1", "hello", "n1", Guest("hello"), R"(,"new_field":{"a":[1]})");
+  manager_->Start("t2", "other", "somebody-else", Guest("hello"));
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t1"))) << Logs();
+  EXPECT_TRUE(manager_->Hears("weft/n1", R"("id":"t1","name":"hello","ready":true)")) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!") << Logs();
+  struct stat about;
+  EXPECT_EQ(Modules(), 1);
+  ASSERT_EQ(stat(modules().c_str(), &about), 0);
+  EXPECT_EQ(about.st_mode & 07, 0u);                     // For weft-control, and the agent by its entry.
+  manager_->Start("t1", "hello", "n1", Guest("hello"));  // Heard twice: still one, and it is said to run.
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t1"))) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!");
+  manager_->Say("control/manager/invoke", R"({"id":"t1","invocation_id":"i","proplet_id":"n1"})");
+  EXPECT_TRUE(manager_->Hears("control/proplet/invoke_results", "called over the mesh"));
+  manager_->Stop("t1");
+  EXPECT_TRUE(manager_->Hears("weft/n1", R"("ready":false)")) << Logs();
+  EXPECT_TRUE(manager_->Hears("weft/n1", R"("tasks":[])")) << Logs();
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Call("hello").error, "NOT_FOUND"); })) << Logs();
+  EXPECT_TRUE(Eventually([&] { return Modules() == 0; }));
+  EXPECT_EQ(manager_->Heard(kResults, "t2"), 0u);
+}
+
+TEST_F(PropellerWorkerTest, AModuleComesInPartsAlsoWhereTheBrokerRestartsInBetween) {
+  const std::string module = Guest("hello");
+  const std::string parts[] = {module.substr(0, 100), module.substr(100, 1'000), module.substr(1'100)};
+  manager_->StartImage("t1", "hello", "n1", "registry/hello:1");
+  ASSERT_TRUE(manager_->Hears("registry/proplet", R"("app_name":"registry/hello:1")")) << Logs();
+  manager_->Chunk("registry/hello:1", 0, 3, parts[0]);
+  manager_->Chunk("registry/other:1", 0, 1, "not asked for");
+  broker_->Kill();
+  broker_->Start();
+  ASSERT_TRUE(manager_->Hears("registry/proplet", R"("app_name":"registry/hello:1")")) << Logs();
+  manager_->Chunk("registry/hello:1", 2, 3, parts[2]);
+  manager_->Chunk("registry/hello:1", 0, 3, parts[0]);
+  manager_->Chunk("registry/hello:1", 2, 3, parts[2]);
+  manager_->Chunk("registry/hello:1", 1, 3, parts[1]);
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t1"))) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!");
+  EXPECT_EQ(Modules(), 1);
+}
+
+TEST_F(PropellerWorkerTest, WhatCannotRunIsReportedByName) {
+  const auto fails = [&](const std::string& task, const std::string& why) {
+    EXPECT_TRUE(manager_->Hears(kResults, absl::StrCat(R"("task_id":")", task))) << Logs();
+    EXPECT_EQ(manager_->Heard(kResults, why), 1u) << why << "\n" << Logs();
+  };
+  manager_->Start("t1", "empty", "n1", absl::string_view(kWithoutHandler, sizeof(kWithoutHandler)));
+  fails("t1", "has no handler");
+  manager_->Start("t2", "secret", "n1", Guest("hello"), R"(,"encrypted":true)");
+  manager_->Say("control/manager/start",
+                R"({"id":"t3","name":"secret","image_url":"x","encrypted":true,"proplet_id":"n1"})");
+  fails("t3", "it is encrypted, which weft cannot run");
+  manager_->Start("t4", "hello", "n1", Guest("hello"), R"(,"env":{"TOKEN":"s3cret"})");
+  fails("t4", "env: a function of weft takes none");
+  manager_->Say("control/manager/start", R"({"id":"t5","name":"x","file":"***","proplet_id":"n1"})");
+  fails("t5", "file: is no base64");
+  manager_->Say("control/manager/start",
+                R"({"id":"t6","name":"Not A Label","file":"AA==","proplet_id":"n1"})");
+  fails("t6", "Not A Label");
+  manager_->Say("control/manager/start", "{");
+  manager_->Start("t7", "hello", "n1", Guest("hello"));
+  EXPECT_TRUE(manager_->Hears(kResults, Runs("t7"))) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!");
+  EXPECT_THAT(mesh_->control().Output(), testing::Not(HasSubstr("s3cret")));
+  EXPECT_THAT(mesh_->control().Output(), HasSubstr("control/manager/start is not taken: is no JSON object"));
+}
+
+TEST_F(PropellerWorkerTest, ABrokerThatComesBackReplaysNothing) {
+  manager_->Start("t1", "hello", "n1", Guest("hello"));
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t1"))) << Logs();
+  broker_->Kill();
+  ASSERT_TRUE(mesh_->WaitForCtl({"status"}, "not synced")) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!");
+  broker_->Start();
+  // Said while nobody listens, and kept by the broker.
+  broker_->Publish("m/T/c/C/control/manager/start",
+                   R"({"id":"t2","name":"late","file":"AA==","proplet_id":"n1"})", true);
+  broker_->Publish("m/T/c/C/control/manager/stop", R"({"id":"t1"})", true);
+  ASSERT_TRUE(Eventually([&] {
+    return absl::StrContains(mesh_->control().Output(), "the broker kept it from an earlier time") ||
+           manager_->Heard("weft/n1", R"("ready":true)") > 2;
+  })) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!") << Logs();
+  EXPECT_EQ(manager_->Heard(kResults, "t2"), 0u);
+  // One that registers anew is no new process.
+  EXPECT_EQ(manager_->Heard("control/proplet/create", "n1"), 1u);
+}
+
+TEST_F(PropellerWorkerTest, ARestartKeepsTasksAndRemovesStaleFiles) {
+  manager_->Start("t1", "hello", "n1", Guest("hello"));
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t1"))) << Logs();
+  mesh_->control().Kill();
+  EXPECT_TRUE(manager_->Hears("control/proplet/alive", "offline"));  // The broker says it.
+  WriteFile(modules() + "/stray.wasm", "x");
+  WriteFile(modules() + "/0123.wasm.new", "x");
+  EXPECT_EQ(Call("hello").output, "Hello, there!");
+  StartControl();
+  ASSERT_TRUE(manager_->Hears("control/proplet/create", "n1")) << Logs();
+  ASSERT_TRUE(manager_->Hears("weft/n1", R"("id":"t1","name":"hello","ready":true)")) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!");
+  EXPECT_EQ(Files("*"), 1);
+  // The agent opens the file again when its host comes back.
+  host_.reset();
+  host_.emplace(mesh_->StartHost("h", kFirstTenantUid));
+  EXPECT_TRUE(Answers("hello")) << Logs();
+  // A module that rots is not run.
+  mesh_->control().Kill();
+  ASSERT_EQ(test::Run({"/bin/sh", "-c", absl::StrCat("for f in ", modules(), "/*; do echo x >> $f; done")})
+                .exit_code,
+            0);
+  StartControl();
+  EXPECT_TRUE(manager_->Hears(kResults, "its module is lost")) << Logs();
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Call("hello").error, "NOT_FOUND"); })) << Logs();
+  EXPECT_EQ(Files("*"), 0);
+}
+
+}  // namespace
+}  // namespace weft::test
