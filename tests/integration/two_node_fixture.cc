@@ -47,7 +47,8 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
   absl::StrAppend(&options.settings, more_settings_[name]);
   WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
   Issue(name, validity_);
-  std::vector<Tenant> tenants = LoadTenants();
+  options.control = control_;
+  std::vector<Tenant> tenants = tenants_;
   for (Tenant& tenant : tenants)
     tenant.engine_inside = engine_inside_ && (tenant.name == "a" || tenant.name == "b");
   return std::make_unique<Mesh>(std::move(tenants), options);

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "dataplane/identity/authority.h"
 #include "tests/integration/load_run.h"
@@ -47,6 +48,8 @@ class TwoNodeTest : public testing::Test {
   bool engine_inside_ = false;                        // Admits hosts a and b to run the node engine inside.
   VethOptions veth_options_;                          // Of the wire.
   std::map<std::string, std::string> more_settings_;  // Of weftd.yaml, by node.
+  std::string control_;  // weft-control.yaml; empty: both watch SetMesh()'s file.
+  std::vector<Tenant> tenants_ = LoadTenants();
   TemporaryDirectory files_;
   identity::Validity validity_;
   std::unique_ptr<VethPair> veth_;
