@@ -49,7 +49,7 @@ nlohmann::json JsonOf(const api::Function& function) {
   if (policy.any_locality()) json["locality"] = "any";
   if (function.state() == api::INSTANCE_KEEP) json["state"] = "keep";
   PutDuration(&json, "timeout", policy.timeout_ns());
-  Put(&json, "retries", policy.retries());
+  if (policy.has_retries()) json["retries"] = policy.retries();
   Put(&json, "retry_budget", policy.retry_budget_percent());
   nlohmann::json hedge = nlohmann::json::object();
   Put(&hedge, "percentile", policy.hedge_percentile());

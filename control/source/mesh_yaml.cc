@@ -98,7 +98,8 @@ class Loader {
     api::Policy* policy = function->mutable_policy();
     policy->set_idempotent(map.Bool("idempotent"));
     policy->set_timeout_ns(map.DurationNs("timeout", kNsPerUs, kHourNs));
-    policy->set_retries(static_cast<uint32_t>(map.Uint("retries", 0, 10)));
+    const auto retries = static_cast<uint32_t>(map.Uint("retries", 0, 10));
+    if (map.Has("retries")) policy->set_retries(retries);  // 0 is not the default.
     ReadExtraTries(map, policy);
     policy->set_any_locality(map.Enum("locality", {"nearest", "any"}) == 1);
     const bool keep = map.Enum("state", {"keep", "fresh"}, 1) == 0;

@@ -30,7 +30,7 @@ void AddCounter(absl::string_view name, uint64_t value,
 Policy PolicyOf(const api::Policy& policy) {
   Policy result;
   if (policy.timeout_ns() != 0) result.timeout_ns = policy.timeout_ns();
-  if (policy.retries() != 0) result.retries = policy.retries();
+  if (policy.has_retries()) result.retries = policy.retries();
   result.idempotent = policy.idempotent();
   if (policy.concurrent_calls_max() != 0) result.concurrent_calls_max = policy.concurrent_calls_max();
   result.calls_per_second_max = policy.calls_per_second_max();

@@ -43,6 +43,7 @@ TEST(MeshObjectTest, JsonComesBackAsTheSameObject) {
        R"({"hedge":{"budget":5,"percentile":95},"idempotent":true,"limits":{"calls_per_second":7,"concurrent_calls":3,)"
        R"("memory":"1MiB","run_time":"20ms","stack":"64KiB"},"locality":"any","outlier":{"eject":"5s","failures":4},"retries":2,)"
        R"("retry_budget":20,"state":"keep","timeout":"250ms"})"},
+      {"functions/v/once", R"({"idempotent":true,"retries":0})"},
       {"endpoints/n1/h1/v/f", R"({"state":"draining","weight":7})"},
       {"allow/a/b/c/*", "{}"},
   };

@@ -209,6 +209,7 @@ allow:
   EXPECT_EQ(scale.guest_limits().stack_bytes_max(), 128u << 10);
   EXPECT_EQ(scale.guest_limits().run_ns_max(), 2'000'000'000u);
   EXPECT_EQ(mesh.functions.at(1).value.state(), api::INSTANCE_FRESH);
+  EXPECT_FALSE(mesh.functions.at(1).value.policy().has_retries());
   const api::Endpoint& endpoint = mesh.endpoints.at(0).value;
   EXPECT_EQ(endpoint.module(), "/m/scale.wasm");
   EXPECT_EQ(absl::BytesToHexString(endpoint.sha256()),

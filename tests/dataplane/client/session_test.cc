@@ -25,6 +25,14 @@ struct NoLocal {
   void OnCancel(uint32_t, uint32_t) {}
 };
 
+TEST(PolicyOfTest, NoRetriesAreNotTheDefault) {
+  api::Policy policy;
+  EXPECT_EQ(PolicyOf(policy).retries, Policy().retries);
+  policy.set_retries(0);
+  ASSERT_TRUE(policy.ParseFromString(policy.SerializeAsString()));
+  EXPECT_EQ(PolicyOf(policy).retries, 0u);
+}
+
 class SessionTest : public testing::Test {
  protected:
   SessionTest() {
