@@ -60,6 +60,14 @@ absl::Status Controller::Start() {
     }
   }
   if (options_.propeller.has_value()) WEFT_RETURN_IF_ERROR(StartPropeller(seed));
+  if (options_.kubernetes.has_value()) {
+    KubeWatchOptions options;
+    options.seed = seed;
+    options.allow_shrink = options_.allow_shrink;
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<KubeSource> kube,
+                          KubeSource::Create(*options_.kubernetes, options));
+    sources_.push_back({std::move(kube)});
+  }
   AgentLink::Options link;
   link.socket_path = options_.admin_socket;
   link.seed = seed;

@@ -24,6 +24,7 @@
 #include "control/source/etcd_source.h"
 #include "control/source/file_source.h"
 #include "control/source/http_client.h"
+#include "control/source/kube_source.h"
 #include "control/source/propeller_source.h"
 #include "control/source/propeller_worker.h"
 #include "control/source/source.h"
@@ -40,6 +41,7 @@ struct ControllerOptions {
   std::optional<EtcdPresenceOptions> presence;  // Only with etcd
   std::optional<PropellerOptions> propeller;
   uid_t agent_uid = 0;  // Who opens the modules of a Propeller worker
+  std::optional<KubeOptions> kubernetes = std::nullopt;
 };
 
 class Controller : private AgentLinkObserver {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// weft-control: watches mesh files, etcd or Propeller and programs the agent of its node. Command line,
-// signals and the loop, on one thread beside the one that writes the last good state; runs in the foreground.
-// SIGTERM and SIGINT end it, SIGHUP is ignored: files are watched. The mesh keeps running without it.
+// weft-control: watches mesh files, etcd, Kubernetes or Propeller and programs the agent of its node. Command
+// line, signals and the loop, on one thread beside the one that writes the last good state; runs in the
+// foreground. SIGTERM and SIGINT end it, SIGHUP is ignored: files are watched. The mesh keeps running without
+// it.
 #include <poll.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
@@ -54,13 +55,14 @@ constexpr char kMeshDir[] = "/etc/weft/mesh.d";
 
 // Returns the exit code, or kGoOn. CLI11 throws; it ends here.
 int ParseArguments(int argc, char** argv, Arguments* arguments) {
-  CLI::App app("weft-control: watches mesh files, etcd or Propeller and programs the agent of this node",
-               "weft-control");
+  CLI::App app(
+      "weft-control: watches mesh files, etcd, Kubernetes or Propeller and programs the agent of this node",
+      "weft-control");
   app.add_option(
       "--source", arguments->source,
       "Mesh file, or directory of *.yaml and *.yml files; /etc/weft/mesh.d where there is no --config");
   app.add_option("--config", arguments->config,
-                 "weft-control.yaml: names the sources, such as etcd and Propeller");
+                 "weft-control.yaml: names the sources, such as etcd and Kubernetes");
   app.add_option("--run-dir", arguments->run_dir, "Directory of admin.sock and control.sock")
       ->capture_default_str();
   app.add_option("--state-dir", arguments->state_dir, "Where the last good state is kept")
@@ -144,6 +146,7 @@ absl::Status NameSources(Arguments* arguments, ControllerOptions* options) {
   options->etcd = std::move(config.etcd);
   options->presence = std::move(config.presence);
   options->propeller = std::move(config.propeller);
+  options->kubernetes = std::move(config.kubernetes);
   return absl::OkStatus();
 }
 

@@ -134,6 +134,18 @@ void ReadPropeller(YamlMap& map, ControlConfig* config) {
   config->propeller = std::move(propeller);
 }
 
+// Without a `kubeconfig`: as a pod.
+void ReadKubernetes(YamlMap& map, ControlConfig* config) {
+  const std::string file = map.NonEmptyString("kubeconfig");
+  const std::string context = map.NonEmptyString("context");
+  if (file.empty() && !context.empty()) map.Error("context", "`context` is of a `kubeconfig`");
+  absl::StatusOr<KubeOptions> kube = file.empty() ? KubeOptionsOfPod() : LoadKubeconfig(file, context);
+  const uint64_t port = map.Uint("port", 1, 65'535, KubeOptions().port);
+  if (!map.Check("kubeconfig", kube.status())) return;
+  kube->port = static_cast<uint16_t>(port);
+  config->kubernetes = *std::move(kube);
+}
+
 }  // namespace
 
 absl::StatusOr<ControlConfig> ParseControlConfig(absl::string_view text, const std::string& path) {
@@ -146,9 +158,10 @@ absl::StatusOr<ControlConfig> ParseControlConfig(absl::string_view text, const s
     config.metrics = root.String("metrics");
     root.Map("etcd", [&config](YamlMap& map) { ReadEtcd(map, &config); });
     root.Map("propeller", [&config](YamlMap& map) { ReadPropeller(map, &config); });
+    root.Map("kubernetes", [&config](YamlMap& map) { ReadKubernetes(map, &config); });
     if (config.files.empty() && !config.etcd.has_value() && !config.propeller.has_value() &&
-        root.errors().empty()) {
-      root.Error("", "names no source: `files`, `etcd` or `propeller`");
+        !config.kubernetes.has_value() && root.errors().empty()) {
+      root.Error("", "names no source: `files`, `etcd`, `propeller` or `kubernetes`");
     }
   }));
   return config;

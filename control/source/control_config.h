@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "control/source/etcd_connection.h"
 #include "control/source/etcd_presence.h"
+#include "control/source/kube_config.h"
 #include "control/source/propeller_source.h"
 
 namespace weft::control {
@@ -19,6 +20,7 @@ struct ControlConfig {
   std::optional<EtcdOptions> etcd;
   std::optional<EtcdPresenceOptions> presence;
   std::optional<PropellerOptions> propeller;
+  std::optional<KubeOptions> kubernetes;
   std::string metrics;  // Loopback address for Prometheus; empty: none
 };
 

@@ -57,6 +57,18 @@ struct HttpClient::Transfer {
     return go_on && !transfer->cancelled ? size * count : 0;
   }
 
+  // Gets each line of the head; an empty one ends it.
+  static std::size_t OnHead(char* data, std::size_t size, std::size_t count, void* self) {
+    auto* transfer = static_cast<Transfer*>(self);
+    if (transfer->cancelled) return 0;
+    if (absl::string_view(data, size * count) == "\r\n" && transfer->handlers.on_open) {
+      long code = 0;
+      curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &code);
+      transfer->handlers.on_open(code);
+    }
+    return transfer->cancelled ? 0 : size * count;
+  }
+
   void Prepare() {
     curl_easy_setopt(easy, CURLOPT_URL, request.url.c_str());
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -73,12 +85,10 @@ struct HttpClient::Transfer {
     curl_easy_setopt(easy, CURLOPT_PRIVATE, this);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &Transfer::OnData);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, this);
-    if (!request.tls.ca.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, request.tls.ca.c_str());
-    curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);  // Else a new CA is noticed after a day.
-    if (!request.tls.certificate.empty()) {
-      curl_easy_setopt(easy, CURLOPT_SSLCERT, request.tls.certificate.c_str());
-      curl_easy_setopt(easy, CURLOPT_SSLKEY, request.tls.key.c_str());
-    }
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &Transfer::OnHead);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, this);
+    PrepareTls();
+    if (request.fresh) curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     for (const std::string& header : request.headers) headers = curl_slist_append(headers, header.c_str());
     if (!request.body.empty()) {
       headers = curl_slist_append(headers, "Content-Type: application/json");
@@ -87,7 +97,33 @@ struct HttpClient::Transfer {
       curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());
       curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()));
     }
+    if (!request.method.empty()) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request.method.c_str());
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
+  }
+
+  void SetBlob(CURLoption option, std::string* content) {
+    curl_blob blob{content->data(), content->size(), CURL_BLOB_NOCOPY};
+    curl_easy_setopt(easy, option, &blob);
+  }
+
+  void PrepareTls() {
+    TlsFiles& tls = request.tls;
+    if (!tls.ca_pem.empty()) {
+      SetBlob(CURLOPT_CAINFO_BLOB, &tls.ca_pem);
+    } else if (!tls.ca.empty()) {
+      curl_easy_setopt(easy, CURLOPT_CAINFO, tls.ca.c_str());
+    }
+    curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);  // Else a new CA is noticed after a day.
+    if (!tls.certificate_pem.empty()) {
+      SetBlob(CURLOPT_SSLCERT_BLOB, &tls.certificate_pem);
+    } else if (!tls.certificate.empty()) {
+      curl_easy_setopt(easy, CURLOPT_SSLCERT, tls.certificate.c_str());
+    }
+    if (!tls.key_pem.empty()) {
+      SetBlob(CURLOPT_SSLKEY_BLOB, &tls.key_pem);
+    } else if (!tls.key.empty()) {
+      curl_easy_setopt(easy, CURLOPT_SSLKEY, tls.key.c_str());
+    }
   }
 };
 

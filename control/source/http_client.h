@@ -21,18 +21,24 @@
 
 namespace weft::control {
 
-// Empty paths: libcurl's defaults; with a certificate the client proves who it is.
+// Empty paths: libcurl's defaults; with a certificate the client proves who it is. Each may be given as its
+// content instead, which goes first.
 struct TlsFiles {
   std::string ca;
   std::string certificate;
   std::string key;
+  std::string ca_pem = {};
+  std::string certificate_pem = {};
+  std::string key_pem = {};
 };
 
 struct HttpRequest {
   std::string url;
-  std::string body;                  // Not empty: POST as application/json. Else GET.
+  std::string body;                  // Not empty: POST as application/json, but for `method`. Else GET.
+  std::string method = {};           // Another than these
   std::vector<std::string> headers;  // "Authorization: …"
   TlsFiles tls;
+  bool fresh = false;           // By a connection of its own: who the client is was said when one opened.
   uint64_t timeout_ms = 5'000;  // Of the whole request; 0: none, and a peer that says nothing is told by TCP.
   uint64_t connect_timeout_ms = 2'000;
 };
@@ -40,6 +46,8 @@ struct HttpRequest {
 // What one request tells its owner, from within OnEvents() and OnTime(). A handler may start and cancel
 // requests.
 struct HttpHandlers {
+  // The answer begins, with this HTTP status. May be null.
+  std::function<void(long code)> on_open = nullptr;
   // A piece of the body, and the HTTP status. False ends the request: on_done is not called.
   std::function<bool(absl::string_view piece, long code)> on_data;
   // The end. UNAVAILABLE names the URL and why no answer came; else `code` is the HTTP status.

@@ -25,10 +25,13 @@ void OpenSsl(const std::string& key, const std::string& certificate, std::vector
 TlsAuthority::TlsAuthority() { OpenSsl(path("ca.key"), path("ca.crt"), {"-subj", "/CN=test CA"}); }
 
 // Without a common name: etcd's gateway refuses to start where its certificate could stand for a user.
-control::TlsFiles TlsAuthority::Issue(const std::string& name) const {
-  const control::TlsFiles files{path("ca.crt"), path(name + ".crt"), path(name + ".key")};
+control::TlsFiles TlsAuthority::Issue(const std::string& name, const std::string& subject) const {
+  control::TlsFiles files;
+  files.ca = path("ca.crt");
+  files.certificate = path(name + ".crt");
+  files.key = path(name + ".key");
   OpenSsl(files.key, files.certificate,
-          {"-subj", "/O=weft test", "-CA", path("ca.crt"), "-CAkey", path("ca.key"), "-addext",
+          {"-subj", subject, "-CA", path("ca.crt"), "-CAkey", path("ca.key"), "-addext",
            "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE", "-addext",
            "extendedKeyUsage=serverAuth,clientAuth"});
   return files;

@@ -15,7 +15,7 @@ class TlsAuthority {
   TlsAuthority();
 
   // For 127.0.0.1, with NAME.crt and NAME.key; usable by a server and by a client.
-  control::TlsFiles Issue(const std::string& name) const;
+  control::TlsFiles Issue(const std::string& name, const std::string& subject = "/O=weft test") const;
   std::string path(const std::string& name) const { return directory_ / name; }
 
  private:

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 #include "tests/support/temporary_directory.h"
 
@@ -62,6 +64,51 @@ TEST(ControlConfigTest, PropellerIsReadAndItsErrorsNamed) {
   EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  worker: true\n"), HasSubstr("needs `host`"));
   EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  host: h\n"), HasSubstr("goes with `worker: true`"));
   EXPECT_THAT(ErrorOf(head + "mqtt://b:1883\n  worker: true\n  host: H h\n"), HasSubstr("propeller.host"));
+}
+
+TEST(ControlConfigTest, KubernetesIsReadAndWhatItCannotDoIsNamed) {
+  const test::TemporaryDirectory directory;
+  const std::string text = absl::StrCat("version: 1\nkubernetes: {kubeconfig: ", directory / "k", "}\n");
+  const auto error_of = [&](const std::string& cluster, const std::string& user) {
+    test::WriteFile(
+        directory / "k",
+        absl::StrCat("current-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n",
+                     "clusters: [{name: k, cluster: {", cluster, "}}]\nusers: [{name: u, user: {", user,
+                     "}}]\n"));
+    return ErrorOf(text);
+  };
+  EXPECT_THAT(ErrorOf("version: 1\nkubernetes: {}\n"), HasSubstr("c.yaml:2:13: kubernetes"));
+  EXPECT_THAT(ErrorOf("version: 1\nkubernetes: {kubeconfig: /nowhere}\n"), HasSubstr("/nowhere"));
+  EXPECT_THAT(ErrorOf("version: 1\nkubernetes: {context: c}\n"), HasSubstr("kubernetes.context"));
+  const std::string server = "server: \"https://k:6443\"";
+  EXPECT_THAT(error_of("", ""), HasSubstr("`server` \"\" is no https:// URL"));
+  EXPECT_THAT(error_of(server + ", insecure-skip-tls-verify: true", ""),
+              HasSubstr("skip-tls-verify` is not"));
+  EXPECT_THAT(error_of(server + ", certificate-authority-data: \"*\"", ""), HasSubstr("is no base64"));
+  EXPECT_THAT(error_of(server, "username: me"), HasSubstr("`username` is not supported"));
+  EXPECT_THAT(error_of(server, "exec: {command: x, apiVersion: v0}"), HasSubstr("apiVersion"));
+  EXPECT_EQ(error_of(server + ", certificate-authority: ca", "tokenFile: t"), "");
+  const auto config = ParseControlConfig(text, "c.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->kubernetes->server, "https://k:6443");
+  EXPECT_EQ(config->kubernetes->tls.ca, directory / "ca");
+  EXPECT_EQ(config->kubernetes->token_file, directory / "t");
+  EXPECT_EQ(config->kubernetes->port, 4810);
+}
+
+TEST(ControlConfigTest, WhatAPodHoldsIsTaken) {
+  const test::TemporaryDirectory directory;
+  setenv("KUBERNETES_SERVICE_HOST", "fd00::1", 1);
+  setenv("KUBERNETES_SERVICE_PORT", "443", 1);
+  EXPECT_THAT(KubeOptionsOfPod(directory.path()).status().message(), HasSubstr("ca.crt"));
+  test::WriteFile(directory / "ca.crt", "x");
+  test::WriteFile(directory / "token", "x");
+  const auto options = KubeOptionsOfPod(directory.path());
+  unsetenv("KUBERNETES_SERVICE_HOST");
+  unsetenv("KUBERNETES_SERVICE_PORT");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->server, "https://[fd00::1]:443");
+  EXPECT_EQ(options->token_file, directory / "token");
 }
 
 TEST(ControlConfigTest, WhatIsSaidIsTaken) {

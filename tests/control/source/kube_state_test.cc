@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a mesh is made of Kubernetes' objects, without a server: JSON in, mesh out; then the same JSON
+// mutated.
+#include "control/source/kube_state.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "control/model/merge.h"
+#include "dataplane/base/random.h"
+
+namespace weft::control {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::UnorderedElementsAre;
+
+constexpr char kWeftPort[] = R"([{"name":"w","port":4811,"appProtocol":"weft/host","protocol":"TCP"}])";
+constexpr char kHttpPort[] = R"([{"name":"metrics","port":9090},{"name":"http","port":8080}])";
+
+std::string NodeJson(const std::string& name, const std::string& ip, const std::string& zone = "z1") {
+  return absl::StrCat(R"({"metadata":{"name":")", name, R"(","resourceVersion":"7","labels":)",
+                      R"({"topology.kubernetes.io/zone":")", zone, R"("}},"spec":{"podCIDRs":["10.244.)",
+                      name.substr(name.size() - 1),
+                      R"(.0/24"]},"status":{"addresses":[{"type":"Hostname","address":"x"},)",
+                      R"({"type":"InternalIP","address":")", ip, R"("}]}})");
+}
+std::string ServiceJson(const std::string& name, const std::string& spec = "{}") {
+  return absl::StrCat(R"({"metadata":{"namespace":"v","name":")", name, R"(","resourceVersion":"8"},"spec":)",
+                      spec, "}");
+}
+std::string SliceJson(const std::string& name, const std::string& service, const std::string& ports,
+                      const std::string& endpoints, const std::string& type = "IPv4") {
+  return absl::StrCat(R"({"metadata":{"namespace":"v","name":")", name,
+                      R"(","resourceVersion":"9","labels":{"kubernetes.io/service-name":")", service,
+                      R"("}},"addressType":")", type, R"(","ports":)", ports, R"(,"endpoints":[)", endpoints,
+                      "]}");
+}
+std::string PodJson(const std::string& uid, const std::string& ip, const std::string& conditions = "{}",
+                    const std::string& node = "n1") {
+  return absl::StrCat(R"({"addresses":[")", ip, R"("],"conditions":)", conditions, R"(,"nodeName":")", node,
+                      R"(","targetRef":{"kind":"Pod","uid":")", uid, R"("}})");
+}
+
+class KubeStateTest : public testing::Test {
+ protected:
+  std::string Put(KubeKind kind, const std::string& json, const std::string& type = "MODIFIED") {
+    const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":")", type, R"(","object":)", json, "}"));
+    if (!event.ok()) return std::string(event.status().message());
+    if (event->type == KubeEvent::Type::kDelete) {
+      state_.Erase(kind, event->item.key);
+    } else {
+      state_.Put(kind, event->item);
+    }
+    return event->item.problem;
+  }
+  std::string PutSlice(const std::string& json) { return Put(KubeKind::kSlice, json); }
+  // "FUNCTION NODE HOST[ HTTP][ draining]"
+  std::vector<std::string> Endpoints() const {
+    std::vector<std::string> all;
+    for (const auto& said : state_.MeshNow("k").endpoints) {
+      const api::Endpoint& e = said.value;
+      EXPECT_TRUE(said.implied);
+      all.push_back(absl::StrCat(e.function(), " ", e.node(), " ", e.host(), e.http().empty() ? "" : " ",
+                                 e.http(), e.state() == api::ENDPOINT_DRAINING ? " draining" : ""));
+    }
+    return all;
+  }
+  void PutBasics() {
+    Put(KubeKind::kNode, NodeJson("n1", "10.0.0.1"));
+    Put(KubeKind::kNode, NodeJson("n2", "10.0.0.2"));
+    Put(KubeKind::kService, ServiceJson("f"));
+  }
+
+  KubeState state_{4810};
+};
+
+TEST_F(KubeStateTest, PodsOfWeftAreHostsAndOthersNeedTheGateway) {
+  PutBasics();
+  Put(KubeKind::kService, ServiceJson("web"));
+  EXPECT_EQ(PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1"))), "");
+  EXPECT_EQ(PutSlice(SliceJson("web-1", "web", kHttpPort, PodJson("u2", "10.1.0.2", "{}", "n2"))), "");
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1", "v/web n2 u2 10.1.0.2:8080"));
+  const SourceMesh mesh = state_.MeshNow("k");
+  ASSERT_EQ(mesh.nodes.size(), 2u);
+  EXPECT_EQ(mesh.nodes[0].value.address(), "10.0.0.1:4810");
+  EXPECT_EQ(mesh.nodes[0].value.zone(), "z1");
+  EXPECT_EQ(mesh.functions.size(), 2u);
+  // A Service that goes takes its endpoints along; without it they wait.
+  Put(KubeKind::kService, ServiceJson("f"), "DELETED");
+  EXPECT_THAT(Endpoints(), ElementsAre("v/web n2 u2 10.1.0.2:8080"));
+}
+
+TEST_F(KubeStateTest, ConditionsDecideBetweenReadyDrainingAndGone) {
+  PutBasics();
+  const struct {
+    const char* conditions;
+    const char* becomes;
+  } kCases[] = {
+      {"{}", ""},
+      {"null", ""},
+      {R"({"ready":null,"serving":null,"terminating":null})", ""},
+      {R"({"ready":true})", ""},
+      {R"({"ready":false})", "gone"},
+      {R"({"ready":false,"serving":true,"terminating":false})", "gone"},
+      {R"({"ready":false,"serving":true,"terminating":true})", " draining"},
+      {R"({"ready":true,"terminating":true})", " draining"},
+      {R"({"ready":false,"serving":false,"terminating":true})", "gone"},
+      {R"({"ready":true,"whoKnows":"what"})", ""},
+  };
+  for (const auto& each : kCases) {
+    EXPECT_EQ(PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1", each.conditions))), "");
+    if (each.becomes == std::string("gone")) {
+      EXPECT_THAT(Endpoints(), IsEmpty()) << each.conditions;
+    } else {
+      EXPECT_THAT(Endpoints(), ElementsAre(absl::StrCat("v/f n1 u1", each.becomes))) << each.conditions;
+    }
+  }
+}
+
+TEST_F(KubeStateTest, SeveralSlicesOfAServiceAreOneAndAPodCountsOnce) {
+  PutBasics();
+  PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
+  PutSlice(SliceJson(
+      "f-2", "f", kWeftPort,
+      PodJson("u2", "10.1.0.2") + "," + PodJson("u1", "10.1.0.1", R"({"ready":false,"terminating":true})")));
+  PutSlice(SliceJson("f-6", "f", kWeftPort,
+                     PodJson("u1", "fd00::1") + "," + PodJson("u2", "fd00::2", "{}", "n2"), "IPv6"));
+  // u1 moves between slices: the ready one counts. u2 has two addresses and is one.
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1", "v/f n1 u2"));
+  PutSlice(SliceJson("f-1", "f", kWeftPort, ""));
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1", "v/f n1 u2"));  // By the IPv6 slice
+  Put(KubeKind::kSlice, SliceJson("f-6", "f", kWeftPort, "", "IPv6"), "DELETED");
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1 draining", "v/f n1 u2"));
+}
+
+TEST_F(KubeStateTest, OfTwoFamiliesTheServicesFirstIsCalled) {
+  PutBasics();
+  for (const char* families : {R"(["IPv4","IPv6"])", R"(["IPv6","IPv4"])"}) {
+    Put(KubeKind::kService, ServiceJson("f", absl::StrCat(R"({"ipFamilies":)", families, "}")));
+    const std::string bare4 = R"({"addresses":["10.9.0.1"],"nodeName":"n2"})";
+    const std::string bare6 = R"({"addresses":["fd00::9"],"nodeName":"n2"})";
+    PutSlice(SliceJson("f-4", "f", kHttpPort, PodJson("u1", "10.1.0.1") + "," + bare4));
+    PutSlice(SliceJson("f-6", "f", kHttpPort, PodJson("u1", "fd00::1") + "," + bare6, "IPv6"));
+    if (families[2] == 'I' && families[5] == '4') {
+      EXPECT_THAT(Endpoints(), ElementsAre("v/f n2 ip-0a090001 10.9.0.1:8080", "v/f n1 u1 10.1.0.1:8080"));
+    } else {
+      EXPECT_THAT(Endpoints(), ElementsAre("v/f n2 ip-fd000000000000000000000000000009 [fd00::9]:8080",
+                                           "v/f n1 u1 [fd00::1]:8080"));
+    }
+  }
+}
+
+TEST_F(KubeStateTest, WhoNamesNoNodeIsFoundByItsAddress) {
+  PutBasics();
+  const auto bare = [](const char* ip) { return absl::StrCat(R"({"addresses":[")", ip, "\"]}"); };
+  PutSlice(SliceJson("f-1", "f", kHttpPort,
+                     absl::StrCat(bare("10.244.2.9"), ",", bare("10.0.0.1"), ",", bare("192.0.2.1"))));
+  EXPECT_THAT(Endpoints(),
+              UnorderedElementsAre("v/f n2 ip-0af40209 10.244.2.9:8080", "v/f n1 ip-0a000001 10.0.0.1:8080",
+                                   "v/f outside ip-c0000201 192.0.2.1:8080"));
+  EXPECT_EQ(state_.MeshNow("k").nodes.size(), 3u);
+}
+
+TEST_F(KubeStateTest, WhatIsWrongIsNamedAndStopsNoOther) {
+  PutBasics();
+  EXPECT_THAT(PutSlice(SliceJson("f-1", "f", kWeftPort, "", "FQDN")), HasSubstr("addressType \"FQDN\""));
+  EXPECT_THAT(PutSlice(SliceJson("f-2", "f", kWeftPort,
+                                 R"({"addresses":[]},7,{"addresses":["10.1.0.300"]},)" +
+                                     PodJson("u1", "10.1.0.1", R"({"ready":"yes"})") + "," +
+                                     PodJson("u2", "10.1.0.2"))),
+              HasSubstr("endpoints[0]: \"\" is no address"));
+  EXPECT_THAT(PutSlice(SliceJson("f-3", "f", kWeftPort, R"({"addresses":["10.1.0.7"]})")),
+              HasSubstr("no weft-host"));
+  EXPECT_THAT(PutSlice(SliceJson("f-4", "f", R"([{"port":53,"protocol":"UDP"}])", PodJson("u4", "10.1.0.4"))),
+              HasSubstr("no TCP port"));
+  EXPECT_THAT(Put(KubeKind::kNode, NodeJson("N9", "10.0.0.9")), HasSubstr("N9"));
+  EXPECT_THAT(Put(KubeKind::kNode, NodeJson("n3", "ten")), HasSubstr("\"ten\" is no address"));
+  EXPECT_THAT(Put(KubeKind::kService, R"({"metadata":{}})"), HasSubstr("names no object"));
+  EXPECT_THAT(Put(KubeKind::kService, "7"), HasSubstr("no event"));
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2"));
+  EXPECT_EQ(state_.refused().size(), 7u);
+  EXPECT_THAT(state_.refused().at("endpointslices v/f-1"), HasSubstr("endpointslices v/f-1: addressType"));
+  // What it was before stays, and what is mended is refused no more.
+  EXPECT_EQ(PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u9", "10.1.0.9"))), "");
+  EXPECT_NE(PutSlice(SliceJson("f-1", "f", kWeftPort, "", "Morse")), "");
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2", "v/f n1 u9"));
+  Put(KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, ""), "DELETED");
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2"));
+  EXPECT_EQ(state_.refused().size(), 6u);
+}
+
+TEST_F(KubeStateTest, ANameElsewhereIsNoFunction) {
+  PutBasics();
+  Put(KubeKind::kService, ServiceJson("f", R"({"type":"ExternalName","externalName":"example.org"})"));
+  PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
+  EXPECT_THAT(Endpoints(), IsEmpty());
+  EXPECT_THAT(state_.MeshNow("k").functions, IsEmpty());
+  Put(KubeKind::kService, ServiceJson("f", R"({"type":"SomethingNew"})"));
+  EXPECT_EQ(Endpoints().size(), 1u);
+}
+
+TEST_F(KubeStateTest, AListTakesWhatItDoesNotHold) {
+  PutBasics();
+  PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
+  PutSlice(SliceJson("f-2", "f", kWeftPort, PodJson("u2", "10.1.0.2")));
+  state_.TakeChanged();
+  state_.BeginList(KubeKind::kSlice);
+  EXPECT_TRUE(state_.ListIsEmpty(KubeKind::kSlice));
+  PutSlice(SliceJson("f-2", "f", kWeftPort, PodJson("u2", "10.1.0.2")));
+  EXPECT_FALSE(state_.ListIsEmpty(KubeKind::kSlice));
+  EXPECT_FALSE(state_.TakeChanged());  // The same as it was
+  EXPECT_EQ(state_.EndList(KubeKind::kSlice, true), 1u);
+  EXPECT_EQ(Endpoints().size(), 2u);
+  state_.BeginList(KubeKind::kSlice);
+  EXPECT_NE(PutSlice(SliceJson("f-2", "f", kWeftPort, "", "Morse")), "");  // Listed, though not to be read
+  EXPECT_EQ(state_.EndList(KubeKind::kSlice, false), 0u);
+  EXPECT_TRUE(state_.TakeChanged());
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2"));
+}
+
+TEST(KubeJsonTest, WhatIsNoAnswerIsTold) {
+  EXPECT_FALSE(ParseKubePage(KubeKind::kNode, "").ok());
+  EXPECT_FALSE(ParseKubePage(KubeKind::kNode, "{}").ok());
+  EXPECT_TRUE(ParseKubePage(KubeKind::kNode, R"({"metadata":{"resourceVersion":"1"},"items":null})").ok());
+  EXPECT_FALSE(ParseKubeEvent(KubeKind::kNode, R"({"type":"ADDED"})").ok());
+  const auto unknown = ParseKubeEvent(KubeKind::kNode, R"({"type":"PAUSED","object":{}})");
+  ASSERT_TRUE(unknown.ok());
+  EXPECT_EQ(unknown->type, KubeEvent::Type::kUnknown);
+  const auto error =
+      ParseKubeEvent(KubeKind::kNode, R"({"type":"ERROR","object":{"code":410,"message":"too old"}})");
+  EXPECT_EQ(error->code, 410);
+  EXPECT_EQ(error->message, "too old");
+  EXPECT_EQ(KubeMessageOf("<html>"), "");
+}
+
+TEST(KubeJsonTest, CredentialsAreReadOrRefused) {
+  EXPECT_EQ(ParseKubeCredential(R"({"status":{"token":"t"}})")->token, "t");
+  EXPECT_EQ(ParseKubeCredential(R"({"status":{"token":"t","expirationTimestamp":"1970-01-02T00:00:00Z"}})")
+                ->expires_unix_s,
+            86'400u);
+  for (const char* bad : {"", "{}", R"({"status":{}})", R"({"status":{"clientKeyData":"k"}})",
+                          R"({"status":{"token":"t","expirationTimestamp":"soon"}})"}) {
+    EXPECT_FALSE(ParseKubeCredential(bad).ok()) << bad;
+  }
+}
+
+// Whatever comes, reading ends, no other object suffers, and the mesh that follows can be merged.
+TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
+  const std::vector<std::pair<KubeKind, std::string>> whole = {
+      {KubeKind::kNode, NodeJson("n1", "10.0.0.1")},
+      {KubeKind::kService, ServiceJson("f", R"({"ipFamilies":["IPv6"],"type":"ClusterIP"})")},
+      {KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1"))},
+      {KubeKind::kSlice,
+       SliceJson("f-2", "f", kHttpPort, PodJson("u2", "fd00::1", R"({"ready":true})"), "IPv6")}};
+  constexpr const char* kPieces[] = {"null", "{}",   "[]",      "\"",    ":", ",",    "true",
+                                     "-1",   "1e99", "\"\"",    "65536", "0", "IPv6", "FQDN",
+                                     "n1",   "/",    "\\u0000", "\xff",  "]", "}"};
+  const char* rounds_text = std::getenv("WEFT_FUZZ_ROUNDS");
+  const int rounds = rounds_text == nullptr ? 3'000 : std::atoi(rounds_text);
+  Random random(7);
+  KubeState state(4810);
+  ASSERT_TRUE(state.Put(KubeKind::kNode, {"good", KubeNode{"10.0.0.8", "z", {}}, ""}) == false);
+  for (int round = 0; round < rounds; ++round) {
+    auto [kind, json] = whole[random.Below(whole.size())];
+    for (uint64_t i = random.Below(4); i > 0; --i) {
+      const std::size_t at = random.Below(json.size());
+      if (random.Below(2) == 0) {
+        json.erase(at, 1 + random.Below(12));
+      } else {
+        json.insert(at, kPieces[random.Below(std::size(kPieces))]);
+      }
+      if (json.empty()) json = " ";
+    }
+    const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":"ADDED","object":)", json, "}"));
+    const auto page =
+        ParseKubePage(kind, absl::StrCat(R"({"metadata":{"resourceVersion":"1"},"items":[)", json, "]}"));
+    if (event.ok()) state.Put(kind, event->item);
+    if (page.ok()) {
+      for (const KubeItem& item : page->items) state.Put(kind, item);
+    }
+    if (round % 20 != 0) continue;
+    const SourceMesh mesh = state.MeshNow("k");
+    const SourceMesh* const all[] = {&mesh};
+    const Merged merged = Merge(all);
+    ASSERT_THAT(merged.errors, IsEmpty()) << merged.errors.front().ToString() << "\n" << json;
+    ASSERT_TRUE(merged.state.nodes.contains("good"));
+  }
+  EXPECT_FALSE(state.refused().empty());
+}
+
+}  // namespace
+}  // namespace weft::control
