@@ -15,6 +15,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "dataplane/identity/endpoint.h"
 #include "tests/integration/load_run.h"
 #include "tests/integration/two_node_fixture.h"
@@ -113,18 +114,19 @@ TEST_F(NodeFaultTest, ARevokedNodeIsNoPeerAnyMoreUntilItHasANewCertificate) {
   EXPECT_TRUE(Answers(*near_)) << Logs();
 }
 
-// Longer than the silence after which the agents' connection is given up.
+// Ten seconds: longer than the silence after which the agents' connection is given up.
 TEST_F(NodeFaultTest, APartitionFailsCallsAndEndsWithoutADoubleExecution) {
   LoadRun far_run(*far_);
   LoadRun near_run(*near_);
   Process server = far_run.StartServer("a", kUidA, 1);
   WaitReachable();
-  Process client = near_run.StartClient(7, 500);
+  Process client = near_run.StartClient(12, 500);
   absl::SleepFor(absl::Milliseconds(500));
   veth_->far().Run({"/sbin/ip", "link", "set", VethPair::kInterface, "down"});
+  const absl::Time end = absl::Now() + absl::Seconds(10);
   EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "not reachable")) << Logs();
   EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error, HasSubstr("UNAVAILABLE"));
-  absl::SleepFor(absl::Seconds(4));
+  absl::SleepFor(end - absl::Now());
   veth_->far().Run({"/sbin/ip", "link", "set", VethPair::kInterface, "up"});
   EXPECT_TRUE(Answers(*near_)) << Logs();
   const nlohmann::json result = near_run.Finish(client);

@@ -269,6 +269,16 @@ TEST_F(TwoNodeTest, ARevokedRuleHoldsForCallsFromTheOtherNode) {
   EXPECT_LE(far_run.Totals().executed, executed + 5);
 }
 
+// What also runs on Debian's stock kernel, in a machine so slow that load and time mean nothing there.
+TEST_F(SteeredTwoNodeTest, ACallGoesThereAndBackByAfXdp) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  for (Mesh* node : {near_.get(), far_.get()})
+    EXPECT_TRUE(node->WaitForCtl({"status"}, "af_xdp weft0")) << Logs();
+  EXPECT_TRUE(Answers(*near_)) << Logs();
+}
+
 // weftd has CAP_NET_RAW and CAP_IPC_LOCK, weft-control CAP_BPF and CAP_NET_ADMIN, hosts nothing.
 TEST_F(SteeredTwoNodeTest, CallsGoByAfXdpAndSurviveTheDeathOfBothDaemons) {
   LoadRun far_run(*far_);

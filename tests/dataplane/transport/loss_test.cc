@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/dataplane/transport/core_fixture.h"
@@ -157,6 +158,47 @@ TEST_F(LossTest, GoodCallsGoOnInAFloodOfForgeries) {
   EXPECT_GT(forgeries, 100u);
 }
 
+// One of each kind before each good datagram.
+TEST_F(LossTest, GoodCallsGoOnInAFloodOfEachKindAndEachIsCountedByItsReason) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(200), SendResult::kOk);
+  Run();
+  EXPECT_EQ(EchoAll(*b_), 1);
+  for (const Event& event : Events(*a_)) a_->Release(event);
+  const std::string genuine = wire_[0];
+  const auto changed = [&genuine](std::size_t at, char bits) {
+    std::string wire = genuine;
+    wire[at] = static_cast<char>(wire[at] ^ bits);
+    return wire;
+  };
+  // Byte 13 is of the counter, so that what differs there is fresh.
+  const std::string flipped = changed(13, 1);
+  const std::vector<std::pair<weft_drop_reason, std::string>> kinds = {
+      {WEFT_DROP_REPLAYED, genuine},
+      {WEFT_DROP_BAD_TAG, flipped},
+      {WEFT_DROP_BAD_TAG, flipped.substr(0, flipped.size() - 1)},
+      {WEFT_DROP_TOO_SHORT, genuine.substr(0, WEFT_PACKET_BYTES_MIN - 1)},
+      {WEFT_DROP_TOO_LONG, genuine + std::string(WEFT_PACKET_BYTES_MAX, 'x')},
+      {WEFT_DROP_BAD_VERSION, changed(0, 0x30)},
+      {WEFT_DROP_WRONG_EPOCH, changed(1, 1)},
+      {WEFT_DROP_UNKNOWN_KEY, changed(4, 1)},
+  };
+  uint64_t rounds = 0;
+  eat_ = [&](uint64_t path, const std::string&) {
+    if (path != kPathToB) return false;
+    ++rounds;
+    for (const auto& [reason, wire] : kinds) Inject(wire);
+    return false;
+  };
+  EXPECT_EQ(CallAndServe(60, 500, 20'000'000), 60);
+  EXPECT_EQ(served_, 60);
+  EXPECT_GT(rounds, 10u);
+  std::vector<uint64_t> expected(WEFT_DROP_REASON_COUNT);
+  for (const auto& [reason, wire] : kinds) expected[reason] += rounds;
+  for (int reason = WEFT_DROP_TOO_SHORT; reason < WEFT_DROP_REASON_COUNT; ++reason)
+    EXPECT_EQ(DropsAtB(static_cast<weft_drop_reason>(reason)), expected[reason]) << reason;
+}
+
 TEST_F(LossTest, GenuineButMalformedDatagramChangesNothing) {
   Start(SmallConfig());
   // Sealed by a party that has the key: the second of its frames is not one.
@@ -296,6 +338,26 @@ TEST_F(LossTest, PeerThatGrantsNothingCostsItsOwnMessagesOnly) {
   ASSERT_EQ(ended.size(), 1u);
   EXPECT_EQ(ended[0].code, absl::StatusCode::kResourceExhausted);
   EXPECT_FALSE(ended[0].maybe_executed);
+  EXPECT_EQ(CallAndServe(3, 100, 10'000'000), 3);
+}
+
+// It takes what came unasked, grants once, and then nothing for most of a second.
+TEST_F(LossTest, PeerThatStopsGrantingHoldsUpNothingButItsLongMessage) {
+  Config mean = SmallConfig();
+  mean.link_bits_per_second = 100'000'000;
+  mean.grant_pace_percent = 1;
+  Start(SmallConfig(), mean);
+  CallHandle handle;
+  ASSERT_EQ(Call(2'000'000, 1, false, &handle), SendResult::kOk);
+  RunFor(20'000'000);
+  EXPECT_EQ(CallAndServe(60, 100, 20'000'000), 60);
+  EXPECT_EQ(served_, 60);
+  EXPECT_GE(a_->UseOf({0}).used_bytes, 1'000'000u) << "it still waits";
+  a_->Cancel(handle, now_ns_);
+  RunFor(20'000'000);
+  for (const Event& event : Events(*a_)) a_->Release(event);
+  EXPECT_EQ(a_->UseOf({0}).used_bytes, 0u);
+  EXPECT_EQ(b_->UseOf({1}).used_bytes, 0u);
   EXPECT_EQ(CallAndServe(3, 100, 10'000'000), 3);
 }
 
