@@ -91,7 +91,7 @@ struct HttpClient::Transfer {
     if (request.fresh) curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     for (const std::string& header : request.headers) headers = curl_slist_append(headers, header.c_str());
     if (!request.body.empty()) {
-      headers = curl_slist_append(headers, "Content-Type: application/json");
+      headers = curl_slist_append(headers, ("Content-Type: " + request.content_type).c_str());
       headers =
           curl_slist_append(headers, "Expect:");  // Or a body above 1 KiB waits for a 100 for up to 1 s.
       curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request.body.c_str());

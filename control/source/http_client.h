@@ -34,8 +34,9 @@ struct TlsFiles {
 
 struct HttpRequest {
   std::string url;
-  std::string body;                  // Not empty: POST as application/json, but for `method`. Else GET.
-  std::string method = {};           // Another than these
+  std::string body;         // Not empty: POST, but for `method`. Else GET.
+  std::string method = {};  // Another than these
+  std::string content_type = "application/json";
   std::vector<std::string> headers;  // "Authorization: …"
   TlsFiles tls;
   bool fresh = false;           // By a connection of its own: who the client is was said when one opened.

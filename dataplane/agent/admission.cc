@@ -20,6 +20,14 @@ const Tenant* FindTenant(const AgentConfig& config, uid_t uid) {
   return nullptr;
 }
 
+bool IsPodUid(absl::string_view name) {
+  constexpr absl::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  return name.size() == kForm.size() &&
+         std::equal(name.begin(), name.end(), kForm.begin(), [](char c, char form) {
+           return form == '-' ? c == '-' : (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+         });
+}
+
 absl::Status CheckMayServe(const Tenant& tenant, bool is_client, const std::string& function) {
   if (const absl::Status name = CheckFunctionName(function); !name.ok()) {
     return Refuse(Refusal::kBadName, name.message());
@@ -44,7 +52,9 @@ absl::Status CheckHello(const Tenant& tenant, const api::Hello& hello, bool on_a
     if (const absl::Status name = CheckLabel(hello.host(), "host"); !name.ok()) {
       return Refuse(Refusal::kBadName, name.message());
     }
-    if (std::find(tenant.hosts.begin(), tenant.hosts.end(), hello.host()) == tenant.hosts.end()) {
+    const bool named =
+        std::find(tenant.hosts.begin(), tenant.hosts.end(), hello.host()) != tenant.hosts.end();
+    if (!named && !(tenant.pods && IsPodUid(hello.host()))) {
       return Refuse(Refusal::kHostNotAllowed,
                     absl::StrCat("tenant ", tenant.name, " has no host ", hello.host()));
     }

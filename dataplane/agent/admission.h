@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "dataplane/api/host.pb.h"
 #include "dataplane/config/agent_config.h"
 
@@ -16,6 +17,9 @@ namespace weft::agent {
 
 // The tenant that processes of `uid` belong to; nullptr: none.
 const Tenant* FindTenant(const AgentConfig& config, uid_t uid);
+
+// Whether a host's name is the UID of a pod.
+bool IsPodUid(absl::string_view name);
 
 // OK where a host of `tenant` may serve `function`; a client never may.
 absl::Status CheckMayServe(const Tenant& tenant, bool is_client, const std::string& function);

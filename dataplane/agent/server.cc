@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/agent/admission.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
@@ -89,6 +90,12 @@ uint32_t Server::TenantOfHost(const std::string& host) const {
   for (std::size_t i = 0; i < tenants.size(); ++i) {
     const std::vector<std::string>& hosts = tenants[i].hosts;
     if (std::find(hosts.begin(), hosts.end(), host) != hosts.end()) return static_cast<uint32_t>(i);
+  }
+  // A pod's UID tells its tenant only where one alone has pods.
+  const auto has_pods = [](const Tenant& tenant) { return tenant.pods; };
+  const auto first = std::find_if(tenants.begin(), tenants.end(), has_pods);
+  if (IsPodUid(host) && std::count_if(tenants.begin(), tenants.end(), has_pods) == 1) {
+    return static_cast<uint32_t>(first - tenants.begin());
   }
   return static_cast<uint32_t>(tenants.size());
 }

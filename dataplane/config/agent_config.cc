@@ -100,12 +100,13 @@ Tenant ReadTenant(YamlMap& map) {
     if (map.Check("user", uid.status())) tenant.uid = *uid;
   }
   tenant.hosts = Names(map, "hosts", [](const std::string& name) { return CheckLabel(name, "host"); });
+  tenant.pods = map.Bool("pods");
   tenant.serve = Names(map, "serve", [](const std::string& name) { return CheckPattern(name); });
   tenant.call_as = map.String("call_as");
   if (map.Has("call_as")) map.Check("call_as", CheckLabel(tenant.call_as, "namespace"));
   tenant.engine_inside = map.Enum("engine", {"shared", "inside"}) == 1;
   map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &tenant.limits); });
-  if (tenant.hosts.empty() && !tenant.serve.empty())
+  if (tenant.hosts.empty() && !tenant.pods && !tenant.serve.empty())
     map.Error("serve", "needs a name under `hosts` to serve from");
   return tenant;
 }

@@ -33,6 +33,7 @@ struct Tenant {
   std::string user;  // As written: a name or a number.
   uid_t uid = 0;
   std::vector<std::string> hosts;  // Names that its hosts may go by.
+  bool pods = false;               // They may also go by the UID of a pod.
   std::vector<std::string> serve;  // namespace/name or namespace/*
   std::string call_as;             // Namespace of clients that serve nothing; may be empty.
   bool engine_inside = false;      // Its hosts may run the node engine for their own calls.

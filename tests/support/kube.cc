@@ -73,6 +73,7 @@ absl::StatusOr<std::string> Kube::Ask(const std::string& method, const std::stri
   request.url = url_ + path;
   request.method = method;
   request.body = body;
+  if (!body.empty() && body.front() != '{') request.content_type = "application/yaml";
   request.tls.ca = server_.ca;
   request.headers.push_back(absl::StrCat("Authorization: Bearer ", token_));
   std::string answer;

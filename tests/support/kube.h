@@ -37,8 +37,8 @@ class Kube {
   // How to reach it, as whoever holds the token.
   control::KubeOptions Options() const;
 
-  // Sends `body` to `path`; the body of the answer. Blocks. An answer that is no success is an error with its
-  // HTTP status and message.
+  // Sends `body`, JSON or YAML, to `path`; the body of the answer. Blocks. An answer that is no success is an
+  // error with its HTTP status and message.
   absl::StatusOr<std::string> Ask(const std::string& method, const std::string& path,
                                   const std::string& body = "");
   // They fail the check where the server refuses.

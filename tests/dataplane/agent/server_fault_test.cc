@@ -77,6 +77,28 @@ TEST_F(ServerFaultTest, ConversationThatBeginsWrongIsRefused) {
   ExpectRefusal(old, "protocol");
 }
 
+TEST_F(ServerFaultTest, OnlyATenantOfPodsHasHostsCalledByTheirUids) {
+  constexpr char kUid[] = "0c7f1b0e-4a1d-4e57-9d3c-2f6a1e8b9d40";
+  {
+    Start();
+    ConnectBystanders();
+    Peer host(agent_sock());
+    EXPECT_FALSE(host.Hello(kUid));
+    ExpectRefusal(host, "host_not_allowed");
+    Stop();
+  }
+  config_.tenants[0].pods = true;
+  Start();
+  ConnectBystanders();
+  Peer host(agent_sock());
+  EXPECT_TRUE(host.Hello(kUid, {"web/mine"}));
+  for (const char* name : {"stranger", "0c7f1b0e-4a1d-4e57-9d3c-2f6a1e8b9d4",
+                           "0C7F1B0E-4a1d-4e57-9d3c-2f6a1e8b9d40", "0c7f1b0e04a1d-4e57-9d3c-2f6a1e8b9d40"}) {
+    Peer other(agent_sock());
+    EXPECT_FALSE(other.Hello(name)) << name;
+  }
+}
+
 TEST_F(ServerFaultTest, NamesOfOthersAreRefused) {
   Start();
   ConnectBystanders();

@@ -125,6 +125,7 @@ TEST(AgentConfigTest, EverySettingIsRead) {
       "  - tenant: web\n"
       "    user: 1001\n"
       "    hosts: [a, b]\n"
+      "    pods: true\n"
       "    serve: [\"web/*\", shop/cart]\n"
       "    call_as: web\n"
       "    engine: inside\n"
@@ -145,6 +146,7 @@ TEST(AgentConfigTest, EverySettingIsRead) {
   EXPECT_EQ(tenant.name, "web");
   EXPECT_EQ(tenant.uid, 1001u);
   EXPECT_EQ(tenant.hosts, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(tenant.pods);
   EXPECT_EQ(tenant.serve, (std::vector<std::string>{"web/*", "shop/cart"}));
   EXPECT_EQ(tenant.call_as, "web");
   EXPECT_TRUE(tenant.engine_inside);
