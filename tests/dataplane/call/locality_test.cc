@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "tests/dataplane/call/call_pair.h"
 
 namespace weft {
@@ -25,8 +26,8 @@ class Nodes {
     std::vector<AccessGrant> grants;
     std::vector<Target> targets;
     for (uint32_t i = 0; i < weights.size(); ++i) {
-      const std::string node = "n" + std::to_string(i);
-      grants.push_back({i + 1, "test/caller@" + node, FunctionIdOf("test/echo")});
+      const std::string node = absl::StrCat("n", i);
+      grants.push_back({i + 1, absl::StrCat("test/caller@", node), FunctionIdOf("test/echo")});
       targets.push_back({.link = out->index,
                          .path = caller.core.PathOf(*out, node),
                          .weight = weights[i],
