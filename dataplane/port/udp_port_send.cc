@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// UdpPort's sends: finished datagrams wait in slots; those of one path that lie one behind the other go to
+// the kernel as one message, which it cuts (UDP_SEGMENT). Rounds, which carry them, are in udp_port.cc.
+#include <netinet/udp.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+#include "bpf/abi/packet.h"
+#include "dataplane/base/attributes.h"
+#include "dataplane/base/check.h"
+#include "dataplane/port/udp_port.h"
+
+namespace weft::port {
+
+WEFT_HOT uint8_t* UdpPort::BeginSend() {
+  return send_tail_ - send_head_ > send_mask_ ? nullptr : Slot(send_tail_).data;
+}
+
+WEFT_HOT void UdpPort::FinishSend(uint64_t path, std::size_t bytes) {
+  WEFT_CHECK(bytes <= datagram_bytes_max_);
+  SendSlot& slot = Slot(send_tail_++);
+  slot.path = path;
+  slot.bytes = static_cast<uint32_t>(bytes);
+  slot.done = slot.alone = false;
+}
+
+WEFT_HOT void UdpPort::Flush() {
+  // Each round takes a number of messages and all their datagrams, so this many rounds are enough for all
+  // there are.
+  for (std::size_t round = 0; round <= send_mask_ / kRoundSendsMax; ++round) {
+    // In a stream there is probably something to receive, and it comes along; else what was sent is yet to be
+    // answered.
+    if (send_head_ == send_tail_ || Round(receives_a_round_ > 1) == 0) return;
+  }
+}
+
+WEFT_HOT bool UdpPort::JoinMessage(Message* message, std::size_t number) const {
+  const SendSlot& first = send_[message->first & send_mask_];
+  const SendSlot& slot = send_[number & send_mask_];
+  // The kernel's bounds: 64 segments, the payload of one IP packet.
+  constexpr uint32_t kSegmentsMax = 64;
+  constexpr uint32_t kBytesMax = 65'535 - 48;
+  // Its vectors lie one after the other, so a message ends where the slots do.
+  // The receiver's kernel chooses the worker once for them all.
+  constexpr std::size_t kHint = offsetof(weft_packet_header, worker_hint);
+  if (slot.bytes < sizeof(weft_packet_header) || std::memcmp(slot.data + kHint, first.data + kHint, 2) != 0)
+    return false;
+  if (message->closed || slot.alone || slot.path != first.path || slot.bytes > message->segment ||
+      slot.bytes == 0 || message->count == kSegmentsMax || message->bytes + slot.bytes > kBytesMax ||
+      message->first + message->count != number || (number & send_mask_) == 0) {
+    return false;
+  }
+  ++message->count;
+  message->bytes += slot.bytes;
+  message->closed = slot.bytes < message->segment;
+  return true;
+}
+
+WEFT_HOT std::size_t UdpPort::BuildMessages() {
+  std::size_t count = 0;
+  for (std::size_t number = send_head_; number != send_tail_; ++number) {
+    SendSlot& slot = Slot(number);
+    if (slot.done) continue;
+    send_vectors_[number & send_mask_] = {slot.data, slot.bytes};
+    if (count > 0 && segmentation_ && JoinMessage(&messages_[count - 1], number)) continue;
+    if (count == kRoundSendsMax) break;
+    messages_[count] = {.first = number,
+                        .count = 1,
+                        .bytes = slot.bytes,
+                        .segment = slot.bytes,
+                        .closed = slot.alone || !segmentation_};
+    ++count;
+  }
+  FinishMessages(count);
+  return count;
+}
+
+WEFT_HOT void UdpPort::FinishMessages(std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    Message& message = messages_[i];
+    msghdr& header = send_headers_[i].msg_hdr;
+    header = {};
+    if (Target* const target = paths_.Find(Slot(message.first).path); target != nullptr) {
+      header.msg_name = &target->name;
+      header.msg_namelen = target->name_bytes;
+    }
+    header.msg_iov = &send_vectors_[message.first & send_mask_];
+    header.msg_iovlen = message.count;
+    if (message.count == 1) continue;
+    header.msg_control = message.control;
+    header.msg_controllen = sizeof(message.control);
+    cmsghdr* const control = CMSG_FIRSTHDR(&header);
+    control->cmsg_level = IPPROTO_UDP;
+    control->cmsg_type = UDP_SEGMENT;
+    control->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    const auto segment = static_cast<uint16_t>(message.segment);
+    std::memcpy(CMSG_DATA(control), &segment, sizeof(segment));
+  }
+}
+
+void UdpPort::CountLost(int error, uint32_t datagrams) {
+  switch (error) {
+    case ENOBUFS:
+    case ENOMEM:
+      counters_.lost_no_buffers += datagrams;
+      break;
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ENODEV:
+    case EADDRNOTAVAIL:
+    case EACCES:
+    case EPERM:
+      counters_.lost_unreachable += datagrams;
+      break;
+    case EMSGSIZE:
+      counters_.lost_too_long += datagrams;
+      break;
+    default:
+      counters_.lost_other += datagrams;
+  }
+}
+
+WEFT_HOT void UdpPort::TakeSendResult(const Message& message, int result) {
+  if (result == -EAGAIN || result == -EWOULDBLOCK || result == -EINTR) {
+    counters_.send_busy += message.count;
+    return;
+  }
+  const int error = -result;
+  if (error > 0 && message.count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
+    // Refused as company, for want of the device's help or because a segment is longer than the path takes:
+    // each is tried alone, which tells which is at fault.
+    if (error == EIO) {
+      segmentation_ = false;
+      status_.choices.push_back({"UDP_SEGMENT", "off", "the device takes no segmented sends (EIO)"});
+    }
+    for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).alone = true;
+    return;
+  }
+  if (error > 0) {
+    CountLost(error, message.count);
+  } else {
+    counters_.sent += message.count;
+    counters_.sent_bytes += message.bytes;
+  }
+  for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).done = true;
+}
+
+}  // namespace weft::port
