@@ -40,10 +40,11 @@ PropellerManager::PropellerManager(Mosquitto& broker, const NetworkNamespace* ne
   }));
 }
 
+std::string PropellerManager::url() const { return absl::StrCat("http://", broker_.address(), ":", port_); }
+
 std::string PropellerManager::Settings(const std::string& more) const {
   return absl::StrCat("propeller:\n  broker: mqtt://", broker_.address(), ":", broker_.port(),
-                      "\n  manager: http://", broker_.address(), ":", port_, "\n  topic: ", kTopic, "\n",
-                      more);
+                      "\n  manager: ", url(), "\n  topic: ", kTopic, "\n", more);
 }
 
 void PropellerManager::Say(const std::string& topic, const std::string& payload) {

@@ -25,6 +25,7 @@ class PropellerManager {
   // Where `network` is not null, both are there; it outlives this, as `broker` does.
   explicit PropellerManager(Mosquitto& broker, const NetworkNamespace* network = nullptr);
 
+  std::string url() const;
   // The `propeller` entry of weft-control.yaml; `more` are further lines of it.
   std::string Settings(const std::string& more) const;
 
