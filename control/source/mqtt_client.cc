@@ -119,7 +119,8 @@ absl::StatusOr<std::unique_ptr<MqttClient>> MqttClient::Create(const MqttOptions
   library->options = options;
   library->wake = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!library->wake.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
-  mosquitto* handle = library->handle = mosquitto_new(nullptr, true, library.get());
+  mosquitto* handle = library->handle = mosquitto_new(
+      options.session.empty() ? nullptr : options.session.c_str(), options.session.empty(), library.get());
   if (handle == nullptr) return absl::ErrnoToStatus(errno, "make an MQTT client");
   mosquitto_connect_callback_set(handle, &Library::OnConnect);
   mosquitto_subscribe_callback_set(handle, &Library::OnSubscribe);

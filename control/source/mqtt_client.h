@@ -26,6 +26,8 @@ struct MqttOptions {
   int version = 4;                  // 4 is 3.1.1; 5 is 5.
   std::vector<std::string> topics;  // Subscribed to
   int qos = 2;
+  // Not empty: our name at the broker, which keeps what is said while we are away (by 3.1.1 only).
+  std::string session;
   std::string will_topic;  // Empty: the broker says nothing of us when the connection is lost.
   std::string will;
 };

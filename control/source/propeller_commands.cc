@@ -25,6 +25,9 @@ constexpr char kStart[] = "control/manager/start";
 constexpr char kStop[] = "control/manager/stop";
 constexpr char kInvoke[] = "control/manager/invoke";
 constexpr char kChunk[] = "registry/server";
+// Ids are UUIDs, and names of images some hundred bytes: longer ones would be repeated in every answer.
+constexpr std::size_t kIdBytesMax = 256;
+constexpr std::size_t kImageBytesMax = 1024;
 constexpr char kNamespace[] = "default";  // Kubernetes' one, which weft does not know here.
 
 // Empty where the field is absent, null or of another type.
@@ -80,6 +83,9 @@ void ReadStart(const element& root, PropellerCommand* command) {
   if (has_file) {
     command->image.clear();
     if (!BytesOf(root, "file", &command->module)) command->refusal = "file: is no base64";
+  } else if (command->image.size() > kImageBytesMax) {
+    command->image.clear();
+    command->refusal = absl::StrCat("image_url: has more than ", kImageBytesMax, " bytes");
   } else if (command->image.empty()) {
     command->refusal = "it names no module: neither `file` nor `image_url`";
   }
@@ -124,6 +130,7 @@ absl::StatusOr<PropellerCommand> ParsePropellerCommand(absl::string_view topic, 
     return command;
   }
   WEFT_ASSIGN_OR_RETURN(command.task, NeededText(root, "id"));
+  if (command.task.size() > kIdBytesMax) return absl::InvalidArgumentError("id: is too long");
   command.proplet = TextOf(root, "proplet_id");
   if (command.kind == Kind::kStart) {
     WEFT_ASSIGN_OR_RETURN(command.name, NeededText(root, "name"));

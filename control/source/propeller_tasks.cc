@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "control/source/module_store.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
 
 namespace weft::control {
 namespace {
@@ -16,13 +17,16 @@ using nlohmann::json;
 
 // What an id begins with that drains while a start by the same id comes: no label begins so.
 constexpr char kFormer[] = "~";
+// Errors may quote what came.
+constexpr std::size_t kErrorBytesMax = 500;
 
 }  // namespace
 
 std::string PropellerTasks::FunctionOf(const Task& task) const { return absl::StrCat(ns_, "/", task.name); }
 
 void PropellerTasks::Tell(const std::string& task, const std::string& error) {
-  if (reports_.size() < kReportsMax) reports_.push_back({task, error});
+  if (reports_.size() >= kReportsMax) return;
+  reports_.push_back({task, std::string(Utf8Prefix(error, kErrorBytesMax))});
 }
 
 PropellerTasks::Tasks::iterator PropellerTasks::FailAt(Tasks::iterator task, const std::string& error) {

@@ -11,7 +11,8 @@
 namespace weft::control {
 namespace {
 
-constexpr std::size_t kTasksBytesMax = std::size_t{1} << 20;
+// 256 tasks of 1.5 KB, some of it escaped
+constexpr std::size_t kTasksBytesMax = std::size_t{4} << 20;
 constexpr std::size_t kQuotedBytesMax = 200;
 
 std::string TasksPath(const PropellerWorkerOptions& options) { return options.state_dir + "/propeller.json"; }
@@ -92,6 +93,8 @@ void PropellerWorker::OnAgent(const std::string& node) {
   for (const std::string& topic : PropellerCommandTopics()) {
     mqtt.topics.push_back(absl::StrCat(options_.base_topic, "/", topic));
   }
+  // Starts and stops that are said while this process restarts, or its connection does, come after all.
+  mqtt.session = absl::StrCat("weft-", proplet_);
   mqtt.will_topic = absl::StrCat(options_.base_topic, "/control/proplet/alive");
   mqtt.will = AliveText(proplet_, false);
   absl::StatusOr<std::unique_ptr<MqttClient>> client = MqttClient::Create(mqtt);

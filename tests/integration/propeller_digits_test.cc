@@ -56,6 +56,19 @@ class PropellerDigitsTest : public TwoNodeTest {
         << AllLogs();
   }
 
+  void WaitUntilTheChainAnswers() {
+    Ran check;
+    EXPECT_TRUE(Eventually([&] {
+      check = test::Run({Program("digits-client"), "check", "--run-dir", near_->run_dir()});
+      return check.exit_code == 0;
+    })) << check.output
+        << AllLogs();
+  }
+  // Calls of the chain at a steady rate, from n1.
+  Process StartLoad() {
+    return near_->Start("digits-client", {"load", "--rate", "500", "--seconds", "4"}, 0, "digits.log");
+  }
+
   std::optional<Mosquitto> broker_;
   std::optional<PropellerManager> manager_;
   std::optional<Process> near_host_, far_host_;
@@ -71,14 +84,8 @@ TEST_F(PropellerDigitsTest, TheChainIsPlacedAndMovedByMessagesWithoutAFailedCall
   };
   Function functions[] = {{"scale", false}, {"classify", true}, {"tally", false}};
   for (const Function& each : functions) Place(each.task(), each.name, each.node());
-  Ran check;
-  ASSERT_TRUE(Eventually([&] {
-    check = test::Run({Program("digits-client"), "check", "--run-dir", near_->run_dir()});
-    return check.exit_code == 0;
-  })) << check.output
-      << AllLogs();
-  Process client =
-      near_->Start("digits-client", {"load", "--rate", "500", "--seconds", "4"}, 0, "digits.log");
+  WaitUntilTheChainAnswers();
+  Process client = StartLoad();
   int moves = 0;
   while (client.Running() || moves < 3) {
     Function& moved = functions[moves++ % 3];
@@ -99,8 +106,32 @@ TEST_F(PropellerDigitsTest, TheChainIsPlacedAndMovedByMessagesWithoutAFailedCall
     })) << each.name
         << former.Ctl({"get", "hosts", "-o", "json"}).output;
   }
-  check = test::Run({Program("digits-client"), "check", "--run-dir", near_->run_dir()});
-  EXPECT_EQ(check.exit_code, 0) << check.output;
+  WaitUntilTheChainAnswers();
+}
+
+TEST_F(PropellerDigitsTest, WorkersAndBrokerAreKilledWhileCallsRunAndNoneFails) {
+  Place("scale-0", "scale", "n1");
+  Place("classify-0", "classify", "n2");
+  Place("tally-0", "tally", "n1");
+  WaitUntilTheChainAnswers();
+  Process client = StartLoad();
+  for (Mesh* node : {far_.get(), near_.get()}) {
+    node->control().Kill();
+    ASSERT_TRUE(manager_->Hears("control/proplet/alive", "offline")) << AllLogs();
+    node->StartControl({"--agent-user", absl::StrCat(kAgentUid)});
+    ASSERT_TRUE(manager_->Hears("control/proplet/create", "weft")) << AllLogs();
+  }
+  broker_->Kill();
+  const auto said = [&](const char* node) { return manager_->Heard(absl::StrCat("weft/", node), "ready"); };
+  const std::size_t near_before = said("n1"), far_before = said("n2");
+  broker_->Start();
+  // Both say again what they run, as they are there to be told.
+  ASSERT_TRUE(Eventually([&] { return said("n1") > near_before && said("n2") > far_before; })) << AllLogs();
+  ASSERT_NO_FATAL_FAILURE(Place("classify-1", "classify", "n1"));
+  manager_->Stop("classify-0");
+  EXPECT_TRUE(manager_->Hears("weft/n2", R"("ready":false)")) << AllLogs();
+  EXPECT_EQ(client.Wait(absl::Seconds(20)), 0) << client.Output() << AllLogs();
+  WaitUntilTheChainAnswers();
 }
 
 }  // namespace

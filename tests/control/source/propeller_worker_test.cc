@@ -224,6 +224,14 @@ TEST(PropellerCommandsTest, WhatIsSaidIsRead) {
   EXPECT_FALSE(
       ParsePropellerCommand("registry/server", R"({"app_name":"i","chunk_idx":-1,"total_chunks":2})").ok());
   EXPECT_FALSE(ParsePropellerCommand("control/manager/stop", R"({"id":7})").ok());
+  EXPECT_FALSE(
+      ParsePropellerCommand("control/manager/stop", absl::StrCat(R"({"id":")", std::string(257, 'a'), "\"}"))
+          .ok());
+  EXPECT_THAT(
+      ParsePropellerCommand("control/manager/start", absl::StrCat(R"({"id":"t","name":"f","image_url":")",
+                                                                  std::string(1'025, 'a'), "\"}"))
+          ->refusal,
+      HasSubstr("more than 1024 bytes"));
   for (const char* more : {R"("env":{"A":"b"})", R"("inputs":["1"])", R"("cli_args":["--port"])",
                            R"("parent_results":{"a":1})", R"("hal_storage_path":"/x")"}) {
     const auto refused = ParsePropellerCommand(
