@@ -11,6 +11,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "control/source/mesh_object.h"
+#include "control/source/mesh_yaml.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
 
@@ -182,6 +184,38 @@ absl::StatusOr<KubeObject> ReadSlice(const element& from, const std::string& ns,
   return slice;
 }
 
+// Whether the status says what became of this generation.
+bool IsTold(const element& from, const KubeVerdict& verdict) {
+  simdjson::dom::array conditions;
+  if (from["status"]["conditions"].get(conditions) != simdjson::SUCCESS) return false;
+  for (const element each : conditions) {
+    if (TextOf(each["type"]) != "Accepted") continue;
+    int64_t generation = 0;
+    return each["observedGeneration"].get(generation) == simdjson::SUCCESS &&
+           generation == verdict.generation && TextOf(each["message"]) == verdict.message &&
+           TextOf(each["status"]) == (verdict.good ? "True" : "False");
+  }
+  return false;
+}
+
+void ReadPolicy(const element& from, Problems* problems, KubeItem* item) {
+  KubePolicy policy;
+  element spec;
+  if (from["spec"].get(spec) == simdjson::SUCCESS) policy.spec = simdjson::minify(spec);
+  MeshObject object = api::Function();
+  std::get<api::Function>(object).set_name(item->key);
+  absl::Status status = CheckFunctionName(item->key);
+  if (status.ok()) status = LoadObject(policy.spec, "spec", &object);
+  KubeVerdict& verdict = item->verdict.emplace();
+  verdict.good = status.ok();
+  verdict.message = std::string(status.message());
+  if (from["metadata"]["generation"].get(verdict.generation) != simdjson::SUCCESS) verdict.generation = 0;
+  verdict.told = IsTold(from, verdict);
+  if (!status.ok()) return problems->Add(status.message());
+  policy.function = std::get<api::Function>(std::move(object));
+  item->object = std::move(policy);
+}
+
 KubeItem ReadItem(KubeKind kind, const element& from, absl::string_view place) {
   KubeItem item;
   const std::string name = TextOf(from["metadata"]["name"]);
@@ -202,6 +236,8 @@ KubeItem ReadItem(KubeKind kind, const element& from, absl::string_view place) {
     item.object = ReadNode(from, &problems);
   } else if (kind == KubeKind::kService) {
     item.object = ReadService(from);
+  } else if (kind == KubeKind::kPolicy) {
+    ReadPolicy(from, &problems, &item);
   } else if (absl::StatusOr<KubeObject> slice = ReadSlice(from, ns, &problems); slice.ok()) {
     item.object = *std::move(slice);
   } else {
@@ -221,13 +257,15 @@ KubeEvent::Type TypeOf(absl::string_view type) {
 }  // namespace
 
 absl::string_view KubeKindName(KubeKind kind) {
-  return kind == KubeKind::kNode ? "nodes" : kind == KubeKind::kService ? "services" : "endpointslices";
+  constexpr absl::string_view kNames[] = {"nodes", "services", "endpointslices", "functionpolicies"};
+  return kNames[static_cast<std::size_t>(kind)];
 }
 
 absl::string_view KubeKindPath(KubeKind kind) {
-  return kind == KubeKind::kNode      ? "/api/v1/nodes"
-         : kind == KubeKind::kService ? "/api/v1/services"
-                                      : "/apis/discovery.k8s.io/v1/endpointslices";
+  constexpr absl::string_view kPaths[] = {"/api/v1/nodes", "/api/v1/services",
+                                          "/apis/discovery.k8s.io/v1/endpointslices",
+                                          "/apis/mesh.weft/v1/functionpolicies"};
+  return kPaths[static_cast<std::size_t>(kind)];
 }
 
 absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text) {

@@ -14,12 +14,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "dataplane/api/mesh.pb.h"
 
 namespace weft::control {
 
 // In the order of KubeObject.
-enum class KubeKind : uint8_t { kNode, kService, kSlice };
-inline constexpr std::size_t kKubeKinds = 3;
+enum class KubeKind : uint8_t { kNode, kService, kSlice, kPolicy };
+inline constexpr std::size_t kKubeKinds = 4;
 // "services"; and the path of all of them.
 absl::string_view KubeKindName(KubeKind kind);
 absl::string_view KubeKindPath(KubeKind kind);
@@ -59,12 +60,28 @@ struct KubeSlice {
   friend bool operator==(const KubeSlice&, const KubeSlice&) = default;
 };
 
-using KubeObject = std::variant<KubeNode, KubeService, KubeSlice>;
+// weft's own kind: the policy of the function of the same name.
+struct KubePolicy {
+  std::string spec;
+  api::Function function;  // What it says
+  friend bool operator==(const KubePolicy& a, const KubePolicy& b) { return a.spec == b.spec; }
+};
+
+using KubeObject = std::variant<KubeNode, KubeService, KubeSlice, KubePolicy>;
+
+// What became of a policy.
+struct KubeVerdict {
+  bool good = false;
+  std::string message;
+  int64_t generation = 0;
+  bool told = false;  // Its status says so.
+};
 
 struct KubeItem {
   std::string key;                   // NAME, or NAMESPACE/NAME; "services[3]" where it does not say.
   std::optional<KubeObject> object;  // What of it can be taken; nothing: what it was before stays.
   std::string problem;               // What cannot; empty: all of it can.
+  std::optional<KubeVerdict> verdict = std::nullopt;  // Of a policy
 };
 
 struct KubePage {

@@ -17,13 +17,24 @@ absl::StatusOr<std::unique_ptr<KubeSource>> KubeSource::Create(KubeOptions kube,
 }
 
 KubeSource::KubeSource(KubeOptions kube, const KubeWatchOptions& options, std::unique_ptr<HttpClient> http)
-    : http_(std::move(http)), access_(kube), state_(kube.port) {
+    : http_(std::move(http)),
+      access_(kube),
+      state_(kube.port),
+      statuses_(&access_, http_.get(), options.seed) {
   for (std::size_t kind = 0; kind < kKubeKinds; ++kind) {
     KubeWatchOptions of_kind = options;
     of_kind.seed += kind;
     watches_.push_back(
         std::make_unique<KubeWatch>(static_cast<KubeKind>(kind), of_kind, &access_, http_.get(), &state_));
   }
+  watches_[static_cast<std::size_t>(KubeKind::kPolicy)]->SetOnItem(
+      [this](const KubeItem& item, bool gone, uint64_t now_ns) {
+        if (gone) {
+          statuses_.Forget(item.key);
+        } else if (item.verdict.has_value()) {
+          statuses_.Take(item.key, *item.verdict, now_ns);
+        }
+      });
 }
 
 void KubeSource::AddPollEntries(std::vector<pollfd>* entries) const {
@@ -45,6 +56,7 @@ uint64_t KubeSource::wake_ns() const {
   };
   earlier(http_->wake_ns());
   earlier(access_.wake_ns());
+  earlier(statuses_.wake_ns());
   for (const auto& watch : watches_) earlier(watch->wake_ns());
   return wake_ns;
 }
@@ -54,6 +66,7 @@ std::vector<SourceChange> KubeSource::OnTime(uint64_t now_ns) {
   http_->OnTime(now_ns);
   access_.OnTime(now_ns);
   for (const auto& watch : watches_) watch->OnTime(now_ns);
+  statuses_.OnTime(now_ns);
   return TakeChanges();
 }
 
@@ -115,6 +128,7 @@ SourceHealth KubeSource::Health() const {
       health.problem = absl::StrCat(KubeKindName(watch->kind()), ": ", watch->problem());
     }
   }
+  if (health.problem.empty()) health.problem = statuses_.problem();
   if (health.problem.empty() && !state_.refused().empty()) health.problem = state_.refused().begin()->second;
   return health;
 }

@@ -14,6 +14,7 @@
 #include "control/source/kube_access.h"
 #include "control/source/kube_config.h"
 #include "control/source/kube_state.h"
+#include "control/source/kube_status.h"
 #include "control/source/kube_watch.h"
 #include "control/source/source.h"
 
@@ -45,6 +46,7 @@ class KubeSource final : public Source {
   KubeAccess access_;
   KubeState state_;
   std::vector<std::unique_ptr<KubeWatch>> watches_;  // One a kind
+  KubeStatusWriter statuses_;
   bool spoken_ = false;
   std::string told_;  // The last problem of `access_` that was noted
 };

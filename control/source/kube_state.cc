@@ -173,7 +173,12 @@ SourceMesh KubeState::MeshNow(const std::string& origin) const {
   }
   bool outside = false;
   for (const auto& [name, slices] : of_services) AddService(name, slices, &mesh, addresses, &outside);
+  // Before the Services: the first that is implied stands.
+  for (const auto& [name, held] : ObjectsOf(KubeKind::kPolicy)) {
+    mesh.functions.push_back({std::get<KubePolicy>(held.object).function, Where{}, true});
+  }
   for (const auto& [name, held] : ObjectsOf(KubeKind::kService)) {
+    if (ObjectsOf(KubeKind::kPolicy).contains(name)) continue;
     if (std::get<KubeService>(held.object).external) continue;
     Said<api::Function>& function = mesh.functions.emplace_back();
     function.implied = true;

@@ -103,6 +103,7 @@ absl::Status KubeWatch::StatusOf(const absl::Status& status, long code) {
   const std::string why =
       absl::StrCat(access_->server(), ": HTTP status ", code, message.empty() ? "" : ": ", message);
   if (code == 401) access_->Refused();
+  if (code == 404) return absl::NotFoundError(why);
   return code == 410 ? absl::OutOfRangeError(why) : absl::UnavailableError(why);
 }
 
@@ -139,12 +140,22 @@ void KubeWatch::AskPage() {
 
 void KubeWatch::TakePage(const absl::Status& status, long code) {
   absl::StatusOr<KubePage> page = PageOf(status, code);
+  if (absl::IsNotFound(page.status()) && kind_ == KubeKind::kPolicy) return Absent();
   if (!page.ok()) return Fail(page.status());
   for (KubeItem& item : page->items) TakeItem(std::move(item));
   next_ = std::move(page->next);
   if (!next_.empty()) return AskPage();
   version_ = std::move(page->resource_version);
   EndList();
+}
+
+// A cluster without weft's own kind has none of it. Should it be gone, what was said stays.
+void KubeWatch::Absent() {
+  listed_ = true;
+  synced_ = true;
+  lost_ns_ = 0;
+  problem_.clear();
+  retry_at_ns_ = now_ns_ + options_.absent_ns;
 }
 
 void KubeWatch::EndList() {
@@ -167,6 +178,7 @@ void KubeWatch::EndList() {
 void KubeWatch::Check() {
   Send("limit=1", kListTimeoutMs, WholeBody([this](const absl::Status& status, long code) {
          const absl::StatusOr<KubePage> page = PageOf(status, code);
+         if (absl::IsNotFound(page.status())) return ListAgain("the server does not know them any more");
          if (!page.ok()) return Fail(page.status());
          const uint64_t number = NumberOf(page->resource_version);
          if (number != 0 && number < revision_) return ListAgain("the server went back in time");
@@ -239,6 +251,7 @@ void KubeWatch::TakeLine(absl::string_view line) {
       if (cause_.event_ns == 0) cause_.event_ns = now_ns_;
       if (event->type == KubeEvent::Type::kDelete) {
         state_->Erase(kind_, event->item.key);
+        if (on_item_) on_item_(event->item, true, now_ns_);
       } else {
         TakeItem(std::move(event->item));
       }
@@ -250,6 +263,7 @@ void KubeWatch::TakeLine(absl::string_view line) {
 }
 
 void KubeWatch::TakeItem(KubeItem item) {
+  if (on_item_) on_item_(item, false, now_ns_);
   const bool bad = !item.problem.empty();
   errors_ += bad ? 1 : 0;
   std::string told = bad ? absl::StrCat("not taken: ", item.key, ": ", item.problem) : "";
@@ -258,7 +272,8 @@ void KubeWatch::TakeItem(KubeItem item) {
 
 void KubeWatch::TakeEnd(const absl::Status& status, long code) {
   const absl::Status answer = StatusOf(status, code);
-  if (absl::IsOutOfRange(answer) || code == 504) return ListAgain(std::string(answer.message()));
+  if (absl::IsOutOfRange(answer) || absl::IsNotFound(answer) || code == 504)
+    return ListAgain(std::string(answer.message()));
   if (!answer.ok()) return Fail(answer);
   if (open_since_ns_ == 0 || now_ns_ - open_since_ns_ < kWatchNsMin) {
     return Fail(absl::UnavailableError(absl::StrCat(access_->server(), ": the watch ended at once")));

@@ -29,6 +29,7 @@ struct KubeWatchOptions {
   uint64_t page_entries = 500;
   uint64_t watch_s = 300;  // A watch is begun anew so often, with the token of the day, and jitter.
   bool allow_shrink = false;
+  uint64_t absent_ns = 30 * kNsPerSecond;  // Between two looks for a kind that the server does not know
 };
 
 class KubeWatch {
@@ -42,6 +43,9 @@ class KubeWatch {
   ~KubeWatch() { Cancel(); }
 
   uint64_t wake_ns() const { return access_->ready() ? retry_at_ns_ : 0; }  // CLOCK_MONOTONIC; 0: never
+  // Is told of each object that is listed or watched, with the time, and of each that is gone by an event.
+  using OnItem = std::function<void(const KubeItem& item, bool gone, uint64_t now_ns)>;
+  void SetOnItem(OnItem on_item) { on_item_ = std::move(on_item); }
   // `now_ns` is also the time of what the HTTP client then tells.
   void OnTime(uint64_t now_ns);
   void SetNow(uint64_t now_ns) { now_ns_ = now_ns; }
@@ -83,6 +87,7 @@ class KubeWatch {
   // What the answer with `code` and this body says; OK where it is 200.
   absl::Status StatusOf(const absl::Status& status, long code);
   void ListAgain(const std::string& why);
+  void Absent();
   void Fail(const absl::Status& why);
   void Rest();
   void Note(absl::string_view what);
@@ -94,6 +99,8 @@ class KubeWatch {
   HttpClient* http_;
   KubeState* state_;
   Random random_;
+
+  OnItem on_item_;
 
   HttpClient::RequestId request_ = 0;
   std::string buffer_;          // The body so far; of a watch, the line that has begun

@@ -36,6 +36,7 @@ std::string ListOf(const std::string& kind) {
       {"ClusterRole", "/apis/rbac.authorization.k8s.io/v1/clusterroles"},
       {"ClusterRoleBinding", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"},
       {"DaemonSet", "/apis/apps/v1/namespaces/weft/daemonsets"},
+      {"CustomResourceDefinition", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"},
       {"Deployment", "/apis/apps/v1/namespaces/default/deployments"},
       {"Service", "/api/v1/namespaces/default/services"}};
   const auto found = lists.find(kind);
@@ -93,6 +94,7 @@ class KubeDaemonTest : public testing::Test {
 };
 
 TEST_F(KubeDaemonTest, TheRoleOfTheManifestsIsEnoughAndTheAgentIsProgrammed) {
+  Apply("functionpolicy.yaml");
   Apply("node.yaml");
   Apply("function.yaml");
   kube_->Create(

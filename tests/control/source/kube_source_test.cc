@@ -156,6 +156,41 @@ TEST_F(KubeSourceTest, WhatIsThereAndWhatComesChangesAndGoesIsTaken) {
   EXPECT_TRUE(RunUntilSynced());
 }
 
+TEST_F(KubeSourceTest, PoliciesAreTakenAndTheirStatusSaysSo) {
+  options_.absent_ns = 200 * kNsPerMs;
+  Start(kube_->Options());
+  ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;  // Without the kind
+  kube_->Create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions?fieldValidation=Strict",
+                test::ReadFile(WEFT_SOURCE_DIR "/tools/packaging/kubernetes/functionpolicy.yaml"));
+  const std::string policies = "/apis/mesh.weft/v1/namespaces/default/functionpolicies";
+  const auto policy = [](const std::string& name, const std::string& spec) {
+    return absl::StrCat(R"({"apiVersion":"mesh.weft/v1","kind":"FunctionPolicy","metadata":{"name":")", name,
+                        R"("},"spec":)", spec, "}");
+  };
+  ASSERT_TRUE(
+      RunUntil([&] { return kube_->Ask("POST", policies, policy("f", R"({"timeout":"70ms"})")).ok(); }));
+  EXPECT_FALSE(kube_->Ask("POST", policies, policy("g", R"({"retries":11})")).ok());  // By the schema
+  kube_->Create(policies, policy("g", R"({"timeout":"2h"})"));
+  ASSERT_TRUE(RunUntil([&] {
+    return std::any_of(
+        last_.loaded.mesh.functions.begin(), last_.loaded.mesh.functions.end(), [](const auto& f) {
+          return f.value.name() == "default/f" && f.value.policy().timeout_ns() == 70 * kNsPerMs;
+        });
+  })) << source_->Health().problem;
+  const auto status_holds = [&](const std::string& name, const std::string& part) {
+    const auto answer = kube_->Ask("GET", absl::StrCat(policies, "/", name));
+    return answer.ok() && answer->find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(RunUntil([&] { return status_holds("f", R"("status":"True")"); })) << source_->Health().problem;
+  EXPECT_TRUE(RunUntil([&] { return status_holds("g", R"("status":"False")"); }))
+      << source_->Health().problem;
+  EXPECT_TRUE(status_holds("g", "1us to 1h"));
+  EXPECT_EQ(source_->Health().refused, 1u);
+  kube_->Delete(policies + "/g");
+  kube_->Delete(policies + "/f");
+  EXPECT_TRUE(RunUntil([&] { return source_->Health().refused == 0; }));
+}
+
 TEST_F(KubeSourceTest, ALostServerTakesNothingBackAndItsNewHistoryIsReadAnew) {
   test::TemporaryDirectory directory;
   const std::string token_file = directory / "token";

@@ -207,6 +207,38 @@ TEST_F(KubeStateTest, ANameElsewhereIsNoFunction) {
   EXPECT_EQ(Endpoints().size(), 1u);
 }
 
+TEST_F(KubeStateTest, APolicyIsOfTheFunctionOfItsName) {
+  PutBasics();
+  const auto policy = [](const std::string& spec, const std::string& status = "{}") {
+    return absl::StrCat(R"({"metadata":{"namespace":"v","name":"f","generation":3},"spec":)", spec,
+                        R"(,"status":)", status, "}");
+  };
+  EXPECT_EQ(Put(KubeKind::kPolicy, policy(R"({"idempotent":true,"limits":{"memory":"1MiB"}})")), "");
+  const auto function = [this] {
+    const SourceMesh mesh = state_.MeshNow("k");
+    EXPECT_EQ(mesh.functions.size(), 1u);
+    return mesh.functions.at(0).value;
+  };
+  EXPECT_TRUE(function().policy().idempotent());
+  EXPECT_EQ(function().guest_limits().memory_bytes_max(), 1u << 20);
+  EXPECT_THAT(Put(KubeKind::kPolicy, policy(R"({"hedge":{"percentile":99}})")), HasSubstr("idempotent"));
+  EXPECT_THAT(Put(KubeKind::kPolicy, policy("7")), HasSubstr("spec"));
+  EXPECT_TRUE(function().policy().idempotent());  // What it was stays.
+  const auto verdict = [&](const std::string& spec, const std::string& status) {
+    return *ParseKubeEvent(KubeKind::kPolicy,
+                           absl::StrCat(R"({"type":"ADDED","object":)", policy(spec, status), "}"))
+                ->item.verdict;
+  };
+  const std::string told =
+      R"({"conditions":[{"type":"Other"},{"type":"Accepted","status":"True","message":"","observedGeneration":3}]})";
+  EXPECT_TRUE(verdict("{}", told).told);
+  EXPECT_FALSE(verdict("{}", "{}").told);
+  EXPECT_FALSE(verdict("{}", absl::StrReplaceAll(told, {{"3}", "2}"}})).told);
+  EXPECT_FALSE(verdict(R"({"timeout":"soon"})", told).told);
+  Put(KubeKind::kPolicy, policy("{}"), "DELETED");
+  EXPECT_FALSE(function().policy().idempotent());
+}
+
 TEST_F(KubeStateTest, AListTakesWhatItDoesNotHold) {
   PutBasics();
   PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
@@ -256,6 +288,8 @@ TEST(KubeJsonTest, CredentialsAreReadOrRefused) {
 TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
   const std::vector<std::pair<KubeKind, std::string>> whole = {
       {KubeKind::kNode, NodeJson("n1", "10.0.0.1")},
+      {KubeKind::kPolicy,
+       R"({"metadata":{"namespace":"v","name":"f","generation":3},"spec":{"timeout":"1s"}})"},
       {KubeKind::kService, ServiceJson("f", R"({"ipFamilies":["IPv6"],"type":"ClusterIP"})")},
       {KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1"))},
       {KubeKind::kSlice,
