@@ -310,5 +310,32 @@ TEST_F(CoreTest, WireShowsOnlyCiphertext) {
   for (const std::string& datagram : wire_) EXPECT_EQ(datagram.find(secret.substr(0, 8)), std::string::npos);
 }
 
+TEST_F(CoreTest, PacedLinkIsHandedNoMoreThanItCarries) {
+  Config config = SmallConfig();
+  config.link_bits_per_second = 1'000'000'000;  // A bit a nanosecond.
+  Start(config);
+  uint64_t bits = 0, most_ahead = 0;
+  eat_ = [&](uint64_t path, const std::string& wire) {
+    if (path == kPathToB) bits += (wire.size() + config.wire_overhead_bytes) * 8;
+    return false;
+  };
+  ASSERT_EQ(Call(500'000, 0, true), SendResult::kOk);
+  const uint64_t begin_ns = now_ns_;
+  std::vector<Event> arrived;
+  for (; arrived.empty() && now_ns_ < begin_ns + 20'000'000; now_ns_ += 1'000) {
+    Pump(*a_, port_a_, now_ns_);
+    Carry(port_a_, port_b_);
+    Pump(*b_, port_b_, now_ns_);
+    Carry(port_b_, port_a_);
+    const uint64_t carried = now_ns_ - begin_ns;
+    most_ahead = std::max(most_ahead, bits > carried ? bits - carried : 0);
+    arrived = Events(*b_);
+  }
+  ASSERT_EQ(arrived.size(), 1u);
+  b_->Release(arrived[0]);
+  EXPECT_GE(now_ns_ - begin_ns, 3'900'000u) << "500 KB take 4 ms";
+  EXPECT_LE(most_ahead, config.pacing_slack_ns + 3 * 1'600 * 8) << "the slack, and a few datagrams";
+}
+
 }  // namespace
 }  // namespace weft::transport
