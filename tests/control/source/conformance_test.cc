@@ -16,9 +16,11 @@
 #include "control/model/model.h"
 #include "control/source/etcd_source.h"
 #include "control/source/file_source.h"
+#include "control/source/kube_source.h"
 #include "control/source/propeller_commands.h"
 #include "control/source/propeller_source.h"
 #include "tests/support/etcd.h"
+#include "tests/support/kube.h"
 #include "tests/support/mosquitto.h"
 #include "tests/support/propeller_manager.h"
 #include "tests/support/turns.h"
@@ -169,6 +171,66 @@ class PropellerSubject final : public Subject {
   std::unique_ptr<PropellerSource> source_;
 };
 
+class KubeSubject final : public Subject {
+ public:
+  KubeSubject() {
+    // One server for all tests: it takes seconds to start.
+    static std::unique_ptr<test::Kube> kube = std::make_unique<test::Kube>();
+    kube_ = kube.get();
+    (void)kube_->Ask("POST", "/api/v1/namespaces", R"({"metadata":{"name":"ns"}})");  // It may be there.
+    kube_->Delete(kServices);
+    kube_->Delete(kSlices);
+  }
+  void Say(const Entries& entries) override {
+    for (const std::string& name : std::exchange(names_, {})) {
+      bool stays = false;
+      for (const Entry& each : entries) stays |= name == each.name;
+      if (stays) continue;
+      kube_->Delete(absl::StrCat(kServices, "/", name));
+      kube_->Delete(absl::StrCat(kSlices, "/", name));
+    }
+    for (const Entry& each : entries) {
+      // The one that is there already is refused, or replaced.
+      (void)kube_->Ask(
+          "POST", kServices,
+          absl::StrCat(R"({"metadata":{"name":")", each.name, R"("},"spec":{"ports":[{"port":1}]}})"));
+      const std::string slice = SliceOf(each);
+      if (!kube_->Ask("POST", kSlices, slice).ok())
+        kube_->Replace(absl::StrCat(kSlices, "/", each.name), slice);
+      names_.push_back(each.name);
+    }
+  }
+  std::vector<SourceChange> Begin() override {
+    source_ = *KubeSource::Create(kube_->Options(), {});
+    return {};
+  }
+  Source& source() override { return *source_; }
+  void Lose() override { kube_->Kill(); }
+  void Recover(const Entries& entries) override {
+    kube_->Start();
+    Say(entries);
+  }
+  int VariantOf(const api::Endpoint& endpoint) const override { return endpoint.host() == "u1" ? 1 : 2; }
+
+ private:
+  static constexpr char kServices[] = "/api/v1/namespaces/ns/services";
+  static constexpr char kSlices[] = "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices";
+
+  // Of one pod, whose UID tells the variant.
+  static std::string SliceOf(const Entry& entry) {
+    return absl::StrCat(
+        R"({"metadata":{"name":")", entry.name, R"(","labels":{"kubernetes.io/service-name":")", entry.name,
+        R"("}},"addressType":"IPv4","ports":[{"port":1,"appProtocol":"weft/host"}],)",
+        R"("endpoints":[{"addresses":["10.1.0.1"],"nodeName":"n1","conditions":{"ready":)",
+        entry.draining ? R"(false,"serving":true,"terminating":true)" : "true",
+        R"(},"targetRef":{"kind":"Pod","namespace":"ns","name":"p","uid":"u)", entry.variant, R"("}}]})");
+  }
+
+  test::Kube* kube_;
+  std::unique_ptr<KubeSource> source_;
+  std::vector<std::string> names_;
+};
+
 struct Kind {
   const char* name;
   std::function<bool()> installed;
@@ -278,6 +340,7 @@ INSTANTIATE_TEST_SUITE_P(
     Sources, ConformanceTest,
     testing::Values(Kind{"File", [] { return true; }, [] { return std::make_unique<FileSubject>(); }},
                     Kind{"Etcd", test::Etcd::Installed, [] { return std::make_unique<EtcdSubject>(); }},
+                    Kind{"Kubernetes", test::Kube::Installed, [] { return std::make_unique<KubeSubject>(); }},
                     Kind{"Propeller", test::Mosquitto::Installed,
                          [] { return std::make_unique<PropellerSubject>(); }}),
     [](const auto& kind) { return std::string(kind.param.name); });
