@@ -20,6 +20,8 @@ namespace weft::control {
 namespace {
 
 constexpr uint32_t kWeightDefault = 100;
+// Longer than any name of a host; the agent refuses a whole generation for one that is longer still.
+constexpr std::size_t kHostBytesMax = 255;
 
 void Put(nlohmann::json* json, const char* key, uint64_t value) {
   if (value != 0) (*json)[key] = value;
@@ -119,6 +121,10 @@ absl::Status CheckAddress(absl::string_view address) {
   const std::size_t colon = address.rfind(':');
   const absl::string_view host = address.substr(0, colon == absl::string_view::npos ? 0 : colon);
   const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  if (host.size() > kHostBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a host of ", host.size(), " bytes; at most ", kHostBytesMax));
+  }
   uint32_t port = 0;
   if (host.empty() || (!bracketed && host.find(':') != absl::string_view::npos) ||
       !absl::SimpleAtoi(address.substr(colon + 1), &port) || port == 0 || port > 65535) {

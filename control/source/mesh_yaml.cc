@@ -19,6 +19,8 @@ constexpr std::size_t kPathBytesMax = 4096;
 constexpr uint32_t kWeightDefault = 100;
 // Items of one list; 100,000 endpoints are about 16 MiB of YAML, the limit of the reader.
 constexpr std::size_t kItemsMax = 100'000;
+// A node goes to the agent in one message of 64 KiB at most: these take 16 KiB of it.
+constexpr std::size_t kCallAsMax = 256;
 
 Where WhereIs(const YamlMap& map) {
   const YamlPosition position = map.PositionOf("");
@@ -79,7 +81,12 @@ class Loader {
     if (!node->address().empty()) map.Check("address", CheckAddress(node->address()));
     node->set_zone(map.String("zone"));
     if (!node->zone().empty()) map.Check("zone", CheckLabel(node->zone(), "zone"));
-    for (const std::string& ns : map.Strings("call_as")) {
+    const std::vector<std::string> call_as = map.Strings("call_as");
+    if (call_as.size() > kCallAsMax) {
+      map.Error("call_as", absl::StrCat(call_as.size(), " namespaces; at most ", kCallAsMax, " a node"));
+      return;
+    }
+    for (const std::string& ns : call_as) {
       if (map.Check("call_as", CheckLabel(ns, "namespace"))) node->add_call_as(ns);
     }
   }

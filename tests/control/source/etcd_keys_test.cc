@@ -55,6 +55,22 @@ TEST(MeshObjectTest, JsonComesBackAsTheSameObject) {
   }
 }
 
+// Objects that no message to an agent has room for.
+TEST(MeshObjectTest, ANodeOfTooManyNamespacesOrTooLongAHostIsRefused) {
+  absl::StatusOr<EtcdName> name = ParseEtcdKey("live/nodes/n1");
+  ASSERT_TRUE(name.ok());
+  std::string list;
+  for (int i = 0; i < 256; ++i) absl::StrAppend(&list, i == 0 ? "" : ",", "\"ns", i, "\"");
+  EXPECT_TRUE(LoadObject(absl::StrCat(R"({"call_as":[)", list, "]}"), "k", &name->object).ok());
+  EXPECT_THAT(
+      LoadObject(absl::StrCat(R"({"call_as":[)", list, R"(,"more"]})"), "k", &name->object).ToString(),
+      HasSubstr("call_as: 257 namespaces; at most 256 a node"));
+  const std::string host(255, 'h');
+  EXPECT_TRUE(LoadObject(absl::StrCat(R"({"address":")", host, R"(:4810"})"), "k", &name->object).ok());
+  EXPECT_THAT(LoadObject(absl::StrCat(R"({"address":"h)", host, R"(:4810"})"), "k", &name->object).ToString(),
+              HasSubstr("address: a host of 256 bytes; at most 255"));
+}
+
 TEST(MeshObjectTest, AnErrorNamesTheKeyAndTheField) {
   absl::StatusOr<EtcdName> name = ParseEtcdKey("endpoints/n1/h1/v/f");
   ASSERT_TRUE(name.ok());
