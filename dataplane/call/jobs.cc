@@ -12,6 +12,7 @@ namespace weft {
 
 SendJob& CallCore::AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane) {
   SendJob& job = link.jobs.emplace_back();
+  job.number = link.jobs_begun++;
   job.header = header;
   job.payload = payload;
   job.lane = lane;
@@ -90,22 +91,29 @@ bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
   return job.state == StreamState::kDone || job.state == StreamState::kStalled;
 }
 
-// True where anything was sent or ended.
+// True where anything was sent or ended. Jobs that are queued meanwhile were pumped when they were.
 bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
   bool moved = false;
+  const uint64_t end = link.jobs_begun;
   // Far more than can be in progress at once; what is behind waits its turn.
   int looked_at = 0;
-  for (auto job = link.jobs.begin(); job != link.jobs.end() && looked_at < 4 * static_cast<int>(kPartialsMax);
+  for (auto job = link.jobs.begin();
+       job != link.jobs.end() && job->number < end && looked_at < 4 * static_cast<int>(kPartialsMax);
        ++looked_at) {
-    const auto current = job++;
-    const uint32_t position = current->stream.position;
-    const bool ended = PumpJob(link, *current, now_ns);
-    moved |= ended || current->stream.position != position;
-    if (!ended) continue;
-    const bool sent = current->state == StreamState::kDone;
-    const bool was_last = job == link.jobs.end();
-    EndJob(link, current, sent, !sent);
-    if (was_last) break;
+    const uint64_t number = job->number;
+    const uint32_t position = job->stream.position;
+    const bool ended = PumpJob(link, *job, now_ns);
+    moved |= ended || job->stream.position != position;
+    if (!ended) {
+      ++job;
+      continue;
+    }
+    const bool sent = job->state == StreamState::kDone;
+    EndJob(link, job, sent, !sent);
+    // Whoever was told may have cancelled calls, and started some, which pumps this link: no other job is
+    // sure to be there still.
+    job = std::find_if(link.jobs.begin(), link.jobs.end(),
+                       [number](const SendJob& other) { return other.number > number; });
   }
   return moved;
 }

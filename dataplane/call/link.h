@@ -61,6 +61,7 @@ struct SendJob {
   Payload payload;
   Lane lane = Lane::kRequest;
   bool started = false;
+  uint64_t number = 0;              // Rises from job to job of a link.
   uint32_t call_slot = kNoCall;     // Of the OutgoingTable, for requests that are answered.
   SendDone done = nullptr;          // Of a reply
   CallDone one_way_done = nullptr;  // Of a one-way
@@ -93,6 +94,7 @@ struct Link {
   // --- Rarely touched.
   std::list<SendJob> jobs;                      // Addresses stay, since a stream must not move.
   uint32_t reply_jobs = 0;                      // How many of them are replies.
+  uint64_t jobs_begun = 0;                      // Ever; the number of the next.
   std::array<Incoming, kPartialsMax> partials;  // Requests of which a part has arrived.
   Incoming whole;                               // The last of them that became whole, for its receiver.
   std::unique_ptr<Doorbell> doorbell;

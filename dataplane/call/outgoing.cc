@@ -90,23 +90,25 @@ StartState CallCore::SendOneWayInParts(Link& link, const MessageHeader& header, 
 bool CallCore::SendRequest(OutgoingCall& call, const Target& target) {
   Link& link = *links_[target.link];
   const MessageHeader header = RequestHeader(call, target);
-  if (link.channel->TrySend(header, call.spec.request, Lane::kRequest)) {
-    call.state = OutgoingCall::State::kSent;
-    if (call.route->adaptive != nullptr) Observe(call);
-    ++link.requests_sent;
-    ++counters_.requests_sent;
-    MarkDirty(link);
-  } else if (call.spec.request.bytes() > link.channel->whole_bytes_max()) {
-    call.state = OutgoingCall::State::kSending;
-    AddJob(link, header, call.spec.request, Lane::kRequest).call_slot = call.slot;
-    PumpLink(link, NowNs());
-  } else {
+  const bool sent = link.channel->TrySend(header, call.spec.request, Lane::kRequest);
+  if (!sent && call.spec.request.bytes() <= link.channel->whole_bytes_max()) {
     ++counters_.ring_full;
     return false;
   }
   call.link = link.index;
   call.path = target.path;
   ++outstanding_[target.path];
+  if (sent) {
+    call.state = OutgoingCall::State::kSent;
+    if (call.route->adaptive != nullptr) Observe(call);
+    ++link.requests_sent;
+    ++counters_.requests_sent;
+    MarkDirty(link);
+  } else {
+    call.state = OutgoingCall::State::kSending;
+    AddJob(link, header, call.spec.request, Lane::kRequest).call_slot = call.slot;
+    PumpLink(link, NowNs());  // The end of another job may have ended this call, or changed the targets.
+  }
   return true;
 }
 
@@ -189,7 +191,8 @@ void CallCore::Retry(OutgoingCall& call) {
 
 void CallCore::ResumeWaiting() {
   const std::size_t count = waiting_.size();
-  for (std::size_t i = 0; i < count; ++i) {
+  // Whoever is told of an end may cancel others of these.
+  for (std::size_t i = 0; i < count && !waiting_.empty(); ++i) {
     const CallHandle handle = waiting_.front();
     waiting_.erase(waiting_.begin());
     OutgoingCall* call = table_.At(handle.slot, handle.generation);

@@ -197,6 +197,51 @@ TEST(OneWayTest, LongMessageGoesInPartsAndTellsItsEnd) {
   EXPECT_TRUE(seen == message);
 }
 
+// A long one-way whose end cancels the long call that waits behind it, and starts another.
+struct Meddler {
+  static void Done(void* context, const CallOutcome& outcome) {
+    auto& self = *static_cast<Meddler*>(context);
+    Ended::Done(&self.ended, outcome);
+    EXPECT_TRUE(self.pair.caller.core.Cancel(self.next));
+    EXPECT_EQ(self.pair.caller.core.Start(*self.pair.route, self.third, self.pair.caller.now_ns, &self.last),
+              StartState::kStarted);
+  }
+  CallPair pair{{}, SmallArenas(), Policy{.timeout_ns = 100 * kNsPerSecond}};
+  Ended ended;
+  CallHandle next, last;
+  CallSpec third;
+};
+
+TEST(OneWayTest, ItsEndMayCancelTheCallBehindItAndStartAnother) {
+  Meddler meddler;
+  CallPair& pair = meddler.pair;
+  pair.AtTime(NowNs());  // As it is within the core, which looks when streams moved last.
+  const std::string message = Pattern(1, 3 << 20);
+  CallSpec spec;
+  spec.request = BytesOf(message);
+  spec.done = Meddler::Done;
+  spec.context = &meddler;
+  bool in_parts = false;
+  ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts),
+            StartState::kStarted);
+  ASSERT_TRUE(in_parts);
+  const std::string request = Pattern(2, 12 << 20);  // Longer on its way than the first.
+  Ended second, third;
+  ASSERT_EQ(pair.Start(pair.Spec(request, {}, second)), StartState::kStarted);
+  meddler.next = pair.handle;
+  std::vector<std::byte> room(message.size());
+  meddler.third = pair.Spec(message, room, third);
+  for (int i = 0; i < 5000 && third.count == 0; ++i) {
+    pair.AtTime(NowNs());
+    pair.Turn();
+  }
+  EXPECT_EQ(meddler.ended.code, StatusCode::kOk);
+  EXPECT_EQ(second.code, StatusCode::kCancelled);
+  EXPECT_EQ(third.code, StatusCode::kOk) << third.text;
+  EXPECT_EQ(pair.caller.core.Outstanding(*pair.out), 0u);
+  EXPECT_FALSE(pair.caller.core.HasJobs());
+}
+
 // Nobody would learn how long its payload has to stay.
 TEST(OneWayTest, LongMessageWithoutACallbackIsNotBegun) {
   CallPair pair;

@@ -83,6 +83,43 @@ TEST(RetryTest, EndsWithTheLastErrorWhenAllRefuse) {
   EXPECT_EQ(fork.caller.core.counters().retries, 3u);
 }
 
+struct Canceller {
+  static void Done(void* context, const CallOutcome& outcome) {
+    auto& self = *static_cast<Canceller*>(context);
+    Ended::Done(&self.ended, outcome);
+    self.cancelled = self.core->Cancel(self.other);
+  }
+  CallCore* core;
+  CallHandle other;
+  Ended ended;
+  bool cancelled = false;
+};
+
+TEST(RetryTest, TheEndOfACallThatWaitsMayCancelAnotherThatDoes) {
+  CallPair pair({}, {}, Policy{.retries = 1});
+  pair.callee.core.StopServing(*pair.function);
+  Canceller canceller{.core = &pair.caller.core, .other = {}, .ended = {}};
+  Ended other;
+  CallSpec spec = pair.Spec("x", {}, canceller.ended);
+  spec.done = Canceller::Done;
+  spec.context = &canceller;
+  ASSERT_EQ(pair.Start(spec), StartState::kStarted);
+  ASSERT_EQ(pair.Start(pair.Spec("x", {}, other)), StartState::kStarted);
+  canceller.other = pair.handle;
+  // Where only this very host is left, calls that were refused wait.
+  pair.caller.core.SetRoute(*pair.route, {{.link = kLocalLink, .weight = 1}}, Policy{.retries = 1},
+                            StatusCode::kOk, "");
+  pair.Turn(3);
+  ASSERT_EQ(canceller.ended.count + other.count, 0);
+  ASSERT_TRUE(pair.caller.core.HasJobs());
+  pair.caller.core.SetRoute(*pair.route, {}, Policy{.retries = 1}, StatusCode::kUnavailable, "none left");
+  pair.Turn();
+  EXPECT_EQ(canceller.ended.code, StatusCode::kUnavailable);
+  EXPECT_TRUE(canceller.cancelled);
+  EXPECT_EQ(other.code, StatusCode::kCancelled);
+  EXPECT_FALSE(pair.caller.core.HasJobs());
+}
+
 TEST(RetryTest, DeadPeerFailsWhatItHoldsAndLeavesTheSet) {
   Fork fork(Policy{.retries = 5});
   for (TestHost& callee : fork.callees) callee.handler = nullptr;
