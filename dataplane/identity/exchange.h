@@ -127,7 +127,7 @@ class Exchange final : public KeyExchange {
   void Admit(UniqueFd socket, const Endpoint& remote);
   void EvictUnfinished(const Endpoint& source);
   void Dial(Peer& peer);
-  Connection& AddConnection(UniqueFd socket, bool dialer, const Endpoint& remote);
+  Connection* AddConnection(UniqueFd socket, bool dialer, const Endpoint& remote);
   void Serve(ConnectionId id, uint32_t events);
   bool Greet(Connection& connection);
   void TakeHello(Connection& connection, const Hello& hello);

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "dataplane/base/check.h"
 #include "dataplane/identity/exchange.h"
 
 namespace weft::identity {
@@ -58,8 +57,13 @@ void Exchange::Admit(UniqueFd socket, const Endpoint& remote) {
   ++counters_.accepted;
   if (leaving_) return;
   EvictUnfinished(remote);
-  Connection& connection = AddConnection(std::move(socket), false, remote);
-  unfinished_.push_back(connection.id);
+  if (const Connection* const connection = AddConnection(std::move(socket), false, remote)) {
+    unfinished_.push_back(connection->id);
+    return;
+  }
+  ++counters_.refused[static_cast<std::size_t>(Refusal::kTooManyUnfinished)];
+  observer_->OnNote(absl::StrCat("connection from ", remote.ToString(),
+                                 " ended: it cannot be watched: ", std::strerror(errno)));
 }
 
 // The oldest makes room: of the same source where that has its share, else of all.
@@ -77,20 +81,21 @@ void Exchange::EvictUnfinished(const Endpoint& source) {
   }
 }
 
-Connection& Exchange::AddConnection(UniqueFd socket, bool dialer, const Endpoint& remote) {
+// nullptr where the kernel has no room to watch it; errno tells why.
+Connection* Exchange::AddConnection(UniqueFd socket, bool dialer, const Endpoint& remote) {
   const int on = 1;
   setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   const ConnectionId id = ++last_connection_;
   epoll_event event{};
   event.events = dialer ? EPOLLOUT : EPOLLIN;
   event.data.u64 = id;
-  WEFT_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, socket.get(), &event) == 0);
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, socket.get(), &event) != 0) return nullptr;
   auto connection =
       std::make_unique<Connection>(id, TlsStream(std::move(socket), dialer, credentials_), remote);
   connection->begun_ns = now_ns_;
   connection->connecting = dialer;
   connection->writing = dialer;
-  return *connections_.emplace(id, std::move(connection)).first->second;
+  return connections_.emplace(id, std::move(connection)).first->second.get();
 }
 
 void Exchange::Dial(Peer& peer) {
@@ -117,9 +122,10 @@ void Exchange::Dial(Peer& peer) {
   if (connect(socket.get(), reinterpret_cast<sockaddr*>(&address), length) != 0 && errno != EINPROGRESS) {
     return NoteDialFailure(peer, Refusal::kUnreachable, std::strerror(errno));
   }
-  Connection& connection = AddConnection(std::move(socket), true, peer.address);
-  connection.expected = peer.name;
-  peer.dialling = connection.id;
+  Connection* const connection = AddConnection(std::move(socket), true, peer.address);
+  if (connection == nullptr) return NoteDialFailure(peer, Refusal::kUnreachable, std::strerror(errno));
+  connection->expected = peer.name;
+  peer.dialling = connection->id;
 }
 
 void Exchange::NoteDialFailure(Peer& peer, Refusal reason, const std::string& why) {

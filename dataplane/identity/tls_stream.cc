@@ -85,6 +85,24 @@ void TlsStream::TakePeer() {
   }
 }
 
+// False where there is no memory for it.
+bool TlsStream::Begin(int64_t unix_s) {
+  SslPtr ssl(credentials_->NewTls(dialer_, unix_s, &verdict_));
+  if (ssl == nullptr) return false;
+  BIO* const in = BIO_new(BIO_s_mem());
+  BIO* const out = BIO_new(BIO_s_mem());
+  if (in == nullptr || out == nullptr) {
+    BIO_free(in);
+    BIO_free(out);
+    return false;
+  }
+  SSL_set_bio(ssl.get(), in, out);
+  ssl_ = std::move(ssl);
+  sealed_in_ = in;
+  sealed_out_ = out;
+  return true;
+}
+
 bool TlsStream::Advance(int64_t unix_s, Ended* ended) {
   if (ssl_ == nullptr) {
     char first;
@@ -93,12 +111,12 @@ bool TlsStream::Advance(int64_t unix_s, Ended* ended) {
         (errno == EAGAIN || errno == EWOULDBLOCK)) {
       return true;
     }
-    ssl_.reset(credentials_->NewTls(dialer_, unix_s, &verdict_));
-    WEFT_CHECK(ssl_ != nullptr);
-    sealed_in_ = BIO_new(BIO_s_mem());
-    sealed_out_ = BIO_new(BIO_s_mem());
-    WEFT_CHECK(sealed_in_ != nullptr && sealed_out_ != nullptr);
-    SSL_set_bio(ssl_.get(), sealed_in_, sealed_out_);
+    if (!Begin(unix_s)) {
+      ended->reason = Refusal::kClosed;
+      ended->why = "no memory for TLS";
+      ERR_clear_error();
+      return false;
+    }
   }
   ERR_clear_error();
   bool end = false;

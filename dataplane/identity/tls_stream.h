@@ -58,6 +58,7 @@ class TlsStream {
   bool Receive(Ended* ended, bool* end);
   void TakeSealed();
   void TakePeer();
+  bool Begin(int64_t unix_s);
 
   static constexpr std::size_t kBytesAtOnce = 64 * 1024;
   // Frames that a peer leaves unread; some rotations of a large mesh's lanes.

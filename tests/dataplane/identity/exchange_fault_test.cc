@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/crypto.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -20,6 +22,16 @@ namespace weft::identity {
 namespace {
 
 constexpr Validity kLastYear{kTestUnixS - 2 * 365 * 86'400, kTestUnixS - 86'400};
+
+// While it is set OpenSSL gets no memory.
+bool no_memory = false;
+// Before its first allocation, which is all that it takes: 1 where that was so.
+const int kHooked = CRYPTO_set_mem_functions(
+    [](std::size_t bytes, const char*, int) { return no_memory ? nullptr : std::malloc(bytes); },
+    [](void* old, std::size_t bytes, const char*, int) {
+      return no_memory ? nullptr : std::realloc(old, bytes);
+    },
+    [](void* old, const char*, int) { std::free(old); });
 
 class ExchangeFaultTest : public testing::Test {
  protected:
@@ -166,6 +178,20 @@ TEST_F(ExchangeFaultTest, GarbageOnTheTlsPortIsRefusedAndCounted) {
     })) << times;
   }
   EXPECT_GE(a_->refused(Refusal::kGarbage), 3u);
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, AConnectionThatThereIsNoMemoryForIsDroppedAlone) {
+  ASSERT_EQ(kHooked, 1);
+  const UniqueFd socket = ConnectTo(a_->endpoint());
+  RunRounds(both(), 5);
+  const uint64_t before = a_->refused(Refusal::kClosed);
+  ASSERT_EQ(send(socket.get(), "x", 1, MSG_NOSIGNAL), 1);
+  no_memory = true;
+  a_->Step();
+  no_memory = false;
+  EXPECT_EQ(a_->refused(Refusal::kClosed), before + 1);
+  EXPECT_THAT(a_->notes.back(), testing::HasSubstr("no memory for TLS"));
   ExpectWell();
 }
 
