@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
 #include "bpf/abi/drop_reason.h"
 #include "dataplane/base/check.h"
+#include "dataplane/base/random.h"
 #include "dataplane/base/status.h"
 
 namespace weft::engine {
@@ -61,6 +63,8 @@ NodeEngine::NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> sessi
       pool_(options_.tenant_limits),
       peers_by_index_(options_.transport.peers_max),
       outbound_(options_.calls_max),
+      outbound_chains_(std::bit_ceil(options_.calls_max), kNoSlot),
+      chain_factor_(Random(options_.seed != 0 ? options_.seed : weft::NowNs() ^ Ticks()).Next() | 1),
       inbound_(options_.calls_max),
       inbound_at_(std::size_t{options_.transport.peers_max} * options_.transport.slots_per_peer) {
   for (uint32_t i = options_.calls_max; i > 0; --i) {

@@ -206,11 +206,13 @@ class NodeEngine final : public SessionEvents {
     uint64_t used_ns = 0;
   };
   // A request of a host on its way to another node.
+  static constexpr uint32_t kNoSlot = ~uint32_t{0};
   struct Outbound {
     enum class State : uint8_t { kFree, kWaiting, kSent };
     State state = State::kFree;
     uint32_t generation = 0;
     Incoming incoming;
+    uint32_t next = kNoSlot;  // In its chain of `outbound_chains_`.
     MessageBuffer* request = nullptr;  // kWaiting
     transport::CallHandle handle;      // kSent
     Peer* peer = nullptr;              // kSent
@@ -251,6 +253,7 @@ class NodeEngine final : public SessionEvents {
   void FreeOutbound(uint32_t slot);
   void CancelOrphans();
   void Retry(uint64_t now_ns);
+  uint32_t& ChainOf(uint32_t link, uint32_t request_id);
   const Via& ViaOf(const std::string* caller);
 
   // --- inbound.cc
@@ -306,6 +309,8 @@ class NodeEngine final : public SessionEvents {
   std::vector<uint32_t> free_outbound_;
   std::vector<Inbound> inbound_;
   std::vector<uint32_t> free_inbound_;
+  std::vector<uint32_t> outbound_chains_;  // First slots, by what ChainOf makes of link and request id.
+  uint64_t chain_factor_ = 1;              // Odd and random: hosts choose their ids.
   std::vector<uint32_t> inbound_at_;  // By peer and its slot; a hint, checked against the record.
   std::deque<uint32_t> waiting_out_;
   std::deque<uint32_t> waiting_in_;

@@ -59,14 +59,25 @@ void NodeEngine::OnRequest(const Incoming& incoming, std::byte* payload, uint32_
   outbound.state = Outbound::State::kWaiting;
   outbound.incoming = incoming;
   outbound.request = buffer;
+  outbound.next = std::exchange(ChainOf(incoming.link, incoming.request_id), slot);
   if (TrySendOut(slot, local_.NowNs())) [[likely]]
     return;
   ++counters_.waited;
   waiting_out_.push_back(slot);
 }
 
+// Chains are short, about one record each: so a cancel costs no more than a request, however many calls
+// others have under way.
+uint32_t& NodeEngine::ChainOf(uint32_t link, uint32_t request_id) {
+  const uint64_t key = (uint64_t{link} << 32 | request_id) * chain_factor_;
+  return outbound_chains_[(key >> 32) & (outbound_chains_.size() - 1)];
+}
+
 void NodeEngine::FreeOutbound(uint32_t slot) {
   Outbound& outbound = outbound_[slot];
+  uint32_t* place = &ChainOf(outbound.incoming.link, outbound.incoming.request_id);
+  while (*place != slot) place = &outbound_[*place].next;
+  *place = outbound.next;
   if (outbound.request != nullptr) pool_.Give(std::exchange(outbound.request, nullptr));
   outbound.state = Outbound::State::kFree;
   outbound.peer = nullptr;
@@ -178,12 +189,9 @@ void NodeEngine::OnCompleted(const transport::Event& event) {
 }
 
 void NodeEngine::OnCancel(uint32_t link, uint32_t request_id) {
-  for (uint32_t slot = 0; slot < outbound_.size(); ++slot) {
+  for (uint32_t slot = ChainOf(link, request_id); slot != kNoSlot; slot = outbound_[slot].next) {
     Outbound& outbound = outbound_[slot];
-    if (outbound.state == Outbound::State::kFree || outbound.incoming.link != link ||
-        outbound.incoming.request_id != request_id) {
-      continue;
-    }
+    if (outbound.incoming.link != link || outbound.incoming.request_id != request_id) continue;
     ++counters_.cancels_out;
     if (outbound.state == Outbound::State::kSent) {
       transport_->Cancel(outbound.handle, local_.NowNs());  // Ends it, by its event.
