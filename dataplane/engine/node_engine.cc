@@ -173,8 +173,16 @@ NodeEngine::Peer* NodeEngine::PeerAt(transport::PeerIndex index) { return peers_
 absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, const std::string& address) {
   Peer* const peer = PeerIn(node, session);
   if (peer == nullptr) return absl::OkStatus();
-  peer->address = address;
-  return options_.paths.set(peer->path, address);
+  return SetPath(*peer, address);
+}
+
+// Where the port had no room for a way there before, it may have now.
+absl::Status NodeEngine::SetPath(Peer& peer, const std::string& address) {
+  peer.address = address;
+  if (peer.path != kNoPath) return options_.paths.set(peer.path, address);
+  WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
+  transport_->MovePeer(peer.index, peer.path);
+  return absl::OkStatus();
 }
 
 bool NodeEngine::Reaches(const std::string& node) const {
@@ -186,7 +194,7 @@ bool NodeEngine::Reaches(const std::string& node) const {
 absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session, const std::string& address) {
   Peer& peer = PeerOf(node);
   if (peer.added) {
-    WEFT_RETURN_IF_ERROR(options_.paths.set(peer.path, address));
+    WEFT_RETURN_IF_ERROR(SetPath(peer, address));
   } else {
     WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
     absl::StatusOr<transport::PeerIndex> index = transport_->AddPeer(peer.path);
@@ -247,7 +255,7 @@ absl::Status NodeEngine::SetGate(KeyGate gate) {
 
 absl::Status NodeEngine::ChangeWays(const std::function<void()>& change) {
   for (auto& [node, peer] : peers_) {
-    if (peer.added) options_.paths.remove(peer.path);
+    if (peer.added && peer.path != kNoPath) options_.paths.remove(peer.path);
   }
   change();
   absl::Status first;
@@ -255,8 +263,7 @@ absl::Status NodeEngine::ChangeWays(const std::function<void()>& change) {
     if (!peer.added) continue;
     const absl::StatusOr<uint64_t> path = options_.paths.add(peer.address);
     first.Update(path.status());
-    // What is sent on a path that there is not is counted and lost.
-    peer.path = path.ok() ? *path : ~uint64_t{0};
+    peer.path = path.ok() ? *path : kNoPath;
     transport_->MovePeer(peer.index, peer.path);
   }
   return first;
@@ -290,7 +297,7 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   // With its keys: what it is to hear of the end it hears over its connection. Its place and its path are for
   // whoever comes next; many names come and go in the life of a node.
   transport_->RemovePeer(peer->index, NowNs());
-  options_.paths.remove(peer->path);
+  if (peer->path != kNoPath) options_.paths.remove(peer->path);
   peers_by_index_[peer->index.value] = nullptr;
   peer->added = false;
   session_changed_ = true;

@@ -106,6 +106,8 @@ class NodeEngine final : public SessionEvents {
   // Runs `what` on the owner's thread, soon. Any thread. False where kMailMax wait already.
   bool Post(std::function<void(NodeEngine&)> what);
   static constexpr std::size_t kMailMax = 4096;
+  // Of a peer whose address the port took for no way: what is sent there is counted and lost.
+  static constexpr uint64_t kNoPath = ~uint64_t{0};
 
   // --- Peers, as the key exchange has it. A node is one peer.
   // Begins a session with `node`, whose datagrams go to `address`. Errors name the address.
@@ -239,6 +241,7 @@ class NodeEngine final : public SessionEvents {
   // --- node_engine.cc: peers, the table.
   Peer& PeerOf(const std::string& node);
   Peer* PeerIn(const std::string& node, uint64_t session);
+  absl::Status SetPath(Peer& peer, const std::string& address);
   Peer* PeerAt(transport::PeerIndex index);
   void ForgetReceiveId(Peer& peer, int which);
   void ApplyRemote();

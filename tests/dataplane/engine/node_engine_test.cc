@@ -323,6 +323,25 @@ TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
   EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
 }
 
+TEST_F(TwoNodesTest, AWayThatThePortHadNoRoomForIsMadeWhenThePeerMoves) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  OnWire([this] {
+    nodes_[0].no_paths = true;
+    EXPECT_FALSE(nodes_[0].engine->ChangeWays([] {}).ok());
+    EXPECT_EQ(nodes_[0].paths, 0);
+    nodes_[0].no_paths = false;
+    const absl::Status moved = nodes_[0].engine->MoveSession(nodes_[1].name, session_, "there");
+    EXPECT_TRUE(moved.ok()) << moved;
+    EXPECT_EQ(nodes_[0].paths, 1);
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
 TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
   std::atomic<int> begun{0};
   std::vector<DeferredCall> kept;

@@ -105,11 +105,14 @@ void TwoNodesTest::MakeEngine(int i, NodeEngineOptions options) {
   options.transport.peers_max = 8;
   options.transport.memory_bytes = 128u << 20;
   options.transport.key_generation_first = static_cast<uint32_t>(i) + 1;
-  options.paths.add = [i, &node](const std::string&) {
+  options.paths.add = [i, &node](const std::string&) -> absl::StatusOr<uint64_t> {
+    if (node.no_paths) return absl::ResourceExhaustedError("no room for a way");
     ++node.paths;
-    return absl::StatusOr<uint64_t>(1 - i);
+    return 1 - i;
   };
-  options.paths.set = [](uint64_t, const std::string&) { return absl::OkStatus(); };
+  options.paths.set = [](uint64_t path, const std::string&) {
+    return path > 1 ? absl::NotFoundError("no such way") : absl::OkStatus();
+  };
   options.paths.remove = [&node](uint64_t) { --node.paths; };
   options.connect = [&node]() -> absl::StatusOr<UniqueFd> {
     if (!node.server) return absl::UnavailableError("the agent is gone");

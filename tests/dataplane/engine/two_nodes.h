@@ -63,7 +63,8 @@ struct Node {
   std::unique_ptr<port::MemoryPort> port;
   std::unique_ptr<Worker<port::MemoryPort>> worker;
   uint64_t generation = 0;
-  int paths = 0;  // That the engine has named and not removed. On the wire's thread.
+  int paths = 0;          // That the engine has named and not removed. On the wire's thread.
+  bool no_paths = false;  // There is no room for more. On the wire's thread.
 
   std::string run_dir() const { return directory / "run"; }
 };
@@ -94,6 +95,7 @@ class TwoNodesTest : public testing::Test {
   EngineCounters CountersOf(int node);
 
   std::array<Node, 2> nodes_;
+  uint64_t session_ = 0;           // Between the two engines; on the wire's thread.
   std::atomic<bool> cut_{false};   // The wire loses everything.
   std::atomic<uint32_t> lose_{0};  // Of 1,000 datagrams.
   std::atomic<uint64_t> carried_{0};
@@ -103,7 +105,6 @@ class TwoNodesTest : public testing::Test {
   void RunWire();
   bool Carry(int from);
 
-  uint64_t session_ = 0;
   Random random_{1};
   std::atomic<bool> stop_{false};
   std::atomic<const std::function<void()>*> errand_{nullptr};
