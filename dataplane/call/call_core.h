@@ -84,10 +84,6 @@ class CallCore {
   // No targets: calls fail with `code` and `reason`. Targets without a path get that of their link.
   void SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy, absl::StatusCode code,
                 absl::string_view reason);
-  template <typename Visit>
-  void ForEachRoute(Visit&& visit) {
-    for (auto& [key, route] : routes_) visit(*route);
-  }
 
   // --- Calling.
   // Sends a call for the next Publish(). `now_ns` dates its deadline. kStarted fills `handle`.

@@ -165,7 +165,6 @@ class NodeEngine final : public SessionEvents {
 
   // --- Inspection.
   const EngineCounters& counters() const { return counters_; }
-  const CallCounters& call_counters() const { return core_.counters(); }
   bool attached() const { return session_->attached(); }
   bool Reaches(const std::string& node) const;
   uint32_t outbound_in_use() const { return static_cast<uint32_t>(outbound_.size() - free_outbound_.size()); }
@@ -207,14 +206,14 @@ class NodeEngine final : public SessionEvents {
     Peer* peer = nullptr;
     uint64_t used_ns = 0;
   };
-  // A request of a host on its way to another node.
   static constexpr uint32_t kNoSlot = ~uint32_t{0};
+  // A request of a host on its way to another node.
   struct Outbound {
     enum class State : uint8_t { kFree, kWaiting, kSent };
     State state = State::kFree;
     uint32_t generation = 0;
-    Incoming incoming;
     uint32_t next = kNoSlot;  // In its chain of `outbound_chains_`.
+    Incoming incoming;
     MessageBuffer* request = nullptr;  // kWaiting
     transport::CallHandle handle;      // kSent
     Peer* peer = nullptr;              // kSent
@@ -241,8 +240,8 @@ class NodeEngine final : public SessionEvents {
   // --- node_engine.cc: peers, the table.
   Peer& PeerOf(const std::string& node);
   Peer* PeerIn(const std::string& node, uint64_t session);
-  absl::Status SetPath(Peer& peer, const std::string& address);
   Peer* PeerAt(transport::PeerIndex index);
+  absl::Status SetPath(Peer& peer, const std::string& address);
   void ForgetReceiveId(Peer& peer, int which);
   void ApplyRemote();
   void ApplyLocal();
@@ -254,9 +253,9 @@ class NodeEngine final : public SessionEvents {
   void EndOutbound(Outbound& outbound, absl::StatusCode code, absl::string_view text, bool not_executed);
   void OnCompleted(const transport::Event& event);
   void FreeOutbound(uint32_t slot);
+  uint32_t& ChainOf(uint32_t link, uint32_t request_id);
   void CancelOrphans();
   void Retry(uint64_t now_ns);
-  uint32_t& ChainOf(uint32_t link, uint32_t request_id);
   const Via& ViaOf(const std::string* caller);
 
   // --- inbound.cc
@@ -310,10 +309,10 @@ class NodeEngine final : public SessionEvents {
   uint64_t pairs_swept_ns_ = 0;
   std::vector<Outbound> outbound_;
   std::vector<uint32_t> free_outbound_;
-  std::vector<Inbound> inbound_;
-  std::vector<uint32_t> free_inbound_;
   std::vector<uint32_t> outbound_chains_;  // First slots, by what ChainOf makes of link and request id.
   uint64_t chain_factor_ = 1;              // Odd and random: hosts choose their ids.
+  std::vector<Inbound> inbound_;
+  std::vector<uint32_t> free_inbound_;
   std::vector<uint32_t> inbound_at_;  // By peer and its slot; a hint, checked against the record.
   std::deque<uint32_t> waiting_out_;
   std::deque<uint32_t> waiting_in_;

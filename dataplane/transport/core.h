@@ -125,8 +125,6 @@ class Core {
   TenantUse UseOf(TenantIndex tenant) const { return tenants_[tenant.value]; }
   std::size_t memory_used_bytes() const { return blocks_.used_bytes(); }
   PeerState StateOf(PeerIndex peer) const { return peers_[peer.value]->state; }
-  uint64_t SrttNs(PeerIndex peer) const { return peers_[peer.value]->brake.srtt_ns(); }
-  uint32_t WindowBytes(PeerIndex peer) const { return peers_[peer.value]->brake.window_bytes(); }
   uint64_t CounterOf(PeerIndex peer) const { return peers_[peer.value]->next_counter; }
   uint32_t calls_outstanding() const { return calls_outstanding_; }
   uint32_t messages_out() const { return config_.messages_out_max - static_cast<uint32_t>(free_out_.size()); }
