@@ -109,12 +109,14 @@ class NodeLink final : private identity::KeyExchangeObserver {
     uint32_t key_first = 0;                               // Indices of the key ids that are its to give.
     std::map<std::string, identity::LaneKey> unanswered;  // By what PeerKeyId says.
     uint64_t waiting_since_ns = 0;                        // Where some are.
-    std::map<uint32_t, std::string> given_ids;            // Ids that it named, and for which key.
+    std::map<uint32_t, identity::LaneKey> given_ids;      // Ids that it named, and for which key.
   };
   void ToLane(uint16_t local, api::PeerKeys keys);
   void TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
                  api::PeerKeys::What what, int only_local = -1);
   bool Joins(const identity::Worker& remote) const;
+  bool Stands(const identity::LaneKey& key) const;
+  void ForgetGoneIds();
   api::PeerKeys KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const;
   void TakeKeyId(uint16_t worker, const api::PeerKeyId& answer);
   void EndSilentInside(uint64_t now_ns);

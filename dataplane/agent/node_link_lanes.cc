@@ -151,19 +151,21 @@ void NodeLink::TakeKeyId(uint16_t worker, const api::PeerKeyId& answer) {
   const bool foreign = index < inside.key_first || index >= inside.key_first + kInsideIndices;
   // An id that it named for another key, which may still be in use there.
   const auto named = inside.given_ids.find(answer.key_id());
-  const bool twice = named != inside.given_ids.end() && named->second != key;
-  if (answer.key_id() != 0 && (asked == inside.unanswered.end() || foreign || twice)) {
+  const bool unasked = asked == inside.unanswered.end();
+  const bool twice = !unasked && named != inside.given_ids.end() && !(named->second == asked->second);
+  if (answer.key_id() != 0 && (unasked || foreign || twice)) {
     return EndInside(worker, Refuse(Refusal::kForeignKey,
                                     absl::StrCat("the engine inside host ", inside.host, " named key id ",
                                                  answer.key_id(), ", which is not its to give")));
   }
-  if (asked == inside.unanswered.end()) return;
+  if (unasked) return;
   const identity::LaneKey lane = asked->second;
   inside.unanswered.erase(asked);
   inside.waiting_since_ns = NowNs();
+  if (!Stands(lane)) return;  // The answer and the end of the lane crossed.
   // It has no room for that peer, or its end is under way: a lane without its key would hold up all others.
   if (answer.key_id() == 0) return keys_->DeclineLane(lane);
-  inside.given_ids[answer.key_id()] = key;
+  inside.given_ids[answer.key_id()] = lane;
   keys_->SetReceiveKeyId(lane, answer.key_id());
 }
 
@@ -223,6 +225,20 @@ bool NodeLink::Joins(const identity::Worker& remote) const {
   return remote.host.empty() || config_.packet_port != AgentConfig::PacketPort::kDpdk;
 }
 
+// Whether both workers that the lane joins are still there, in the session that it is of.
+bool NodeLink::Stands(const identity::LaneKey& key) const {
+  const auto session = sessions_.find(key.peer);
+  return session != sessions_.end() && session->second.session == key.session &&
+         Find(session->second.workers, key.lane.remote_worker) != nullptr;
+}
+
+// Ids of lanes that have ended, which the engines inside hosts may name again for others.
+void NodeLink::ForgetGoneIds() {
+  for (auto& [worker, inside] : inside_) {
+    std::erase_if(inside.given_ids, [this](const auto& entry) { return !Stands(entry.second); });
+  }
+}
+
 api::PeerKeys NodeLink::KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const {
   api::PeerKeys keys;
   keys.set_what(what);
@@ -252,6 +268,7 @@ void NodeLink::OnWorkers(const identity::SessionInfo& session) {
   for (const identity::Worker& old : before) {
     if (Find(session.workers, old.id) == nullptr) TellLanes(session, old, api::PeerKeys::END);
   }
+  ForgetGoneIds();
   for (const identity::Worker& now : session.workers) {
     const identity::Worker* const old = Find(before, now.id);
     if (old == nullptr) {
@@ -294,9 +311,7 @@ void NodeLink::OnSendKey(const identity::LaneKey& key, uint32_t key_id, uint16_t
 void NodeLink::OnRetireReceiveKey(const identity::LaneKey& key) {
   ToLane(key.lane.local_worker, KeysFor(key, api::PeerKeys::RETIRE));
   if (const auto inside = inside_.find(key.lane.local_worker); inside != inside_.end()) {
-    const api::PeerKeys keys = KeysFor(key, api::PeerKeys::RETIRE);
-    const std::string name = AnswerKey(keys.peer(), keys.session(), keys.epoch());
-    std::erase_if(inside->second.given_ids, [&](const auto& entry) { return entry.second == name; });
+    std::erase_if(inside->second.given_ids, [&](const auto& entry) { return entry.second == key; });
   }
 }
 
@@ -317,10 +332,7 @@ void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity
   for (const identity::Worker& remote : known->second.workers)
     TellLanes(known->second, remote, api::PeerKeys::END);
   sessions_.erase(known);
-  // What was asked for in that session is not answered any more.
-  for (auto& [worker, inside] : inside_) {
-    std::erase_if(inside.unanswered, [&](const auto& entry) { return entry.second.session == session; });
-  }
+  ForgetGoneIds();
 }
 
 }  // namespace weft::agent

@@ -69,6 +69,7 @@ struct LaneKey {
   uint64_t session = 0;
   Lane lane;
   uint8_t epoch = 0;  // As the core counts: it goes on at 0 after 255.
+  friend bool operator==(const LaneKey&, const LaneKey&) = default;
 };
 
 // Called from within Step, on its thread; may call back into KeyExchange.
