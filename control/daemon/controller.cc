@@ -109,7 +109,7 @@ void Controller::Restore() {
   first_generation_ = last_good->generation;
   const std::size_t count = last_good->sources.size();
   if (model_.Restore(std::move(last_good->sources))) {
-    spdlog::info("restored the last good state of {} files, generation {}", count, first_generation_);
+    spdlog::info("restored the last good state of {} sources, generation {}", count, first_generation_);
   } else {
     spdlog::error("the last good state in {} contradicts itself; going on without it", options_.state_dir);
   }

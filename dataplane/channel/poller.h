@@ -46,8 +46,7 @@ uint64_t CalibratedPollTimeNs();
 // A handler, given to PollOnce and Wait, is duck-typed:
 //   auto& SinkFor(Channel&): the sink of that channel's messages; see BasicConsumer.
 //   void OnClosed(Channel&): the channel was poisoned or its peer died; its state says which. The poller has
-//   already
-//     let go of it, so the handler may destroy it here.
+//     already let go of it, so the handler may destroy it here.
 // Both may add and remove channels, doorbells and descriptors. Only OnClosed may destroy the channel that it
 // is called for.
 class Poller {

@@ -288,7 +288,10 @@ TEST_F(WeftctlTest, ValidateNamesFilesAndLines) {
   ran = Ctl({"validate", "-o", "json", directory_ / "bad.yaml"});
   EXPECT_EQ(ran.exit_code, 1);
   EXPECT_THAT(ran.output, HasSubstr("\"kind\": \"validation\""));
-  EXPECT_EQ(Ctl({"validate", directory_ / "none.yaml"}).exit_code, 1);
+  ran = Ctl({"validate", directory_ / "none.yaml"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_EQ(ran.error.rfind("weftctl: validate: ", 0), 0u) << ran.error;
+  EXPECT_THAT(ran.error, HasSubstr(directory_ / "none.yaml"));
 }
 
 TEST_F(WeftctlTest, CompletionScriptsAreGoodShell) {

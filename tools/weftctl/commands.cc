@@ -118,7 +118,11 @@ int RunValidate(const Global& global, const std::string& path) {
                 Plural(state.endpoints.size(), "endpoint").c_str(),
                 Plural(state.allow.size(), "rule").c_str());
   } else {
-    for (const std::string& error : result.errors) std::fprintf(stderr, "%s\n", error.c_str());
+    // A line of a file begins with the file; what else went wrong is this program's word.
+    for (const std::string& error : result.errors) {
+      std::fprintf(stderr, "%s%s\n",
+                   absl::StartsWith(error, path) ? "" : "weftctl: validate: ", error.c_str());
+    }
   }
   return result.errors.empty() ? 0 : 1;
 }
