@@ -269,6 +269,8 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
   } else if (status > kLastStatus) {
     status = kInternal;
     reply = {};
+  } else if (status != kOk && reply.size() > kErrorBytesMax) [[unlikely]] {
+    reply = reply.first(kErrorBytesMax);
   }
   if (instance->overran()) [[unlikely]]
     callee.Demote();

@@ -162,13 +162,15 @@ TEST_F(CallsTest, DirectCallReportsFailureFaultAndLongAnswer) {
   const Answer failed = Call(caller, Caller('c', 0, "demo/tool", "f"));
   EXPECT_EQ(failed.status, kNotFound);
   EXPECT_EQ(failed.bytes, "no such thing");
+  const std::string text = "F" + std::string(300, 'x');
+  EXPECT_EQ(As<uint32_t>(Call(caller, Caller('z', 0, "demo/tool", text)).bytes), kErrorBytesMax);
   const Answer trapped = Call(caller, Caller('c', 0, "demo/tool", "t"));
   EXPECT_EQ(trapped.status, kInternal);
   EXPECT_THAT(trapped.bytes, ::testing::HasSubstr("unreachable"));
   EXPECT_EQ(Call(caller, Caller('c', 0, "demo/tool", "e")).status, kOk);
   const std::string payload = "e" + std::string(100'000, 'x');
   EXPECT_EQ(Call(caller, Caller('l', 0, "demo/tool", payload)).bytes, payload);
-  EXPECT_EQ(tool.counters().direct_calls, 4u);
+  EXPECT_EQ(tool.counters().direct_calls, 5u);
   EXPECT_EQ(mesh_.local_in_flight, 0);
   EXPECT_EQ(host_.out_call_count(), 0u);
 }

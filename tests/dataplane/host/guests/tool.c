@@ -80,6 +80,9 @@ WEFT_FUNCTION(fn, request) {
     case 'f':
       weft_reply("no such thing", 13);
       return WEFT_NOT_FOUND;
+    case 'F':
+      weft_reply_static(request.data, request.size);
+      return WEFT_NOT_FOUND;
     case 'n':
       return weft_reply(&fn, sizeof fn);
     case 'q':
