@@ -165,6 +165,18 @@ absl::Status Server::Listen() {
   return absl::OkStatus();
 }
 
+// The listeners stay in the epoll, since to be added again can fail; a change of what is watched takes no
+// memory.
+void Server::SetAccepting(bool accepting) {
+  for (const auto& [fd, tag] : {std::pair{admin_listener_.get(), kTagAdminListener},
+                                std::pair{agent_listener_.get(), kTagAgentListener}}) {
+    epoll_event event{};
+    event.events = accepting ? uint32_t{EPOLLIN} : 0;
+    event.data.u64 = tag;
+    WEFT_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) == 0);
+  }
+}
+
 // -1 where nothing is due: an idle agent does not wake.
 int Server::TimeoutMs(uint64_t now_ns) const {
   uint64_t due_ns = engine_->NextDeadlineNs();
@@ -180,8 +192,7 @@ int Server::TimeoutMs(uint64_t now_ns) const {
 void Server::RunTimers(uint64_t now_ns) {
   if (accept_again_ns_ != 0 && now_ns >= accept_again_ns_) {
     accept_again_ns_ = 0;
-    (void)Watch(admin_listener_.get(), kTagAdminListener, EPOLLIN);
-    (void)Watch(agent_listener_.get(), kTagAgentListener, EPOLLIN);
+    SetAccepting(true);
   }
   if (next_watchdog_ns_ != 0 && now_ns >= next_watchdog_ns_) {
     options_.notifier.Send("WATCHDOG=1");

@@ -89,6 +89,7 @@ class Server {
   void RunTimers(uint64_t now_ns);
   void Serve(uint64_t tag, uint32_t events);
   void UpdateInterest(Connection& connection);
+  void SetAccepting(bool accepting);
   void RunEngine();
   void ExcuseLostTime(uint64_t expected_ns);
   void TellNodeLink();

@@ -93,8 +93,7 @@ void Server::Accept(bool admin) {
       if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
         spdlog::warn("cannot accept connections: {}; trying again in 100 ms",
                      absl::ErrnoToStatus(errno, "accept").ToString());
-        for (const UniqueFd* fd : {&admin_listener_, &agent_listener_})
-          (void)epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd->get(), nullptr);
+        SetAccepting(false);
         accept_again_ns_ = NowNs() + kAcceptPauseNs;
       }
       return;
