@@ -182,6 +182,7 @@ int Server::TimeoutMs(uint64_t now_ns) const {
   uint64_t due_ns = engine_->NextDeadlineNs();
   if (accept_again_ns_ != 0) due_ns = std::min(due_ns, accept_again_ns_);
   if (next_watchdog_ns_ != 0) due_ns = std::min(due_ns, next_watchdog_ns_);
+  if (registrations_changed_) due_ns = std::min(due_ns, registrations_next_ns_);
   for (const auto& [id, query] : queries_) due_ns = std::min(due_ns, query.deadline_ns);
   if (!hello_due_.empty()) due_ns = std::min(due_ns, hello_due_.front().first);
   if (due_ns == UINT64_MAX) return -1;
@@ -285,7 +286,8 @@ void Server::RunEngine() {
     ExcuseLostTime(0);
     engine_->Advance(NowNs());
     std::vector<Output> outputs = engine_->TakeOutputs();
-    if (engine_->TakeRegistrationsChanged()) PushRegistrations(0);
+    registrations_changed_ |= engine_->TakeRegistrationsChanged();
+    if (registrations_changed_) PushChangedRegistrations();
     if (outputs.empty()) return;
     for (Output& output : outputs) CarryOut(std::move(output));
   }

@@ -27,6 +27,7 @@
 #include "dataplane/agent/store.h"
 #include "dataplane/agent/views.h"
 #include "dataplane/api/admin.pb.h"
+#include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"
 #include "dataplane/config/agent_config.h"
@@ -45,6 +46,9 @@ struct ServerOptions {
 // what it holds of a tenant's messages that stream in it bounds itself: so it may hold as much as all tenants
 // together, and none of them can take what another needs there.
 TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin);
+
+// Changes of what hosts serve are told to control at once, and then no more often than this.
+inline constexpr uint64_t kRegistrationsPauseNs = 4 * kNsPerMs;
 
 class Server {
  public:
@@ -85,11 +89,11 @@ class Server {
   uint32_t TenantOfHost(const std::string& host) const;
   absl::Status Listen();
   absl::Status Watch(int fd, uint64_t tag, uint32_t events);
+  void SetAccepting(bool accepting);
   int TimeoutMs(uint64_t now_ns) const;
   void RunTimers(uint64_t now_ns);
   void Serve(uint64_t tag, uint32_t events);
   void UpdateInterest(Connection& connection);
-  void SetAccepting(bool accepting);
   void RunEngine();
   void ExcuseLostTime(uint64_t expected_ns);
   void TellNodeLink();
@@ -129,6 +133,7 @@ class Server {
   void FinishQuery(const PendingQuery& query);
   void ReplyItems(SessionId asker, std::vector<api::Item> items);
   void PushRegistrations(SessionId only);
+  void PushChangedRegistrations();
   void Acknowledge(const Output& output);
   void StartDrain(SessionId asker, const std::string& host);
   void TellDrainState(SessionId asker, const std::string& host, const std::string& state,
@@ -145,7 +150,9 @@ class Server {
   UniqueFd epoll_;
   UniqueFd agent_listener_;
   UniqueFd admin_listener_;
-  uint64_t accept_again_ns_ = 0;  // Not 0: out of descriptors, and not accepting until then.
+  uint64_t accept_again_ns_ = 0;        // Not 0: out of descriptors, and not accepting until then.
+  bool registrations_changed_ = false;  // Since control was told,
+  uint64_t registrations_next_ns_ = 0;  // and is told again then at the soonest.
   uint64_t next_watchdog_ns_ = 0;
   uint64_t ran_ns_ = 0;  // When this thread was last seen to run.
   uint64_t connections_max_ = 0;

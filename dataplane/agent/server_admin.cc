@@ -18,6 +18,8 @@ namespace {
 
 // What a question waits for the counters of hosts.
 constexpr uint64_t kStatsNs = 200 * kNsPerMs;
+// Registrations that take long to tell rest so many times as long: a tenth of this thread's time at most.
+constexpr uint64_t kRegistrationsRest = 9;
 // Rows are packed into packets up to about this size.
 constexpr std::size_t kReplyBytesMax = 48 * 1024;
 // Of a row that would be longer, each text is cut to this: two are long at the most.
@@ -360,6 +362,17 @@ void Server::PushRegistrations(SessionId only) {
     *reply.mutable_registrations() = std::move(part);
     for (const SessionId listener : listeners) Reply(listener, reply);
   }
+}
+
+// The first change at once; what follows together, so that a host that registers and withdraws without end
+// keeps neither this thread nor control busy.
+void Server::PushChangedRegistrations() {
+  const uint64_t begun_ns = NowNs();
+  if (begun_ns < registrations_next_ns_) return;
+  registrations_changed_ = false;
+  PushRegistrations(0);
+  const uint64_t now_ns = NowNs();
+  registrations_next_ns_ = now_ns + std::max(kRegistrationsPauseNs, kRegistrationsRest * (now_ns - begun_ns));
 }
 
 void Server::Acknowledge(const Output& output) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include <atomic>
 #include <thread>
 
+#include "dataplane/base/clock.h"
 #include "dataplane/channel/layout.h"
 #include "tests/dataplane/agent/server_fixture.h"
 
@@ -262,10 +264,48 @@ TEST_F(ServerTest, RegistrationsReachWhoeverPrograms) {
   AdminPeer admin(admin_sock());
   ASSERT_TRUE(admin.Program(1, api::Mesh()).has_value());
   ConnectBystanders();
-  (void)admin.Ask(api::Query::STATUS);  // Reads past the pushes.
-  ASSERT_EQ(admin.registrations().hosts_size(), 2);
+  ASSERT_TRUE(back_->PumpUntil([&] {
+    (void)admin.Ask(api::Query::STATUS);  // Reads past the pushes, of which the second takes its time.
+    return admin.registrations().hosts_size() == 2;
+  }));
   EXPECT_EQ(admin.registrations().hosts(0).name(), "a");
   EXPECT_EQ(admin.registrations().hosts(0).serves(0), "web/front");
+}
+
+TEST_F(ServerTest, AHostThatComesAndGoesWithoutEndIsToldOfAtABoundedRate) {
+  Start();
+  AdminPeer admin(admin_sock());
+  ASSERT_TRUE(admin.Program(1, api::Mesh()).has_value());
+  uint64_t told = 0;
+  bool serves_last = false;
+  admin.set_on_registrations([&](const api::Registrations& part) {
+    ++told;
+    serves_last =
+        part.hosts_size() == 1 && part.hosts(0).serves_size() == 1 && part.hosts(0).serves(0) == "web/last";
+  });
+  Peer peer(agent_sock());
+  const uint64_t begun_ns = NowNs();
+  ASSERT_TRUE(peer.Hello("c"));
+  api::FromHost report;
+  for (int i = 0; i < 4000; ++i) {
+    pollfd room{peer.fd(), POLLOUT, 0};
+    ASSERT_EQ(poll(&room, 1, 10'000), 1);
+    report.mutable_function_report()->set_function("web/flicker");
+    report.mutable_function_report()->set_state(i % 2 == 0 ? api::FunctionReport::READY
+                                                           : api::FunctionReport::GONE);
+    peer.Send(report);
+  }
+  report.mutable_function_report()->set_function("web/last");
+  report.mutable_function_report()->set_state(api::FunctionReport::READY);
+  pollfd room{peer.fd(), POLLOUT, 0};
+  ASSERT_EQ(poll(&room, 1, 10'000), 1);
+  peer.Send(report);
+  ASSERT_TRUE(peer.PumpUntil([&] {
+    (void)admin.Ask(api::Query::FUNCTIONS);
+    return serves_last;
+  }));
+  EXPECT_GE(told, 1u);
+  EXPECT_LE(told, (NowNs() - begun_ns) / kRegistrationsPauseNs + 2);
 }
 
 // As many functions as a tenant may serve, with names that together are longer than any message.
