@@ -24,8 +24,8 @@ class Store {
   // Renames a damaged file to routes.pb.damaged, so that nothing is lost and the next start finds none.
   absl::Status SetAside() const;
 
-  // Not synced: after a crash of the kernel the file may be an older one, and control programs what is
-  // missing.
+  // Not synced, since all hosts would wait for the disk: after a crash of the kernel the file may be an older
+  // one, or damaged, which Load finds, and control programs what is missing.
   absl::Status Save(const Model& model) const;
 
   const std::string& path() const { return path_; }
