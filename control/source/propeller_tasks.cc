@@ -82,20 +82,20 @@ void PropellerTasks::ModuleOf(const std::string& id, const std::string& sha256, 
   task.phase = Phase::kPlacing;
   task.since_ns = now_ns;
   changed_ = true;
-  for (auto other = tasks_.begin(); other != tasks_.end();) {
+  for (auto next = tasks_.begin(); next != tasks_.end();) {
+    const auto other = next++;  // It may go.
     const auto& [other_id, each] = *other;
-    if (other == found || each.name != task.name || each.sha256.empty()) {
-      ++other;
-    } else if (each.sha256 == sha256) {
+    if (other == found || each.name != task.name || each.sha256.empty()) continue;
+    if (each.sha256 == sha256) {
       task.placed |= each.placed;
-      ++other;
-    } else if (each.order > task.order && each.phase != Phase::kDraining) {
+      continue;
+    }
+    if (each.order > task.order && each.phase != Phase::kDraining) {
       FailAt(found, absl::StrCat("task ", other_id, " of the same name is newer"));
       return;
-    } else if (each.phase == Phase::kPlacing) {
-      other = FailAt(other, absl::StrCat("task ", id, " of the same name is newer"));
-    } else {
-      ++other;
+    }
+    if (each.phase == Phase::kPlacing) {
+      FailAt(other, absl::StrCat("task ", id, " of the same name is newer"));
     }
   }
 }
