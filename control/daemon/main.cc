@@ -19,11 +19,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "control/config/control_config.h"
 #include "control/daemon/control_socket.h"
 #include "control/daemon/controller.h"
 #include "control/daemon/metrics_server.h"
 #include "control/daemon/steer_service.h"
-#include "control/source/control_config.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"

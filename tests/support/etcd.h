@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "control/source/etcd_json.h"
+#include "control/source/etcd/etcd_json.h"
 #include "control/source/http_client.h"
 #include "tests/support/network.h"
 #include "tests/support/process.h"

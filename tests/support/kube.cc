@@ -9,7 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "control/source/kube_json.h"
+#include "control/source/kubernetes/kube_json.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/clock.h"
 

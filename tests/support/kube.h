@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "control/source/http_client.h"
-#include "control/source/kube_config.h"
+#include "control/source/kubernetes/kube_config.h"
 #include "tests/support/etcd.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"

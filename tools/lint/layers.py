@@ -31,9 +31,13 @@ ROWS = {
     'dataplane/gateway': ['dataplane/client'],
     'control/model': ['dataplane/base', 'dataplane/api'],
     'control/source': ['control/model', 'dataplane/config'],
+    'control/source/etcd': ['control/source'],
+    'control/source/kubernetes': ['control/source'],
+    'control/source/propeller': ['control/source'],
+    'control/config': ['control/source/etcd', 'control/source/kubernetes', 'control/source/propeller'],
     'control/publish': ['control/model', 'dataplane/api'],
     'control/bpf': ['bpf', 'dataplane/port'],
-    'control/daemon': ['control/source', 'control/publish', 'control/bpf', 'dataplane/config'],
+    'control/daemon': ['control/config', 'control/publish', 'control/bpf', 'dataplane/config'],
 }
 FREE = ('bench', 'tests', 'tools')
 # What only one folder may name.

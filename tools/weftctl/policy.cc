@@ -8,7 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "control/source/etcd_keys.h"
+#include "control/source/etcd/etcd_keys.h"
 #include "tools/weftctl/editor.h"
 #include "tools/weftctl/policy_change.h"
 #include "tools/weftctl/policy_store.h"

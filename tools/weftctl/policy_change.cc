@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "control/model/merge.h"
-#include "control/source/etcd_keys.h"
+#include "control/source/etcd/etcd_keys.h"
 #include "control/source/file_source.h"
 #include "control/source/mesh_yaml.h"
 #include "control/source/module_hash.h"

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "control/source/etcd_connection.h"
+#include "control/source/etcd/etcd_connection.h"
 #include "control/source/http_client.h"
 #include "control/source/mesh_object.h"
 

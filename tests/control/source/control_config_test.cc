@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "control/source/control_config.h"
+#include "control/config/control_config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

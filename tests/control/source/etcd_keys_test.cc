@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "control/source/etcd_keys.h"
+#include "control/source/etcd/etcd_keys.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "control/source/etcd_presence.h"
-#include "control/source/etcd_source.h"
+#include "control/source/etcd/etcd_presence.h"
+#include "control/source/etcd/etcd_source.h"
 #include "control/source/http_client.h"
 #include "dataplane/base/clock.h"
 #include "tests/support/turns.h"

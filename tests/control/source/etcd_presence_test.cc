@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a node says of itself in a real etcd, and how it goes.
-#include "control/source/etcd_presence.h"
+#include "control/source/etcd/etcd_presence.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The etcd source against a real etcd that is written to, compacted, stopped, killed and replaced.
-#include "control/source/etcd_source.h"
+#include "control/source/etcd/etcd_source.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Kubernetes source against a real API server that is written to, killed, restarted and compacted.
-#include "control/source/kube_source.h"
+#include "control/source/kubernetes/kube_source.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a mesh is made of Kubernetes' objects, without a server: JSON in, mesh out; then the same JSON
 // mutated.
-#include "control/source/kube_state.h"
+#include "control/source/kubernetes/kube_state.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

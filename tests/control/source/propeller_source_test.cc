@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The Propeller source at a real broker, with the manager's lists as files behind a real HTTP server.
-#include "control/source/propeller_source.h"
+#include "control/source/propeller/propeller_source.h"
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What Propeller's messages mean, and what they only seem to: each of the traps in its formats is a test.
-#include "control/source/propeller_state.h"
+#include "control/source/propeller/propeller_state.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -8,12 +8,12 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "control/source/chunked_modules.h"
-#include "control/source/module_store.h"
-#include "control/source/propeller_commands.h"
-#include "control/source/propeller_messages.h"
-#include "control/source/propeller_state.h"
-#include "control/source/propeller_tasks.h"
+#include "control/source/propeller/chunked_modules.h"
+#include "control/source/propeller/module_store.h"
+#include "control/source/propeller/propeller_commands.h"
+#include "control/source/propeller/propeller_messages.h"
+#include "control/source/propeller/propeller_state.h"
+#include "control/source/propeller/propeller_tasks.h"
 #include "dataplane/base/random.h"
 #include "tests/support/temporary_directory.h"
 

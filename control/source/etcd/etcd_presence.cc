@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/etcd/etcd_presence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "control/source/etcd/etcd_keys.h"
+#include "control/source/mesh_yaml.h"
+
+namespace weft::control {
+namespace {
+
+constexpr uint64_t kPauseMinNs = 20 * kNsPerMs;
+constexpr uint64_t kPauseMaxNs = kNsPerSecond;
+// Between two tries for a name that another node holds.
+constexpr uint64_t kContendNs = kNsPerSecond;
+// etcd takes 128 operations a transaction by default.
+constexpr std::size_t kOpsMax = 100;
+// A value that none of ours is.
+constexpr char kUnknown = '?';
+
+}  // namespace
+
+EtcdPresence::EtcdPresence(EtcdPresenceOptions options, HttpClient* http)
+    : options_(std::move(options)), connection_(&options_.etcd, http), random_(options_.seed) {}
+
+std::string EtcdPresence::NodeKey() const {
+  api::Node node;
+  node.set_name(node_);
+  return absl::StrCat(options_.etcd.prefix, EtcdKeyOf(node, true));
+}
+
+std::string EtcdPresence::NodeValue() const {
+  api::Node node;
+  node.set_address(options_.address);
+  node.set_zone(options_.zone);
+  for (const std::string& ns : options_.call_as) node.add_call_as(ns);
+  return ObjectJson(node);
+}
+
+void EtcdPresence::Say(const std::string& node, const std::vector<api::Endpoint>& endpoints) {
+  if (node != node_) {
+    if (!node_.empty()) Lose("the node has another name");
+    node_ = node;
+  }
+  wanted_.clear();
+  for (const api::Endpoint& endpoint : endpoints) {
+    wanted_.emplace(absl::StrCat(options_.etcd.prefix, EtcdKeyOf(endpoint, true)), ObjectJson(endpoint));
+  }
+  Next();
+}
+
+uint64_t EtcdPresence::wake_ns() const {
+  if (retry_at_ns_ != 0) return retry_at_ns_;
+  return connection_.busy() ? 0 : keep_at_ns_;
+}
+
+void EtcdPresence::OnTime(uint64_t now_ns) {
+  if (retry_at_ns_ != 0 && now_ns >= retry_at_ns_) retry_at_ns_ = 0;
+  Next();
+}
+
+// The one step that is due, unless one is under way.
+void EtcdPresence::Next() {
+  if (node_.empty() || connection_.busy() || retry_at_ns_ != 0) return;
+  if (lease_ == 0) return Grant();
+  if (keep_at_ns_ != 0 && NowNs() >= keep_at_ns_) return KeepAlive();
+  if (!claimed_) return Claim();
+  if (said_ != wanted_) Publish();
+}
+
+void EtcdPresence::Grant() {
+  connection_.Call("/v3/lease/grant", EtcdGrantJson(static_cast<int64_t>(options_.lease_s)),
+                   [this](const absl::StatusOr<std::string>& reply) {
+                     if (!reply.ok()) return Fail(reply.status());
+                     const absl::StatusOr<EtcdLeaseReply> lease = ParseEtcdLease(*reply);
+                     if (!lease.ok()) return Fail(lease.status());
+                     lease_ = lease->id;
+                     keep_at_ns_ = NowNs() + options_.lease_s * kNsPerSecond / 3;
+                     Next();
+                   });
+}
+
+void EtcdPresence::Claim() {
+  connection_.Call("/v3/kv/txn",
+                   EtcdTxnJson({{EtcdCompare::Target::kCreateRevision, NodeKey(), 0}},
+                               {{false, NodeKey(), NodeValue(), lease_}}),
+                   [this](const absl::StatusOr<std::string>& reply) {
+                     if (!reply.ok()) return Fail(reply.status());
+                     const absl::StatusOr<EtcdTxnReply> txn = ParseEtcdTxn(*reply);
+                     if (!txn.ok()) return Fail(txn.status());
+                     if (!txn->succeeded) return Contend();
+                     Claimed();
+                   });
+}
+
+// Somebody stands there. Our own earlier run, told by the address, is taken over; another node is left alone.
+void EtcdPresence::Contend() {
+  EtcdRange range;
+  range.key = NodeKey();
+  connection_.Call("/v3/kv/range", EtcdRangeJson(range), [this](const absl::StatusOr<std::string>& reply) {
+    if (!reply.ok()) return Fail(reply.status());
+    const absl::StatusOr<EtcdRangeReply> holder = ParseEtcdRange(*reply);
+    if (!holder.ok()) return Fail(holder.status());
+    if (holder->entries.empty()) return Next();  // Gone meanwhile
+    TakeOver(holder->entries.front());
+  });
+}
+
+void EtcdPresence::TakeOver(const EtcdEntry& holder) {
+  MeshObject object = api::Node();
+  const bool readable = LoadObject(holder.value, holder.key, &object).ok();
+  const std::string address = readable ? std::get<api::Node>(object).address() : "?";
+  if (address != options_.address) {
+    const std::string problem =
+        absl::StrCat("node ", node_, " is claimed by ", address, "; what this node serves is not published");
+    if (problem != problem_) notes_.push_back(problem);
+    problem_ = problem;
+    retry_at_ns_ = NowNs() + kContendNs;
+    return;
+  }
+  connection_.Call("/v3/kv/txn",
+                   EtcdTxnJson({{EtcdCompare::Target::kModRevision, NodeKey(), holder.mod_revision}},
+                               {{false, NodeKey(), NodeValue(), lease_}}),
+                   [this](const absl::StatusOr<std::string>& reply) {
+                     if (!reply.ok()) return Fail(reply.status());
+                     const absl::StatusOr<EtcdTxnReply> txn = ParseEtcdTxn(*reply);
+                     if (!txn.ok()) return Fail(txn.status());
+                     if (txn->succeeded) return Claimed();
+                     Next();
+                   });
+}
+
+void EtcdPresence::Claimed() {
+  claimed_ = true;
+  problem_.clear();
+  pause_ns_ = 0;
+  said_.clear();
+  Next();
+}
+
+// Each transaction holds only while the node's key is under our lease.
+void EtcdPresence::Publish() {
+  std::vector<EtcdOp> ops;
+  Keys after = said_;
+  const Keys before = said_;
+  for (const auto& [key, value] : wanted_) {
+    if (ops.size() == kOpsMax) break;
+    const auto said = said_.find(key);
+    if (said != said_.end() && said->second == value) continue;
+    ops.push_back({false, key, value, lease_});
+    after[key] = value;
+    // Should the answer be lost, it may stand there or not: not as any value, but to be removed when
+    // unwanted.
+    said_.insert_or_assign(key, std::string(1, kUnknown));
+  }
+  for (const auto& [key, value] : before) {
+    if (ops.size() == kOpsMax) break;
+    if (wanted_.contains(key)) continue;
+    ops.push_back({true, key, "", 0});
+    after.erase(key);
+  }
+  connection_.Call("/v3/kv/txn", EtcdTxnJson({{EtcdCompare::Target::kLease, NodeKey(), lease_}}, ops),
+                   [this, after = std::move(after)](const absl::StatusOr<std::string>& reply) {
+                     if (!reply.ok()) return Fail(reply.status());
+                     const absl::StatusOr<EtcdTxnReply> txn = ParseEtcdTxn(*reply);
+                     if (!txn.ok()) return Fail(txn.status());
+                     if (!txn->succeeded) {
+                       Lose(absl::StrCat("another holds the name ", node_));
+                       return Next();
+                     }
+                     said_ = after;
+                     problem_.clear();
+                     pause_ns_ = 0;
+                     Next();
+                   });
+}
+
+void EtcdPresence::KeepAlive() {
+  connection_.Call("/v3/lease/keepalive", EtcdLeaseJson(lease_),
+                   [this](const absl::StatusOr<std::string>& reply) {
+                     if (!reply.ok()) return Fail(reply.status());
+                     const absl::StatusOr<EtcdLeaseReply> lease = ParseEtcdLease(*reply);
+                     if (!lease.ok()) return Fail(lease.status());
+                     if (lease->ttl_s == 0) {
+                       Lose("the lease has run out");
+                     } else {
+                       keep_at_ns_ = NowNs() + options_.lease_s * kNsPerSecond / 3;
+                       pause_ns_ = 0;
+                     }
+                     Next();
+                   });
+}
+
+void EtcdPresence::Lose(const std::string& why) {
+  notes_.push_back(absl::StrCat("presence in etcd: ", why, "; saying everything anew"));
+  lease_ = 0;
+  keep_at_ns_ = 0;
+  claimed_ = false;
+  said_.clear();
+}
+
+// What a request that failed has done is not known: what it was to say is said again, by the same lease.
+void EtcdPresence::Fail(const absl::Status& why) {
+  const std::string problem = absl::StrCat("presence in etcd: ", why.message());
+  if (problem != problem_) notes_.push_back(problem);
+  problem_ = problem;
+  if (absl::IsNotFound(why)) Lose("the lease is not known any more");
+  connection_.Rotate();
+  pause_ns_ = std::clamp(pause_ns_ * 2, kPauseMinNs, kPauseMaxNs);
+  retry_at_ns_ = NowNs() + pause_ns_ - random_.Below(pause_ns_ / 2);
+}
+
+}  // namespace weft::control

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Says in etcd that this node is there and what its hosts serve, under a lease, so that a dead node
+// disappears by itself. One weft-control a node claims its name; a name that another address holds is left to
+// it, and asked for again. Everything is said anew where the lease was lost. One thread.
+#ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
+#define WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "control/source/etcd/etcd_connection.h"
+#include "control/source/etcd/etcd_json.h"
+#include "dataplane/api/mesh.pb.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/random.h"
+
+namespace weft::control {
+
+struct EtcdPresenceOptions {
+  EtcdOptions etcd;
+  std::string address;  // HOST:PORT where other nodes reach this one
+  std::string zone;
+  std::vector<std::string>
+      call_as;  // Namespaces that clients of this node may call other nodes' functions as
+  uint64_t lease_s = 5;
+  uint64_t seed = 1;  // Of the pauses' jitter
+};
+
+class EtcdPresence {
+ public:
+  // `http` outlives this; its owner drives it.
+  EtcdPresence(EtcdPresenceOptions options, HttpClient* http);
+
+  // What is to be said from now on: the node, as its agent names it, and what its hosts serve of their own
+  // accord.
+  void Say(const std::string& node, const std::vector<api::Endpoint>& endpoints);
+
+  uint64_t wake_ns() const;  // CLOCK_MONOTONIC; 0: never
+  void OnTime(uint64_t now_ns);
+
+  bool published() const { return claimed_ && said_ == wanted_; }
+  const std::string& problem() const { return problem_; }
+  std::vector<std::string> TakeNotes() { return std::exchange(notes_, {}); }
+
+ private:
+  using Keys = std::map<std::string, std::string>;  // Key to value
+
+  void Next();
+  void Grant();
+  void Claim();
+  void Contend();
+  void TakeOver(const EtcdEntry& holder);
+  void Publish();
+  void KeepAlive();
+  void Claimed();
+  void Lose(const std::string& why);
+  void Fail(const absl::Status& why);
+  std::string NodeKey() const;
+  std::string NodeValue() const;
+
+  EtcdPresenceOptions options_;
+  EtcdConnection connection_;  // One request at a time
+  Random random_;
+
+  std::string node_;  // Empty: nothing to say yet
+  Keys wanted_;       // The endpoints
+  Keys said_;         // Those that stand under our lease
+  int64_t lease_ = 0;
+  bool claimed_ = false;
+  uint64_t keep_at_ns_ = 0;   // Of the next keep-alive; 0: no lease
+  uint64_t retry_at_ns_ = 0;  // 0: not waiting
+  uint64_t pause_ns_ = 0;
+  std::string problem_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/etcd/etcd_source.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "dataplane/base/status.h"
+
+namespace weft::control {
+namespace {
+
+constexpr int64_t kPageEntries = 2'000;
+constexpr uint64_t kPauseMinNs = 20 * kNsPerMs;
+constexpr uint64_t kPauseMaxNs = 2 * kNsPerSecond;
+
+}  // namespace
+
+EtcdSource::EtcdSource(EtcdSourceOptions options, HttpClient* http)
+    : options_(std::move(options)),
+      http_(http),
+      watch_(&options_.etcd, http),
+      probe_(&options_.etcd, http),
+      random_(options_.seed),
+      origin_(absl::StrCat("etcd:", options_.etcd.prefix)) {}
+
+std::vector<SourceChange> EtcdSource::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
+  now_ns_ = now_ns;
+  http_->OnEvents(entries);
+  return TakeChanges();
+}
+
+uint64_t EtcdSource::wake_ns() const {
+  uint64_t wake_ns = 0;
+  for (const uint64_t at_ns : {retry_at_ns_, probe_at_ns_, http_->wake_ns()}) {
+    if (at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
+  }
+  return wake_ns;
+}
+
+std::vector<SourceChange> EtcdSource::OnTime(uint64_t now_ns) {
+  now_ns_ = now_ns;
+  http_->OnTime(now_ns);
+  if (retry_at_ns_ != 0 && now_ns >= retry_at_ns_) {
+    retry_at_ns_ = 0;
+    if (revision_ == 0) {
+      List();
+    } else {
+      Watch();
+    }
+  }
+  if (probe_at_ns_ != 0 && now_ns >= probe_at_ns_) Probe();
+  return TakeChanges();
+}
+
+// Pauses grow from 20 ms to 2 s, each cut by up to a half at random; each goes to another member.
+void EtcdSource::Fail(const absl::Status& why) {
+  const std::string problem(why.message());
+  if (problem != problem_) notes_.push_back(absl::StrCat(origin_, ": ", problem, "; trying again"));
+  problem_ = problem;
+  ++errors_;
+  if (synced_) lost_ns_ = now_ns_;
+  synced_ = false;
+  probe_at_ns_ = 0;
+  watch_.Cancel();
+  probe_.Cancel();
+  watch_.Rotate();
+  probe_.Rotate();
+  pause_ns_ = std::clamp(pause_ns_ * 2, kPauseMinNs, kPauseMaxNs);
+  retry_at_ns_ = now_ns_ + pause_ns_ - random_.Below(pause_ns_ / 2);
+}
+
+std::string EtcdSource::Prefixed(absl::string_view key) const {
+  return absl::StrCat(options_.etcd.prefix, key);
+}
+
+void EtcdSource::List() {
+  listed_.clear();
+  listed_refused_.clear();
+  list_revision_ = 0;
+  EtcdRange range;
+  range.key = options_.etcd.prefix;
+  range.range_end = EtcdPrefixEnd(options_.etcd.prefix);
+  range.limit = kPageEntries;
+  watch_.Call("/v3/kv/range", EtcdRangeJson(range),
+              [this](absl::StatusOr<std::string> reply) { TakePage(std::move(reply)); });
+}
+
+void EtcdSource::TakePage(absl::StatusOr<std::string> reply) {
+  if (!reply.ok()) return Fail(reply.status());
+  const absl::StatusOr<EtcdRangeReply> page = ParseEtcdRange(*reply);
+  if (!page.ok()) return Fail(page.status());
+  if (list_revision_ == 0) {
+    list_revision_ = page->revision;
+    list_cluster_ = page->cluster;
+  }
+  for (const EtcdEntry& entry : page->entries) Put(entry, &listed_);
+  if (!page->more || page->entries.empty()) return EndList();
+  EtcdRange range;
+  range.key = page->entries.back().key + '\0';  // The key behind the last one
+  range.range_end = EtcdPrefixEnd(options_.etcd.prefix);
+  range.limit = kPageEntries;
+  range.revision = list_revision_;
+  watch_.Call("/v3/kv/range", EtcdRangeJson(range),
+              [this](absl::StatusOr<std::string> next) { TakePage(std::move(next)); });
+}
+
+void EtcdSource::EndList() {
+  const bool foreign = cluster_ != 0 && list_cluster_ != cluster_;
+  const bool older = list_revision_ < revision_;
+  const bool empty = listed_.empty() && !objects_.empty();
+  if ((foreign || older || empty) && !options_.allow_shrink) {
+    std::size_t kept = 0;
+    for (auto& [key, held] : objects_) kept += listed_.emplace(key, std::move(held)).second ? 1 : 0;
+    notes_.push_back(
+        absl::StrCat(origin_, ": ",
+                     foreign ? "another cluster answers"
+                     : older ? "went back in time"
+                             : "is empty",
+                     " (revision ", list_revision_, " after ", revision_, "): keeping ", kept,
+                     " objects that it does not hold; start with --allow-shrink if they are to go"));
+  }
+  objects_ = std::move(listed_);
+  refused_ = std::move(listed_refused_);
+  listed_.clear();
+  listed_refused_.clear();
+  revision_ = list_revision_;
+  cluster_ = list_cluster_;
+  changed_ = true;
+  by_event_ = false;
+  Watch();
+}
+
+void EtcdSource::Watch() {
+  watch_.Stream(
+      "/v3/watch", EtcdWatchJson(options_.etcd.prefix, EtcdPrefixEnd(options_.etcd.prefix), revision_ + 1),
+      [this](absl::string_view line) { TakeLine(line); },
+      [this](const absl::StatusOr<std::string>& end) { Fail(end.status()); });
+}
+
+void EtcdSource::TakeLine(absl::string_view line) {
+  const absl::StatusOr<EtcdWatchReply> reply = ParseEtcdWatch(line);
+  if (!reply.ok()) return Fail(reply.status());
+  if (reply->compact_revision != 0 ||
+      (reply->created && (reply->revision < revision_ || reply->cluster != cluster_))) {
+    // What came between is not to be had, or the store is another one than it was.
+    notes_.push_back(
+        absl::StrCat(origin_, ": the watch cannot go on from revision ", revision_, "; reading all again"));
+    return List();
+  }
+  if (reply->cancelled) {
+    // Also for want of a good token: a watch that begins anew has the old one, and etcd says so only here.
+    watch_.ForgetToken();
+    return Fail(absl::UnavailableError(absl::StrCat("the watch was cancelled: ", reply->reason)));
+  }
+  if (reply->created) {
+    synced_ = true;
+    lost_ns_ = 0;
+    problem_.clear();
+    pause_ns_ = 0;
+    probe_at_ns_ = now_ns_ + options_.probe_ns;
+  }
+  for (const EtcdEvent& event : reply->events) {
+    ++events_;
+    last_event_ns_ = now_ns_;
+    if (!changed_) {
+      by_event_ = true;
+      event_ns_ = now_ns_;
+    }
+    changed_ = true;
+    // Not the header's revision: a watcher that catches up is told of the present with the past.
+    revision_ = std::max(revision_, event.entry.mod_revision);
+    if (event.deleted) {
+      const std::string key(absl::StripPrefix(event.entry.key, options_.etcd.prefix));
+      objects_.erase(key);
+      refused_.erase(key);
+    } else {
+      Put(event.entry, &objects_);
+    }
+  }
+  if (reply->events.empty()) revision_ = std::max(revision_, reply->revision);  // A notice of progress
+}
+
+bool EtcdSource::Put(const EtcdEntry& entry, Objects* objects) {
+  const std::string key(absl::StripPrefix(entry.key, options_.etcd.prefix));
+  const bool listing = objects == &listed_;
+  absl::StatusOr<EtcdName> name = ParseEtcdKey(key);
+  absl::Status status = name.status();
+  if (status.ok()) status = LoadObject(entry.value, Prefixed(key), &name->object);
+  if (status.ok()) {
+    refused_.erase(key);
+    objects->insert_or_assign(key, Held{std::move(name->object), name->live});
+    return true;
+  }
+  const std::string why = absl::StrContains(status.message(), key)
+                              ? std::string(status.message())
+                              : absl::StrCat(Prefixed(key), ": ", status.message());
+  std::map<std::string, std::string>& refused = listing ? listed_refused_ : refused_;
+  ++errors_;
+  if (refused_[key] != why) notes_.push_back(absl::StrCat(origin_, ": not taken: ", why));
+  refused[key] = why;
+  if (const auto before = objects_.find(key); listing && before != objects_.end()) {
+    objects->insert_or_assign(key, before->second);
+  }
+  return false;
+}
+
+// Linearizable, so that a member that has lost its leader does not answer.
+void EtcdSource::Probe() {
+  probe_at_ns_ = now_ns_ + options_.probe_ns;
+  if (probe_.busy()) return Fail(absl::UnavailableError(absl::StrCat(probe_.member(), " does not answer")));
+  EtcdRange range;
+  range.key = options_.etcd.prefix;  // That one key alone, which nobody writes.
+  probe_.Call(
+      "/v3/kv/range", EtcdRangeJson(range),
+      [this, before = revision_](const absl::StatusOr<std::string>& reply) { TakeProbe(reply, before); });
+}
+
+void EtcdSource::TakeProbe(const absl::StatusOr<std::string>& reply, int64_t revision_before) {
+  if (!reply.ok()) return Fail(reply.status());
+  const absl::StatusOr<EtcdRangeReply> range = ParseEtcdRange(*reply);
+  if (!range.ok()) return Fail(range.status());
+  if (range->cluster != cluster_ || range->revision < revision_before) {
+    notes_.push_back(absl::StrCat(origin_, ": the store is another one than it was; reading all again"));
+    List();
+  }
+}
+
+std::vector<SourceChange> EtcdSource::TakeChanges() {
+  std::vector<SourceChange> changes;
+  if (!std::exchange(changed_, false)) return changes;
+  SourceChange& change = changes.emplace_back();
+  change.origin = origin_;
+  change.cause = absl::StrCat("etcd revision ", revision_);
+  change.event_ns = by_event_ ? event_ns_ : 0;
+  change.loaded.mesh = MeshNow();
+  return changes;
+}
+
+SourceMesh EtcdSource::MeshNow() const {
+  SourceMesh mesh;
+  mesh.origin = origin_;
+  mesh.open = true;
+  mesh.allow_shrink = by_event_ || options_.allow_shrink;  // An event that deletes means it.
+  for (const auto& [key, held] : objects_) AddObject(held.object, held.live, &mesh);
+  return mesh;
+}
+
+std::string EtcdSource::Describe() const {
+  return absl::StrCat("etcd ", watch_.member(), " ", options_.etcd.prefix, " (", objects_.size(),
+                      " objects)");
+}
+
+SourceHealth EtcdSource::Health() const {
+  SourceHealth health;
+  health.synced = synced_;
+  health.events = events_;
+  health.last_event_ns = last_event_ns_;
+  health.revision = static_cast<uint64_t>(revision_);
+  health.refused = refused_.size();
+  health.errors = errors_;
+  health.lost_ns = lost_ns_;
+  health.problem = !problem_.empty() ? problem_ : !refused_.empty() ? refused_.begin()->second : "";
+  return health;
+}
+
+}  // namespace weft::control

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// The etcd source of weft-control: reads all objects below a prefix in pages of one revision, then watches
+// from there. A lost watch goes on where it ended, at the next member; where that is compacted away,
+// everything is read again. A read through the same member every few seconds tells a member that is cut off
+// from its cluster. An object that cannot be read is told, and what it was before stays. An answer that is
+// empty, older, or from another cluster takes nothing back. One thread.
+#ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
+#define WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "control/source/etcd/etcd_connection.h"
+#include "control/source/etcd/etcd_json.h"
+#include "control/source/etcd/etcd_keys.h"
+#include "control/source/source.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/random.h"
+
+namespace weft::control {
+
+struct EtcdSourceOptions {
+  EtcdOptions etcd;
+  uint64_t seed = 1;                     // Of the pauses' jitter
+  uint64_t probe_ns = 3 * kNsPerSecond;  // Between two reads through the watched member
+  bool allow_shrink = false;             // Whether an answer that is empty, older or foreign may take back.
+};
+
+class EtcdSource final : public Source {
+ public:
+  // `http` outlives the source and is driven by it: nobody else calls its OnEvents().
+  EtcdSource(EtcdSourceOptions options, HttpClient* http);
+
+  // Source
+  void AddPollEntries(std::vector<pollfd>* entries) const override { http_->AddPollEntries(entries); }
+  std::vector<SourceChange> OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) override;
+  uint64_t wake_ns() const override;
+  std::vector<SourceChange> OnTime(uint64_t now_ns) override;
+  bool Owns(absl::string_view origin) const override { return origin == origin_; }
+  bool ReadsAtStart() const override { return false; }
+  std::vector<std::string> TakeNotes() override { return std::exchange(notes_, {}); }
+  std::string Name() const override { return origin_; }
+  std::string Describe() const override;
+  SourceHealth Health() const override;
+
+ private:
+  struct Held {
+    MeshObject object;
+    bool live = false;
+  };
+  using Objects = std::map<std::string, Held>;  // By key below the prefix
+
+  void List();
+  void TakePage(absl::StatusOr<std::string> reply);
+  void EndList();
+  void Watch();
+  void TakeLine(absl::string_view line);
+  void Probe();
+  void TakeProbe(const absl::StatusOr<std::string>& reply, int64_t revision_before);
+  // Takes what stands at `key` now. False where it cannot be read: then what stood there before stays.
+  bool Put(const EtcdEntry& entry, Objects* objects);
+  void Fail(const absl::Status& why);
+  std::vector<SourceChange> TakeChanges();
+  SourceMesh MeshNow() const;
+  std::string Prefixed(absl::string_view key) const;
+
+  EtcdSourceOptions options_;
+  HttpClient* http_;
+  EtcdConnection watch_;
+  EtcdConnection probe_;
+  Random random_;
+  std::string origin_;
+
+  Objects objects_;
+  std::map<std::string, std::string> refused_;  // By key: why what stands there cannot be read.
+  int64_t revision_ = 0;                        // All events up to this one are in `objects_`.
+  uint64_t cluster_ = 0;                        // 0: none was read yet.
+
+  // Of a list under way.
+  Objects listed_;
+  std::map<std::string, std::string> listed_refused_;
+  int64_t list_revision_ = 0;
+  uint64_t list_cluster_ = 0;
+
+  bool synced_ = false;
+  bool changed_ = false;   // Since the last TakeChanges()
+  bool by_event_ = false;  // All of it by events of the watch, which mean what they say.
+  uint64_t event_ns_ = 0;  // Of the oldest event in it
+  uint64_t now_ns_ = 0;
+  uint64_t retry_at_ns_ = 1;  // At once; 0: not waiting
+  uint64_t pause_ns_ = 0;
+  uint64_t probe_at_ns_ = 0;
+  uint64_t events_ = 0;
+  uint64_t last_event_ns_ = 0;
+  uint64_t errors_ = 0;
+  uint64_t lost_ns_ = 0;
+  std::string problem_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_

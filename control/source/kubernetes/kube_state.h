@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is known of a Kubernetes cluster, and the mesh that follows: Services are functions, what their
+// EndpointSlices hold are endpoints, nodes are nodes. Objects come in from lists and watches; no I/O. One
+// thread.
+#ifndef WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATE_H_
+#define WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATE_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "control/model/merge.h"
+#include "control/source/kubernetes/kube_json.h"
+
+namespace weft::control {
+
+class KubeState {
+ public:
+  // `port`: where weftd listens on every node.
+  explicit KubeState(uint16_t port) : port_(port) {}
+
+  // Takes what `item` is now. What cannot be taken is what it was, and refused() names it; true where that is
+  // news.
+  bool Put(KubeKind kind, KubeItem item);
+  void Erase(KubeKind kind, const std::string& key);
+
+  // A list of all objects of a kind: what is Put() between BeginList() and EndList() is listed. What is not,
+  // goes; with `keep` it stays, and EndList() returns how many stay so.
+  void BeginList(KubeKind kind);
+  std::size_t EndList(KubeKind kind, bool keep);
+  // Whether the list under way has held nothing yet that can be taken, where there is something.
+  bool ListIsEmpty(KubeKind kind) const;
+
+  // Whether the mesh may be another one since the last call.
+  bool TakeChanged() { return std::exchange(changed_, false); }
+  SourceMesh MeshNow(const std::string& origin) const;
+
+  // By kind and key: why it, or a part of it, is not taken.
+  const std::map<std::string, std::string>& refused() const { return refused_; }
+  std::size_t services() const { return ObjectsOf(KubeKind::kService).size(); }
+
+ private:
+  struct Held {
+    KubeObject object;
+    uint64_t list = 0;  // The last one that it was in, or put after
+  };
+  using Objects = std::map<std::string, Held>;
+
+  Objects& ObjectsOf(KubeKind kind) { return objects_[static_cast<std::size_t>(kind)]; }
+  const Objects& ObjectsOf(KubeKind kind) const { return objects_[static_cast<std::size_t>(kind)]; }
+  void AddService(const std::string& name, const std::vector<const KubeSlice*>& slices, SourceMesh* mesh,
+                  const class KubeAddresses& addresses, bool* outside) const;
+
+  uint16_t port_;
+  std::array<Objects, kKubeKinds> objects_;
+  std::map<std::string, std::string> refused_;
+  std::array<uint64_t, kKubeKinds> lists_ = {};  // Of each kind, begun so far
+  bool changed_ = false;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATE_H_

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/propeller/propeller_state.h"
+
+#include <algorithm>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/function_id.h"
+
+namespace weft::control {
+namespace {
+
+constexpr std::size_t kRefusedMax = 10'000;
+constexpr std::size_t kWorkerFunctionsMax = 1'000;
+
+std::string AddressOf(const std::string& ip, uint32_t port) {
+  return absl::StrContains(ip, ":") ? absl::StrCat("[", ip, "]:", port) : absl::StrCat(ip, ":", port);
+}
+
+}  // namespace
+
+void PropellerState::Take(const PropellerMessage& message, uint64_t now_ns) {
+  using Kind = PropellerMessage::Kind;
+  switch (message.kind) {
+    case Kind::kStart:
+      return Start(message, now_ns);
+    case Kind::kStop:
+      return Forget(message.task);
+    case Kind::kResult:
+      return Result(message, now_ns);
+    case Kind::kCreate: {
+      // A process that has just begun runs nothing of what another ran before.
+      for (auto& [id, task] : tasks_) {
+        const auto replica = task.replicas.find(message.proplet);
+        if (replica == task.replicas.end()) continue;
+        changed_ |= replica->second.port != 0;
+        replica->second = {};
+      }
+      Saw(message.proplet, now_ns);
+      if (proplets_.contains(message.proplet)) proplets_[message.proplet].ip = message.ip;
+      changed_ = true;
+      return;
+    }
+    case Kind::kAlive:
+      return Saw(message.proplet, now_ns);
+    case Kind::kOffline: {
+      // That of a worker of weft tells of its weft-control alone. Its hosts serve on, and the data plane sees
+      // for itself whether the node does.
+      if (workers_.contains(message.proplet)) return;
+      // The manager's and the proxy's wills come on the same topic, with ids that are no proplet's.
+      const auto proplet = proplets_.find(message.proplet);
+      if (proplet == proplets_.end()) return;
+      changed_ |= !proplet->second.dead;
+      proplet->second.dead = true;
+      return;
+    }
+    case Kind::kWorker:
+      return Runs(message, now_ns);
+    case Kind::kOther:
+      return;
+  }
+}
+
+PropellerState::Task* PropellerState::TaskOf(const std::string& id, const std::string& name, bool encrypted) {
+  const auto found = tasks_.find(id);
+  absl::Status status = CheckFunctionName(absl::StrCat(ns_, "/", name));
+  if (status.ok()) status = CheckLabel(id, "task");
+  if (status.ok() && encrypted) status = absl::UnimplementedError("it is encrypted, which weft cannot run");
+  if (status.ok() && found == tasks_.end() && tasks_.size() >= kTasksMax) {
+    status = absl::ResourceExhaustedError(absl::StrCat("more than ", kTasksMax, " tasks"));
+  }
+  if (!status.ok()) {
+    if (refused_.size() < kRefusedMax) {
+      refused_[id] = absl::StrCat("task ", id, " (", name, "): ", status.message());
+    }
+    return nullptr;
+  }
+  refused_.erase(id);
+  Task& task = tasks_[id];
+  changed_ |= task.name != name;
+  task.name = name;
+  return &task;
+}
+
+void PropellerState::Start(const PropellerMessage& message, uint64_t now_ns) {
+  Task* task = TaskOf(message.task, message.name, message.encrypted);
+  if (task == nullptr) return;
+  task->heard_ns = now_ns;
+  // A start of what runs there already begins it anew; of what runs elsewhere, adds to it.
+  Replica& replica = task->replicas[message.proplet];
+  changed_ |= replica.port != 0;
+  replica = {};
+}
+
+void PropellerState::Result(const PropellerMessage& message, uint64_t now_ns) {
+  if (!message.proplet.empty()) Saw(message.proplet, now_ns);
+  const auto found = tasks_.find(message.task);
+  if (found == tasks_.end()) {
+    wants_list_ |= message.port != 0 && !refused_.contains(message.task);
+    return;
+  }
+  Task& task = found->second;
+  task.heard_ns = now_ns;
+  std::string proplet = message.proplet;
+  // Some proplets do not say who they are: that is enough where only one was asked.
+  if (proplet.empty() && task.replicas.size() == 1) proplet = task.replicas.begin()->first;
+  if (message.failed) {
+    const auto replica = task.replicas.find(proplet);
+    if (replica == task.replicas.end()) return;
+    changed_ |= replica->second.port != 0;
+    task.replicas.erase(replica);
+  } else if (message.port != 0 && !proplet.empty()) {
+    task.replicas[proplet] = {message.port, true, false};
+    changed_ = true;
+  }
+}
+
+void PropellerState::Runs(const PropellerMessage& message, uint64_t now_ns) {
+  Worker worker{message.node, message.host, {}};
+  absl::Status status = absl::OkStatus();
+  if (!worker.node.empty()) status = CheckLabel(worker.node, "node");
+  if (status.ok() && !worker.node.empty()) status = CheckLabel(worker.host, "host");
+  for (const PropellerPlacement& each : message.placements) {
+    if (status.ok()) status = CheckFunctionName(absl::StrCat(ns_, "/", each.name));
+    worker.functions[each.name] |= each.ready;
+  }
+  if (status.ok() && worker.functions.size() > kWorkerFunctionsMax) {
+    status = absl::ResourceExhaustedError(absl::StrCat("more than ", kWorkerFunctionsMax, " functions"));
+  }
+  if (!status.ok()) {
+    if (refused_.size() < kRefusedMax)
+      refused_[message.proplet] = absl::StrCat("worker ", message.proplet, ": ", status.message());
+    return;
+  }
+  refused_.erase(message.proplet);
+  if (worker.node.empty()) {
+    changed_ |= workers_.erase(message.proplet) != 0;
+    return;
+  }
+  Saw(message.proplet, now_ns);
+  if (!proplets_.contains(message.proplet)) return;
+  Worker& known = workers_[message.proplet];
+  changed_ |= known != worker;
+  known = std::move(worker);
+}
+
+void PropellerState::AddWorkers(SourceMesh* mesh) const {
+  for (const auto& [id, worker] : workers_) {
+    const auto proplet = proplets_.find(id);
+    if (worker.node == node_ || proplet == proplets_.end() || proplet->second.dead) continue;
+    for (const auto& [name, ready] : worker.functions) {
+      Said<api::Endpoint> endpoint;
+      endpoint.value.set_function(absl::StrCat(ns_, "/", name));
+      endpoint.value.set_node(worker.node);
+      endpoint.value.set_host(worker.host);
+      endpoint.value.set_weight(100);
+      if (!ready) endpoint.value.set_state(api::ENDPOINT_DRAINING);
+      endpoint.implied = true;
+      mesh->endpoints.push_back(std::move(endpoint));
+    }
+  }
+}
+
+void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
+  if (const absl::Status status = CheckLabel(id, "proplet"); !status.ok()) {
+    if (refused_.size() < kRefusedMax) refused_[id] = absl::StrCat("proplet ", status.message());
+    return;
+  }
+  const auto [proplet, fresh] = proplets_.try_emplace(id);
+  proplet->second.seen_ns = now_ns;
+  changed_ |= fresh || proplet->second.dead;
+  proplet->second.dead = false;
+  wants_list_ |= fresh && proplet->second.ip.empty();  // It was created before we listened.
+}
+
+void PropellerState::Forget(const std::string& id) {
+  refused_.erase(id);
+  if (listing_) stopped_.insert(id);
+  changed_ |= tasks_.erase(id) != 0;
+}
+
+void PropellerState::BeginList(uint64_t now_ns) {
+  list_began_ns_ = now_ns;
+  listing_ = true;
+  stopped_.clear();
+  listed_ = 0;
+  for (auto& [id, task] : tasks_) {
+    task.listed = false;
+    // Who did not answer when asked is asked again.
+    for (auto& [proplet, replica] : task.replicas) replica.doubtful |= replica.port != 0 && !replica.proven;
+  }
+}
+
+void PropellerState::TakePage(const PropellerPage& page, uint64_t now_ns) {
+  const bool wants_list = wants_list_;
+  for (const PropellerPage::Proplet& each : page.proplets) {
+    const bool known = proplets_.contains(each.id);
+    if (!known) Saw(each.id, now_ns);  // Its own beats decide from here on.
+    const auto proplet = proplets_.find(each.id);
+    if (proplet == proplets_.end() || each.ip.empty() || proplet->second.ip == each.ip) continue;
+    proplet->second.ip = each.ip;
+    changed_ = true;
+  }
+  wants_list_ = wants_list;  // Who is first seen in a list is no reason for another.
+  for (const PropellerPage::Task& each : page.tasks) {
+    ++listed_;
+    if (stopped_.contains(each.id)) continue;
+    Task* task = TaskOf(each.id, each.name, each.encrypted);
+    if (task == nullptr) continue;
+    task->listed = true;
+    // What was heard of it is newer, or just as good; the list's states say nothing of servers.
+    if (each.failed || each.proplet.empty()) continue;
+    const auto [replica, fresh] = task->replicas.try_emplace(each.proplet);
+    if (fresh) task->heard_ns = now_ns;
+    if (each.port != 0 && replica->second.port == 0) replica->second = {each.port, false, true};
+  }
+}
+
+std::size_t PropellerState::EndList(bool allow_shrink) {
+  listing_ = false;
+  stopped_.clear();
+  if (listed_ == 0 && !allow_shrink) return tasks_.size();
+  for (auto it = tasks_.begin(); it != tasks_.end();) {
+    const bool gone = !it->second.listed && it->second.heard_ns < list_began_ns_;
+    changed_ |= gone;
+    it = gone ? tasks_.erase(it) : std::next(it);
+  }
+  return 0;
+}
+
+void PropellerState::Doubt(uint64_t now_ns) {
+  for (auto& [id, task] : tasks_) {
+    for (auto& [proplet, replica] : task.replicas) replica.doubtful = replica.port != 0;
+  }
+  for (auto& [id, proplet] : proplets_) proplet.seen_ns = now_ns;
+}
+
+std::vector<PropellerState::Server> PropellerState::Doubtful() const {
+  std::vector<Server> servers;
+  for (const auto& [id, task] : tasks_) {
+    for (const auto& [name, replica] : task.replicas) {
+      const auto proplet = proplets_.find(name);
+      if (!replica.doubtful || proplet == proplets_.end() || proplet->second.ip.empty()) continue;
+      servers.push_back({id, name, proplet->second.ip, replica.port});
+    }
+  }
+  return servers;
+}
+
+void PropellerState::Judge(const Server& server, bool serves) {
+  const auto task = tasks_.find(server.task);
+  if (task == tasks_.end()) return;
+  const auto replica = task->second.replicas.find(server.proplet);
+  if (replica == task->second.replicas.end() || replica->second.port != server.port) return;
+  if (!replica->second.doubtful) return;
+  replica->second.doubtful = false;
+  changed_ |= replica->second.proven != serves;
+  replica->second.proven = serves;
+}
+
+void PropellerState::OnTime(uint64_t now_ns) {
+  for (auto& [id, proplet] : proplets_) {
+    if (proplet.dead || now_ns < proplet.seen_ns + kSilenceNsMax) continue;
+    proplet.dead = true;
+    changed_ = true;
+  }
+}
+
+uint64_t PropellerState::wake_ns() const {
+  uint64_t wake_ns = 0;
+  for (const auto& [id, proplet] : proplets_) {
+    if (proplet.dead) continue;
+    const uint64_t at_ns = proplet.seen_ns + kSilenceNsMax;
+    if (wake_ns == 0 || at_ns < wake_ns) wake_ns = at_ns;
+  }
+  return wake_ns;
+}
+
+SourceMesh PropellerState::MeshNow(const std::string& origin) const {
+  SourceMesh mesh;
+  mesh.origin = origin;
+  mesh.open = true;
+  mesh.allow_shrink = true;  // Shrinking by accident is what EndList() looks after.
+  AddWorkers(&mesh);
+  for (const auto& [name, proplet] : proplets_) {
+    if (proplet.dead || workers_.contains(name)) continue;
+    Said<api::Node> node;
+    node.value.set_name(name);
+    node.implied = true;
+    mesh.nodes.push_back(std::move(node));
+  }
+  for (const auto& [id, task] : tasks_) {
+    for (const auto& [name, replica] : task.replicas) {
+      const auto proplet = proplets_.find(name);
+      if (replica.port == 0 || !replica.proven || proplet == proplets_.end()) continue;
+      if (proplet->second.dead || proplet->second.ip.empty()) continue;
+      Said<api::Endpoint> endpoint;
+      endpoint.value.set_function(absl::StrCat(ns_, "/", task.name));
+      endpoint.value.set_node(name);
+      endpoint.value.set_host(id);
+      endpoint.value.set_weight(100);
+      endpoint.value.set_http(AddressOf(proplet->second.ip, replica.port));
+      endpoint.implied = true;
+      mesh.endpoints.push_back(std::move(endpoint));
+    }
+  }
+  return mesh;
+}
+
+}  // namespace weft::control

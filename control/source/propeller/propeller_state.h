@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is known of a Propeller cluster, and the mesh that follows: tasks that serve HTTP are endpoints, on
+// nodes that are proplets. Messages, lists and time come in; no I/O. What the messages do not mean, though
+// they seem to: a completed task may well serve (it is withdrawn by a stop, an error, or the death of its
+// proplet alone); a second start of a task adds a replica; "alive" of the manager's list flaps; a last will
+// may carry the id of another than a proplet. One thread.
+#ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_STATE_H_
+#define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_STATE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "control/model/merge.h"
+#include "control/source/propeller/propeller_messages.h"
+#include "dataplane/base/clock.h"
+
+namespace weft::control {
+
+class PropellerState {
+ public:
+  // Three of its beats of 10 s, and a little.
+  static constexpr uint64_t kSilenceNsMax = 32 * kNsPerSecond;
+  static constexpr std::size_t kTasksMax = 50'000;
+
+  // Functions are called `ns`/NAME of the task.
+  explicit PropellerState(std::string ns) : ns_(std::move(ns)) {}
+
+  void Take(const PropellerMessage& message, uint64_t now_ns);
+
+  // A list of the manager's: pages between BeginList() and EndList(). What serves by the list's word alone is
+  // in doubt. What the list does not hold any more, and was not heard of since it began, goes; nothing goes
+  // where it holds no task at all, unless `allow_shrink`. Returns tasks that were kept so.
+  void BeginList(uint64_t now_ns);
+  void TakePage(const PropellerPage& page, uint64_t now_ns);
+  std::size_t EndList(bool allow_shrink);
+
+  // Messages were lost: every server is in doubt, and nobody counts as silent while nobody listened.
+  void Doubt(uint64_t now_ns);
+  struct Server {
+    std::string task;
+    std::string proplet;
+    std::string ip;
+    uint32_t port = 0;
+    friend auto operator<=>(const Server&, const Server&) = default;
+  };
+  // Servers that must be asked whether they are there before calls may go to them.
+  std::vector<Server> Doubtful() const;
+  // What came of it. Ignored where the server is another one by now.
+  void Judge(const Server& server, bool serves);
+
+  // Proplets that were silent for too long count as dead, until they speak again.
+  void OnTime(uint64_t now_ns);
+  uint64_t wake_ns() const;  // CLOCK_MONOTONIC; 0: never
+
+  // The node that this process runs on: what others say of its hosts is not believed.
+  void set_node(const std::string& node) { node_ = node; }
+
+  // Whether the mesh may be another one since the last call.
+  bool TakeChanged() { return std::exchange(changed_, false); }
+  // Something was said that only a list explains.
+  bool TakeWantsList() { return std::exchange(wants_list_, false); }
+  SourceMesh MeshNow(const std::string& origin) const;
+  // By task or proplet: why it is not taken.
+  const std::map<std::string, std::string>& refused() const { return refused_; }
+  std::size_t tasks() const { return tasks_.size(); }
+
+ private:
+  struct Replica {
+    uint32_t port = 0;      // 0: it does not serve, or not yet.
+    bool proven = false;    // It said so, or was asked.
+    bool doubtful = false;  // It is to be asked.
+  };
+  struct Task {
+    std::string name;
+    uint64_t heard_ns = 0;
+    bool listed = false;                      // By the list under way
+    std::map<std::string, Replica> replicas;  // By proplet; "" while it is not known which.
+  };
+  struct Proplet {
+    std::string ip;
+    uint64_t seen_ns = 0;
+    bool dead = false;
+  };
+
+  // A node of weft that takes part as a proplet.
+  struct Worker {
+    std::string node;
+    std::string host;
+    std::map<std::string, bool> functions;  // By name: whether it is ready.
+    friend bool operator==(const Worker&, const Worker&) = default;
+  };
+
+  void Start(const PropellerMessage& message, uint64_t now_ns);
+  void Runs(const PropellerMessage& message, uint64_t now_ns);
+  void AddWorkers(SourceMesh* mesh) const;
+  void Result(const PropellerMessage& message, uint64_t now_ns);
+  void Saw(const std::string& proplet, uint64_t now_ns);
+  // Null, and refused by name, where weft cannot take it.
+  Task* TaskOf(const std::string& id, const std::string& name, bool encrypted);
+  void Forget(const std::string& id);
+
+  std::string ns_;
+  std::map<std::string, Task> tasks_;
+  std::map<std::string, Proplet> proplets_;
+  std::map<std::string, Worker> workers_;  // By proplet
+  std::string node_;
+  std::map<std::string, std::string> refused_;
+  uint64_t list_began_ns_ = 0;
+  bool listing_ = false;
+  std::set<std::string> stopped_;  // Since the list began: it may still hold them.
+  std::size_t listed_ = 0;
+  bool changed_ = false;
+  bool wants_list_ = false;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_STATE_H_

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/propeller/propeller_tasks.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "control/source/propeller/module_store.h"
+#include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
+
+namespace weft::control {
+namespace {
+
+using nlohmann::json;
+
+// What an id begins with that drains while a start by the same id comes: no label begins so.
+constexpr char kFormer[] = "~";
+// Errors may quote what came.
+constexpr std::size_t kErrorBytesMax = 500;
+
+}  // namespace
+
+std::string PropellerTasks::FunctionOf(const Task& task) const { return absl::StrCat(ns_, "/", task.name); }
+
+void PropellerTasks::Tell(const std::string& task, const std::string& error) {
+  if (reports_.size() >= kReportsMax) return;
+  reports_.push_back({task, std::string(Utf8Prefix(error, kErrorBytesMax))});
+}
+
+PropellerTasks::Tasks::iterator PropellerTasks::FailAt(Tasks::iterator task, const std::string& error) {
+  Tell(task->first, error);
+  changed_ = true;
+  return tasks_.erase(task);
+}
+
+bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
+  const auto found = tasks_.find(start.task);
+  if (found != tasks_.end() && found->second.phase != Phase::kDraining) {
+    // Said again, or heard again. Who asks may not know yet that it runs.
+    if (found->second.phase == Phase::kReady) Tell(start.task, "");
+    return false;
+  }
+  absl::Status status = CheckLabel(start.task, "task");
+  if (status.ok()) status = CheckFunctionName(absl::StrCat(ns_, "/", start.name));
+  if (status.ok() && !start.refusal.empty()) status = absl::UnimplementedError(start.refusal);
+  if (status.ok() && tasks_.size() >= kTasksMax) {
+    status = absl::ResourceExhaustedError(absl::StrCat("this node has ", kTasksMax, " tasks already"));
+  }
+  if (!status.ok()) {
+    Tell(start.task, std::string(status.message()));
+    return false;
+  }
+  if (found != tasks_.end()) {
+    tasks_.insert_or_assign(kFormer + start.task, found->second);
+    tasks_.erase(found);
+  }
+  Task& task = tasks_[start.task];
+  task.name = start.name;
+  task.image = start.image;
+  task.order = ++orders_;
+  task.since_ns = now_ns;
+  changed_ = true;
+  return true;
+}
+
+void PropellerTasks::Module(const std::string& image, const std::string& sha256, uint64_t now_ns) {
+  std::vector<std::string> waiting;
+  for (const auto& [id, task] : tasks_) {
+    if (task.phase == Phase::kFetching && task.image == image) waiting.push_back(id);
+  }
+  for (const std::string& id : waiting) ModuleOf(id, sha256, now_ns);
+}
+
+void PropellerTasks::ModuleOf(const std::string& id, const std::string& sha256, uint64_t now_ns) {
+  const auto found = tasks_.find(id);
+  if (found == tasks_.end() || found->second.phase != Phase::kFetching) return;
+  Task& task = found->second;
+  task.image.clear();
+  task.sha256 = sha256;
+  task.phase = Phase::kPlacing;
+  task.since_ns = now_ns;
+  changed_ = true;
+  for (auto next = tasks_.begin(); next != tasks_.end();) {
+    const auto other = next++;  // It may go.
+    const auto& [other_id, each] = *other;
+    if (other == found || each.name != task.name || each.sha256.empty()) continue;
+    if (each.sha256 == sha256) {
+      task.placed |= each.placed;
+      continue;
+    }
+    if (each.order > task.order && each.phase != Phase::kDraining) {
+      FailAt(found, absl::StrCat("task ", other_id, " of the same name is newer"));
+      return;
+    }
+    if (each.phase == Phase::kPlacing) {
+      FailAt(other, absl::StrCat("task ", id, " of the same name is newer"));
+    }
+  }
+}
+
+void PropellerTasks::Stop(const std::string& id, uint64_t now_ns) {
+  const auto found = tasks_.find(id);
+  if (found == tasks_.end() || found->second.phase == Phase::kDraining) return;
+  changed_ = true;
+  const bool goes_on = std::any_of(tasks_.begin(), tasks_.end(), [&](const auto& other) {
+    const Task& each = other.second;
+    return other.first != id && each.name == found->second.name &&
+           (each.phase == Phase::kPlacing || each.phase == Phase::kReady);
+  });
+  if (goes_on || found->second.phase == Phase::kFetching) {
+    tasks_.erase(found);
+    return;
+  }
+  found->second.phase = Phase::kDraining;
+  found->second.since_ns = now_ns;
+}
+
+void PropellerTasks::Fail(const std::string& id, const std::string& error) {
+  if (const auto found = tasks_.find(id); found != tasks_.end()) FailAt(found, error);
+}
+
+void PropellerTasks::FailImage(const std::string& image, const std::string& error) {
+  for (auto it = tasks_.begin(); it != tasks_.end();) {
+    const bool waits = it->second.phase == Phase::kFetching && it->second.image == image;
+    it = waits ? FailAt(it, error) : std::next(it);
+  }
+}
+
+void PropellerTasks::WaitAnew(uint64_t now_ns) {
+  for (auto& [id, task] : tasks_) {
+    if (task.phase == Phase::kFetching) task.since_ns = now_ns;
+  }
+}
+
+void PropellerTasks::OnProgrammed(const std::string& node, const MeshState& mesh,
+                                  const std::vector<std::string>& failed, bool all, uint64_t now_ns) {
+  // The agent names so many failures and counts the rest.
+  const bool complete = failed.empty() || !absl::StartsWith(failed.back(), "and ");
+  for (auto it = tasks_.begin(); it != tasks_.end();) {
+    Task& task = it->second;
+    if (task.phase != Phase::kPlacing || task.placed) {
+      ++it;
+      continue;
+    }
+    const std::string what = absl::StrCat(FunctionOf(task), " on host ", host_, ": ");
+    const auto failure = std::find_if(failed.begin(), failed.end(),
+                                      [&](const std::string& each) { return absl::StartsWith(each, what); });
+    if (failure != failed.end()) {
+      it = FailAt(it, *failure);
+      continue;
+    }
+    if (all && complete) {
+      const auto endpoint = mesh.endpoints.find({FunctionOf(task), node, host_});
+      if (endpoint == mesh.endpoints.end() || endpoint->second.sha256() != BytesOfHex(task.sha256)) {
+        it = FailAt(it, absl::StrCat(what, "what stands in the mesh is not this module (weftctl status)"));
+        continue;
+      }
+      task.placed = true;
+    }
+    ++it;
+  }
+  OnTime(now_ns);
+}
+
+uint64_t PropellerTasks::DueNs(const Task& task) const {
+  switch (task.phase) {
+    case Phase::kFetching:
+      return task.since_ns + kPatienceNs;
+    case Phase::kPlacing:
+      return task.since_ns + (task.placed ? kSettleNs : kPatienceNs);
+    case Phase::kDraining:
+      return task.since_ns + kDrainNs;
+    case Phase::kReady:
+      break;
+  }
+  return 0;
+}
+
+void PropellerTasks::OnTime(uint64_t now_ns) {
+  for (auto it = tasks_.begin(); it != tasks_.end();) {
+    Task& task = it->second;
+    const uint64_t due_ns = DueNs(task);
+    if (due_ns == 0 || now_ns < due_ns) {
+      ++it;
+    } else if (task.phase == Phase::kFetching) {
+      it = FailAt(it, absl::StrCat("its module, ", task.image, ", did not come whole from the registry"));
+    } else if (task.phase == Phase::kDraining) {
+      it = tasks_.erase(it);
+      changed_ = true;
+    } else if (!task.placed) {
+      it = FailAt(it, "the agent of this node did not take it in time");
+    } else {
+      task.phase = Phase::kReady;
+      changed_ = true;
+      Tell(it->first, "");
+      ++it;
+    }
+  }
+}
+
+uint64_t PropellerTasks::wake_ns() const {
+  uint64_t wake_ns = 0;
+  for (const auto& [id, task] : tasks_) {
+    const uint64_t due_ns = DueNs(task);
+    if (due_ns != 0 && (wake_ns == 0 || due_ns < wake_ns)) wake_ns = due_ns;
+  }
+  return wake_ns;
+}
+
+std::set<std::string> PropellerTasks::Images() const {
+  std::set<std::string> images;
+  for (const auto& [id, task] : tasks_) {
+    if (task.phase == Phase::kFetching && !task.image.empty()) images.insert(task.image);
+  }
+  return images;
+}
+
+std::set<std::string> PropellerTasks::Modules() const {
+  std::set<std::string> modules;
+  for (const auto& [id, task] : tasks_) {
+    if (!task.sha256.empty()) modules.insert(task.sha256);
+  }
+  return modules;
+}
+
+std::vector<PropellerPlacement> PropellerTasks::Placements() const {
+  std::vector<PropellerPlacement> placements;
+  for (const auto& [id, task] : tasks_) {
+    if (!task.sha256.empty()) placements.push_back({id, task.name, task.phase == Phase::kReady});
+  }
+  return placements;
+}
+
+std::vector<const PropellerTasks::Task*> PropellerTasks::InOrder() const {
+  std::vector<const Task*> tasks;
+  for (const auto& [id, task] : tasks_) tasks.push_back(&task);
+  std::sort(tasks.begin(), tasks.end(), [](const Task* a, const Task* b) { return a->order < b->order; });
+  return tasks;
+}
+
+std::vector<api::Endpoint> PropellerTasks::Endpoints(
+    const std::string& node, const std::function<std::string(const std::string&)>& path_of) const {
+  struct Chosen {
+    const Task* task = nullptr;
+    bool ready = false;
+  };
+  std::map<std::string, Chosen> functions;
+  for (const Task* task : InOrder()) {
+    if (task->sha256.empty()) continue;
+    Chosen& chosen = functions[FunctionOf(*task)];
+    chosen.ready |= task->phase == Phase::kReady;
+    const bool worse =
+        chosen.task != nullptr && chosen.task->phase != Phase::kDraining && task->phase == Phase::kDraining;
+    if (!worse) chosen.task = task;
+  }
+  std::vector<api::Endpoint> endpoints;
+  for (const auto& [function, chosen] : functions) {
+    api::Endpoint& endpoint = endpoints.emplace_back();
+    endpoint.set_function(function);
+    endpoint.set_node(node);
+    endpoint.set_host(host_);
+    endpoint.set_weight(100);
+    endpoint.set_module(path_of(chosen.task->sha256));
+    endpoint.set_sha256(BytesOfHex(chosen.task->sha256));
+    endpoint.set_state(chosen.ready ? api::ENDPOINT_READY : api::ENDPOINT_DRAINING);
+  }
+  return endpoints;
+}
+
+std::string PropellerTasks::Save() const {
+  json tasks = json::array();
+  std::map<uint64_t, std::string> ids;
+  for (const auto& [id, task] : tasks_) {
+    if (task.phase != Phase::kDraining) ids[task.order] = id;
+  }
+  for (const auto& [order, id] : ids) {
+    const Task& task = tasks_.at(id);
+    tasks.push_back({{"id", id},
+                     {"name", task.name},
+                     {"image", task.image},
+                     {"sha256", task.sha256},
+                     {"ready", task.phase == Phase::kReady}});
+  }
+  json saved;
+  saved["tasks"] = std::move(tasks);
+  return saved.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+absl::Status PropellerTasks::Load(absl::string_view text,
+                                  const std::function<absl::Status(const std::string&)>& check,
+                                  uint64_t now_ns) {
+  const json saved = json::parse(text.begin(), text.end(), nullptr, false);
+  if (!saved.is_object() || !saved.contains("tasks") || !saved["tasks"].is_array()) {
+    return absl::DataLossError("is no list of tasks");
+  }
+  const auto text_of = [](const json& from, const char* key) {
+    const auto found = from.find(key);
+    return found != from.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  for (const json& each : saved["tasks"]) {
+    if (!each.is_object() || tasks_.size() >= kTasksMax) return absl::DataLossError("is no list of tasks");
+    const std::string id = text_of(each, "id");
+    Task task;
+    task.name = text_of(each, "name");
+    task.image = text_of(each, "image");
+    task.sha256 = text_of(each, "sha256");
+    if (!CheckLabel(id, "task").ok() || !CheckFunctionName(FunctionOf(task)).ok() ||
+        task.sha256.empty() == task.image.empty()) {
+      return absl::DataLossError("holds what is no task");
+    }
+    task.order = ++orders_;
+    task.since_ns = now_ns;
+    const auto ready = each.find("ready");
+    task.placed = !task.sha256.empty() && ready != each.end() && ready->is_boolean() && ready->get<bool>();
+    if (!task.sha256.empty()) task.phase = task.placed ? Phase::kReady : Phase::kPlacing;
+    const absl::Status good = task.sha256.empty() ? absl::OkStatus() : check(task.sha256);
+    if (good.ok()) {
+      tasks_.insert_or_assign(id, std::move(task));
+    } else {
+      Tell(id, absl::StrCat("its module is lost: ", good.message()));
+    }
+  }
+  changed_ = true;
+  return absl::OkStatus();
+}
+
+}  // namespace weft::control

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tasks that Propeller's manager gave to this node, and the placements that follow. A task is fetched,
+// placed and then ready; one that was stopped drains. While it comes or goes its endpoint is draining: other
+// nodes learn of it meanwhile, so that they know a caller before it calls, and until it has called its last.
+// Of several tasks of one name the newest gives the module. Pure: commands, outcomes and time come in. One
+// thread.
+#ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
+#define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "control/model/merge.h"
+#include "control/model/mesh_state.h"
+#include "control/source/propeller/propeller_commands.h"
+#include "dataplane/base/clock.h"
+
+namespace weft::control {
+
+class PropellerTasks {
+ public:
+  static constexpr std::size_t kTasksMax = 256;
+  // From the start, or from the module, to the agent's word; as long as Propeller's own worker waits.
+  static constexpr uint64_t kPatienceNs = 60 * kNsPerSecond;
+  // What other nodes get to learn of a placement before calls go there, and after the last went there.
+  static constexpr uint64_t kSettleNs = 500 * kNsPerMs;
+  static constexpr uint64_t kDrainNs = 2 * kNsPerSecond;
+  static constexpr std::size_t kReportsMax = 1'000;
+
+  struct Report {
+    std::string task;
+    std::string error;  // Empty: it runs.
+  };
+
+  PropellerTasks(std::string ns, std::string host) : ns_(std::move(ns)), host_(std::move(host)) {}
+
+  // A start. Returns whether its module is to come: by Module(), or by Fail().
+  bool Start(const PropellerCommand& start, uint64_t now_ns);
+  // The module of all tasks that wait for `image`, or of the task `task`.
+  void Module(const std::string& image, const std::string& sha256, uint64_t now_ns);
+  void ModuleOf(const std::string& task, const std::string& sha256, uint64_t now_ns);
+  void Stop(const std::string& task, uint64_t now_ns);
+  void Fail(const std::string& task, const std::string& error);
+  // Those that still wait for `image`.
+  void FailImage(const std::string& image, const std::string& error);
+  // Who waits for a module waits anew: the registry was asked again.
+  void WaitAnew(uint64_t now_ns);
+
+  // The agent's word, as Source::OnProgrammed() has it.
+  void OnProgrammed(const std::string& node, const MeshState& mesh, const std::vector<std::string>& failed,
+                    bool all, uint64_t now_ns);
+  void OnTime(uint64_t now_ns);
+  uint64_t wake_ns() const;  // CLOCK_MONOTONIC; 0: never
+
+  // Modules that some task waits for.
+  std::set<std::string> Images() const;
+  // Modules that some task needs.
+  std::set<std::string> Modules() const;
+  std::vector<PropellerPlacement> Placements() const;
+  // Endpoints on `node`; `path_of` tells where a module lies.
+  std::vector<api::Endpoint> Endpoints(const std::string& node,
+                                       const std::function<std::string(const std::string&)>& path_of) const;
+  // Whether endpoints, or what is to be saved, may be others since the last call.
+  bool TakeChanged() { return std::exchange(changed_, false); }
+  std::vector<Report> TakeReports() { return std::exchange(reports_, {}); }
+  std::size_t size() const { return tasks_.size(); }
+
+  // For the next run. Load() takes the modules that `check` finds good; the other tasks have failed.
+  std::string Save() const;
+  absl::Status Load(absl::string_view text, const std::function<absl::Status(const std::string&)>& check,
+                    uint64_t now_ns);
+
+ private:
+  enum class Phase : uint8_t { kFetching, kPlacing, kReady, kDraining };
+  struct Task {
+    std::string name;
+    std::string image;   // While it is fetched
+    std::string sha256;  // Of the module; empty while it is fetched
+    Phase phase = Phase::kFetching;
+    bool placed = false;  // The agent says so.
+    uint64_t order = 0;
+    uint64_t since_ns = 0;  // In this phase
+  };
+  using Tasks = std::map<std::string, Task>;
+
+  void Tell(const std::string& task, const std::string& error);
+  Tasks::iterator FailAt(Tasks::iterator task, const std::string& error);
+  // When OnTime() has something to do for it.
+  uint64_t DueNs(const Task& task) const;
+  // Newest last
+  std::vector<const Task*> InOrder() const;
+  std::string FunctionOf(const Task& task) const;
+
+  std::string ns_;
+  std::string host_;
+  Tasks tasks_;  // By id
+  uint64_t orders_ = 0;
+  bool changed_ = false;
+  std::vector<Report> reports_;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes part in Propeller as a proplet: registers this node with the manager, says that it lives, takes
+// starts and stops, and turns each start into a placement on one host of the node, whose module is fetched
+// and written to disk here. What it runs is told to the manager, and, on a topic of weft's own, to the other
+// weft nodes. What it was given survives its restart. One thread, beside libmosquitto's.
+#ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_WORKER_H_
+#define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_WORKER_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "control/source/propeller/chunked_modules.h"
+#include "control/source/propeller/module_store.h"
+#include "control/source/propeller/mqtt_client.h"
+#include "control/source/propeller/propeller_tasks.h"
+#include "control/source/source.h"
+
+namespace weft::control {
+
+struct PropellerWorkerOptions {
+  MqttOptions mqtt;  // Its topics and its will are made of the rest.
+  std::string base_topic;
+  std::string ns = "propeller";  // Tasks are functions of it.
+  std::string host;              // That runs them
+  std::string proplet;           // Id at the manager; empty: the node's name
+  std::string state_dir;         // Tasks and modules are kept in a directory within.
+  uid_t agent_uid = 0;           // Who opens the modules
+};
+
+class PropellerWorker final : public Source {
+ public:
+  // As often as Propeller's own worker.
+  static constexpr uint64_t kBeatNs = 10 * kNsPerSecond;
+
+  // Takes up what an earlier run was given.
+  static absl::StatusOr<std::unique_ptr<PropellerWorker>> Create(PropellerWorkerOptions options);
+
+  // Source
+  void AddPollEntries(std::vector<pollfd>* entries) const override;
+  std::vector<SourceChange> OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) override;
+  uint64_t wake_ns() const override;
+  std::vector<SourceChange> OnTime(uint64_t now_ns) override;
+  bool Owns(absl::string_view origin) const override { return origin == origin_; }
+  bool ReadsAtStart() const override { return false; }
+  void OnAgent(const std::string& node) override;
+  void OnProgrammed(const MeshState& mesh, const std::vector<std::string>& failed, bool all) override;
+  std::vector<std::string> TakeNotes() override { return std::exchange(notes_, {}); }
+  std::string Name() const override { return origin_; }
+  std::string Describe() const override;
+  SourceHealth Health() const override;
+
+ private:
+  PropellerWorker(PropellerWorkerOptions options, ModuleStore modules);
+
+  void LoadTasks(uint64_t now_ns);
+  void SaveTasks();
+  void TakeEvent(const MqttEvent& event);
+  void TakeMessage(const MqttEvent& event);
+  void Start(PropellerCommand start);
+  void TakeChunk(PropellerCommand chunk);
+  void AskRegistry();
+  void Begin();
+  void Beat();
+  void Lost(const std::string& why);
+  void Note(const std::string& what);
+  void Say(const std::string& topic, const std::string& payload, bool retain = false);
+  std::vector<SourceChange> TakeChanges();
+
+  PropellerWorkerOptions options_;
+  std::string origin_;
+  ModuleStore modules_;
+  PropellerTasks tasks_;
+  ChunkedModules chunks_;
+  std::unique_ptr<MqttClient> mqtt_;  // Null until the node's name is known
+  std::string node_;
+  std::string proplet_;
+
+  bool subscribed_ = false;
+  bool spoken_ = false;
+  bool created_ = false;  // The manager was told of this process.
+  bool due_ = false;      // Something changed outside of OnEvents() and OnTime().
+  uint64_t beat_at_ns_ = 0;
+  std::vector<PropellerTasks::Report> reports_;  // Until there is a connection
+
+  uint64_t now_ns_ = 0;
+  uint64_t event_ns_ = 0;  // Of the oldest message since the last change; 0: none
+  uint64_t events_ = 0;
+  uint64_t last_event_ns_ = 0;
+  uint64_t errors_ = 0;
+  uint64_t lost_ns_ = 0;
+  std::string problem_;
+  std::string last_note_;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace weft::control
+
+#endif  // WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_WORKER_H_
