@@ -28,8 +28,9 @@ if(LLD)
   endif()
 endif()
 
-# All tests labelled `sanitize`: what the sanitizer builds of tools/test compile.
+# What the sanitizer builds of tools/test compile: all tests labelled `sanitize`; for TSan those labelled `threads`.
 add_custom_target(sanitize_tests)
+add_custom_target(thread_tests)
 # Every header of every folder, compiled alone.
 add_custom_target(header_check)
 
@@ -77,7 +78,7 @@ endfunction()
 
 # weft_test(NAME SRCS... DEPS... [LABELS ...] [TIMEOUT seconds] [SERIAL])
 # A GoogleTest program, one ctest entry per program. LABELS choose what the sanitizer runs of tools/test take
-# (`sanitize`), and what needs root (`root`). SERIAL tests use both cores or the machine's namespaces and run alone.
+# (`sanitize`: ASan and UBSan; `threads`, where several run: TSan), and what needs root (`root`). SERIAL tests use both cores or the machine's namespaces and run alone.
 function(weft_test name)
   cmake_parse_arguments(A "SERIAL" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${A_SRCS})
@@ -91,6 +92,9 @@ function(weft_test name)
     SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\] [0-9]+ test")
   if("sanitize" IN_LIST A_LABELS)
     add_dependencies(sanitize_tests ${name})
+  endif()
+  if("threads" IN_LIST A_LABELS)
+    add_dependencies(thread_tests ${name})
   endif()
   if(A_SERIAL)
     set_tests_properties(${name} PROPERTIES RUN_SERIAL TRUE)
