@@ -215,22 +215,25 @@ struct Meddler {
 TEST(OneWayTest, ItsEndMayCancelTheCallBehindItAndStartAnother) {
   Meddler meddler;
   CallPair& pair = meddler.pair;
-  pair.AtTime(NowNs());  // As it is within the core, which looks when streams moved last.
   const std::string message = Pattern(1, 3 << 20);
+  const std::string request = Pattern(2, 12 << 20);  // Longer on its way than the first.
+  std::vector<std::byte> room(message.size());
+  Ended second, third;
+  meddler.third = pair.Spec(message, room, third);
+  const CallSpec behind = pair.Spec(request, {}, second);
   CallSpec spec;
   spec.request = BytesOf(message);
   spec.done = Meddler::Done;
   spec.context = &meddler;
+  // As it is within the core, which looks when streams moved last: nothing slow may come between here and the
+  // turns.
+  pair.AtTime(NowNs());
   bool in_parts = false;
   ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts),
             StartState::kStarted);
   ASSERT_TRUE(in_parts);
-  const std::string request = Pattern(2, 12 << 20);  // Longer on its way than the first.
-  Ended second, third;
-  ASSERT_EQ(pair.Start(pair.Spec(request, {}, second)), StartState::kStarted);
+  ASSERT_EQ(pair.Start(behind), StartState::kStarted);
   meddler.next = pair.handle;
-  std::vector<std::byte> room(message.size());
-  meddler.third = pair.Spec(message, room, third);
   for (int i = 0; i < 5000 && third.count == 0; ++i) {
     pair.AtTime(NowNs());
     pair.Turn();

@@ -306,11 +306,13 @@ TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   CPU_ZERO(&one);
   CPU_SET(sched_getcpu(), &one);
   ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false}, begun{false};
   std::thread hog([&] {  // Inherits the one core.
+    begun.store(true, std::memory_order_relaxed);
     while (!stop.load(std::memory_order_relaxed)) {
     }
   });
+  while (!begun.load(std::memory_order_relaxed)) std::this_thread::yield();
   KeepingHandler handler;
   int slow_rounds = 0;
   for (int round = 0; round < 60 && slow_rounds < 10; ++round) {
