@@ -16,6 +16,7 @@
 #include "control/source/etcd/etcd_source.h"
 #include "control/source/http_client.h"
 #include "dataplane/base/clock.h"
+#include "tests/control/source/source_turn.h"
 #include "tests/support/turns.h"
 
 namespace weft::control {
@@ -35,12 +36,8 @@ class EtcdLoop {
   }
 
   void Turn() {
-    Take(source_->OnTime(NowNs()));
     presence_->OnTime(NowNs());
-    std::vector<pollfd> entries;
-    source_->AddPollEntries(&entries);
-    poll(entries.data(), entries.size(), 1);
-    Take(source_->OnEvents(entries, NowNs()));
+    TurnSource(*source_, [this](std::vector<SourceChange> changes) { Take(std::move(changes)); });
     for (const std::string& note : source_->TakeNotes()) absl::StrAppend(&notes_, note, "\n");
     for (const std::string& note : presence_->TakeNotes()) absl::StrAppend(&notes_, note, "\n");
   }

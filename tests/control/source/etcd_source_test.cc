@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "tests/control/source/source_turn.h"
 #include "tests/support/etcd.h"
 #include "tests/support/turns.h"
 
@@ -44,11 +45,7 @@ class EtcdSourceTest : public testing::Test {
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
     const auto turn = [&] {
-      Take(source_->OnTime(NowNs()));
-      std::vector<pollfd> entries;
-      source_->AddPollEntries(&entries);
-      poll(entries.data(), entries.size(), 1);
-      Take(source_->OnEvents(entries, NowNs()));
+      TurnSource(*source_, [this](std::vector<SourceChange> changes) { Take(std::move(changes)); });
       for (std::string& note : source_->TakeNotes()) notes_.push_back(std::move(note));
     };
     return test::TurnUntil(turn, done, timeout_ns);

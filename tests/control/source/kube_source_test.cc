@@ -4,7 +4,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "tests/control/source/source_turn.h"
 #include "tests/support/kube.h"
 #include "tests/support/turns.h"
 
@@ -73,11 +73,7 @@ class KubeSourceTest : public testing::Test {
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 30 * kNsPerSecond) {
     const auto turn = [&] {
-      Take(source_->OnTime(NowNs()));
-      std::vector<pollfd> entries;
-      source_->AddPollEntries(&entries);
-      poll(entries.data(), entries.size(), 1);
-      Take(source_->OnEvents(entries, NowNs()));
+      TurnSource(*source_, [this](std::vector<SourceChange> changes) { Take(std::move(changes)); });
       for (const std::string& note : source_->TakeNotes()) absl::StrAppend(&notes_, note, "\n");
     };
     return test::TurnUntil(turn, done, timeout_ns);

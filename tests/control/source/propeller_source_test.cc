@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "tests/control/source/source_turn.h"
 #include "tests/support/etcd.h"
 #include "tests/support/mosquitto.h"
 #include "tests/support/tls_files.h"
@@ -99,11 +100,7 @@ class PropellerSourceTest : public testing::Test {
   template <typename Done>
   bool RunUntil(Done&& done, uint64_t timeout_ns = 20 * kNsPerSecond) {
     const auto turn = [&] {
-      Take(source_->OnTime(NowNs()));
-      std::vector<pollfd> entries;
-      source_->AddPollEntries(&entries);
-      poll(entries.data(), entries.size(), 1);
-      Take(source_->OnEvents(entries, NowNs()));
+      TurnSource(*source_, [this](std::vector<SourceChange> changes) { Take(std::move(changes)); });
       for (const std::string& note : source_->TakeNotes()) absl::StrAppend(&notes_, note, "\n");
     };
     return test::TurnUntil(turn, done, timeout_ns);
