@@ -118,8 +118,6 @@ class Instance {
   void SetFault(weft_fault* fault);
   // The call was cut off: its memory is in no state to be kept.
   void Spoil() { faulted_ = true; }
-  // Replaces the engine's text of a fault that the host itself caused.
-  void SetCause(const char* cause) { cause_ = cause; }
 
  private:
   static wasmtime_error_t* OnEpoch(wasmtime_context_t* context, void* data, uint64_t* delta,
@@ -148,7 +146,7 @@ class Instance {
   Phase phase_ = Phase::kIdle;
   bool faulted_ = false;
   bool has_stack_ = false;
-  const char* cause_ = nullptr;
+  const char* cause_ = nullptr;  // Of a fault that the host itself caused, in place of the engine's text.
   std::string fault_text_;
   wasmtime_instance_t instance_ = {};
   wasmtime_memory_t memory_handle_ = {};
