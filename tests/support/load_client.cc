@@ -38,6 +38,7 @@ struct Options {
   uint32_t timeout_ms = 1000;
   uint32_t first_id = 0;
   bool in_turn = false;
+  bool await = false;
 };
 
 volatile sig_atomic_t stopped = 0;
@@ -209,6 +210,11 @@ class Load {
   Histogram latency_;
 };
 
+void Calling() {
+  std::printf("calling\n");
+  std::fflush(stdout);
+}
+
 int Main(int argc, char** argv) {
   Options options;
   CLI::App app("Calls a function at a steady rate and counts how each call ended.");
@@ -225,6 +231,7 @@ int Main(int argc, char** argv) {
   app.add_option("--first-id", options.first_id);
   app.add_flag("--in-turn", options.in_turn,
                "as many calls as --rate and --seconds say, one after the other");
+  app.add_flag("--await", options.await, "says that it is calling while there is nobody yet to call");
   CLI11_PARSE(app, argc, argv);
   signal(SIGTERM, [](int) { stopped = 1; });
 
@@ -240,13 +247,17 @@ int Main(int argc, char** argv) {
     return 1;
   }
   Client client(**mesh);
+  if (options.await) Calling();
   absl::StatusOr<Function> function = client.Resolve(options.function);
+  while (options.await && !function.ok() && stopped == 0) {
+    client.Wait(absl::Milliseconds(1));
+    function = client.Resolve(options.function);
+  }
   if (!function.ok()) {
     std::fprintf(stderr, "%s: %s\n", options.function.c_str(), function.status().ToString().c_str());
     return 1;
   }
-  std::printf("calling\n");
-  std::fflush(stdout);
+  if (!options.await) Calling();
   Load load(options, client, *function);
   load.Run();
   load.Print(**mesh);
