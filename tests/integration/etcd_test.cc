@@ -55,6 +55,7 @@ class EtcdTest : public testing::Test {
     absl::StatusOr<identity::Authority> authority = identity::Authority::Make("etcd.test", validity_);
     ASSERT_TRUE(authority.ok()) << authority.status();
     authority_ = std::make_unique<identity::Authority>(*std::move(authority));
+    WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);  // Once: nodes that run read it.
     near_ = MakeNode("n1", veth_->near(), VethPair::kNearAddress);
     far_ = MakeNode("n2", veth_->far(), VethPair::kFarAddress);
     etcd_->Put("/weft/functions/app/echo", R"({"timeout":"1s"})");
@@ -77,7 +78,6 @@ class EtcdTest : public testing::Test {
                      address, ":", port, "\", call_as: [app]", publish_, "}\n");
     const absl::StatusOr<identity::PemPair> issued = authority_->IssueNode(name, validity_);
     EXPECT_TRUE(issued.ok()) << issued.status();
-    WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
     WriteFile(files_ / (name + ".crt"), issued->certificate);
     WriteFile(files_ / (name + ".key"), issued->key);
     EXPECT_EQ(chmod((files_ / (name + ".key")).c_str(), 0600), 0);
