@@ -39,6 +39,13 @@ int main(int argc, char** argv) {
   AddCommon(steer, &options);
   CLI::App* idle = app.add_subcommand("idle", "CPU and memory of a node that has nothing to do");
   AddCommon(idle, &options);
+  CLI::App* control = app.add_subcommand("control", "from an orchestrator's event to programmed routes");
+  AddCommon(control, &options);
+  control->add_option("--filter", options.filter, "run only the sources of rows whose name matches this");
+  control
+      ->add_option("--functions", options.functions,
+                   "of which each has 10 endpoints; 10,000, or 1,000 with --quick")
+      ->check(CLI::Range(100, 20'000));
   CLI::App* sim = app.add_subcommand("sim", "the transport in the simulator: slowdown and goodput");
   sim->add_option("--json", options.json_path, "write the results as JSON (\"-\": standard output)");
   sim->add_flag("--quick", options.quick, "one seed of fewer messages");
@@ -50,6 +57,7 @@ int main(int argc, char** argv) {
   }
   if (remote->parsed()) return Finish(weft::bench::RunRemote(options));
   if (steer->parsed()) return Finish(weft::bench::RunSteer(options));
+  if (control->parsed()) return Finish(weft::bench::RunControl(options));
   if (sim->parsed()) return Finish(weft::bench::RunSim(options));
   return Finish(idle->parsed() ? weft::bench::RunIdle(options) : weft::bench::RunLocal(options));
 }

@@ -105,15 +105,32 @@ std::string GuestPath(const std::string& name) {
 Node::Node(std::string directory) : directory_(std::move(directory)), run_dir_(directory_ + "/run") {}
 
 Node::~Node() {
-  for (auto name = order_.rbegin(); name != order_.rend(); ++name) {
-    const pid_t pid = pids_[*name];
-    kill(pid, SIGTERM);
-    if (WaitForEnd(pid, kEndTimeoutNs)) continue;
-    kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-  }
+  while (!order_.empty()) Stop(std::string(order_.back()));
   std::error_code ignored;
   std::filesystem::remove_all(directory_, ignored);
+}
+
+void Node::Stop(const std::string& name) {
+  const auto found = pids_.find(name);
+  if (found == pids_.end()) return;
+  const pid_t pid = found->second;
+  pids_.erase(found);
+  std::erase(order_, name);
+  kill(pid, SIGTERM);
+  if (WaitForEnd(pid, kEndTimeoutNs)) return;
+  kill(pid, SIGKILL);
+  waitpid(pid, nullptr, 0);
+}
+
+absl::Status Node::StartControl(const std::string& settings) {
+  Stop("weft-control");
+  const std::string state_dir = directory_ + "/control";
+  std::error_code ignored;
+  std::filesystem::remove_all(state_dir, ignored);
+  WEFT_RETURN_IF_ERROR(MakeDirectory(state_dir, kControlUid, 0755));
+  const std::string path = directory_ + "/weft-control.yaml";
+  WEFT_RETURN_IF_ERROR(WriteFile(path, absl::StrCat("version: 1\n", settings)));
+  return StartProgram("weft-control", {"--config", path, "--state-dir", state_dir}, kControlUid, -1);
 }
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Start(const std::vector<NodeTenant>& tenants,

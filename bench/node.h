@@ -48,6 +48,13 @@ class Node {
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
 
+  // Starts weft-control on settings of its own instead, weft-control.yaml without its version, and without
+  // anything that an earlier one has kept. Does not wait for it.
+  absl::Status StartControl(const std::string& settings);
+  // Ends a program that was started, within some seconds.
+  void Stop(const std::string& name);
+  // Where weft-control answers.
+  std::string control_socket() const { return run_dir_ + "/control.sock"; }
   // Starts a weft-host; it serves soon after.
   absl::Status StartHost(const HostOptions& options);
   const std::string& run_dir() const { return run_dir_; }

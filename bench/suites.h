@@ -18,6 +18,7 @@ struct SuiteOptions {
   std::string filter;     // ECMAScript regular expression; empty chooses all rows.
   std::string json_path;  // Empty: none is written; "-" is standard output.
   std::string svg_path;
+  int functions = 0;  // Of suite `control`; 0 chooses by `quick`.
 };
 
 // Rows between processes of one node.
@@ -46,6 +47,11 @@ absl::Status RunSim(const SuiteOptions& options);
 // Runs suite `idle`: rows of CPU and memory of an idle node's programs. Blocks for the time it watches.
 // `filter` and `svg_path` mean nothing to it.
 absl::Status RunIdle(const SuiteOptions& options);
+
+// Runs suite `control`: real orchestrators, weft-control and weftd, and a bare program beside them. `filter`
+// chooses sources by the names of their rows. Blocks for minutes, with `quick` for less than one. Fails where
+// a row did.
+absl::Status RunControl(const SuiteOptions& options);
 
 }  // namespace weft::bench
 

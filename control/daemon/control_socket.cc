@@ -84,6 +84,8 @@ bool ControlSocket::Serve(int fd) {
       }
     } else if (request.query().kind() == api::Query::STATUS && request.has_query()) {
       *reply.mutable_query_reply() = handlers_.status();
+    } else if (request.query().kind() == api::Query::CHANGES) {
+      *reply.mutable_query_reply() = handlers_.changes(request.query().after());
     } else if (request.has_explain()) {
       *reply.mutable_query_reply() = handlers_.said(request.explain());
     } else {

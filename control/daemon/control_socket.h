@@ -28,7 +28,8 @@ class ControlSocket {
   static constexpr std::size_t kClientsMax = 32;
 
   struct Handlers {
-    std::function<api::QueryReply()> status;  // Makes the answer to a STATUS query.
+    std::function<api::QueryReply()> status;                 // Makes the answer to a STATUS query.
+    std::function<api::QueryReply(uint64_t after)> changes;  // Makes the answer to a CHANGES query.
     // Makes the answer to Explain: who said what of the call.
     std::function<api::QueryReply(const api::Explain&)> said;
     // Makes the answer to GetSteer.

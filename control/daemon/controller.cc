@@ -37,6 +37,7 @@ Controller::~Controller() {
 }
 
 absl::Status Controller::Start() {
+  start_ns_ = NowNs();
   WEFT_ASSIGN_OR_RETURN(writer_, StateWriter::Create(options_.state_dir));
   Restore();
   std::vector<SourceChange> first_scan;
@@ -189,6 +190,7 @@ void Controller::Evaluate(const std::string& cause, uint64_t event_ns,
     if (!spoke) continue;
     each.revision = revision_;
     each.generation = 0;
+    if (each.first_ns == 0) each.first_ns = NowNs() - start_ns_;
   }
   save_at_ns_ = NowNs() + kSaveNs;
   link_->SetTarget(std::make_shared<MeshState>(model_.state()), revision_);
@@ -295,7 +297,10 @@ void Controller::OnProgrammed(uint64_t revision, const api::Programmed& programm
   for (const std::string& placement : failed) {
     spdlog::error("generation {}: {}", programmed.generation(), placement);
   }
-  for (const Watched& each : sources_) {
+  for (Watched& each : sources_) {
+    if (each.first_programmed_ns == 0 && each.revision != 0 && each.revision <= revision) {
+      each.first_programmed_ns = now_ns - start_ns_;
+    }
     each.source->OnProgrammed(model_.state(), failed, each.revision <= revision);
   }
   Save();

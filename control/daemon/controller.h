@@ -59,6 +59,8 @@ class Controller : private AgentLinkObserver {
 
   // Rows for `weftctl status`: control itself, its sources, its last changes.
   api::QueryReply Status() const;
+  // Rows for `weftctl get changes`: the oldest of those behind revision `after`, as many as one packet holds.
+  api::QueryReply Changes(uint64_t after) const;
   // Rows for `weftctl explain` and `get routes`: which source said what of a call.
   api::QueryReply SaidOf(const std::string& caller, const std::string& callee) const;
   std::string Metrics() const;  // In Prometheus' text format
@@ -76,6 +78,9 @@ class Controller : private AgentLinkObserver {
     std::unique_ptr<Source> source;
     uint64_t revision = 0;    // 0: none yet
     uint64_t generation = 0;  // That took it to the agent; 0: not yet.
+    // From the start until its first word was in the model, and until the agent had it; 0: not yet.
+    uint64_t first_ns = 0;
+    uint64_t first_programmed_ns = 0;
   };
 
   absl::Status Start();
@@ -109,6 +114,7 @@ class Controller : private AgentLinkObserver {
   std::string last_problem_;  // Of the link, while it lasts; logged once.
   uint64_t save_at_ns_ = 0;   // Not 0: the state on disk is older than the model.
   uint64_t first_generation_ = 0;
+  uint64_t start_ns_ = 0;
   std::unique_ptr<StateWriter> writer_;
   std::unique_ptr<HttpClient> http_;
   std::vector<Watched> sources_;

@@ -49,6 +49,7 @@ struct SourceRow {
   std::string labels;
   SourceHealth health;
   uint64_t generation = 0;
+  uint64_t first_ns = 0;
 };
 
 void AddSources(const std::vector<SourceRow>& rows, Page* page) {
@@ -79,6 +80,9 @@ void AddSources(const std::vector<SourceRow>& rows, Page* page) {
       [](const SourceRow& row) { return row.health.revision; });
   add("weft_source_generation", "gauge", "Generation that took its last change to the agent.",
       [](const SourceRow& row) { return row.generation; });
+  add("weft_source_first_word_seconds", "gauge",
+      "From the start until what the source said first was in the model; 0: not yet.",
+      [](const SourceRow& row) { return Seconds(row.first_ns); });
 }
 
 }  // namespace
@@ -109,8 +113,8 @@ std::string Controller::Metrics() const {
   page.Add("", times.count(), "_count");
   std::vector<SourceRow> rows;
   for (const Watched& each : sources_) {
-    rows.push_back(
-        {absl::StrCat("source=", Quoted(each.source->Name())), each.source->Health(), each.generation});
+    rows.push_back({absl::StrCat("source=", Quoted(each.source->Name())), each.source->Health(),
+                    each.generation, each.first_ns});
   }
   AddSources(rows, &page);
   if (presence_ != nullptr) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What weft-control tells of itself, row by row.
+#include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -17,7 +19,9 @@ namespace {
 
 // Rows of a reply; each is some 200 bytes, and the reply is one packet.
 constexpr std::size_t kSourceRowsMax = 100;
-constexpr std::size_t kSayingsMax = 50;  // Of each kind
+constexpr std::size_t kChangesShown = 64;
+constexpr std::size_t kChangeRowsMax = 160;  // Of a reply of changes alone
+constexpr std::size_t kSayingsMax = 50;      // Of each kind
 constexpr std::size_t kErrorBytesMax = 200;
 
 double Us(uint64_t ns) { return static_cast<double>(ns) / 1e3; }
@@ -57,7 +61,10 @@ api::QueryReply Controller::Status() const {
       .Real("event_to_programmed_max_us", Us(times.max()))
       .Text("problem", std::string(Utf8Prefix(last_problem_, kErrorBytesMax)));
   AddSourceRows(&reply);
-  for (const Change& change : record_.changes()) {
+  const std::deque<Change>& changes = record_.changes();
+  const std::size_t shown = std::min(changes.size(), kChangesShown);
+  for (auto it = changes.end() - static_cast<std::ptrdiff_t>(shown); it != changes.end(); ++it) {
+    const Change& change = *it;
     ItemBuilder(reply.add_items())
         .Number("change", change.generation)
         .Text("cause", change.cause)
@@ -68,6 +75,27 @@ api::QueryReply Controller::Status() const {
         .Number("programmed_at_ns", change.programmed_ns)  // CLOCK_MONOTONIC; 0: not yet.
         .Text("cut_off", std::string(Utf8Prefix(absl::StrJoin(change.cut_off, ","), kErrorBytesMax)))
         .Text("failed", std::string(Utf8Prefix(absl::StrJoin(change.failed, "; "), kErrorBytesMax)));
+  }
+  return reply;
+}
+
+api::QueryReply Controller::Changes(uint64_t after) const {
+  api::QueryReply reply;
+  reply.set_generation(link_->acknowledged());
+  const std::deque<Change>& changes = record_.changes();
+  auto it =
+      std::upper_bound(changes.begin(), changes.end(), after,
+                       [](uint64_t revision, const Change& change) { return revision < change.revision; });
+  for (std::size_t rows = 0; it != changes.end() && rows < kChangeRowsMax; ++it, ++rows) {
+    // One that is under way is told of when it has been programmed, or another behind it has.
+    if (it->programmed_ns == 0) break;
+    ItemBuilder(reply.add_items())
+        .Number("change", it->revision)
+        .Number("generation", it->generation)
+        .Text("cause", it->cause)
+        .Number("event_at_ns", it->event_ns)            // CLOCK_MONOTONIC; 0: no event (start, reconnect)
+        .Number("programmed_at_ns", it->programmed_ns)  // CLOCK_MONOTONIC
+        .Real("event_to_programmed_us", it->timed() ? Us(it->programmed_ns - it->event_ns) : 0);
   }
   return reply;
 }
@@ -114,6 +142,9 @@ void Controller::AddSourceRows(api::QueryReply* reply) const {
               health.last_event_ns == 0 ? -1 : static_cast<double>(now_ns - health.last_event_ns) / 1e9)
         .Real("lag_s", health.lost_ns == 0 ? 0 : static_cast<double>(now_ns - health.lost_ns) / 1e9)
         .Number("generation", each.generation)
+        .Real("first_s",
+              static_cast<double>(each.first_ns) / 1e9)  // From the start to its first word; 0: none.
+        .Real("first_programmed_s", static_cast<double>(each.first_programmed_ns) / 1e9)
         .Number("refused", health.refused)
         .Number("errors", health.errors)
         .Text("error", std::string(Utf8Prefix(health.problem, kErrorBytesMax)));

@@ -125,6 +125,7 @@ ControlSocket::Handlers HandlersOf(const Controller& controller, const std::uniq
                 if (steer != nullptr) steer->AddStatus(&reply);
                 return reply;
               },
+          .changes = [&controller](uint64_t after) { return controller.Changes(after); },
           .said = [&controller](
                       const api::Explain& call) { return controller.SaidOf(call.caller(), call.callee()); },
           .steer = [&steer](const api::GetSteer& request) -> absl::StatusOr<SteerGrant> {

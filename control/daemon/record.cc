@@ -14,19 +14,20 @@ void Record::Add(uint64_t revision, std::string cause, uint64_t event_ns) {
 }
 
 void Record::SetGeneration(uint64_t revision, uint64_t generation) {
-  for (Change& change : changes_) {
-    if (change.revision <= revision && change.programmed_ns == 0) change.generation = generation;
+  // What waits stands at the end.
+  for (auto change = changes_.rbegin(); change != changes_.rend() && change->programmed_ns == 0; ++change) {
+    if (change->revision <= revision) change->generation = generation;
   }
 }
 
 const Change* Record::SetProgrammed(uint64_t revision, uint64_t now_ns, std::vector<std::string> cut_off,
                                     std::vector<std::string> failed) {
   Change* newest = nullptr;
-  for (Change& change : changes_) {
-    if (change.revision > revision || change.programmed_ns != 0) continue;
-    change.programmed_ns = now_ns;
-    if (change.timed()) times_.Record(now_ns - change.event_ns);
-    newest = &change;
+  for (auto change = changes_.rbegin(); change != changes_.rend() && change->programmed_ns == 0; ++change) {
+    if (change->revision > revision) continue;
+    change->programmed_ns = now_ns;
+    if (change->timed()) times_.Record(now_ns - change->event_ns);
+    if (newest == nullptr) newest = &*change;
   }
   if (newest == nullptr) return nullptr;
   newest->cut_off = std::move(cut_off);

@@ -29,8 +29,8 @@ struct Change {
 
 class Record {
  public:
-  // Changes that are remembered one by one.
-  static constexpr std::size_t kChangesMax = 64;
+  // Changes that are remembered one by one: some seconds of a busy mesh, about 200 B each.
+  static constexpr std::size_t kChangesMax = 4096;
 
   void Add(uint64_t revision, std::string cause, uint64_t event_ns);
   void SetGeneration(uint64_t revision, uint64_t generation);

@@ -84,6 +84,29 @@ class ProgramTest(unittest.TestCase):
             self.assertGreater(row['rss_bytes'], 1_000_000)
             self.assertLess(row['cpu_fraction'], 1)
 
+    def test_control_follows_changes_from_a_real_etcd_to_the_agent(self):
+        done = run('control', '--functions', '100', '--seconds', '1', '--quick', '--filter', 'etcd|memory|rest|wake', '--json', '-')
+        if 'no etcd on this machine' in done.stderr:
+            self.skipTest('no etcd on this machine')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
+        self.assertEqual(set(rows), {'control/etcd_sync', 'control/memory', 'control/rest', 'control/etcd_change', 'limit/wake'})
+        for row in rows.values():
+            self.assertLessEqual(KEYS, set(row))
+            self.assertIn('no claim', row['note'])
+        sync = rows['control/etcd_sync']
+        self.assertEqual(sync['objects'], 1000 + 100)
+        self.assertGreater(sync['seconds'], 0)
+        self.assertGreater(sync['limit_seconds'], 0)
+        self.assertGreater(sync['programmed_seconds'], sync['seconds'])
+        change = rows['control/etcd_change']
+        self.assertEqual(change['samples'], change['events'])
+        self.assertGreater(change['events'], 0)
+        self.assertGreater(change['p50_ns'], 0)
+        self.assertGreater(change['total_p50_ns'], change['p50_ns'])
+        self.assertGreater(rows['control/memory']['rss_bytes'], 1_000_000)
+        self.assertIn('cpu_fraction', rows['control/rest'])
+
     def test_wrong_usage_exits_with_2_and_says_what(self):
         for arguments in ([], ['nosuch'], ['local', '--filter', '('], ['local', '--filter', 'nosuchrow'],
                           ['local', '--seconds', '-1']):

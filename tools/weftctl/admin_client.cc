@@ -71,6 +71,13 @@ absl::StatusOr<Answer> AdminClient::Query(api::Query::Kind kind, absl::Duration 
   return Ask(request, timeout);
 }
 
+absl::StatusOr<Answer> AdminClient::Changes(uint64_t after, absl::Duration timeout) {
+  api::AdminRequest request;
+  request.mutable_query()->set_kind(api::Query::CHANGES);
+  request.mutable_query()->set_after(after);
+  return Ask(request, timeout);
+}
+
 std::string ShownValue(const api::Item::Field& field) {
   switch (field.value_case()) {
     case api::Item::Field::kText:

@@ -30,6 +30,9 @@ class AdminClient {
   // reason.
   absl::StatusOr<Answer> Ask(const api::AdminRequest& request, absl::Duration timeout);
   absl::StatusOr<Answer> Query(api::Query::Kind kind, absl::Duration timeout = absl::Seconds(5));
+  // Changes of weft-control behind revision `after`, the oldest first, as many as one packet holds. A row's
+  // first field is its revision.
+  absl::StatusOr<Answer> Changes(uint64_t after, absl::Duration timeout = absl::Seconds(5));
 
  private:
   AdminClient(std::string path, UniqueFd socket) : path_(std::move(path)), socket_(std::move(socket)) {}

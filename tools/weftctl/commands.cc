@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -88,6 +89,23 @@ int RunStatus(const Global& global) {
   Print(global, "status", agent.ok() ? agent->generation : 0, items);
   // Calls go on without control; without the agent nothing can be said of them.
   return agent.ok() ? 0 : 1;
+}
+
+int RunChanges(const Global& global) {
+  absl::StatusOr<AdminClient> client = AdminClient::Connect(global.ControlSocket());
+  if (!client.ok()) return Fail("get changes", client.status());
+  std::vector<api::Item> items;
+  uint64_t generation = 0;
+  for (uint64_t after = 0;;) {
+    absl::StatusOr<Answer> answer = client->Changes(after);
+    if (!answer.ok()) return Fail("get changes", answer.status());
+    generation = answer->generation;
+    if (answer->items.empty()) break;
+    after = static_cast<uint64_t>(answer->items.back().fields(0).number());
+    std::move(answer->items.begin(), answer->items.end(), std::back_inserter(items));
+  }
+  Print(global, "changes", generation, items);
+  return 0;
 }
 
 int RunDrain(const Global& global, const std::string& host, absl::Duration timeout) {

@@ -32,6 +32,7 @@ struct CallArguments {
 };
 
 int RunStatus(const Global& global);
+int RunChanges(const Global& global);
 int RunCheck(const Global& global);
 // `what`: nodes, functions, hosts, routes or channels.
 int RunGet(const Global& global, const std::string& what);

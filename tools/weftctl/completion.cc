@@ -88,7 +88,7 @@ complete -c weftctl -f
 complete -c weftctl -l run-dir -x -a '(__fish_complete_directories)' -d 'directory of the sockets'
 complete -c weftctl -s o -l output -x -a 'table wide json yaml' -d 'format'
 complete -c weftctl -n "not __fish_seen_subcommand_from $commands" -a "$commands"
-complete -c weftctl -n '__fish_seen_subcommand_from get' -a 'nodes functions hosts routes channels policy'
+complete -c weftctl -n '__fish_seen_subcommand_from get' -a 'nodes functions hosts routes channels changes policy'
 complete -c weftctl -n '__fish_seen_subcommand_from policy delete edit' -a '(weftctl names policy 2>/dev/null)'
 complete -c weftctl -n '__fish_seen_subcommand_from policy apply delete edit' -l config -r -F -d 'weft-control.yaml'
 complete -c weftctl -n '__fish_seen_subcommand_from apply' -F

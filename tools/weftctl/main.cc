@@ -58,6 +58,7 @@ void AddConfig(CLI::App* command, Parsed* parsed) {
 
 int RunAnyGet(const Parsed& parsed) {
   if (parsed.what == "policy") return RunGetPolicy(parsed.global, parsed.policy);
+  if (parsed.policy.objects.empty() && parsed.what == "changes") return RunChanges(parsed.global);
   if (parsed.policy.objects.empty()) return RunGet(parsed.global, parsed.what);
   std::fprintf(stderr, "weftctl: get %s takes no OBJECT\n", parsed.what.c_str());
   return 2;
@@ -68,11 +69,11 @@ void AddAskingCommands(CLI::App* app, Parsed* parsed) {
              [parsed] { return RunStatus(parsed->global); });
   AddCommand(app, "check", "Check what must be true for calls to flow; exit 1 where something is not", parsed,
              [parsed] { return RunCheck(parsed->global); });
-  CLI::App* get = AddCommand(app, "get", "List what the agent knows, or the policy in etcd", parsed,
-                             [parsed] { return RunAnyGet(*parsed); });
-  get->add_option("WHAT", parsed->what, "nodes, functions, hosts, routes, channels or policy")
+  CLI::App* get = AddCommand(app, "get", "List what the agent knows, the last changes, or the policy in etcd",
+                             parsed, [parsed] { return RunAnyGet(*parsed); });
+  get->add_option("WHAT", parsed->what, "nodes, functions, hosts, routes, channels, changes or policy")
       ->required()
-      ->check(CLI::IsMember({"nodes", "functions", "hosts", "routes", "channels", "policy"}));
+      ->check(CLI::IsMember({"nodes", "functions", "hosts", "routes", "channels", "changes", "policy"}));
   get->add_option("OBJECT", parsed->policy.objects,
                   "Of policy: functions/vision/scale, or what it begins with, as in functions");
   AddConfig(get, parsed);

@@ -27,6 +27,12 @@ class ControlSocketTest : public testing::Test {
               reply.set_generation(7);
               return reply;
             },
+        .changes =
+            [](uint64_t after) {
+              api::QueryReply reply;
+              reply.set_generation(after);
+              return reply;
+            },
         .said =
             [](const api::Explain& call) {
               api::QueryReply reply;
@@ -101,6 +107,12 @@ TEST_F(ControlSocketTest, AStatusQueryIsAnsweredAndAnotherRefusedByName) {
   auto reply = Ask(client->get(), QueryOf(api::Query::STATUS));
   ASSERT_TRUE(reply.ok()) << reply.status();
   EXPECT_EQ(reply->query_reply().generation(), 7u);
+  api::AdminRequest changes;
+  changes.mutable_query()->set_kind(api::Query::CHANGES);
+  changes.mutable_query()->set_after(12);
+  reply = Ask(client->get(), changes.SerializeAsString());
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(reply->query_reply().generation(), 12u);
   reply = Ask(client->get(), QueryOf(api::Query::ROUTES));
   ASSERT_TRUE(reply.ok());
   EXPECT_EQ(reply->failed().code(), static_cast<uint32_t>(absl::StatusCode::kUnimplemented));

@@ -88,6 +88,14 @@ TEST_F(ControllerTest, AnEditIsProgrammedAndTimed) {
   EXPECT_EQ(change.cause, "a.yaml");
   EXPECT_EQ(change.generation, agent_.generation);
   EXPECT_TRUE(change.timed());
+  // As `weftctl get changes` asks: the start and the edit, and behind the edit nothing.
+  const api::QueryReply all = controller_->Changes(0);
+  ASSERT_EQ(all.items_size(), 2);
+  EXPECT_EQ(all.items(1).fields(0).number(), static_cast<int64_t>(change.revision));
+  EXPECT_EQ(all.items(1).fields(2).text(), "a.yaml");
+  EXPECT_EQ(all.items(1).fields(3).number(), static_cast<int64_t>(change.event_ns));
+  EXPECT_EQ(all.items(1).fields(4).number(), static_cast<int64_t>(change.programmed_ns));
+  EXPECT_EQ(controller_->Changes(change.revision).items_size(), 0);
 }
 
 TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {

@@ -33,9 +33,9 @@ TEST(RecordTest, AnAcknowledgementTwiceCountsOnce) {
 
 TEST(RecordTest, OnlyTheLastChangesAreKept) {
   Record record;
-  for (uint64_t revision = 1; revision <= 1000; ++revision) record.Add(revision, "a", revision);
+  for (uint64_t revision = 1; revision <= 5000; ++revision) record.Add(revision, "a", revision);
   EXPECT_EQ(record.changes().size(), Record::kChangesMax);
-  EXPECT_EQ(record.changes().back().revision, 1000u);
+  EXPECT_EQ(record.changes().back().revision, 5000u);
 }
 
 }  // namespace

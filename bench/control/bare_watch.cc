@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// weft-bench-watch: the least that follows a source, of libcurl and simdjson alone: what weft-control's own
+// figures stand beside. `etcd-list` and `kube-list` fetch what weft-control fetches, in the same pages, and
+// read of each object the fields that it needs; they print seconds, objects and bytes. `etcd-watch` and
+// `kube-watch` print "ready", and when they are ended one line an event: its number at the source, and its
+// arrival (CLOCK_MONOTONIC, ns).
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "bench/control/bare_source.h"
+
+namespace weft::bench {
+namespace {
+
+int Main(int argc, char** argv) {
+  const std::string what = argc > 1 ? argv[1] : "";
+  const auto argument = [&](int index) { return std::string(argc > index ? argv[index] : ""); };
+  BareServer server{argument(2), argument(3), argument(4)};
+  if (what == "etcd-list") return BareEtcdList(server);
+  if (what == "etcd-watch") return BareEtcdWatch(server);
+  std::fprintf(stderr, "usage: weft-bench-watch etcd-list|etcd-watch URL\n");
+  return 2;
+}
+
+}  // namespace
+}  // namespace weft::bench
+
+int main(int argc, char** argv) {
+  try {
+    return weft::bench::Main(argc, argv);
+  } catch (const std::exception& error) {  // Of simdjson: an answer that is not what it has to be.
+    std::fprintf(stderr, "weft-bench-watch: %s\n", error.what());
+    return 1;
+  }
+}
