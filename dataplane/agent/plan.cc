@@ -52,8 +52,9 @@ Candidate Judge(const EngineState& state, const EndpointKey& key, const api::End
   return candidate;
 }
 
-// What is there and cannot be called by what weftd has.
-std::string NoteOnHttp(const EndpointKey& key, const api::Endpoint& endpoint) {
+// What cannot be called, or not by what weftd has.
+std::string NoteOnUncallable(const EndpointKey& key, const api::Endpoint& endpoint) {
+  if (!endpoint.refuse().empty()) return endpoint.refuse();
   return absl::StrCat("node ", key.node, " host ", key.host, ": HTTP at ", endpoint.http(),
                       ", needs the gateway");
 }
@@ -214,9 +215,9 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
     const auto& [key, endpoint] = *it;
-    if (!endpoint.http().empty()) {
+    if (!endpoint.http().empty() || !endpoint.refuse().empty()) {
       elsewhere = true;
-      plan.notes.push_back(NoteOnHttp(key, endpoint));
+      plan.notes.push_back(NoteOnUncallable(key, endpoint));
       continue;
     }
     if (key.node != node) {

@@ -122,4 +122,32 @@ void Kube::Delete(const std::string& path) {
   WEFT_CHECK(answer.ok());
 }
 
+void Kube::InstallGatewayApi() {
+  const struct {
+    const char* kind;
+    const char* plural;
+    const char* singular;
+    const char* version;
+  } kinds[] = {{"HTTPRoute", "httproutes", "httproute", "v1"},
+               {"GRPCRoute", "grpcroutes", "grpcroute", "v1"},
+               {"ReferenceGrant", "referencegrants", "referencegrant", "v1beta1"}};
+  constexpr char kLoose[] = R"({"type":"object","x-kubernetes-preserve-unknown-fields":true})";
+  for (const auto& each : kinds) {
+    Create(
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        absl::StrCat(
+            // A group below k8s.io is made by whom the API's owners let.
+            R"({"metadata":{"annotations":{"api-approved.kubernetes.io":"unapproved, for tests"},"name":")",
+            each.plural, R"(.gateway.networking.k8s.io"},"spec":{"group":"gateway.networking.k8s.io",)",
+            R"("scope":"Namespaced","names":{"kind":")", each.kind, R"(","plural":")", each.plural,
+            R"(","singular":")", each.singular, R"("},"versions":[{"name":")", each.version,
+            R"(","served":true,"storage":true,"subresources":{"status":{}},"schema":{"openAPIV3Schema":)",
+            R"({"type":"object","properties":{"spec":)", kLoose, R"(,"status":)", kLoose, "}}}}]}}"));
+  }
+  for (const auto& each : kinds) {
+    const std::string list = absl::StrCat("/apis/gateway.networking.k8s.io/", each.version, "/", each.plural);
+    WEFT_CHECK(Eventually([&] { return Ask("GET", list).ok(); }, absl::Seconds(30)));
+  }
+}
+
 }  // namespace weft::test

@@ -45,6 +45,9 @@ class Kube {
   void Create(const std::string& path, const std::string& body);
   void Replace(const std::string& path, const std::string& body);
   void Delete(const std::string& path);
+  // Makes the kinds of the Gateway API that bind to Services, with loose schemas of our own, and waits until
+  // they are there.
+  void InstallGatewayApi();
 
  private:
   Etcd etcd_;

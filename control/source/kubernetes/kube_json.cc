@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "control/source/kubernetes/kube_element.h"
 #include "control/source/mesh_object.h"
 #include "control/source/mesh_yaml.h"
 #include "dataplane/base/function_id.h"
@@ -31,12 +32,6 @@ absl::StatusOr<element> Parse(absl::string_view text) {
     return absl::InternalError("the answer is no JSON object");
   }
   return root;
-}
-
-// Of what is absent, null or of another type: the default. For what is nobody's name.
-std::string TextOf(const simdjson::simdjson_result<element>& value) {
-  std::string_view text;
-  return value.get(text) == simdjson::SUCCESS ? std::string(text) : std::string();
 }
 
 absl::StatusOr<bool> BoolOf(const element& from, const char* key, bool fallback) {
@@ -100,10 +95,40 @@ KubeObject ReadNode(const element& from, Problems* problems) {
   return node;
 }
 
+// How much a TCP port is the one that the function is called at: 3 a weft host's, 2 for HTTP, 1 another; 0:
+// no port.
+int RankOf(const element& from, uint64_t* port) {
+  const std::string protocol = TextOf(from["protocol"]);
+  if (!protocol.empty() && protocol != "TCP") return 0;
+  if (from["port"].get(*port) != simdjson::SUCCESS || *port > kPortMax) *port = 0;
+  const std::string app_protocol = TextOf(from["appProtocol"]);
+  if (app_protocol == kWeftHostProtocol) return 3;
+  if (*port == 0) return 0;
+  const std::string name = TextOf(from["name"]);
+  const bool http =
+      absl::EqualsIgnoreCase(app_protocol, "http") || name == "http" || absl::StartsWith(name, "http-");
+  return http ? 2 : 1;
+}
+
 KubeObject ReadService(const element& from) {
   KubeService service;
   service.external = TextOf(from["spec"]["type"]) == "ExternalName";
   service.ipv6 = TextOf(from["spec"]["ipFamilies"].at(0)) == "IPv6";
+  simdjson::dom::array ports;
+  if (from["spec"]["ports"].get(ports) != simdjson::SUCCESS) return service;
+  int best = 0;
+  for (const element each : ports) {
+    uint64_t port = 0;
+    const int rank = RankOf(each, &port);
+    if (rank == 0 || port == 0) continue;
+    if (rank > best) {
+      for (KubePort& other : service.ports) other.called = false;
+    }
+    // The first of those that are not said to be weft's; of weft's, all.
+    const bool called = rank > best || (rank == best && rank == 3);
+    service.ports.push_back({TextOf(each["name"]), static_cast<uint32_t>(port), called});
+    best = std::max(best, rank);
+  }
   return service;
 }
 
@@ -139,18 +164,13 @@ void ReadPorts(const element& from, KubeSlice* slice) {
   if (from["ports"].get(ports) != simdjson::SUCCESS) return;
   int best = 0;
   for (const element each : ports) {
-    const std::string protocol = TextOf(each["protocol"]);
-    if (!protocol.empty() && protocol != "TCP") continue;
-    const std::string app_protocol = TextOf(each["appProtocol"]);
-    slice->weft |= app_protocol == kWeftHostProtocol;
     uint64_t port = 0;
-    if (each["port"].get(port) != simdjson::SUCCESS || port == 0 || port > kPortMax) continue;
-    const std::string name = TextOf(each["name"]);
-    const bool http =
-        absl::EqualsIgnoreCase(app_protocol, "http") || name == "http" || absl::StartsWith(name, "http-");
-    const int rank = http ? 2 : 1;
-    if (rank <= best) continue;
-    best = rank;
+    const int rank = RankOf(each, &port);
+    slice->weft |= rank == 3;
+    if (port == 0) continue;
+    const int http_rank = rank == 3 ? 1 : rank;
+    if (http_rank <= best) continue;
+    best = http_rank;
     slice->port = static_cast<uint32_t>(port);
   }
 }
@@ -216,6 +236,20 @@ void ReadPolicy(const element& from, Problems* problems, KubeItem* item) {
   item->object = std::move(policy);
 }
 
+void ReadOfGatewayApi(KubeKind kind, const element& from, const std::string& ns, Problems* problems,
+                      KubeItem* item) {
+  KubeRoute route;
+  KubeGrant grant;
+  const bool is_grant = kind == KubeKind::kGrant;
+  const absl::Status status = is_grant ? ReadKubeGrant(from, &grant) : ReadKubeRoute(from, ns, &route);
+  if (!status.ok()) return problems->Add(status.message());
+  if (is_grant) {
+    item->object = std::move(grant);
+  } else {
+    item->object = std::move(route);
+  }
+}
+
 KubeItem ReadItem(KubeKind kind, const element& from, absl::string_view place) {
   KubeItem item;
   const std::string name = TextOf(from["metadata"]["name"]);
@@ -238,6 +272,8 @@ KubeItem ReadItem(KubeKind kind, const element& from, absl::string_view place) {
     item.object = ReadService(from);
   } else if (kind == KubeKind::kPolicy) {
     ReadPolicy(from, &problems, &item);
+  } else if (IsOfGatewayApi(kind)) {
+    ReadOfGatewayApi(kind, from, ns, &problems, &item);
   } else if (absl::StatusOr<KubeObject> slice = ReadSlice(from, ns, &problems); slice.ok()) {
     item.object = *std::move(slice);
   } else {
@@ -257,14 +293,19 @@ KubeEvent::Type TypeOf(absl::string_view type) {
 }  // namespace
 
 absl::string_view KubeKindName(KubeKind kind) {
-  constexpr absl::string_view kNames[] = {"nodes", "services", "endpointslices", "functionpolicies"};
+  constexpr absl::string_view kNames[] = {"nodes",      "services",   "endpointslices", "functionpolicies",
+                                          "httproutes", "grpcroutes", "referencegrants"};
   return kNames[static_cast<std::size_t>(kind)];
 }
 
 absl::string_view KubeKindPath(KubeKind kind) {
-  constexpr absl::string_view kPaths[] = {"/api/v1/nodes", "/api/v1/services",
+  constexpr absl::string_view kPaths[] = {"/api/v1/nodes",
+                                          "/api/v1/services",
                                           "/apis/discovery.k8s.io/v1/endpointslices",
-                                          "/apis/mesh.weft/v1/functionpolicies"};
+                                          "/apis/mesh.weft/v1/functionpolicies",
+                                          "/apis/gateway.networking.k8s.io/v1/httproutes",
+                                          "/apis/gateway.networking.k8s.io/v1/grpcroutes",
+                                          "/apis/gateway.networking.k8s.io/v1beta1/referencegrants"};
   return kPaths[static_cast<std::size_t>(kind)];
 }
 

@@ -14,13 +14,15 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "control/source/kubernetes/kube_route_json.h"
 #include "dataplane/api/mesh.pb.h"
 
 namespace weft::control {
 
-// In the order of KubeObject.
-enum class KubeKind : uint8_t { kNode, kService, kSlice, kPolicy };
-inline constexpr std::size_t kKubeKinds = 4;
+enum class KubeKind : uint8_t { kNode, kService, kSlice, kPolicy, kHttpRoute, kGrpcRoute, kGrant };
+inline constexpr std::size_t kKubeKinds = 7;
+// Of the Gateway API, which a cluster may be without, or not show.
+constexpr bool IsOfGatewayApi(KubeKind kind) { return kind >= KubeKind::kHttpRoute; }
 // "services"; and the path of all of them.
 absl::string_view KubeKindName(KubeKind kind);
 absl::string_view KubeKindPath(KubeKind kind);
@@ -32,9 +34,18 @@ struct KubeNode {
   friend bool operator==(const KubeNode&, const KubeNode&) = default;
 };
 
+// A TCP port of a Service.
+struct KubePort {
+  std::string name;
+  uint32_t port = 0;
+  bool called = false;  // It is the one that the function is called at.
+  friend bool operator==(const KubePort&, const KubePort&) = default;
+};
+
 struct KubeService {
   bool external = false;  // A name for something elsewhere: no function.
   bool ipv6 = false;      // Its first family
+  std::vector<KubePort> ports{};
   friend bool operator==(const KubeService&, const KubeService&) = default;
 };
 
@@ -67,7 +78,7 @@ struct KubePolicy {
   friend bool operator==(const KubePolicy& a, const KubePolicy& b) { return a.spec == b.spec; }
 };
 
-using KubeObject = std::variant<KubeNode, KubeService, KubeSlice, KubePolicy>;
+using KubeObject = std::variant<KubeNode, KubeService, KubeSlice, KubePolicy, KubeRoute, KubeGrant>;
 
 // What became of a policy.
 struct KubeVerdict {

@@ -30,7 +30,7 @@ KubeSource::KubeSource(KubeOptions kube, const KubeWatchOptions& options, std::u
   watches_[static_cast<std::size_t>(KubeKind::kPolicy)]->SetOnItem(
       [this](const KubeItem& item, bool gone, uint64_t now_ns) {
         if (gone) {
-          statuses_.Forget(item.key);
+          statuses_.Forget(KubeKind::kPolicy, item.key);
         } else if (item.verdict.has_value()) {
           statuses_.Take(item.key, *item.verdict, now_ns);
         }
@@ -46,7 +46,7 @@ std::vector<SourceChange> KubeSource::OnEvents(const std::vector<pollfd>& entrie
   for (const auto& watch : watches_) watch->SetNow(now_ns);
   http_->OnEvents(entries);
   access_.OnEvents(entries);
-  return TakeChanges();
+  return TakeChanges(now_ns);
 }
 
 uint64_t KubeSource::wake_ns() const {
@@ -67,14 +67,15 @@ std::vector<SourceChange> KubeSource::OnTime(uint64_t now_ns) {
   access_.OnTime(now_ns);
   for (const auto& watch : watches_) watch->OnTime(now_ns);
   statuses_.OnTime(now_ns);
-  return TakeChanges();
+  return TakeChanges(now_ns);
 }
 
-std::vector<SourceChange> KubeSource::TakeChanges() {
+std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
   std::vector<SourceChange> changes;
   if (!std::all_of(watches_.begin(), watches_.end(), [](const auto& watch) { return watch->listed(); })) {
     return changes;
   }
+  route_statuses_.Update(&state_, &statuses_, now_ns);
   if (!state_.TakeChanged() && spoken_) return changes;
   SourceChange& change = changes.emplace_back();
   change.origin = Name();
@@ -99,6 +100,8 @@ std::vector<std::string> KubeSource::TakeNotes() {
     std::vector<std::string> more = watch->TakeNotes();
     std::move(more.begin(), more.end(), std::back_inserter(notes));
   }
+  std::vector<std::string> of_routes = route_statuses_.TakeNotes();
+  std::move(of_routes.begin(), of_routes.end(), std::back_inserter(notes));
   if (access_.problem() != told_) {
     told_ = access_.problem();
     if (!told_.empty()) notes.push_back(absl::StrCat("kubernetes: ", told_, "; trying again"));

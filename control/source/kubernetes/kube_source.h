@@ -13,6 +13,7 @@
 #include "control/source/http_client.h"
 #include "control/source/kubernetes/kube_access.h"
 #include "control/source/kubernetes/kube_config.h"
+#include "control/source/kubernetes/kube_route_status.h"
 #include "control/source/kubernetes/kube_state.h"
 #include "control/source/kubernetes/kube_status.h"
 #include "control/source/kubernetes/kube_watch.h"
@@ -40,13 +41,14 @@ class KubeSource final : public Source {
  private:
   KubeSource(KubeOptions kube, const KubeWatchOptions& options, std::unique_ptr<HttpClient> http);
 
-  std::vector<SourceChange> TakeChanges();
+  std::vector<SourceChange> TakeChanges(uint64_t now_ns);
 
   std::unique_ptr<HttpClient> http_;
   KubeAccess access_;
   KubeState state_;
   std::vector<std::unique_ptr<KubeWatch>> watches_;  // One a kind
   KubeStatusWriter statuses_;
+  KubeRouteStatuses route_statuses_;
   bool spoken_ = false;
   std::string told_;  // The last problem of `access_` that was noted
 };

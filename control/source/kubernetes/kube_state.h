@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "control/model/merge.h"
 #include "control/source/kubernetes/kube_json.h"
+#include "control/source/kubernetes/kube_routes.h"
 
 namespace weft::control {
 
@@ -40,6 +42,15 @@ class KubeState {
   bool TakeChanged() { return std::exchange(changed_, false); }
   SourceMesh MeshNow(const std::string& origin) const;
 
+  // What the routes of the Gateway API come to now, and how often that was found anew.
+  const KubeRouting& Routing() const;
+  uint64_t routings() const { return routings_; }
+  using RouteKey = std::pair<KubeKind, std::string>;
+  // Routes that were put since the last call, if only for another status.
+  std::set<RouteKey> TakeTouchedRoutes() { return std::exchange(touched_routes_, {}); }
+  // Null: it is not known.
+  const KubeRoute* FindRoute(KubeKind kind, const std::string& key) const;
+
   // By kind and key: why it, or a part of it, is not taken.
   const std::map<std::string, std::string>& refused() const { return refused_; }
   std::size_t services() const { return ObjectsOf(KubeKind::kService).size(); }
@@ -53,14 +64,19 @@ class KubeState {
 
   Objects& ObjectsOf(KubeKind kind) { return objects_[static_cast<std::size_t>(kind)]; }
   const Objects& ObjectsOf(KubeKind kind) const { return objects_[static_cast<std::size_t>(kind)]; }
-  void AddService(const std::string& name, const std::vector<const KubeSlice*>& slices, SourceMesh* mesh,
-                  const class KubeAddresses& addresses, bool* outside) const;
+  void AddFunctions(SourceMesh* mesh) const;
+  void NoteChange(KubeKind kind);
 
   uint16_t port_;
   std::array<Objects, kKubeKinds> objects_;
   std::map<std::string, std::string> refused_;
   std::array<uint64_t, kKubeKinds> lists_ = {};  // Of each kind, begun so far
   bool changed_ = false;
+  std::set<RouteKey> touched_routes_;
+  // Of the objects as they are, unless stale.
+  mutable KubeRouting routing_;
+  mutable bool routing_stale_ = false;
+  mutable uint64_t routings_ = 0;
 };
 
 }  // namespace weft::control

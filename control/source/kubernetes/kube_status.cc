@@ -39,9 +39,13 @@ KubeStatusWriter::~KubeStatusWriter() {
 }
 
 void KubeStatusWriter::Take(const std::string& key, const KubeVerdict& verdict, uint64_t now_ns) {
-  if (verdict.told) return Forget(key);
-  Due& due = due_[key];
-  due.verdict = verdict;
+  if (verdict.told) return Forget(KubeKind::kPolicy, key);
+  Take(KubeKind::kPolicy, key, BodyOf(verdict), now_ns);
+}
+
+void KubeStatusWriter::Take(KubeKind kind, const std::string& key, std::string body, uint64_t now_ns) {
+  Due& due = due_[{kind, key}];
+  due.body = std::move(body);
   if (due.at_ns == 0) due.at_ns = now_ns + 1 + random_.Below(kDelayNsMax);
 }
 
@@ -58,19 +62,22 @@ void KubeStatusWriter::OnTime(uint64_t now_ns) {
   for (auto& [key, due] : due_) {
     if (due.at_ns > now_ns) continue;
     due.at_ns = now_ns + kRetryNs;  // Unless it is written.
-    return Write(key, due.verdict);
+    return Write(key, due.body);
   }
 }
 
-void KubeStatusWriter::Write(const std::string& key, const KubeVerdict& verdict) {
-  const std::pair<std::string, std::string> names = absl::StrSplit(key, absl::MaxSplits('/', 1));
+void KubeStatusWriter::Write(const Key& key, const std::string& body) {
+  const std::pair<std::string, std::string> names = absl::StrSplit(key.second, absl::MaxSplits('/', 1));
+  const absl::string_view all = KubeKindPath(key.first);
+  const std::size_t plural = all.rfind('/');
   absl::StatusOr<HttpRequest> request = access_->RequestOf(absl::StrCat(
-      "/apis/mesh.weft/v1/namespaces/", names.first, "/functionpolicies/", names.second, "/status"));
+      all.substr(0, plural), "/namespaces/", names.first, all.substr(plural), "/", names.second, "/status"));
   if (!request.ok()) return;  // The watches tell it.
   request->method = "PATCH";
   request->content_type = "application/merge-patch+json";
-  request->body = BodyOf(verdict);
+  request->body = body;
   writing_ = key;
+  sent_ = body;
   body_.clear();
   request_ =
       http_->Start(*std::move(request),
@@ -85,13 +92,20 @@ void KubeStatusWriter::Write(const std::string& key, const KubeVerdict& verdict)
 
 void KubeStatusWriter::Written(const absl::Status& status, long code) {
   request_ = 0;
-  if (status.ok() && code / 100 == 2) {
-    problem_.clear();
-    return Forget(writing_);
+  const auto due = due_.find(writing_);
+  const bool written = status.ok() && code / 100 == 2;
+  if (written) problem_.clear();
+  if (written || code == 404) {  // It is gone.
+    // Unless something else is to be said meanwhile.
+    if (due != due_.end() && due->second.body == sent_) due_.erase(due);
+    return;
   }
-  if (code == 404) return Forget(writing_);  // It is gone.
-  problem_ = status.ok() ? absl::StrCat("the status of functionpolicies ", writing_, ": HTTP status ", code,
-                                        ": ", Utf8Prefix(KubeMessageOf(body_), 200))
+  if (code == 409) {  // Somebody was faster. What the watch tells of that is looked at first.
+    if (due != due_.end()) due->second.at_ns = now_ns_ + kDelayNsMax + random_.Below(kDelayNsMax);
+    return;
+  }
+  problem_ = status.ok() ? absl::StrCat("the status of ", KubeKindName(writing_.first), " ", writing_.second,
+                                        ": HTTP status ", code, ": ", Utf8Prefix(KubeMessageOf(body_), 200))
                          : std::string(status.message());
 }
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tells in a policy's status whether weft takes it, where the status does not say so yet. Every node would
-// say the same: each waits for a moment of its own, and who sees it said by another says nothing. One thread.
+// Tells in the status of policies and routes what weft makes of them, where the status does not say so yet.
+// Every node would say the same: each waits for a moment of its own, and who sees it said by another says
+// nothing. One thread.
 #ifndef WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATUS_H_
 #define WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATUS_H_
 
 #include <cstdint>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "control/source/http_client.h"
@@ -27,7 +29,9 @@ class KubeStatusWriter {
 
   // The policy NAMESPACE/NAME was read, and its status does or does not say what became of it.
   void Take(const std::string& key, const KubeVerdict& verdict, uint64_t now_ns);
-  void Forget(const std::string& key) { due_.erase(key); }
+  // The status of the object NAMESPACE/NAME of `kind` is to be merged with `body`, which is JSON.
+  void Take(KubeKind kind, const std::string& key, std::string body, uint64_t now_ns);
+  void Forget(KubeKind kind, const std::string& key) { due_.erase({kind, key}); }
 
   uint64_t wake_ns() const;  // CLOCK_MONOTONIC; 0: never
   void OnTime(uint64_t now_ns);
@@ -36,20 +40,22 @@ class KubeStatusWriter {
   const std::string& problem() const { return problem_; }
 
  private:
+  using Key = std::pair<KubeKind, std::string>;
   struct Due {
-    KubeVerdict verdict;
+    std::string body;
     uint64_t at_ns = 0;
   };
 
-  void Write(const std::string& key, const KubeVerdict& verdict);
+  void Write(const Key& key, const std::string& body);
   void Written(const absl::Status& status, long code);
 
   KubeAccess* access_;
   HttpClient* http_;
   Random random_;
-  std::map<std::string, Due> due_;  // By policy
+  std::map<Key, Due> due_;
   HttpClient::RequestId request_ = 0;
-  std::string writing_;
+  Key writing_;
+  std::string sent_;  // What is written there
   std::string body_;
   uint64_t now_ns_ = 0;
   std::string problem_;

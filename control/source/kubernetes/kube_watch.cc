@@ -103,6 +103,7 @@ absl::Status KubeWatch::StatusOf(const absl::Status& status, long code) {
   const std::string why =
       absl::StrCat(access_->server(), ": HTTP status ", code, message.empty() ? "" : ": ", message);
   if (code == 401) access_->Refused();
+  if (code == 403) return absl::PermissionDeniedError(why);
   if (code == 404) return absl::NotFoundError(why);
   return code == 410 ? absl::OutOfRangeError(why) : absl::UnavailableError(why);
 }
@@ -140,7 +141,12 @@ void KubeWatch::AskPage() {
 
 void KubeWatch::TakePage(const absl::Status& status, long code) {
   absl::StatusOr<KubePage> page = PageOf(status, code);
-  if (absl::IsNotFound(page.status()) && kind_ == KubeKind::kPolicy) return Absent();
+  const bool optional = kind_ == KubeKind::kPolicy || IsOfGatewayApi(kind_);
+  if (absl::IsNotFound(page.status()) && optional) return Absent("");
+  // Rights from before weft read these are no reason to know nothing at all.
+  if (absl::IsPermissionDenied(page.status()) && IsOfGatewayApi(kind_)) {
+    return Absent(std::string(page.status().message()));
+  }
   if (!page.ok()) return Fail(page.status());
   for (KubeItem& item : page->items) TakeItem(std::move(item));
   next_ = std::move(page->next);
@@ -149,12 +155,15 @@ void KubeWatch::TakePage(const absl::Status& status, long code) {
   EndList();
 }
 
-// A cluster without weft's own kind has none of it. Should it be gone, what was said stays.
-void KubeWatch::Absent() {
+// A cluster without a kind, or that does not show it (`why`), has none of it. Should it be gone, what was
+// said stays.
+void KubeWatch::Absent(const std::string& why) {
   listed_ = true;
   synced_ = true;
   lost_ns_ = 0;
-  problem_.clear();
+  const std::string problem = why.empty() ? "" : absl::StrCat(why, "; going on without them");
+  if (!problem.empty() && problem != problem_) Note(problem);
+  problem_ = problem;
   retry_at_ns_ = now_ns_ + options_.absent_ns;
 }
 

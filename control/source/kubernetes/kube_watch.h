@@ -87,7 +87,7 @@ class KubeWatch {
   // What the answer with `code` and this body says; OK where it is 200.
   absl::Status StatusOf(const absl::Status& status, long code);
   void ListAgain(const std::string& why);
-  void Absent();
+  void Absent(const std::string& why);
   void Fail(const absl::Status& why);
   void Rest();
   void Note(absl::string_view what);

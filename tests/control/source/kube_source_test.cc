@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -87,6 +88,7 @@ class KubeSourceTest : public testing::Test {
                                           e.state() == api::ENDPOINT_DRAINING ? " draining" : ""));
       }
       fewest_ = std::min(fewest_, endpoints_.size());
+      if (last_.origin.empty()) first_event_ns_ = change.event_ns;
       last_ = std::move(change);
     }
   }
@@ -105,6 +107,7 @@ class KubeSourceTest : public testing::Test {
   KubeWatchOptions options_;
   std::unique_ptr<KubeSource> source_;
   SourceChange last_;
+  uint64_t first_event_ns_ = 0;
   std::vector<std::string> endpoints_;
   std::size_t fewest_ = 1'000;
   std::string notes_;
@@ -122,7 +125,7 @@ TEST_F(KubeSourceTest, WhatIsThereAndWhatComesChangesAndGoesIsTaken) {
   // Seven slices are four pages.
   EXPECT_THAT(endpoints_, ElementsAre("default/f u1", "default/f u2", "default/f u3", "default/f u4",
                                       "default/f u5", "default/f u6", "default/f u7"));
-  EXPECT_EQ(last_.event_ns, 0u);  // What was there is no event.
+  EXPECT_EQ(first_event_ns_, 0u);  // What was there is no event.
   ASSERT_EQ(last_.loaded.mesh.nodes.size(), 1u);
   EXPECT_EQ(last_.loaded.mesh.nodes[0].value.address(), "10.0.0.1:4810");
   for (int i = 2; i < 8; ++i) kube_->Delete(absl::StrCat(kSlices, "/f-", i));
@@ -185,6 +188,83 @@ TEST_F(KubeSourceTest, PoliciesAreTakenAndTheirStatusSaysSo) {
   kube_->Delete(policies + "/g");
   kube_->Delete(policies + "/f");
   EXPECT_TRUE(RunUntil([&] { return source_->Health().refused == 0; }));
+}
+
+TEST_F(KubeSourceTest, WhoeverMayNotReadRoutesGoesOnWithoutThem) {
+  // Rights from before weft read them
+  kube_->Create("/apis/rbac.authorization.k8s.io/v1/clusterroles",
+                R"({"metadata":{"name":"old"},"rules":[{"apiGroups":["","discovery.k8s.io","mesh.weft"],)"
+                R"("resources":["*"],"verbs":["list","watch","patch"]}]})");
+  kube_->Create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+                R"({"metadata":{"name":"old"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":)"
+                R"("ClusterRole","name":"old"},"subjects":[{"kind":"User","name":"old"}]})");
+  const TlsFiles old = kube_->authority().Issue("old", "/CN=old");
+  KubeOptions few = kube_->Options();
+  few.token.clear();
+  few.tls.certificate = old.certificate;
+  few.tls.key = old.key;
+  Start(few);
+  ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
+  EXPECT_THAT(notes_, HasSubstr("httproutes: https://127.0.0.1:"));
+  EXPECT_THAT(source_->Health().problem, HasSubstr("going on without them"));
+  EXPECT_THAT(endpoints_, ElementsAre("default/f u1"));
+}
+
+TEST_F(KubeSourceTest, RoutesAreTakenOnceTheGatewayApiIsThereAndTheirStatusSaysSo) {
+  options_.absent_ns = 200 * kNsPerMs;
+  Start(kube_->Options());
+  ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;  // Without the kinds
+  kube_->InstallGatewayApi();
+  kube_->Create(kServices, ServiceJson("g"));
+  kube_->Create(kSlices, SliceJson("g-1", "g", PodJson("u9")));
+  const std::string routes = "/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes";
+  const auto route = [](const std::string& name, const std::string& backends) {
+    return nlohmann::json::parse(absl::StrCat(
+        R"({"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":")", name,
+        R"("},"spec":{"parentRefs":[{"group":"","kind":"Service","name":"f"}],"rules":[{"backendRefs":[)",
+        backends, "]}]}}"));
+  };
+  kube_->Create(routes, route("bad", R"({"name":"g","weight":"all"})").dump());
+  kube_->Create(routes, route("r", R"({"name":"f","weight":90},{"name":"g","weight":10})").dump());
+  const auto weights = [this] {
+    std::vector<std::string> all;
+    for (const auto& said : last_.loaded.mesh.endpoints) {
+      const api::Endpoint& e = said.value;
+      if (e.function() == "default/f") {
+        all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), "=", e.weight()) : e.refuse());
+      }
+    }
+    return absl::StrJoin(all, " ");
+  };
+  ASSERT_TRUE(RunUntil([&] { return weights() == "u1=1000 u9=111"; })) << weights() << notes_;
+  EXPECT_EQ(source_->Health().refused, 1u);
+  const auto parents = [&](const std::string& name) {
+    const auto answer = kube_->Ask("GET", absl::StrCat(routes, "/", name));
+    return nlohmann::json::parse(answer.value_or("{}"))
+        .value("/status/parents"_json_pointer, nlohmann::json());
+  };
+  ASSERT_TRUE(RunUntil([&] { return !parents("r").empty(); })) << source_->Health().problem;
+  EXPECT_EQ(parents("r")[0]["controllerName"], "mesh.weft/control");
+  EXPECT_EQ(parents("r")[0]["conditions"][0]["status"], "True") << parents("r");
+  // Another controller speaks first, then the route changes: both say what they have to.
+  nlohmann::json held = nlohmann::json::parse(*kube_->Ask("GET", absl::StrCat(routes, "/r")));
+  nlohmann::json& said = held["status"]["parents"];
+  said.insert(said.begin(), nlohmann::json::object({{"controllerName", "example.org/other"}}));
+  kube_->Replace(absl::StrCat(routes, "/r/status"), held.dump());
+  held = nlohmann::json::parse(*kube_->Ask("GET", absl::StrCat(routes, "/r")));
+  held["spec"] = route("r", R"({"name":"gone"})")["spec"];
+  kube_->Replace(absl::StrCat(routes, "/r"), held.dump());
+  ASSERT_TRUE(RunUntil([&] {
+    return weights().find("there is no Service default/gone") != std::string::npos;
+  })) << weights();
+  ASSERT_TRUE(RunUntil([&] { return parents("r").dump().find("BackendNotFound") != std::string::npos; }))
+      << parents("r") << source_->Health().problem;
+  EXPECT_EQ(parents("r").size(), 2u);
+  EXPECT_EQ(parents("r")[0]["controllerName"], "example.org/other");
+  EXPECT_THAT(notes_, HasSubstr("httproutes default/r: ResolvedRefs=False (BackendNotFound)"));
+  kube_->Delete(routes);
+  EXPECT_TRUE(RunUntil([&] { return weights() == "u1=100"; })) << weights();
+  EXPECT_EQ(source_->Health().refused, 0u);
 }
 
 TEST_F(KubeSourceTest, ALostServerTakesNothingBackAndItsNewHistoryIsReadAnew) {

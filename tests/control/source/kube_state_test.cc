@@ -290,6 +290,13 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
       {KubeKind::kNode, NodeJson("n1", "10.0.0.1")},
       {KubeKind::kPolicy,
        R"({"metadata":{"namespace":"v","name":"f","generation":3},"spec":{"timeout":"1s"}})"},
+      {KubeKind::kHttpRoute,
+       R"({"metadata":{"namespace":"v","name":"r","creationTimestamp":"2026-11-01T00:00:00Z"},"spec":{"parentRefs":)"
+       R"([{"group":"","kind":"Service","name":"f"}],"rules":[{"matches":[{"path":{"value":"/"}}],"backendRefs":)"
+       R"([{"name":"f","weight":9,"port":80},{"name":"g","namespace":"w"}]}]}})"},
+      {KubeKind::kGrant,
+       R"({"metadata":{"namespace":"w","name":"g"},"spec":{"from":[{"group":"gateway.networking.k8s.io","kind":)"
+       R"("HTTPRoute","namespace":"v"}],"to":[{"group":"","kind":"Service"}]}})"},
       {KubeKind::kService, ServiceJson("f", R"({"ipFamilies":["IPv6"],"type":"ClusterIP"})")},
       {KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1"))},
       {KubeKind::kSlice,

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/source/kubernetes/kube_endpoints.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace weft::control {
+namespace {
+
+// Of an endpoint
+constexpr uint32_t kWeightDefault = 100;
+constexpr uint32_t kEndpointWeightMax = 1'000;
+
+// Empty where `ip` is no address.
+std::string BytesOf(const std::string& ip) {
+  char bytes[sizeof(in6_addr)];
+  if (inet_pton(AF_INET, ip.c_str(), bytes) == 1) return std::string(bytes, sizeof(in_addr));
+  if (inet_pton(AF_INET6, ip.c_str(), bytes) == 1) return std::string(bytes, sizeof(in6_addr));
+  return "";
+}
+
+std::string KeyOf(std::string bytes, std::size_t bits) {
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::size_t rest = bits > i * 8 ? std::min<std::size_t>(8, bits - i * 8) : 0;
+    bytes[i] = static_cast<char>(static_cast<uint8_t>(bytes[i]) & (0xff00u >> rest));
+  }
+  return absl::StrCat(bytes, "/", bits);
+}
+
+// The host of an endpoint: the pod, or where there is none a label made of the address.
+std::string HostOf(const KubeEndpoint& endpoint) {
+  return !endpoint.pod.empty() ? endpoint.pod
+                               : absl::StrCat("ip-", absl::BytesToHexString(BytesOf(endpoint.ip)));
+}
+
+}  // namespace
+
+std::string KubeAddressOf(const std::string& ip, uint32_t port) {
+  return ip.find(':') != std::string::npos ? absl::StrCat("[", ip, "]:", port) : absl::StrCat(ip, ":", port);
+}
+
+void KubeAddresses::Add(const std::string& node, const KubeNode& of) {
+  if (!of.ip.empty()) AddRange(BytesOf(of.ip), BytesOf(of.ip).size() * 8, node);
+  for (const std::string& cidr : of.pod_cidrs) {
+    const std::size_t slash = cidr.find('/');
+    std::size_t bits = 0;
+    if (slash == std::string::npos || !absl::SimpleAtoi(cidr.substr(slash + 1), &bits)) continue;
+    AddRange(BytesOf(cidr.substr(0, slash)), bits, node);
+  }
+}
+
+std::string KubeAddresses::NodeOf(const std::string& ip) const {
+  const std::string bytes = BytesOf(ip);
+  for (auto bits = lengths_.rbegin(); bits != lengths_.rend(); ++bits) {
+    if (*bits > bytes.size() * 8) continue;
+    const auto node = nodes_.find(KeyOf(bytes, *bits));
+    if (node != nodes_.end()) return node->second;
+  }
+  return "";
+}
+
+void KubeAddresses::AddRange(const std::string& bytes, std::size_t bits, const std::string& node) {
+  if (bytes.empty() || bits > bytes.size() * 8) return;
+  lengths_.insert(bits);
+  nodes_.emplace(KeyOf(bytes, bits), node);
+}
+
+std::map<std::string, KubeHost> KubeEndpointWriter::HostsOf(const std::string& name) const {
+  const KubeService* const service = find_(name);
+  const auto found = slices_.find(name);
+  if (service == nullptr || service->external || found == slices_.end()) return {};
+  const std::vector<const KubeSlice*>& slices = found->second;
+  const bool has_first_family = std::any_of(slices.begin(), slices.end(), [service](const KubeSlice* slice) {
+    return slice->ipv6 == service->ipv6 && !slice->endpoints.empty();
+  });
+  // A pod stands in a slice of each family, and in two slices while it moves between them: the best counts.
+  std::map<std::string, int> ranks;
+  std::map<std::string, KubeHost> hosts;
+  for (const KubeSlice* slice : slices) {
+    if (!slice->weft && slice->port == 0) continue;
+    const bool first_family = slice->ipv6 == service->ipv6;
+    for (const KubeEndpoint& endpoint : slice->endpoints) {
+      // Whose second address it is cannot be told.
+      if (endpoint.pod.empty() && !first_family && has_first_family) continue;
+      const int rank = (slice->weft ? 4 : 0) + (endpoint.draining ? 0 : 2) + (first_family ? 1 : 0);
+      const std::string host = HostOf(endpoint);
+      int& best = ranks.try_emplace(host, -1).first->second;
+      if (rank <= best) continue;
+      best = rank;
+      hosts[host] = {slice, &endpoint};
+    }
+  }
+  return hosts;
+}
+
+void KubeEndpointWriter::AddService(const std::string& function) {
+  for (const auto& [host, at] : HostsOf(function)) Add(function, host, at, kWeightDefault);
+}
+
+void KubeEndpointWriter::Add(const std::string& function, const std::string& host, const KubeHost& at,
+                             uint32_t weight) {
+  const bool weft = at.slice->weft;
+  std::string node = at.endpoint->node.empty() ? addresses_.NodeOf(at.endpoint->ip) : at.endpoint->node;
+  if (node.empty()) {
+    if (weft) return;  // Its pod is on no node yet.
+    node = kKubeOutside;
+    outside_ = true;
+  }
+  Said<api::Endpoint>& said = mesh_->endpoints.emplace_back();
+  said.implied = true;
+  api::Endpoint& endpoint = said.value;
+  endpoint.set_function(function);
+  endpoint.set_node(node);
+  endpoint.set_host(host);
+  endpoint.set_weight(weight);
+  endpoint.set_state(at.endpoint->draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+  if (!weft) endpoint.set_http(KubeAddressOf(at.endpoint->ip, at.slice->port));
+}
+
+void KubeEndpointWriter::AddRefusal(const std::string& function, const std::string& host,
+                                    const std::string& why) {
+  Said<api::Endpoint>& said = mesh_->endpoints.emplace_back();
+  said.implied = true;
+  said.value.set_function(function);
+  said.value.set_node(kKubeOutside);
+  said.value.set_host(host);
+  said.value.set_weight(kWeightDefault);
+  said.value.set_refuse(why);
+  outside_ = true;
+}
+
+void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& split) {
+  std::vector<std::map<std::string, KubeHost>> hosts;
+  std::vector<std::pair<uint32_t, std::size_t>> counts;
+  for (const KubeBackend& backend : split.backends) {
+    hosts.push_back(backend.problem.empty() ? HostsOf(backend.service) : std::map<std::string, KubeHost>());
+    // Those that drain take calls where nobody else is left, and count only then.
+    const auto ready = static_cast<std::size_t>(
+        std::count_if(hosts.back().begin(), hosts.back().end(),
+                      [](const auto& host) { return !host.second.endpoint->draining; }));
+    counts.emplace_back(backend.weight, ready != 0 ? ready : hosts.back().size());
+  }
+  const std::vector<std::vector<uint32_t>> shares = ShareWeights(counts);
+  // A pod may be behind several of them.
+  std::map<std::string, std::pair<KubeHost, uint32_t>> all;
+  for (std::size_t i = 0; i < hosts.size(); ++i) {
+    if (hosts[i].empty()) {
+      const KubeBackend& backend = split.backends[i];
+      const std::string why = backend.problem.empty()
+                                  ? absl::StrCat("Service ", backend.service, " has no endpoint")
+                                  : backend.problem;
+      AddRefusal(function, absl::StrCat("backend-", i), absl::StrCat(split.said_by, ": ", why));
+    }
+    std::size_t next = 0;
+    for (const auto& [host, at] : hosts[i]) {
+      const bool counted = shares[i].size() == hosts[i].size() || !at.endpoint->draining;
+      const uint32_t weight = counted ? shares[i][next++] : 1;
+      if (weight == 0) continue;
+      auto& [held, sum] = all[host];
+      held = at;
+      sum = std::min(sum + weight, kEndpointWeightMax);
+    }
+  }
+  if (split.backends.empty()) {
+    AddRefusal(function, "backend", absl::StrCat(split.said_by, ": names no backend with a weight"));
+  }
+  for (const auto& [host, at] : all) Add(function, host, at.first, at.second);
+}
+
+}  // namespace weft::control

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: Apache-2.0
+// What routes of the Gateway API make of the mesh and of their status, without a server: JSON in, endpoints
+// with weights and conditions out.
+#include "control/source/kubernetes/kube_routes.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "control/model/merge.h"
+#include "control/source/kubernetes/kube_route_status.h"
+#include "control/source/kubernetes/kube_state.h"
+#include "dataplane/base/random.h"
+
+namespace weft::control {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::StartsWith;
+using testing::UnorderedElementsAre;
+
+constexpr char kParent[] = R"({"group":"","kind":"Service","name":"f"})";
+
+// "b=90,c=10": backends of namespace v
+std::string Backends(const std::string& text) {
+  std::string json;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    const std::string one = text.substr(at, end - at);
+    const std::size_t is = one.find('=');
+    absl::StrAppend(&json, json.empty() ? "" : ",", R"({"name":")", one.substr(0, is), R"(","port":4811)",
+                    is == std::string::npos ? "" : absl::StrCat(R"(,"weight":)", one.substr(is + 1)), "}");
+    at = end + 1;
+  }
+  return absl::StrCat(R"("backendRefs":[)", json, "]");
+}
+
+struct RouteText {
+  std::string name = "r";
+  std::string ns = "v";
+  std::string created = "2026-11-01T00:00:00Z";
+  std::string parents = kParent;
+  std::string rules = "{}";
+  std::string status = "{}";
+};
+
+std::string RouteJson(const RouteText& route) {
+  return absl::StrCat(R"({"metadata":{"namespace":")", route.ns, R"(","name":")", route.name,
+                      R"(","resourceVersion":"9","generation":3,"creationTimestamp":")", route.created,
+                      R"("},"spec":{"parentRefs":[)", route.parents, R"(],"rules":[)", route.rules,
+                      R"(]},"status":)", route.status, "}");
+}
+
+class KubeRoutesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    Put(KubeKind::kNode, R"({"metadata":{"name":"n1"}})");
+    for (const char* name : {"f", "b", "c"}) PutService(name);
+    PutPods("f", {"f1"});
+    PutPods("b", {"b1", "b2"});
+    PutPods("c", {"c1"});
+  }
+  std::string Put(KubeKind kind, const std::string& json, const std::string& type = "MODIFIED") {
+    const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":")", type, R"(","object":)", json, "}"));
+    if (!event.ok()) return std::string(event.status().message());
+    if (event->type == KubeEvent::Type::kDelete) {
+      state_.Erase(kind, event->item.key);
+    } else {
+      state_.Put(kind, event->item);
+    }
+    return event->item.problem;
+  }
+  void PutService(const std::string& name, const std::string& ns = "v") {
+    EXPECT_EQ(
+        Put(KubeKind::kService, absl::StrCat(R"({"metadata":{"namespace":")", ns, R"(","name":")", name,
+                                             R"("},"spec":{"ports":[{"name":"metrics","port":9090},)",
+                                             R"({"name":"w","port":4811,"appProtocol":"weft/host"}]}})")),
+        "");
+  }
+  // "b1" is a pod that is ready, "b1-" one that drains.
+  void PutPods(const std::string& service, const std::vector<std::string>& pods,
+               const std::string& ns = "v") {
+    std::string endpoints;
+    for (std::string pod : pods) {
+      const bool drains = pod.back() == '-';
+      if (drains) pod.pop_back();
+      absl::StrAppend(&endpoints, endpoints.empty() ? "" : ",",
+                      R"({"addresses":["10.1.0.1"],"nodeName":"n1",)", R"("conditions":{"terminating":)",
+                      drains ? "true" : "false", R"(},"targetRef":{"kind":"Pod","uid":")", pod, R"("}})");
+    }
+    EXPECT_EQ(
+        Put(KubeKind::kSlice,
+            absl::StrCat(
+                R"({"metadata":{"namespace":")", ns, R"(","name":")", service,
+                R"(-1","labels":{"kubernetes.io/service-name":")", service,
+                R"("}},"addressType":"IPv4","ports":[{"name":"w","port":4811,"appProtocol":"weft/host"}],)",
+                R"("endpoints":[)", endpoints, "]}")),
+        "");
+  }
+  std::string PutRoute(const RouteText& route, KubeKind kind = KubeKind::kHttpRoute) {
+    return Put(kind, RouteJson(route));
+  }
+  // "HOST WEIGHT", or why there is none
+  std::vector<std::string> EndpointsOf(const std::string& function) const {
+    std::vector<std::string> all;
+    for (const auto& said : state_.MeshNow("k").endpoints) {
+      const api::Endpoint& e = said.value;
+      if (e.function() != function) continue;
+      all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), " ", e.weight()) : e.refuse());
+    }
+    return all;
+  }
+  bool AnyLocality(const std::string& function) const {
+    for (const auto& said : state_.MeshNow("k").functions) {
+      if (said.value.name() == function) return said.value.policy().any_locality();
+    }
+    return false;
+  }
+  // "TYPE STATUS REASON: MESSAGE" of each condition of the route's parents
+  std::vector<std::string> Conditions(const std::string& key = "v/r",
+                                      KubeKind kind = KubeKind::kHttpRoute) const {
+    std::vector<std::string> all;
+    const auto found = state_.Routing().statuses.find({kind, key});
+    if (found == state_.Routing().statuses.end()) return all;
+    for (const KubeParentStatus& status : found->second) {
+      for (const KubeCondition& each : status.conditions) {
+        all.push_back(absl::StrCat(each.type, " ", each.is ? "True" : "False", " ", each.reason,
+                                   each.message.empty() ? "" : ": ", each.message));
+      }
+    }
+    return all;
+  }
+
+  KubeState state_{4810};
+};
+
+TEST_F(KubeRoutesTest, WeightsSplitTheCallsOfAServiceOverTheEndpointsOfOthers) {
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));
+  EXPECT_EQ(PutRoute({.rules = absl::StrCat("{", Backends("b=90,c=10"), "}")}), "");
+  // 45 for each of the two against 10
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000", "c1 222"));
+  EXPECT_TRUE(AnyLocality("v/f"));
+  EXPECT_THAT(EndpointsOf("v/b"), ElementsAre("b1 100", "b2 100"));  // A backend is still what it was.
+  EXPECT_FALSE(AnyLocality("v/b"));
+  EXPECT_THAT(Conditions(), ElementsAre("Accepted True Accepted", "ResolvedRefs True ResolvedRefs"));
+  // Its own Service may be one of them, and no weight is 1.
+  PutRoute({.rules = absl::StrCat("{", Backends("f,c"), "}")});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("c1 1000", "f1 1000"));
+  // 0 is none; with one left, the nearest are called again.
+  PutRoute({.rules = absl::StrCat("{", Backends("b=5,c=0"), "}")});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
+  EXPECT_FALSE(AnyLocality("v/f"));
+  // GRPCRoutes do the same; the policy of the function is kept.
+  Put(KubeKind::kPolicy, R"({"metadata":{"namespace":"v","name":"f"},"spec":{"idempotent":true}})");
+  Put(KubeKind::kHttpRoute, RouteJson({}), "DELETED");
+  PutRoute({.rules = absl::StrCat("{", Backends("b=1,c=1"), "}")}, KubeKind::kGrpcRoute);
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 500", "b2 500", "c1 1000"));
+  EXPECT_TRUE(AnyLocality("v/f"));
+  EXPECT_TRUE(state_.MeshNow("k").functions.at(0).value.policy().idempotent());
+  Put(KubeKind::kGrpcRoute, RouteJson({}), "DELETED");
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));
+}
+
+TEST_F(KubeRoutesTest, PodsThatComeDrainAndStandBehindSeveralKeepTheShares) {
+  PutRoute({.rules = absl::StrCat("{", Backends("b=90,c=10"), "}")});
+  PutPods("b", {"b1", "b2", "b3"});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000", "b3 1000", "c1 333"));
+  PutPods("b", {"b1", "b2-", "b3"});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1", "b3 1000", "c1 222"));
+  PutPods("b", {"b1-", "b2-"});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000", "c1 222"));
+  PutPods("c", {"b1"});
+  PutPods("b", {"b1", "b2"});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));  // At most that
+}
+
+TEST_F(KubeRoutesTest, ABackendThatIsNotToBeHadSaysWhy) {
+  const std::string refs =
+      R"("backendRefs":[{"name":"b","port":4811},{"name":"gone"},{"name":"b","port":1},{"name":"b","port":9090},)"
+      R"({"name":"x","group":"g.example","kind":"Bucket"},{"name":"b","namespace":"w"},{"name":"empty"}])";
+  PutService("empty");
+  PutRoute({.rules = absl::StrCat("{", refs, "}")});
+  EXPECT_THAT(
+      EndpointsOf("v/f"),
+      UnorderedElementsAre(
+          "b1 1000", "b2 1000", "httproutes v/r: rules[0].backendRefs[1]: there is no Service v/gone",
+          "httproutes v/r: rules[0].backendRefs[2]: Service v/b has no TCP port 1",
+          "httproutes v/r: rules[0].backendRefs[3]: port 9090 of Service v/b is not the one that functions "
+          "are "
+          "called at",
+          "httproutes v/r: rules[0].backendRefs[4]: a g.example/Bucket is no Service of the core group",
+          "httproutes v/r: rules[0].backendRefs[5]: no ReferenceGrant of namespace w lets a route of v refer "
+          "to "
+          "Service b",
+          "httproutes v/r: Service v/empty has no endpoint"));
+  ASSERT_EQ(Conditions().size(), 2u);
+  EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False BackendNotFound: rules[0].backendRefs[1]: "));
+  // None at all
+  PutRoute({.rules = R"({"backendRefs":[{"name":"b","namespace":"w"}]})"});
+  EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False RefNotPermitted"));
+  PutRoute({.rules = R"({"backendRefs":[{"name":"b","kind":"Bucket"}]})"});
+  EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False InvalidKind"));
+  PutRoute({.rules = R"({"backendRefs":[{"name":"b","port":9090}]})"});
+  EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False UnsupportedProtocol"));
+  for (const std::string& rule : {std::string("{}"), absl::StrCat("{", Backends("b=0"), "}")}) {
+    PutRoute({.rules = rule});
+    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("httproutes v/r: names no backend with a weight"));
+  }
+}
+
+TEST_F(KubeRoutesTest, AnotherNamespaceIsReferredToByItsGrantOnly) {
+  PutService("b", "w");
+  PutPods("b", {"w1"}, "w");
+  PutRoute({.rules = R"({"backendRefs":[{"name":"b","namespace":"w","port":4811}]})"});
+  const auto grant = [this](const std::string& from, const std::string& to, const std::string& ns = "w") {
+    return Put(KubeKind::kGrant,
+               absl::StrCat(R"({"metadata":{"namespace":")", ns, R"(","name":"g"},"spec":{"from":[)", from,
+                            R"(],"to":[)", to, "]}}"));
+  };
+  const std::string from = R"({"group":"gateway.networking.k8s.io","kind":"HTTPRoute","namespace":"v"})";
+  const std::string all = R"({"group":"","kind":"Service"})";
+  for (const auto& [who, what] : std::vector<std::pair<std::string, std::string>>{
+           {absl::StrReplaceAll(from, {{"HTTPRoute", "GRPCRoute"}}), all},
+           {absl::StrReplaceAll(from, {{R"("v")", R"("u")"}}), all},
+           {absl::StrReplaceAll(from, {{"gateway.networking.k8s.io", ""}}), all},
+           {from, R"({"group":"","kind":"Secret"})"},
+           {from, R"({"group":"","kind":"Service","name":"other"})"}}) {
+    EXPECT_EQ(grant(who, what), "");
+    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre(HasSubstr("no ReferenceGrant"))) << who << what;
+  }
+  EXPECT_EQ(grant(from, R"({"group":"","kind":"Service","name":"b"})"), "");
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("w1 1000"));
+  EXPECT_EQ(grant(from, all), "");
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("w1 1000"));
+  EXPECT_NE(grant("7", all), "");  // What it was stays.
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("w1 1000"));
+  Put(KubeKind::kGrant, R"({"metadata":{"namespace":"w","name":"g"},"spec":{}})", "DELETED");
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre(HasSubstr("no ReferenceGrant")));
+}
+
+TEST_F(KubeRoutesTest, WhatIsNotForAllCallsIsDroppedAndNamed) {
+  const std::string backends = Backends("b");
+  const struct {
+    std::string rule;
+    std::string dropped;  // Empty: taken
+  } kCases[] = {
+      {absl::StrCat("{", backends, "}"), ""},
+      {absl::StrCat(R"({"name":"main","matches":[],"filters":[],"timeouts":null,)", backends, "}"), ""},
+      {absl::StrCat(R"({"matches":[{"path":{"type":"PathPrefix","value":"/"}}],)", backends, "}"), ""},
+      {absl::StrCat(R"({"matches":[{"path":{"type":"Exact","value":"/a"}},{}],)", backends, "}"), ""},
+      {absl::StrCat(R"({"matches":[{"path":{"type":"Exact","value":"/"}}],)", backends, "}"),
+       "rules[0].matches[0].path"},
+      {absl::StrCat(R"({"matches":[{"path":{"value":"/a"}}],)", backends, "}"), "rules[0].matches[0].path"},
+      {absl::StrCat(R"({"matches":[{"headers":[{"name":"a","value":"b"}]}],)", backends, "}"),
+       "rules[0].matches[0].headers"},
+      {absl::StrCat(R"({"matches":[{"method":"GET"}],)", backends, "}"), "rules[0].matches[0].method"},
+      {absl::StrCat(R"({"matches":[{"method":{"service":"s"}}],)", backends, "}"),
+       "rules[0].matches[0].method"},
+      {absl::StrCat(R"({"matches":[{"queryParams":[{"name":"a"}]}],)", backends, "}"),
+       "rules[0].matches[0].queryParams"},
+      {absl::StrCat(R"({"filters":[{"type":"URLRewrite"}],)", backends, "}"), "rules[0].filters"},
+      {absl::StrCat(R"({"timeouts":{"request":"1s"},)", backends, "}"), "rules[0].timeouts"},
+      {absl::StrCat(R"({"somethingNew":7,)", backends, "}"), "rules[0].somethingNew"},
+      {R"({"backendRefs":[{"name":"b","filters":[{"type":"RequestMirror"}]}]})",
+       "rules[0].backendRefs[0].filters"},
+  };
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.rule);
+    EXPECT_EQ(PutRoute({.rules = each.rule}), "");
+    if (each.dropped.empty()) {
+      EXPECT_THAT(Conditions(), ElementsAre("Accepted True Accepted", "ResolvedRefs True ResolvedRefs"));
+      EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
+      continue;
+    }
+    EXPECT_THAT(Conditions(),
+                ElementsAre(absl::StrCat("Accepted False UnsupportedValue: weft cannot do ", each.dropped),
+                            "ResolvedRefs True ResolvedRefs"));
+    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));  // As without the route
+  }
+  // Beside a rule for all calls only the one goes; a second one for all is never reached.
+  PutRoute(
+      {.rules = absl::StrCat(R"({"matches":[{"method":"GET"}]},{)", backends, "},{", Backends("c"), "}")});
+  EXPECT_THAT(Conditions(),
+              ElementsAre("Accepted True Accepted: the first rule is for all calls: no later one counts",
+                          "PartiallyInvalid True UnsupportedValue: Dropped Rule: weft cannot do "
+                          "rules[0].matches[0].method",
+                          "ResolvedRefs True ResolvedRefs"));
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
+  PutRoute({.rules = ""});
+  EXPECT_THAT(Conditions().at(0), "Accepted False UnsupportedValue: it has no rule");
+}
+
+TEST_F(KubeRoutesTest, AParentIsAServiceOfItsNamespaceAtTheFunctionsPort) {
+  const std::string rules = absl::StrCat("{", Backends("c"), "}");
+  Put(KubeKind::kService, R"({"metadata":{"namespace":"v","name":"away"},"spec":{"type":"ExternalName"}})");
+  const struct {
+    std::string parent;
+    std::string condition;
+  } kCases[] = {
+      {R"({"group":"","kind":"Service","name":"f","port":4811})", "Accepted True Accepted"},
+      {R"({"group":"","kind":"Service","name":"f","namespace":"v","sectionName":"w"})",
+       "Accepted True Accepted"},
+      {R"({"group":"","kind":"Service","name":"f","port":9090})",
+       "Accepted False NoMatchingParent: port 9090 is not the one that functions are called at"},
+      {R"({"group":"","kind":"Service","name":"f","sectionName":"metrics"})",
+       "Accepted False NoMatchingParent: port 9090 is not the one that functions are called at"},
+      {R"({"group":"","kind":"Service","name":"f","sectionName":"w","port":9090})",
+       "Accepted False NoMatchingParent: the Service has no such TCP port"},
+      {R"({"group":"","kind":"Service","name":"gone"})",
+       "Accepted False NoMatchingParent: there is no Service v/gone"},
+      {R"({"group":"","kind":"Service","name":"away"})",
+       "Accepted False NoMatchingParent: there is no Service v/away"},
+  };
+  for (const auto& each : kCases) {
+    PutRoute({.parents = each.parent, .rules = rules});
+    ASSERT_FALSE(Conditions().empty()) << each.parent;
+    EXPECT_EQ(Conditions()[0], each.condition) << each.parent;
+    const bool taken = each.condition.find("Accepted True") == 0;
+    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre(taken ? "c1 1000" : "f1 100")) << each.parent;
+  }
+  // A consumer's route, for the callers of its own namespace alone
+  PutRoute({.parents = "", .rules = rules});
+  PutRoute(
+      {.ns = "w", .parents = R"({"group":"","kind":"Service","name":"f","namespace":"v"})", .rules = rules});
+  EXPECT_THAT(Conditions("w/r").at(0),
+              StartsWith("Accepted False UnsupportedValue: Service v/f is of another "));
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));
+  // Gateways are not ours.
+  PutRoute({.parents = R"({"name":"f"},{"group":"x","kind":"Service","name":"f"})", .rules = rules});
+  EXPECT_THAT(Conditions(), IsEmpty());
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));
+}
+
+TEST_F(KubeRoutesTest, OfSeveralRoutesTheOldestCountsThenTheFirstByName) {
+  const auto put = [this](const std::string& name, const std::string& day, const std::string& backend,
+                          KubeKind kind = KubeKind::kHttpRoute) {
+    PutRoute({.name = name,
+              .created = absl::StrCat("2026-11-", day, "T00:00:00Z"),
+              .rules = absl::StrCat("{", Backends(backend), "}")},
+             kind);
+  };
+  put("z", "01", "c");
+  put("a", "02", "b");
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("c1 1000"));
+  EXPECT_THAT(Conditions("v/z").at(0), "Accepted True Accepted");
+  EXPECT_THAT(Conditions("v/a").at(0),
+              "Accepted True Accepted: httproutes v/z, which comes first, says where all calls of v/f go");
+  put("a", "01", "b");
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
+  // A route that cannot be taken does not stand before the others.
+  PutRoute(
+      {.name = "0", .created = "2020-01-01T00:00:00Z", .rules = R"({"filters":[{"type":"URLRewrite"}]})"});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
+  // Of two kinds one counts.
+  put("new", "09", "f", KubeKind::kGrpcRoute);
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 1000"));
+  EXPECT_THAT(Conditions("v/a").at(0),
+              "Accepted False Conflicted: grpcroutes v/new says where calls of v/f go");
+}
+
+TEST_F(KubeRoutesTest, WhatCannotBeReadLeavesWhatWasAndStopsNoOther) {
+  PutRoute({.rules = absl::StrCat("{", Backends("c"), "}")});
+  for (const char* bad :
+       {R"({"backendRefs":[{"name":"b","weight":-1}]})", R"({"backendRefs":[{"name":"b","weight":1000001}]})",
+        R"({"backendRefs":[{"name":"b","weight":"1"}]})", R"({"backendRefs":[{"name":"B_"}]})",
+        R"({"backendRefs":{}})", R"({"backendRefs":[7]})", R"({"matches":7})", "7"}) {
+    EXPECT_THAT(PutRoute({.rules = bad}), StartsWith("spec.rules[0]")) << bad;
+    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("c1 1000")) << bad;
+  }
+  EXPECT_THAT(PutRoute({.parents = R"({"group":"","kind":"Service"})"}), StartsWith("spec.parentRefs[0]"));
+  EXPECT_EQ(Put(KubeKind::kHttpRoute, R"({"metadata":{"namespace":"v","name":"r"}})"), "spec: is no object");
+  EXPECT_EQ(state_.refused().size(), 1u);
+  PutRoute({.name = "good",
+            .parents = R"({"group":"","kind":"Service","name":"b"})",
+            .rules = absl::StrCat("{", Backends("f"), "}")});
+  EXPECT_THAT(EndpointsOf("v/b"), ElementsAre("f1 1000"));
+}
+
+TEST(ShareWeightsTest, SharesAreExactAsFarAsWholeNumbersGo) {
+  using Backends = std::vector<std::pair<uint32_t, std::size_t>>;
+  Random random(3);
+  for (int round = 0; round < 2'000; ++round) {
+    Backends backends(1 + random.Below(5));
+    double weights = 0;
+    for (auto& [weight, endpoints] : backends) {
+      weight = 1 + static_cast<uint32_t>(random.Below(round % 2 == 0 ? 100 : 1'000'000));
+      endpoints = 1 + random.Below(50);
+      weights += weight;
+    }
+    const auto shares = ShareWeights(backends);
+    double sum = 0;
+    std::vector<double> sums;
+    for (const std::vector<uint32_t>& share : shares) {
+      sums.push_back(0);
+      for (const uint32_t weight : share) {
+        ASSERT_LE(weight, 1'000u);
+        sums.back() += weight;
+      }
+      ASSERT_GT(sums.back(), 0);
+      sum += sums.back();
+    }
+    // Each sum is off by one at most, and one endpoint has 1,000.
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      EXPECT_NEAR(sums[i] / sum, backends[i].first / weights, 0.005) << round;
+    }
+  }
+  // A share of a thousandth, on one of its ten
+  EXPECT_THAT(ShareWeights(Backends{{999, 1}, {1, 3}}),
+              ElementsAre(ElementsAre(1'000), ElementsAre(1, 0, 0)));
+  EXPECT_THAT(ShareWeights(Backends{{1, 0}, {1, 1}}), ElementsAre(IsEmpty(), ElementsAre(1'000)));
+}
+
+class RouteStatusTest : public testing::Test {
+ protected:
+  static KubeRoute Route(const std::string& parents) {
+    KubeRoute route;
+    route.generation = 3;
+    route.version = "9";
+    route.status_parents = parents;
+    return route;
+  }
+  static nlohmann::json ParentsOf(const std::optional<std::string>& patch) {
+    EXPECT_TRUE(patch.has_value());
+    if (!patch.has_value()) return {};
+    const nlohmann::json json = nlohmann::json::parse(*patch);
+    EXPECT_EQ(json["metadata"]["resourceVersion"], "9");
+    return json["status"]["parents"];
+  }
+  const std::vector<KubeParentStatus> wanted_ = {
+      {R"({"group":"","kind":"Service","name":"f"})", {{"Accepted", true, "Accepted", ""}}}};
+  const std::string other_ = R"({"controllerName":"example.org/other","parentRef":{"name":"gateway"}})";
+};
+
+TEST_F(RouteStatusTest, SaysItOnceAndLeavesOthersInTheirPlace) {
+  const nlohmann::json said =
+      ParentsOf(RouteStatusPatch(Route(absl::StrCat("[", other_, "]")), wanted_, "2026-11-26T00:00:00Z"));
+  ASSERT_EQ(said.size(), 2u);
+  EXPECT_EQ(said[0], nlohmann::json::parse(other_));
+  EXPECT_EQ(said[1]["controllerName"], "mesh.weft/control");
+  EXPECT_EQ(said[1]["parentRef"]["name"], "f");
+  EXPECT_EQ(said[1]["conditions"][0]["observedGeneration"], 3);
+  EXPECT_EQ(RouteStatusPatch(Route(said.dump()), wanted_, "2026-11-27T00:00:00Z"), std::nullopt);
+  // Wherever it stands
+  const nlohmann::json turned = {said[1], said[0]};
+  EXPECT_EQ(RouteStatusPatch(Route(turned.dump()), wanted_, "2026-11-27T00:00:00Z"), std::nullopt);
+  // What turns has a new time, what does not keeps the old one, and what others add stays.
+  nlohmann::json held = said;
+  held[1]["conditions"].push_back({{"type", "Theirs"}, {"status", "True"}});
+  std::vector<KubeParentStatus> wanted = wanted_;
+  wanted[0].conditions = {{"Accepted", true, "Accepted", "news"}, {"ResolvedRefs", true, "ResolvedRefs", ""}};
+  const nlohmann::json now = ParentsOf(RouteStatusPatch(Route(held.dump()), wanted, "2026-11-27T00:00:00Z"));
+  ASSERT_EQ(now[1]["conditions"].size(), 3u);
+  EXPECT_EQ(now[1]["conditions"][0]["lastTransitionTime"], "2026-11-26T00:00:00Z");
+  EXPECT_EQ(now[1]["conditions"][0]["message"], "news");
+  EXPECT_EQ(now[1]["conditions"][1]["lastTransitionTime"], "2026-11-27T00:00:00Z");
+  EXPECT_EQ(now[1]["conditions"][2]["type"], "Theirs");
+  // A parent that the route names no more goes, and nothing else.
+  EXPECT_EQ(ParentsOf(RouteStatusPatch(Route(said.dump()), {}, "")), nlohmann::json::array({said[0]}));
+  EXPECT_EQ(RouteStatusPatch(Route(absl::StrCat("[", other_, "]")), {}, ""), std::nullopt);
+  EXPECT_EQ(RouteStatusPatch(Route(""), {}, ""), std::nullopt);
+  for (const char* odd : {"[7]", R"([{"controllerName":7}])", R"([{"controllerName":"mesh.weft/control"}])",
+                          R"([{"controllerName":"mesh.weft/control","conditions":7,"parentRef":{}}])", "7"}) {
+    EXPECT_NE(RouteStatusPatch(Route(odd), wanted_, ""), std::nullopt) << odd;
+  }
+}
+
+}  // namespace
+}  // namespace weft::control
