@@ -4,6 +4,7 @@
 #include <mosquitto.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <optional>
 #include <utility>
@@ -17,6 +18,7 @@ namespace weft::test {
 namespace {
 
 constexpr int kKeepAliveS = 10;
+constexpr std::size_t kInFlight = 20;
 constexpr int kTurns = 200;  // Of at most 10 ms each
 
 // What tools/setup fetched, else the machine's own. Empty: there is none.
@@ -66,6 +68,28 @@ void Mosquitto::Start() {
 
 void Mosquitto::Publish(const std::string& topic, const std::string& payload, bool retain) {
   WEFT_CHECK(Eventually([&] { return TryPublish(topic, payload, retain); }, absl::Seconds(20)));
+}
+
+void Mosquitto::PublishAll(const std::vector<std::pair<std::string, std::string>>& messages) {
+  std::optional<InNamespace> inside;
+  if (network_ != nullptr) inside.emplace(*network_);
+  std::size_t published = 0;
+  mosquitto* handle = mosquitto_new(nullptr, true, &published);
+  mosquitto_publish_callback_set(
+      handle, [](mosquitto* /*handle*/, void* done, int /*id*/) { ++*static_cast<std::size_t*>(done); });
+  WEFT_CHECK(mosquitto_connect(handle, address_.c_str(), port_, kKeepAliveS) == MOSQ_ERR_SUCCESS);
+  std::size_t said = 0;
+  while (published < messages.size()) {
+    // As many as the broker acknowledges at once.
+    for (; said < messages.size() && said < published + kInFlight; ++said) {
+      const auto& [topic, payload] = messages[said];
+      WEFT_CHECK(mosquitto_publish(handle, nullptr, topic.c_str(), static_cast<int>(payload.size()),
+                                   payload.data(), 1, false) == MOSQ_ERR_SUCCESS);
+    }
+    WEFT_CHECK(mosquitto_loop(handle, 10, 1) == MOSQ_ERR_SUCCESS);
+  }
+  mosquitto_disconnect(handle);
+  mosquitto_destroy(handle);
 }
 
 bool Mosquitto::TryPublish(const std::string& topic, const std::string& payload, bool retain) {

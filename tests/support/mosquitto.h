@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "control/source/http_client.h"
 #include "tests/support/network.h"
@@ -31,6 +33,8 @@ class Mosquitto {
   void Kill() { process_->Kill(); }
   // Until the broker has it. By MQTT 3.1.1.
   void Publish(const std::string& topic, const std::string& payload, bool retain = false);
+  // All of them over one connection, as fast as the broker takes them; returns when it has them all.
+  void PublishAll(const std::vector<std::pair<std::string, std::string>>& messages);
 
  private:
   bool TryPublish(const std::string& topic, const std::string& payload, bool retain);

@@ -2,23 +2,35 @@
 #include "control/source/propeller/mqtt_client.h"
 
 #include <mosquitto.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/base/random.h"
 
 namespace weft::control {
 namespace {
 
 constexpr int kKeepAliveS = 10;
-constexpr unsigned kPauseMinS = 1;
-constexpr unsigned kPauseMaxS = 5;
+// Between two tries, each cut by up to a half at random.
+constexpr uint64_t kPauseMinMs = 200;
+constexpr uint64_t kPauseMaxMs = 5'000;
+// How long the thread sleeps while there is nothing to do; a message to send wakes it. While it connects a
+// stop may come that does not.
+constexpr int kTurnMs = kKeepAliveS * 1'000;
+constexpr int kConnectingTurnMs = 1'000;
 constexpr int kRefusedQos = 128;
 
 }  // namespace
@@ -27,18 +39,45 @@ struct MqttClient::Library {
   mosquitto* handle = nullptr;
   MqttOptions options;
   UniqueFd wake;
-  bool connected = false;  // On the library's thread alone
+  bool connected = false;  // On the thread alone
+  uint64_t pause_ms = 0;   // On the thread alone
+  std::thread thread;
   std::mutex mutex;
+  std::condition_variable stopped;
   // Under the mutex:
+  bool stop = false;
   std::vector<MqttEvent> queue;
   std::size_t queued_bytes = 0;
   bool overflow = false;
 
   ~Library() {
     if (handle == nullptr) return;
-    mosquitto_disconnect(handle);
-    mosquitto_loop_stop(handle, true);
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      stop = true;
+    }
+    stopped.notify_one();
+    mosquitto_disconnect(handle);  // Wakes the thread, which says so to the broker.
+    if (thread.joinable()) thread.join();
     mosquitto_destroy(handle);
+  }
+
+  // The library's own thread would do, but ends for good where the first try finds no broker, or one that
+  // speaks another protocol or shows a wrong certificate.
+  void Run() {
+    Random random(NowNs());
+    for (;;) {
+      const int code = mosquitto_loop(handle, connected ? kTurnMs : kConnectingTurnMs, 1);
+      std::unique_lock<std::mutex> lock(mutex);
+      if (stop) return;
+      if (code == MOSQ_ERR_SUCCESS) continue;
+      connected = false;
+      pause_ms = std::clamp(pause_ms * 2, kPauseMinMs, kPauseMaxMs);
+      const std::chrono::milliseconds pause(pause_ms - random.Below(pause_ms / 2));
+      if (stopped.wait_for(lock, pause, [this] { return stop; })) return;
+      lock.unlock();
+      mosquitto_reconnect_async(handle);
+    }
   }
 
   // What is no message always finds room: there is one of it for each connection.
@@ -71,6 +110,7 @@ struct MqttClient::Library {
       library->Push({MqttEvent::Kind::kLost, library->Named(why), "", 0});
       return;
     }
+    library->pause_ms = 0;
     std::vector<char*> topics;
     for (std::string& topic : library->options.topics) topics.push_back(topic.data());
     mosquitto_subscribe_multiple(handle, nullptr, static_cast<int>(topics.size()), topics.data(),
@@ -128,7 +168,6 @@ absl::StatusOr<std::unique_ptr<MqttClient>> MqttClient::Create(const MqttOptions
   mosquitto_message_callback_set(handle, &Library::OnMessage);
   mosquitto_log_callback_set(handle, &Library::OnLog);
   mosquitto_int_option(handle, MOSQ_OPT_PROTOCOL_VERSION, options.version);
-  mosquitto_reconnect_delay_set(handle, kPauseMinS, kPauseMaxS, true);
   if (!options.user.empty()) {
     mosquitto_username_pw_set(handle, options.user.c_str(), options.password.c_str());
   }
@@ -147,13 +186,17 @@ absl::StatusOr<std::unique_ptr<MqttClient>> MqttClient::Create(const MqttOptions
           library->Named(absl::StrCat("certificates: ", mosquitto_strerror(code))));
     }
   }
+  mosquitto_threaded_set(handle, true);
   // A broker that is not there now is tried again by the thread.
   if (mosquitto_connect_async(handle, options.host.c_str(), options.port, kKeepAliveS) == MOSQ_ERR_INVAL) {
     return absl::InvalidArgumentError(library->Named("no host to connect to"));
   }
-  if (const int code = mosquitto_loop_start(handle); code != MOSQ_ERR_SUCCESS) {
-    return absl::InternalError(library->Named(mosquitto_strerror(code)));
-  }
+  // Signals are for the main thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  library->thread = std::thread([self = library.get()] { self->Run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return std::unique_ptr<MqttClient>(new MqttClient(std::move(library)));
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A connection to an MQTT broker (3.1.1 or 5), over libmosquitto. Its thread connects, again and again with
+// A connection to an MQTT broker (3.1.1 or 5), over libmosquitto. A thread connects, again and again with
 // growing pauses, and subscribes; what comes waits in a bounded queue for the owner, whom a descriptor wakes.
 // Everything but that is on the owner's thread.
 #ifndef WEFT_CONTROL_SOURCE_PROPELLER_MQTT_CLIENT_H_

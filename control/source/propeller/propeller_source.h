@@ -2,7 +2,7 @@
 // The Propeller source of weft-control: subscribes to a channel's control topics, then reads the manager's
 // lists, since no message is kept for who comes late; goes on with the messages, and reads the lists again
 // every minute. Servers that only a list tells of are asked whether they listen. A lost broker or manager
-// takes nothing back. One thread, beside libmosquitto's.
+// takes nothing back. One thread, beside its MQTT client's.
 #ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_SOURCE_H_
 #define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_SOURCE_H_
 

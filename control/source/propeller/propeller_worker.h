@@ -2,7 +2,7 @@
 // Takes part in Propeller as a proplet: registers this node with the manager, says that it lives, takes
 // starts and stops, and turns each start into a placement on one host of the node, whose module is fetched
 // and written to disk here. What it runs is told to the manager, and, on a topic of weft's own, to the other
-// weft nodes. What it was given survives its restart. One thread, beside libmosquitto's.
+// weft nodes. What it was given survives its restart. One thread, beside its MQTT client's.
 #ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_WORKER_H_
 #define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_WORKER_H_
 

@@ -8,7 +8,12 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <csignal>
+#include <cstdio>
 #include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tests/control/source/source_turn.h"
@@ -237,12 +242,62 @@ TEST_F(PropellerSourceTest, TlsAsksForTheRightCertificates) {
   EXPECT_TRUE(RunUntilSynced()) << source_->Health().problem;
 }
 
-TEST_F(PropellerSourceTest, AFloodIsTakenWhole) {
+TEST_F(PropellerSourceTest, ABrokerThatComesLaterIsFound) {
+  broker_.emplace();
+  broker_->Kill();
+  StartSource();
+  ASSERT_TRUE(RunUntil([&] { return source_->Health().errors >= 2; })) << source_->Health().problem;
+  EXPECT_FALSE(source_->Health().synced);
+  broker_->Start();
+  EXPECT_TRUE(RunUntilSynced()) << source_->Health().problem;
+}
+
+TEST_F(PropellerSourceTest, ARestartInTheMiddleOfASyncIsBegunAgain) {
+  Listener server;
+  SetLists(absl::StrCat(R"({"total":1,"tasks":[)", TaskOf("t1", server.port()), "]}"));
+  broker_.emplace();
+  manager_->Signal(SIGSTOP);  // Its lists do not come.
+  StartSource();
+  RunUntil([] { return false; }, 300 * kNsPerMs);
+  Serve("t2", 9'999);
+  RunUntil([] { return false; }, 100 * kNsPerMs);
+  EXPECT_FALSE(source_->Health().synced);
+  EXPECT_THAT(endpoints_, IsEmpty());
+  broker_->Kill();
+  manager_->Signal(SIGCONT);
+  RunUntil([] { return false; }, 100 * kNsPerMs);
+  EXPECT_FALSE(source_->Health().synced);
+  broker_->Start();
+  ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
+  // What was said before the loss, and not listed since, counts only where it answers.
+  EXPECT_TRUE(RunUntilEndpoints({server.port()})) << notes_;
+}
+
+TEST_F(PropellerSourceTest, TenThousandMessagesAreTakenWhole) {
+  constexpr int kTasks = 200;
+  constexpr int kRounds = 25;
   broker_.emplace();
   StartSource();
   ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
-  for (int i = 0; i < 200; ++i) Serve(absl::StrCat("t", i), 9'000 + i);
-  ASSERT_TRUE(RunUntil([&] { return endpoints_.size() == 200; })) << endpoints_.size();
+  std::vector<std::pair<std::string, std::string>> messages;
+  for (int i = 0; i < kTasks * kRounds; ++i) {
+    const std::string id = absl::StrCat("t", i % kTasks);
+    messages.emplace_back("m/T/c/C/control/manager/start",
+                          absl::StrCat(R"({"id":")", id, R"(","name":"fn","proplet_id":"p1"})"));
+    messages.emplace_back("m/T/c/C/control/proplet/results",
+                          absl::StrCat(R"({"task_id":")", id, R"(","proplet_id":"p1","results":)",
+                                       R"("started at port )", 9'000 + i % kTasks, R"(","error":null})"));
+  }
+  const uint64_t before = source_->Health().events;
+  const uint64_t begin_ns = NowNs();
+  std::thread publisher([&] { broker_->PublishAll(messages); });
+  const bool taken = RunUntil([&] { return source_->Health().events - before >= messages.size(); });
+  const double taken_ms = static_cast<double>(NowNs() - begin_ns) / 1e6;
+  publisher.join();
+  EXPECT_TRUE(taken) << source_->Health().events - before << " of " << messages.size();
+  EXPECT_TRUE(RunUntil([&] { return endpoints_.size() == kTasks; })) << endpoints_.size();
+  EXPECT_EQ(source_->Health().errors, 0u);
+  std::printf("%zu messages taken %.0f ms after the first was said\n", messages.size(), taken_ms);
 }
 
 }  // namespace
