@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -227,6 +228,37 @@ TEST_F(EtcdTest, CallsGoOnWithoutEtcdAndAcrossItsRestart) {
   EXPECT_EQ(result["ok"], result["started"]) << result << Logs();
   EXPECT_EQ(far_run.Totals().executed_twice, 0u);
   EXPECT_TRUE(Eventually([&] { return etcd_->Get("/weft/live/endpoints/n2/a/app/echo") == "{}"; }));
+}
+
+// weft-control's, by two hours between the nodes. weftd's certificates are another matter: they say when they
+// hold.
+TEST_F(EtcdTest, ClocksThatDifferTakeNothingAway) {
+  WaitReachable();
+  LoadRun far_run(*far_);
+  LoadRun near_run(*near_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  ASSERT_TRUE(WaitForTarget()) << Logs();
+  const auto restart_skewed = [](Mesh& node, const char* seconds) {
+    node.control().Kill();
+    setenv("WEFT_TEST_SKEW_S", seconds, 1);
+    setenv("LD_PRELOAD", Program("weft-skewed-clock.so").c_str(), 1);
+    node.StartControl();
+    unsetenv("LD_PRELOAD");
+    unsetenv("WEFT_TEST_SKEW_S");
+  };
+  Process client = near_run.StartClient(4.5, 1000);
+  restart_skewed(*near_, "3600");
+  restart_skewed(*far_, "-3600");
+  ASSERT_TRUE(near_->control().WaitForOutput("connected to the agent", absl::Seconds(20)));
+  ASSERT_TRUE(far_->control().WaitForOutput("connected to the agent", absl::Seconds(20)));
+  const auto hour = [](Mesh& node) { return node.control().Output().substr(0, 13); };
+  EXPECT_NE(hour(*near_), hour(*far_));                   // They do differ.
+  const nlohmann::json result = near_run.Finish(client);  // Longer than two leases
+  EXPECT_EQ(result["ok"], result["started"]) << result << Logs();
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n2/a/app/echo"), "{}");
+  server.Kill();
+  EXPECT_TRUE(Eventually([&] { return etcd_->Get("/weft/live/endpoints/n2/a/app/echo").empty(); }));
+  EXPECT_TRUE(Eventually([&] { return !absl::StrContains(near_->Ctl(kExplain).output, "node n2"); }));
 }
 
 TEST_F(EtcdTest, TheSourceIsSeenInTheStatus) {

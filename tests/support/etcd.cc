@@ -107,6 +107,15 @@ void Etcd::WaitUntilUp() {
 
 void Etcd::Forget() { std::filesystem::remove_all(directory_ / "data"); }
 
+void Etcd::Keep() {
+  std::filesystem::copy(directory_ / "data", directory_ / "kept", std::filesystem::copy_options::recursive);
+}
+
+void Etcd::Return() {
+  Forget();
+  std::filesystem::rename(directory_ / "kept", directory_ / "data");
+}
+
 absl::StatusOr<std::string> Etcd::Ask(const std::string& path, const std::string& body) {
   const std::unique_ptr<InNamespace> inside = Inside();
   control::EtcdOptions options;

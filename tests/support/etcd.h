@@ -48,6 +48,9 @@ class Etcd {
   void Signal(int signal) { process_->Signal(signal); }
   // Forgets all that it held: another cluster at the same address. Only while it does not run.
   void Forget();
+  // Copies all that it holds, and puts the copy back. Only while it does not run.
+  void Keep();
+  void Return();
 
   void Put(const std::string& key, const std::string& value);
   void Delete(const std::string& key);

@@ -17,11 +17,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "control/publish/state_file.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/unix_socket.h"
 #include "tests/control/publish/scripted_agent.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
+#include "tests/support/tmpfs_mount.h"
 
 namespace weft::control {
 namespace {
@@ -210,6 +212,44 @@ TEST_F(WeftControlTest, KilledAndRestartedItGoesOnWithRisingGenerations) {
   }
   EXPECT_TRUE(std::is_sorted(agent_.generations.begin(), agent_.generations.end()));
   EXPECT_EQ(agent_.refused, 0);
+}
+
+TEST_F(WeftControlTest, AFullDiskUnderTheLastGoodStateStopsNoChange) {
+  if (geteuid() != 0) GTEST_SKIP() << "a file system of its own needs root";
+  test::TmpfsMount disk(directory_ / "state", 64 << 10);
+  const auto program = [&](int host) {
+    test::WriteFile(directory_ / "mesh.yaml", MeshOn(host));
+    return PumpUntil([&] { return Host() == absl::StrCat("h", host); });
+  };
+  // A file that cannot be read leaves the last good state in force.
+  const auto restart_on_state = [&](test::Process* control, int host) {
+    control->Kill();
+    test::WriteFile(directory_ / "mesh.yaml", "broken\n");
+    agent_.state = {};
+    *control = Start();
+    EXPECT_TRUE(PumpUntil([&] { return Host() == absl::StrCat("h", host); })) << control->Output();
+  };
+  test::WriteFile(directory_ / "mesh.yaml", MeshOn(1));
+  agent_.Listen();
+  test::Process control = Start();
+  ASSERT_TRUE(program(1)) << control.Output();
+  ASSERT_TRUE(test::Eventually([&] { return access((directory_ / "state/state.pb").c_str(), F_OK) == 0; }));
+  disk.Fill();
+  for (int host = 2; host < 6; ++host) {
+    ASSERT_TRUE(program(host)) << control.Output();
+    usleep(20'000);  // Until the writer has tried; its error is told with the next change.
+  }
+  EXPECT_THAT(control.Output(), HasSubstr("cannot save the last good state"));
+  EXPECT_THAT(control.Output(), HasSubstr("No space left on device"));
+  // What was saved last is whole.
+  restart_on_state(&control, 1);
+  disk.Free();
+  ASSERT_TRUE(program(6)) << control.Output();
+  ASSERT_TRUE(PumpUntil([&] {
+    const auto saved = LoadLastGood(directory_ / "state");
+    return saved.ok() && absl::StrContains(saved->sources.at(0).endpoints.at(0).value.host(), "h6");
+  }));
+  restart_on_state(&control, 6);
 }
 
 TEST_F(WeftControlTest, ItIsSmall) {

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -12,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "control/model/model.h"
 #include "control/source/etcd/etcd_source.h"
@@ -23,6 +27,7 @@
 #include "tests/support/kube.h"
 #include "tests/support/mosquitto.h"
 #include "tests/support/propeller_manager.h"
+#include "tests/support/tcp_relay.h"
 #include "tests/support/turns.h"
 
 namespace weft::control {
@@ -48,12 +53,34 @@ class Subject {
   virtual Source& source() = 0;
   virtual void Lose() = 0;
   virtual void Recover(const Entries& entries) = 0;
+  // What stands between it and the source, which goes on meanwhile: false where there is nothing, and Cut()
+  // takes the orchestrator away as Lose() does, so that Mend() has to say what changed.
+  virtual bool Changes() const { return relay_ != nullptr; }
+  virtual void Cut() { relay_->Cut(); }
+  virtual void Mend(const Entries& /*entries*/) { relay_->Mend(); }
   // Has the source read all again.
   virtual void Relist(const Entries& entries) {
     Lose();
     Recover(entries);
   }
   virtual int VariantOf(const api::Endpoint& endpoint) const { return static_cast<int>(endpoint.weight()); }
+
+ protected:
+  // The port that the source is to connect to instead of `port`.
+  uint16_t Through(uint16_t port) {
+    relay_ = std::make_unique<test::TcpRelay>(port);
+    return relay_->port();
+  }
+  // The same of a URL that ends in its port.
+  std::string Through(const std::string& url) {
+    const std::size_t at = url.rfind(':') + 1;
+    int port = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(url.substr(at), &port));
+    return absl::StrCat(url.substr(0, at), Through(static_cast<uint16_t>(port)));
+  }
+
+ private:
+  std::unique_ptr<test::TcpRelay> relay_;
 };
 
 class FileSubject final : public Subject {
@@ -82,6 +109,11 @@ class FileSubject final : public Subject {
     EXPECT_EQ(mkdir(Path().c_str(), 0755), 0);
     Say(entries);
   }
+  void Cut() override { Lose(); }
+  void Mend(const Entries& entries) override {
+    std::filesystem::remove_all(directory_ / "away");
+    Recover(entries);
+  }
 
  private:
   std::string Path() const { return directory_ / "mesh.d"; }
@@ -105,7 +137,7 @@ class EtcdSubject final : public Subject {
   }
   std::vector<SourceChange> Begin() override {
     EtcdSourceOptions options;
-    options.etcd.endpoints = {etcd_.url()};
+    options.etcd.endpoints = {Through(etcd_.url())};
     options.probe_ns = 200 * kNsPerMs;
     http_ = *HttpClient::Create();
     source_ = std::make_unique<EtcdSource>(options, http_.get());
@@ -150,7 +182,7 @@ class PropellerSubject final : public Subject {
   std::vector<SourceChange> Begin() override {
     PropellerOptions options;
     options.mqtt.host = broker_.address();
-    options.mqtt.port = broker_.port();
+    options.mqtt.port = Through(broker_.port());
     options.base_topic = test::PropellerManager::kTopic;
     options.manager = manager_.url();
     options.ns = "ns";
@@ -201,7 +233,9 @@ class KubeSubject final : public Subject {
     }
   }
   std::vector<SourceChange> Begin() override {
-    source_ = *KubeSource::Create(kube_->Options(), {});
+    KubeOptions options = kube_->Options();
+    options.server = Through(options.server);
+    source_ = *KubeSource::Create(options, {});
     return {};
   }
   Source& source() override { return *source_; }
@@ -334,6 +368,54 @@ TEST_P(ConformanceTest, ALossTakesNothingBackAndTheRecoveryBringsWhatIs) {
   subject_->Recover({{"new"}, {"stays", false, 2}});
   EXPECT_TRUE(RunUntil({{"new"}, {"stays", false, 2}})) << Problem();
   EXPECT_EQ(subject_->source().Health().lost_ns, 0u);
+}
+
+TEST_P(ConformanceTest, ASourceThatFlapsTakesNothingBackAndIsFollowedInTheEnd) {
+  subject_->Say({{"goes"}, {"stays"}});
+  ASSERT_TRUE(RunUntil({{"goes"}, {"stays"}})) << Problem();
+  fewest_ = 1'000;
+  for (int i = 0; i < 8; ++i) {
+    const Entries entries = {{"goes", i % 2 == 0}, {"stays", i % 3 == 0}};
+    subject_->Cut();
+    if (subject_->Changes()) subject_->Say(entries);
+    RunWhile([] { return false; }, static_cast<uint64_t>(20 + 40 * (i % 3)) * kNsPerMs);
+    subject_->Mend(entries);
+    RunWhile([] { return false; }, static_cast<uint64_t>(10 + 60 * (i % 4)) * kNsPerMs);
+  }
+  EXPECT_EQ(fewest_, 2u);
+  subject_->Say({{"new"}, {"stays", false, 2}});
+  EXPECT_TRUE(RunUntil({{"new"}, {"stays", false, 2}})) << Problem();
+}
+
+// For a second, or for as many as WEFT_AWAY_S says: a minute in a test that is run by hand.
+TEST_P(ConformanceTest, WhatChangesWhileTheConnectionIsAwayIsTaken) {
+  const char* text = std::getenv("WEFT_AWAY_S");
+  int seconds = 1;
+  if (text != nullptr) {
+    ASSERT_TRUE(absl::SimpleAtoi(text, &seconds));
+  }
+  const uint64_t back_ns = NowNs() + static_cast<uint64_t>(seconds) * kNsPerSecond;
+  fewest_ = 1'000;
+  subject_->Cut();
+  int changes = 0;
+  Entries entries;
+  do {
+    // Comes, changes, drains, goes, over and over.
+    entries = {{"b-stays", false, 1 + changes % 2}, {absl::StrCat("c", changes % 7), changes % 3 == 0}};
+    if (changes % 5 != 0) entries.push_back({"d", changes % 2 == 0});
+    entries.push_back({"stays"});
+    if (subject_->Changes()) subject_->Say(entries);
+    ++changes;
+    RunWhile([] { return false; }, 20 * kNsPerMs);
+  } while (NowNs() < back_ns);
+  EXPECT_FALSE(subject_->source().Health().synced);
+  EXPECT_EQ(Seen(), std::vector<std::string>{absl::StrCat("ns/stays@n1 ", api::ENDPOINT_READY, " 1")});
+  subject_->Mend(entries);
+  const uint64_t mended_ns = NowNs();
+  EXPECT_TRUE(RunUntil(entries)) << Problem();
+  EXPECT_GE(fewest_, 1u);
+  std::printf("%s: away for %d s, %d changes, in step %.0f ms later\n", GetParam().name, seconds, changes,
+              static_cast<double>(NowNs() - mended_ns) / 1e6);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -6,7 +6,10 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,14 +59,21 @@ class EtcdLoop {
   EtcdSource& source() { return *source_; }
   EtcdPresence& presence() { return *presence_; }
   const std::vector<std::string>& nodes() const { return nodes_; }
+  const std::set<std::string>& zones() const { return zones_; }
+  std::size_t fewest() const { return fewest_; }  // Nodes that were said at any time
   const std::string& notes() const { return notes_; }
 
  private:
   void Take(std::vector<SourceChange> changes) {
     for (const SourceChange& change : changes) {
       nodes_.clear();
-      for (const auto& node : change.loaded.mesh.nodes) nodes_.push_back(node.value.name());
+      zones_.clear();
+      for (const auto& node : change.loaded.mesh.nodes) {
+        nodes_.push_back(node.value.name());
+        zones_.insert(node.value.zone());
+      }
       std::sort(nodes_.begin(), nodes_.end());
+      fewest_ = std::min(fewest_, nodes_.size());
     }
   }
 
@@ -71,6 +81,8 @@ class EtcdLoop {
   std::unique_ptr<EtcdSource> source_;
   std::unique_ptr<EtcdPresence> presence_;
   std::vector<std::string> nodes_;
+  std::set<std::string> zones_;
+  std::size_t fewest_ = SIZE_MAX;
   std::string notes_;
 };
 
