@@ -33,10 +33,10 @@ struct Connection {
   UniqueFd process;  // A pidfd
   PeerCredentials peer;
   bool on_admin_socket = false;
-  bool is_engine = false;   // The node engine of this very process, or inside of a host:
+  bool is_engine = false;   // A node engine of this very process, or inside of a host:
   SessionId inside_of = 0;  // of this one; 0: this process.
   std::string inside_host;  // Its name.
-  uint16_t worker = 0;      // By which the link to other nodes knows it.
+  uint16_t worker = 0;      // Of an engine: by which the link to other nodes knows it.
   SessionId inside = 0;     // The connection of the engine inside of this host.
   Role role = Role::kNew;
   const Tenant* tenant = nullptr;

@@ -72,8 +72,10 @@ absl::Status Engine::CheckAttach(const AttachRequest& request) const {
 }
 
 void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
+  const uint16_t worker = request.is_engine ? request.worker : LeastDealt(request.is_client);
   Session& session = state_.sessions[request.session];
   session.id = request.session;
+  session.worker = worker;
   session.host = request.host;
   session.is_client = request.is_client;
   session.is_engine = request.is_engine;
@@ -81,7 +83,7 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   if (Session* const host = state_.Find(request.inside_of)) {
     host->inside = session.id;
   } else if (session.is_engine) {
-    state_.engine = session.id;
+    AddEngine(session.id, worker);
   }
   session.call_as = request.call_as;
   session.tenant = request.tenant;
@@ -153,8 +155,7 @@ void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
     Session* const host = state_.Find(session->inside_of);
     if (host != nullptr && host->inside == id) host->inside = 0;
   } else if (session->is_engine) {
-    state_.engine = 0;
-    state_.nodes_up.clear();
+    RemoveEngine(*session);
   }
   if (!session->is_client) registrations_changed_ = true;
   state_.by_host.erase(session->host);

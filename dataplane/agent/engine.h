@@ -112,6 +112,7 @@ struct AttachRequest {
   bool is_client = false;
   bool is_engine = false;   // On a connection that weftd made itself, never claimed by a peer.
   SessionId inside_of = 0;  // Of an engine: the host that was given that connection; 0: weftd.
+  uint16_t worker = 0;      // Of an engine.
   std::string call_as;
   api::Hello hello;  // Names already checked for their form.
 };
@@ -166,6 +167,8 @@ class Engine {
   std::shared_ptr<const Model> shared_model() const { return model_; }
   const EngineState& state() const { return state_; }
   const std::string& node() const { return options_.node; }
+  // How many engines this node has, among which hosts are dealt; before the first attaches.
+  void set_workers(uint16_t workers) { workers_ = workers; }
   // Placements that generations wait for.
   OpenPlacements OpenNow() const;
   uint64_t acknowledged_generation() const { return acknowledged_; }
@@ -253,6 +256,11 @@ class Engine {
   bool Holding(uint64_t now_ns) const { return !state_.provisional.empty() && now_ns < settle_until_ns_; }
 
   // engine_nodes.cc
+  void AddEngine(SessionId id, uint16_t worker);
+  void RemoveEngine(Session& session);
+  void Reached(const std::string& node);
+  void Lost(const std::string& node);
+  uint16_t LeastDealt(bool is_client) const;
   void SendNodeTables(bool keep);
   void SendNodeTable(Session& engine, bool keep);
 
@@ -297,6 +305,7 @@ class Engine {
   std::vector<Pending> pending_;
   uint64_t acknowledged_ = 0;
   uint64_t rounds_ = 0;
+  uint16_t workers_ = 1;
   uint64_t forged_callers_ = 0;
   uint64_t foreign_functions_ = 0;
   bool registrations_changed_ = false;

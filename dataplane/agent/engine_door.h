@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The way from the link to other nodes to the registry. The node engine of this process attaches by it: a
-// socket pair of which the registry gets one end. What comes in here is the engine because no other process
+// The way from the link to other nodes to the registry. The node engines of this process attach by it: a
+// socket pair of which the registry gets one end. What comes in here is an engine because no other process
 // can use this door; no peer can claim to be it. And what the link has to say to engines inside hosts goes
 // out by the registry, which holds their connections.
 #ifndef WEFT_DATAPLANE_AGENT_ENGINE_DOOR_H_
@@ -33,8 +33,13 @@ class EngineDoor {
  public:
   EngineDoor() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
-  // A new connection to the registry. Any thread.
-  absl::StatusOr<UniqueFd> Connect() {
+  struct Caller {
+    uint16_t worker = 0;
+    UniqueFd socket;
+  };
+
+  // A new connection to the registry, of the engine that is worker `worker`. Any thread.
+  absl::StatusOr<UniqueFd> Connect(uint16_t worker = 0) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
       return absl::ErrnoToStatus(errno, "make a socket pair");
@@ -42,7 +47,7 @@ class EngineDoor {
     UniqueFd mine(ends[0]);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      waiting_.emplace_back(ends[1]);
+      waiting_.push_back({worker, UniqueFd(ends[1])});
     }
     Ring();
     return mine;
@@ -58,7 +63,7 @@ class EngineDoor {
 
   // For the registry thread: readable when somebody stands before the door.
   int fd() const { return event_.get(); }
-  std::vector<UniqueFd> Take() {
+  std::vector<Caller> Take() {
     uint64_t count;
     [[maybe_unused]] const ssize_t bytes = read(event_.get(), &count, sizeof(count));
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -77,7 +82,7 @@ class EngineDoor {
 
   UniqueFd event_;
   std::mutex mutex_;
-  std::vector<UniqueFd> waiting_;
+  std::vector<Caller> waiting_;
   std::vector<InsideMail> mail_;
 };
 

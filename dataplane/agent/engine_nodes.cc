@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the round engine tells the node engine of other nodes, and hears from it.
+#include <algorithm>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/engine.h"
@@ -171,12 +174,52 @@ absl::Status Engine::ReportNode(SessionId id, const api::NodeReport& report) {
   Session* const session = state_.Find(id);
   WEFT_CHECK(session != nullptr);
   if (!session->is_engine) return Refuse(Refusal::kGarbage, "a host reports on nodes");
-  std::set<std::string>& up = session->inside_of != 0 ? session->nodes_up : state_.nodes_up;
   if (report.node().size() > kReportedBytesMax) return Refuse(Refusal::kBadName, "a node of a long name");
-  if (report.up() && up.size() >= kReportedMax) return Refuse(Refusal::kGarbage, "too many nodes reported");
-  const bool changed = report.up() ? up.insert(report.node()).second : up.erase(report.node()) != 0;
-  if (changed) Touch();
+  if (report.up() && session->nodes_up.size() >= kReportedMax)
+    return Refuse(Refusal::kGarbage, "too many nodes reported");
+  const bool changed = report.up() ? session->nodes_up.insert(report.node()).second
+                                   : session->nodes_up.erase(report.node()) != 0;
+  if (!changed) return absl::OkStatus();
+  if (session->inside_of == 0) report.up() ? Reached(report.node()) : Lost(report.node());
+  Touch();
   return absl::OkStatus();
+}
+
+// --- weftd's own engines, one a worker.
+
+void Engine::AddEngine(SessionId id, uint16_t worker) {
+  state_.engines[worker] = id;
+  state_.engine = state_.engines.begin()->second;
+}
+
+// Its session still is in the state.
+void Engine::RemoveEngine(Session& session) {
+  if (const auto found = state_.engines.find(session.worker);
+      found != state_.engines.end() && found->second == session.id)
+    state_.engines.erase(found);
+  state_.engine = state_.engines.empty() ? 0 : state_.engines.begin()->second;
+  for (const std::string& node : std::exchange(session.nodes_up, {})) Lost(node);
+}
+
+void Engine::Reached(const std::string& node) { state_.nodes_up.insert(node); }
+
+// By one engine: another may reach it still.
+void Engine::Lost(const std::string& node) {
+  const bool reached = std::any_of(state_.engines.begin(), state_.engines.end(), [&](const auto& entry) {
+    const Session* const engine = state_.Find(entry.second);
+    return engine != nullptr && engine->nodes_up.contains(node);
+  });
+  if (!reached) state_.nodes_up.erase(node);
+}
+
+// Where the calls of one more process leave: by the worker of the fewest of its kind. It stays there, so that
+// one thread alone touches their channel.
+uint16_t Engine::LeastDealt(bool is_client) const {
+  std::vector<std::size_t> dealt(workers_);
+  for (const auto& [id, session] : state_.sessions) {
+    if (!session.is_engine && session.is_client == is_client) ++dealt[session.worker];
+  }
+  return static_cast<uint16_t>(std::min_element(dealt.begin(), dealt.end()) - dealt.begin());
 }
 
 }  // namespace weft::agent

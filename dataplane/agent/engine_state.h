@@ -27,6 +27,11 @@ inline constexpr std::size_t kChannelIdBytes = 16;
 // What the sessions of node engines go by begins so; no label holds a colon.
 inline constexpr char kEnginePrefix[] = "engine:";
 
+// What the session of weftd's own engine goes by that is worker `worker`: "engine:n1", "engine:n1:1".
+inline std::string EngineName(const std::string& node, uint16_t worker) {
+  return kEnginePrefix + node + (worker == 0 ? "" : ":" + std::to_string(worker));
+}
+
 // A function that control placed on a host.
 struct Placement {
   enum class State { kLoading, kReady, kFailed };
@@ -55,7 +60,9 @@ struct Session {
   bool is_engine = false;   // A node engine, which speaks for the functions of other nodes:
   SessionId inside_of = 0;  // weftd's own, or the one inside of this host, which speaks to that alone.
   SessionId inside = 0;     // The engine inside of this host.
-  std::string call_as;      // Namespace that it may call as; may be empty.
+  // Of an engine: which worker of this node it is. Of another session: to which of weftd's own it was dealt.
+  uint16_t worker = 0;
+  std::string call_as;  // Namespace that it may call as; may be empty.
   const Tenant* tenant = nullptr;
   std::string version;
   std::set<std::string> registered;             // Functions that it serves of its own accord.
@@ -74,7 +81,7 @@ struct Session {
   std::shared_ptr<const Model> told_model;
   uint64_t told_asked = 0;
   bool told_keep = false;
-  std::set<std::string> nodes_up;  // Of an engine inside a host: as EngineState::nodes_up.
+  std::set<std::string> nodes_up;  // Of an engine: as EngineState::nodes_up, what it alone can reach.
 
   bool Serves(const std::string& function) const {
     if (registered.contains(function)) return true;
@@ -151,8 +158,9 @@ struct EngineState {
   std::map<std::string, std::set<SessionId>> registered_at;
   // Sessions that calls of a function are routed to, as of the last round that changed routes.
   std::map<std::string, std::set<SessionId>> routed;
-  // The session of weftd's own node engine, or 0, and what it can reach: nodes, and as "node/host" the
-  // engines inside hosts there.
+  // The sessions of weftd's own node engines, by worker, the first of them, or 0, and what they can reach
+  // together: nodes, and as "node/host" the engines inside hosts there.
+  std::map<uint16_t, SessionId> engines;
   SessionId engine = 0;
   std::set<std::string> nodes_up;
 
@@ -170,6 +178,20 @@ struct EngineState {
   const Session* FindHost(const std::string& host) const {
     const auto found = by_host.find(host);
     return found == by_host.end() ? nullptr : Find(found->second);
+  }
+  // The engine by which calls of `session` leave for `end`, which is in nodes_up: the one that it was dealt
+  // to, where that reaches it.
+  SessionId EngineTo(const Session& session, const std::string& end) const {
+    const auto reaches = [&](SessionId id) {
+      const Session* const engine_session = Find(id);
+      return engine_session != nullptr && engine_session->nodes_up.contains(end);
+    };
+    const auto dealt = engines.find(session.worker);
+    if (dealt != engines.end() && reaches(dealt->second)) return dealt->second;
+    for (const auto& [worker, id] : engines) {
+      if (reaches(id)) return id;
+    }
+    return engine;
   }
   Channel* FindChannel(const ChannelId& id) {
     const auto found = channels.find(id);

@@ -17,6 +17,7 @@
 #include "dataplane/base/check.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
+#include "dataplane/port/next_hop.h"
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
@@ -28,6 +29,8 @@ constexpr uint64_t kTenantBytes = 128u << 20;
 constexpr std::size_t kMessageMemoryBytes = 256u << 20;
 // How long the farewell to other nodes may take.
 constexpr uint64_t kLeaveNs = 100 * kNsPerMs;
+// Of which one may be an engine's, where the settings do not say.
+constexpr uint32_t kProcessorsAWorker = 8;
 
 absl::StatusOr<UniqueFd> ListenTcp(const identity::Endpoint& endpoint) {
   UniqueFd fd(socket(endpoint.ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -64,8 +67,11 @@ uint32_t RandomGeneration() {
   return value;
 }
 
-absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config, EngineDoor* door) {
+absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config, EngineDoor* door,
+                                                      uint16_t worker, uint16_t workers) {
   engine::EngineThreadOptions options;
+  options.worker = worker;
+  options.workers = workers;
   // A DPDK device has an address of its own on its link; keys still go by the kernel, to `listen`.
   const bool dpdk = config.packet_port == AgentConfig::PacketPort::kDpdk;
   WEFT_ASSIGN_OR_RETURN(options.listen, port::Address::Parse(dpdk ? config.dpdk.address : config.listen));
@@ -77,12 +83,13 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
   transport.messages_in_max = transport.messages_out_max = 4096;
   transport.functions_max = 4096;
   // As many as the key exchange takes. A peer that is there costs memory, a place for one does not. Its four
-  // key ids for each make a table of 4,096, as steer's is where nobody chose another.
-  transport.peers_max = identity::KeyExchangeOptions().peers_max;
-  NodeLink::SetKeyIndices(&transport);
+  // key ids for each make a table of 4,096, as steer's is where nobody chose another; several workers share
+  // it.
+  transport.peers_max = identity::KeyExchangeOptions().peers_max / workers;
+  NodeLink::SetKeyIndices(worker, workers, &transport);
   // An id from before a restart does not come back.
   transport.key_generation_first = RandomGeneration();
-  options.engine.connect = [door] { return door->Connect(); };
+  options.engine.connect = [door, worker] { return door->Connect(worker); };
   // Tenants in the order of the settings, and weftctl's own behind them.
   options.engine.tenant_limits.assign(config.tenants.size() + 1, kTenantBytes);
   return options;
@@ -92,7 +99,7 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
 
 absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& config,
                                                            const std::string& run_dir, EngineDoor* door) {
-  std::unique_ptr<NodeLink> link(new NodeLink(config, run_dir, door));
+  std::unique_ptr<NodeLink> link(new NodeLink(config, run_dir, door, WorkersOf(config)));
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint endpoint, identity::Endpoint::Parse(config.listen));
   link->wake_ = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!link->wake_.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
@@ -104,7 +111,10 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   if (!config.dpdk.address.empty()) {
     WEFT_ASSIGN_OR_RETURN(worker.address, identity::Endpoint::Parse(config.dpdk.address));
   }
-  keys.workers.push_back(worker);
+  for (uint16_t i = 0; i < link->workers_; ++i) {
+    worker.id = worker.hint = i;
+    keys.workers.push_back(worker);
+  }
   WEFT_ASSIGN_OR_RETURN(keys.listener, ListenTcp(endpoint));
   if (!endpoint.unspecified()) {
     identity::Endpoint from = endpoint;
@@ -118,8 +128,8 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   const bool steered = !config.interface.empty() && config.packet_port != AgentConfig::PacketPort::kDpdk;
   if (!steered) {
     const bool asked = config.packet_port == AgentConfig::PacketPort::kAfXdp;
-    WEFT_RETURN_IF_ERROR(link->StartEngine(false, asked ? "the settings name no `interface`" : ""));
-    link->LogPort();
+    WEFT_RETURN_IF_ERROR(link->StartEngines(false, asked ? "the settings name no `interface`" : ""));
+    link->LogPorts();
   }
   link->thread_ = std::thread([raw] { raw->Run(); });
   if (steered) {
@@ -131,76 +141,112 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   return link;
 }
 
-absl::Status NodeLink::StartEngine(bool may_steer, const std::string& why_not_steered) {
-  WEFT_ASSIGN_OR_RETURN(engine::EngineThreadOptions options, OptionsOf(config_, door_));
-  options.may_steer = may_steer;
-  options.why_not_steered = why_not_steered;
-  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<engine::EngineThread> engine,
-                        engine::EngineThread::Create(std::move(options)));
+// Few cores are the hosts': an engine that polls beside them takes more than it gives.
+uint16_t NodeLink::WorkersOf(const AgentConfig& config) {
+  if (config.packet_port == AgentConfig::PacketPort::kDpdk) return 1;
+  if (config.workers != 0) return static_cast<uint16_t>(config.workers);
+  uint32_t workers = std::max(
+      1u, std::min(std::thread::hardware_concurrency() / kProcessorsAWorker, AgentConfig::kWorkersMax));
+  if (!config.interface.empty()) workers = std::min(workers, port::QueuesOf(config.interface));
+  return static_cast<uint16_t>(workers);
+}
+
+absl::Status NodeLink::StartEngines(bool may_steer, const std::string& why_not_steered) {
+  std::vector<std::unique_ptr<engine::EngineThread>> engines;
+  std::shared_ptr<engine::Crossing> crossing;
+  for (uint16_t worker = 0; worker < workers_; ++worker) {
+    WEFT_ASSIGN_OR_RETURN(engine::EngineThreadOptions options, OptionsOf(config_, door_, worker, workers_));
+    options.may_steer = may_steer;
+    options.why_not_steered = why_not_steered;
+    if (may_steer && workers_ > 1 && worker == 0) {
+      WEFT_ASSIGN_OR_RETURN(crossing,
+                            engine::Crossing::Create(workers_, options.engine.transport.datagram_bytes_max));
+    }
+    options.crossing = crossing;
+    WEFT_ASSIGN_OR_RETURN(std::unique_ptr<engine::EngineThread> engine,
+                          engine::EngineThread::Create(std::move(options)));
+    engines.push_back(std::move(engine));
+  }
+  steered_.resize(workers_);
   const std::lock_guard<std::mutex> lock(mutex_);
-  engine_ = std::move(engine);
+  engines_ = std::move(engines);
+  crossing_ = std::move(crossing);
   return absl::OkStatus();
 }
 
-void NodeLink::LogPort() {
-  const port::PortStatus port = engine_->port_status();
+void NodeLink::LogPort(uint16_t worker) {
+  const port::PortStatus port = engines_[worker]->port_status();
   std::string choices;
   for (const port::PortChoice& choice : port.choices) {
     absl::StrAppend(&choices, "; ", choice.feature, ": ", choice.chosen, choice.why.empty() ? "" : ", since ",
                     choice.why);
   }
-  spdlog::log(port.fell_back ? spdlog::level::warn : spdlog::level::info, "packet port {} at {}{}", port.port,
-              port.detail, choices);
+  spdlog::log(port.fell_back ? spdlog::level::warn : spdlog::level::info, "{}packet port {} at {}{}",
+              workers_ == 1 ? "" : absl::StrCat("worker ", worker, ": "), port.port, port.detail, choices);
+}
+
+void NodeLink::LogPorts() {
+  for (uint16_t worker = 0; worker < workers_; ++worker) LogPort(worker);
 }
 
 void NodeLink::OnSteering(const SteerAnswer& answer) {
   const std::string why(answer.status().message());
-  if (engine_ == nullptr) {
-    if (const absl::Status started = StartEngine(true, why); !started.ok()) {
-      const std::string problem(started.message());
-      if (problem != steering_problem_) spdlog::error("no call leaves this node: {}", problem);
-      steering_problem_ = problem;
+  if (!started()) {
+    if (const absl::Status begun = StartEngines(true, why); !begun.ok()) {
+      const std::string problem(begun.message());
+      if (problem != starting_problem_) spdlog::error("no call leaves this node: {}", problem);
+      starting_problem_ = problem;
       return;
     }
-    steering_problem_ = why;
-    if (!answer.ok()) return LogPort();
+    for (Steered& steered : steered_) steered.problem = why;
+    if (!answer.ok()) return LogPorts();
   }
-  if (engine_->interface_lost()) {
-    const absl::Status moved = engine_->Unsteer(absl::StrCat(config_.interface, " was deleted"));
-    if (!moved.ok()) spdlog::error("back on the kernel's UDP socket: {}", std::string(moved.message()));
-    steered_by_.reset();
-    LogPort();
+  for (uint16_t worker = 0; worker < workers_; ++worker) {
+    if (engines_[worker]->interface_lost()) {
+      const absl::Status moved = engines_[worker]->Unsteer(absl::StrCat(config_.interface, " was deleted"));
+      if (!moved.ok()) spdlog::error("back on the kernel's UDP socket: {}", std::string(moved.message()));
+      steered_[worker].by.reset();
+      LogPort(worker);
+    }
+    // weft-control that is gone, or says no, takes nothing away: what it has attached stays.
+    if (answer.ok()) Steer(worker, **answer);
   }
-  // weft-control that is gone, or says no, takes nothing away: what it has attached stays.
-  if (answer.ok()) Steer(**answer);
 }
 
-void NodeLink::Steer(const SteerMaps& maps) {
+void NodeLink::Steer(uint16_t worker, const SteerMaps& maps) {
+  Steered& steered = steered_[worker];
   const std::array<uint32_t, 3> by = {maps.interface_index, maps.keys_id, maps.xsks_id};
-  if (steered_by_ == by) return;
-  const absl::Status steered = engine_->Steer({.interface = config_.interface,
-                                               .interface_index = maps.interface_index,
-                                               .xsks_fd = maps.xsks.get(),
-                                               .keys_fd = maps.keys.get(),
-                                               .drops_fd = maps.drops.get(),
-                                               .keys = maps.key_count,
-                                               .cpus = maps.cpus});
+  if (steered.by == by) return;
+  const absl::Status status = engines_[worker]->Steer({.interface = config_.interface,
+                                                       .interface_index = maps.interface_index,
+                                                       .xsks_fd = maps.xsks.get(),
+                                                       .keys_fd = maps.keys.get(),
+                                                       .drops_fd = maps.drops.get(),
+                                                       .keys = maps.key_count,
+                                                       .cpus = maps.cpus});
   // An interface that is down, or another socket on its queue, are tried again a second later.
-  if (!absl::IsUnavailable(steered)) steered_by_ = by;
-  const std::string problem(steered.message());
-  if (!steered.ok() && problem == steering_problem_) return;
-  if (!steered.ok()) spdlog::error("interface {}: {}", config_.interface, problem);
-  steering_problem_ = problem;
-  LogPort();
+  if (!absl::IsUnavailable(status)) steered.by = by;
+  const std::string problem(status.message());
+  if (!status.ok() && problem == steered.problem) return;
+  if (!status.ok()) spdlog::error("interface {}: {}", config_.interface, problem);
+  steered.problem = problem;
+  LogPort(worker);
 }
 
-port::PortStatus NodeLink::port_status() {
+std::vector<NodeLink::WorkerState> NodeLink::LookAtWorkers() {
+  std::vector<WorkerState> workers(workers_);
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (engine_ != nullptr) return engine_->port_status();
-  port::PortStatus none;
-  none.port = "none";
-  none.detail = "yet";
-  return none;
+  for (uint16_t i = 0; i < workers_; ++i) {
+    WorkerState& worker = workers[i];
+    worker.port.port = "none";
+    worker.port.detail = "yet";
+    if (!started()) continue;
+    worker.port = engines_[i]->port_status();
+    if (crossing_ == nullptr) continue;
+    worker.passed = crossing_->passed(i);
+    worker.lost = crossing_->lost(i);
+  }
+  return workers;
 }
 
 NodeLink::~NodeLink() {
@@ -213,7 +259,7 @@ NodeLink::~NodeLink() {
     Wake();
     thread_.join();
   }
-  engine_.reset();  // Before the mutex that its answers take.
+  engines_.clear();  // Before the mutex that their answers take.
 }
 
 void NodeLink::Wake() {
@@ -229,8 +275,8 @@ void NodeLink::ToKeys(std::function<void()> what) {
   Wake();
 }
 
-void NodeLink::ToEngine(const std::function<void(engine::NodeEngine&)>& what) {
-  while (!engine_->Post(what)) std::this_thread::sleep_for(std::chrono::microseconds(100));
+void NodeLink::ToEngine(uint16_t worker, const std::function<void(engine::NodeEngine&)>& what) {
+  while (!engines_[worker]->Post(what)) std::this_thread::sleep_for(std::chrono::microseconds(100));
 }
 
 void NodeLink::SetPeers(const std::map<std::string, std::string>& addresses) {
@@ -257,7 +303,7 @@ NodeLink::State NodeLink::Look() {
 }
 
 uint64_t NodeLink::NextNs() const {
-  if (engine_ == nullptr) return ~uint64_t{0};
+  if (!started()) return ~uint64_t{0};
   uint64_t next_ns = keys_->NextTimerNs();
   if (leave_ns_ != 0) next_ns = std::min(next_ns, leave_ns_);
   for (const auto& [worker, inside] : inside_) {
@@ -275,9 +321,9 @@ void NodeLink::Run() {
             ? 0
             : static_cast<int>(std::min<uint64_t>((next_ns - now_ns + kNsPerMs - 1) / kNsPerMs, 60'000));
     // Before there is an engine nobody could be told of anything.
-    pollfd fds[] = {{engine_ == nullptr ? -1 : keys_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+    pollfd fds[] = {{!started() ? -1 : keys_->fd(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
     (void)poll(fds, 2, timeout_ms);
-    changed_ |= fds[0].revents != 0 || (engine_ != nullptr && NowNs() >= keys_->NextTimerNs());
+    changed_ |= fds[0].revents != 0 || (started() && NowNs() >= keys_->NextTimerNs());
     uint64_t count;
     [[maybe_unused]] const ssize_t bytes = read(wake_.get(), &count, sizeof(count));
   } while (Turn());
@@ -293,7 +339,7 @@ bool NodeLink::Turn() {
   }
   changed_ |= !posted.empty();
   for (const auto& what : posted) what();
-  if (engine_ == nullptr) return !stop;
+  if (!started()) return !stop;
   if (stop && leave_ns_ == 0) {
     keys_->Leave();
     leave_ns_ = NowNs() + kLeaveNs;

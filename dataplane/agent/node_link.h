@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// weftd's link to other nodes: the engine thread that carries calls, and a thread that holds the TLS
-// connections to other agents and gives the engine its keys. Made by weftd where `listen` is set. The
+// weftd's link to other nodes: the engine threads that carry calls, and a thread that holds the TLS
+// connections to other agents and gives the engines their keys. Made by weftd where `listen` is set. The
 // registry tells it which nodes there are and asks it how they do.
 #ifndef WEFT_DATAPLANE_AGENT_NODE_LINK_H_
 #define WEFT_DATAPLANE_AGENT_NODE_LINK_H_
@@ -32,11 +32,12 @@ namespace weft::agent {
 
 class NodeLink final : private identity::KeyExchangeObserver {
  public:
-  // Binds both sockets, loads the certificates and starts both threads. Errors name the setting at fault.
+  // Binds its sockets, loads the certificates and starts the threads. Errors name the setting at fault.
   // `door` and `config` outlive it.
-  // Where an interface is to be steered, the engine starts once weft-control has given its maps, or refused,
+  // Where an interface is to be steered, the engines start once weft-control has given its maps, or refused,
   // or has not answered for kSteerPatienceNs; until then no call leaves the node. Without maps it speaks over
-  // the kernel's UDP socket, and goes over to AF_XDP when they come, and back where the interface is deleted.
+  // the kernel's UDP sockets, and goes over to AF_XDP when they come, and back where the interface is
+  // deleted.
   static absl::StatusOr<std::unique_ptr<NodeLink>> Create(const AgentConfig& config,
                                                           const std::string& run_dir, EngineDoor* door);
   static constexpr uint64_t kSteerPatienceNs = kNsPerSecond;
@@ -59,14 +60,14 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void RemoveInside(uint16_t worker);
   // Its answer to a receive key; one that is not its to give ends it. Registry thread.
   void TakeInsideKeyId(uint16_t worker, const api::PeerKeyId& answer);
-  // Ports that they have are those after `listen`'s.
+  // Ports that they have are those after `listen`'s. With several workers of weftd's there may be fewer.
   static constexpr uint16_t kInsideMax = 15;
   // What a path of the settings' MTU carries.
   static uint32_t DatagramBytesMax(const AgentConfig& config, bool ipv4) {
     return config.mtu - (ipv4 ? 20 : 40) - 8;
   }
-  // Which key ids are those of weftd's own engine.
-  static void SetKeyIndices(transport::Config* transport);
+  // Which key ids are those of weftd's own engine that is worker `worker` of `workers`.
+  static void SetKeyIndices(uint16_t worker, uint16_t workers, transport::Config* transport);
   // What an engine inside a host may take for a key: far less than the key exchange waits, whose connection
   // carries all other workers as well.
   static constexpr uint64_t kInsideAnswerNs = 3 * kNsPerSecond;
@@ -78,30 +79,46 @@ class NodeLink final : private identity::KeyExchangeObserver {
   // How things stood at most kLookNs ago. Any thread; waits for nobody.
   State Look();
   static constexpr uint64_t kLookNs = 20 * kNsPerMs;
-  // What was chosen, and why; any thread. Of the name "none" before the engine has started, or where it could
-  // not.
-  port::PortStatus port_status();
+  // How many engines weftd has: as the settings say, or one for 8 processors, and no more than the interface
+  // has queues.
+  uint16_t workers() const { return workers_; }
+  struct WorkerState {
+    // What was chosen, and why. Of the name "none" before the engine has started, or where it could not.
+    port::PortStatus port;
+    // Datagrams that came in on its queue for another worker: given to that, and lost since it had no room.
+    uint64_t passed = 0;
+    uint64_t lost = 0;
+  };
+  // Of each worker; any thread.
+  std::vector<WorkerState> LookAtWorkers();
 
  private:
-  NodeLink(const AgentConfig& config, std::string run_dir, EngineDoor* door)
-      : config_(config), run_dir_(std::move(run_dir)), door_(door) {}
+  NodeLink(const AgentConfig& config, std::string run_dir, EngineDoor* door, uint16_t workers)
+      : config_(config),
+        run_dir_(std::move(run_dir)),
+        door_(door),
+        workers_(workers),
+        last_worker_(static_cast<uint16_t>(workers - 1)) {}
 
   void Run();
-  absl::Status StartEngine(bool may_steer, const std::string& why_not_steered);
-  void LogPort();
+  static uint16_t WorkersOf(const AgentConfig& config);
+  absl::Status StartEngines(bool may_steer, const std::string& why_not_steered);
+  bool started() const { return !engines_.empty(); }
+  void LogPort(uint16_t worker);
+  void LogPorts();
   // Runs what others have posted here, then the key exchange. False: to end.
   bool Turn();
   // The key exchange's next timer, or that of the next snapshot for Look.
   uint64_t NextNs() const;
-  // Posts to the engine, which takes all its mail at each turn: where that is full, waits for it.
-  void ToEngine(const std::function<void(engine::NodeEngine&)>& what);
+  // Posts to an engine, which takes all its mail at each turn: where that is full, waits for it.
+  void ToEngine(uint16_t worker, const std::function<void(engine::NodeEngine&)>& what);
   // From any thread: `what` runs on the key thread.
   void ToKeys(std::function<void()> what);
   void Wake();
   void TakePeers(const std::map<std::string, std::string>& addresses);
   // weft-control's answer about the interface, once a second.
   void OnSteering(const SteerAnswer& answer);
-  void Steer(const SteerMaps& maps);
+  void Steer(uint16_t worker, const SteerMaps& maps);
 
   // --- node_link_lanes.cc, on the key thread: a lane joins a worker here and one of a peer.
   struct InsideWorker {
@@ -114,7 +131,8 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void ToLane(uint16_t local, api::PeerKeys keys);
   void TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
                  api::PeerKeys::What what, int only_local = -1);
-  bool Joins(const identity::Worker& remote) const;
+  bool IsOwn(uint16_t local) const { return local < workers_; }  // Of weftd itself.
+  bool Joins(uint16_t local, const identity::Worker& remote, const std::vector<identity::Worker>& all) const;
   bool Stands(const identity::LaneKey& key) const;
   void ForgetGoneIds();
   api::PeerKeys KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const;
@@ -137,8 +155,10 @@ class NodeLink final : private identity::KeyExchangeObserver {
   const AgentConfig& config_;
   const std::string run_dir_;
   EngineDoor* const door_;
-  // Set once, under mutex_; the key thread, which sets it, reads it without.
-  std::unique_ptr<engine::EngineThread> engine_;
+  const uint16_t workers_;
+  // By worker. Set once, under mutex_; the key thread, which sets them, reads them without.
+  std::vector<std::unique_ptr<engine::EngineThread>> engines_;
+  std::shared_ptr<engine::Crossing> crossing_;  // As engines_. Null: nothing comes in at the wrong one.
   std::mutex mutex_;
   State state_;                                  // Under mutex_.
   std::vector<std::function<void()>> for_keys_;  // Under mutex_.
@@ -151,14 +171,18 @@ class NodeLink final : private identity::KeyExchangeObserver {
   uint64_t leave_ns_ = 0;     // Not 0: leaving, until then.
   bool changed_ = true;       // Something may have, since the last snapshot,
   uint64_t snapshot_ns_ = 0;  // which was taken then.
-  // The maps in use, as interface, key table and XSKMAP; nothing where they are to be tried again.
-  std::optional<std::array<uint32_t, 3>> steered_by_;
-  std::string steering_problem_;                           // As logged last.
+  // By worker, the maps in use, as interface, key table and XSKMAP; nothing where they are to be tried again.
+  struct Steered {
+    std::optional<std::array<uint32_t, 3>> by;
+    std::string problem;  // As logged last.
+  };
+  std::vector<Steered> steered_;
+  std::string starting_problem_;                           // As logged last.
   std::map<std::string, identity::SessionInfo> sessions_;  // By peer
   std::map<uint16_t, InsideWorker> inside_;                // By worker
 
   // The registry thread's.
-  uint16_t last_worker_ = 0;
+  uint16_t last_worker_;
   std::map<uint16_t, uint16_t> inside_slots_;  // By worker: whose ports and key indices it has.
 
   UniqueFd wake_;

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// NodeLink: lanes, from what the key exchange says to the engines at their ends. Worker 0 is weftd's own
-// engine; the others are inside hosts and are spoken to through the registry. To an engine the worker of
-// another node is a peer named "node", or "node/host" where it is inside a host there: who that may speak for
-// is in the agent's table under the same name.
+// NodeLink: lanes, from what the key exchange says to the engines at their ends. The first workers of a node
+// are its weftd's own engines; the others are inside hosts and are spoken to through the registry. To an
+// engine the worker of another node is a peer named "node/host" where it is inside a host there, "node" where
+// it is the one that this engine's calls go to, and "node:3" where calls come from it only: who each may
+// speak for is in the agent's table under the name before the colon.
+//
+// Of weftd's own engines each speaks to as few as will do: the i-th of this node to the j-th of that where
+// one number is the other modulo how many there are. So both ends know which lanes there are, each engine
+// has one to call by, and with as many workers on both sides packets stay on their queue. The engine inside a
+// host speaks to one of them, too, by its id.
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/random.h>
@@ -18,6 +24,7 @@
 #include "dataplane/agent/refusal.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
+#include "dataplane/identity/messages.h"
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
@@ -30,8 +37,28 @@ constexpr uint32_t kNodeIndices = 4096;
 constexpr auto kIndexBits =
     static_cast<uint32_t>(std::bit_width(kNodeIndices + NodeLink::kInsideMax * kInsideIndices - 1));
 
-std::string LabelOf(const std::string& node, const identity::Worker& worker) {
-  return worker.host.empty() ? node : absl::StrCat(node, "/", worker.host);
+// Which of a node's own engines a worker is, and of how many.
+struct Rank {
+  std::size_t rank = 0;
+  std::size_t count = 0;
+};
+
+Rank RankOf(const identity::Worker& worker, const std::vector<identity::Worker>& all) {
+  Rank rank;
+  for (const identity::Worker& one : all) {
+    if (!one.host.empty()) continue;
+    if (one.id == worker.id) rank.rank = rank.count;
+    ++rank.count;
+  }
+  return rank;
+}
+
+// What the worker `local` here knows the worker of `node` by, which is one of `all` there.
+std::string LabelOf(const std::string& node, uint16_t local, const identity::Worker& worker,
+                    const std::vector<identity::Worker>& all) {
+  if (!worker.host.empty()) return absl::StrCat(node, "/", worker.host);
+  const Rank remote = RankOf(worker, all);
+  return local % remote.count == remote.rank ? node : absl::StrCat(node, ":", remote.rank);
 }
 
 // What an engine knows a lane's session by: another one for each pair of workers, so that a worker that takes
@@ -77,10 +104,10 @@ absl::StatusOr<UniqueFd> BindInside(identity::Endpoint endpoint, uint16_t port) 
 
 }  // namespace
 
-void NodeLink::SetKeyIndices(transport::Config* transport) {
+void NodeLink::SetKeyIndices(uint16_t worker, uint16_t workers, transport::Config* transport) {
   transport->key_index_bits = kIndexBits;
-  transport->key_index_first = 0;
-  transport->key_indices = kNodeIndices;
+  transport->key_indices = kNodeIndices / workers;
+  transport->key_index_first = worker * transport->key_indices;
 }
 
 // --- Workers inside hosts
@@ -89,10 +116,13 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint listen, identity::Endpoint::Parse(config_.listen));
   if (last_worker_ == UINT16_MAX)
     return absl::ResourceExhaustedError("65,535 engines were inside hosts since weftd's start: restart it");
+  // The key exchange takes so many workers of a node.
+  const auto inside_max =
+      std::min<uint16_t>(kInsideMax, static_cast<uint16_t>(identity::kWorkersMax - workers_));
   Inside inside;
-  absl::Status last = absl::ResourceExhaustedError(absl::StrCat(kInsideMax, " hosts have one already"));
+  absl::Status last = absl::ResourceExhaustedError(absl::StrCat(inside_max, " hosts have one already"));
   uint16_t slot = 0;
-  while (++slot <= kInsideMax) {
+  while (++slot <= inside_max) {
     const bool taken = std::any_of(inside_slots_.begin(), inside_slots_.end(),
                                    [slot](const auto& entry) { return entry.second == slot; });
     if (taken || listen.port + slot > UINT16_MAX) continue;
@@ -102,7 +132,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
     inside.socket = *std::move(socket);
     break;
   }
-  if (slot > kInsideMax) return last;
+  if (slot > inside_max) return last;
   inside.worker = ++last_worker_;
   inside_slots_[inside.worker] = slot;
   const uint32_t first = kNodeIndices + (slot - 1u) * kInsideIndices;
@@ -190,11 +220,11 @@ void NodeLink::EndInside(uint16_t worker, const absl::Status& why) {
 // --- Lanes
 
 void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
-  if (local != 0) return door_->Post({local, std::move(keys), absl::OkStatus()});
+  if (!IsOwn(local)) return door_->Post({local, std::move(keys), absl::OkStatus()});
   if (keys.what() != api::PeerKeys::BEGIN && keys.what() != api::PeerKeys::MOVE) {
-    return ToEngine([keys = std::move(keys)](engine::NodeEngine& engine) { engine.OnPeerKeys(keys); });
+    return ToEngine(local, [keys = std::move(keys)](engine::NodeEngine& engine) { engine.OnPeerKeys(keys); });
   }
-  ToEngine([this, keys = std::move(keys)](engine::NodeEngine& engine) {
+  ToEngine(local, [this, keys = std::move(keys)](engine::NodeEngine& engine) {
     const absl::Status done = keys.what() == api::PeerKeys::BEGIN
                                   ? engine.BeginSession(keys.peer(), keys.session(), keys.address())
                                   : engine.MoveSession(keys.peer(), keys.session(), keys.address());
@@ -208,21 +238,28 @@ void NodeLink::TellLanes(const identity::SessionInfo& session, const identity::W
                          api::PeerKeys::What what, int only_local) {
   api::PeerKeys keys;
   keys.set_what(what);
-  keys.set_peer(LabelOf(session.peer, remote));
   keys.set_address(remote.address.ToString());
   const auto tell = [&](uint16_t local) {
     if (only_local >= 0 && only_local != local) return;
-    if (local == 0 && !Joins(remote)) return;
+    if (!Joins(local, remote, session.workers)) return;
+    keys.set_peer(LabelOf(session.peer, local, remote, session.workers));
     keys.set_session(LaneSession(session.session, {local, remote.id}));
     ToLane(local, keys);
   };
-  tell(0);
+  for (uint16_t local = 0; local < workers_; ++local) tell(local);
   for (const auto& [local, inside] : inside_) tell(local);
 }
 
-// What DPDK carries never comes to the kernel's sockets, which engines inside hosts have.
-bool NodeLink::Joins(const identity::Worker& remote) const {
-  return remote.host.empty() || config_.packet_port != AgentConfig::PacketPort::kDpdk;
+// Whether there is a lane between the two; `all` are the workers there.
+bool NodeLink::Joins(uint16_t local, const identity::Worker& remote,
+                     const std::vector<identity::Worker>& all) const {
+  if (!remote.host.empty()) {
+    // What DPDK carries never comes to the kernel's sockets, which engines inside hosts have.
+    if (!IsOwn(local)) return true;
+    return config_.packet_port != AgentConfig::PacketPort::kDpdk && remote.id % workers_ == local;
+  }
+  const Rank there = RankOf(remote, all);
+  return local % there.count == there.rank || (IsOwn(local) && there.rank % workers_ == local);
 }
 
 // Whether both workers that the lane joins are still there, in the session that it is of.
@@ -246,7 +283,8 @@ api::PeerKeys NodeLink::KeysFor(const identity::LaneKey& key, api::PeerKeys::Wha
   const identity::Worker* const remote =
       session == sessions_.end() ? nullptr : Find(session->second.workers, key.lane.remote_worker);
   // A lane that went a moment ago has no name any more, and no peer has the empty one.
-  if (remote != nullptr) keys.set_peer(LabelOf(key.peer, *remote));
+  if (remote != nullptr)
+    keys.set_peer(LabelOf(key.peer, key.lane.local_worker, *remote, session->second.workers));
   keys.set_session(LaneSession(key.session, key.lane));
   keys.set_epoch(key.epoch);
   return keys;
@@ -265,8 +303,10 @@ void NodeLink::OnWorkers(const identity::SessionInfo& session) {
   const auto known = sessions_.find(session.peer);
   if (known == sessions_.end()) return;
   const std::vector<identity::Worker> before = std::exchange(known->second.workers, session.workers);
+  identity::SessionInfo was = session;
+  was.workers = before;
   for (const identity::Worker& old : before) {
-    if (Find(session.workers, old.id) == nullptr) TellLanes(session, old, api::PeerKeys::END);
+    if (Find(session.workers, old.id) == nullptr) TellLanes(was, old, api::PeerKeys::END);
   }
   ForgetGoneIds();
   for (const identity::Worker& now : session.workers) {
@@ -280,9 +320,13 @@ void NodeLink::OnWorkers(const identity::SessionInfo& session) {
 }
 
 void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::PacketSecret& secret) {
-  api::PeerKeys keys = KeysFor(key, api::PeerKeys::RECEIVE);
+  const auto session = sessions_.find(key.peer);
+  const identity::Worker* const remote =
+      session == sessions_.end() ? nullptr : Find(session->second.workers, key.lane.remote_worker);
   const uint16_t local = key.lane.local_worker;
-  if (local != 0) {
+  if (remote != nullptr && !Joins(local, *remote, session->second.workers)) return keys_->DeclineLane(key);
+  api::PeerKeys keys = KeysFor(key, api::PeerKeys::RECEIVE);
+  if (!IsOwn(local)) {
     const auto inside = inside_.find(local);
     if (inside == inside_.end()) return;
     if (inside->second.unanswered.empty()) inside->second.waiting_since_ns = NowNs();
@@ -290,11 +334,12 @@ void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::
     SetSecret(secret, &keys);
     return ToLane(local, std::move(keys));
   }
-  ToEngine([this, key, keys = std::move(keys), secret](engine::NodeEngine& engine) {
+  // A lane to a host elsewhere is never worth the connection, which carries all others as well.
+  const bool can_do_without = remote != nullptr && !remote->host.empty();
+  ToEngine(local, [this, key, keys = std::move(keys), secret, can_do_without](engine::NodeEngine& engine) {
     const uint32_t id =
         engine.InstallReceiveKey(keys.peer(), keys.session(), key.epoch, SealSecretOf(secret));
-    // A lane to a host elsewhere is never worth the connection, which carries all others as well.
-    const bool decline = id == 0 && key.lane.remote_worker != 0;
+    const bool decline = id == 0 && can_do_without;
     ToKeys([this, key, id, decline] { decline ? keys_->DeclineLane(key) : keys_->SetReceiveKeyId(key, id); });
   });
 }

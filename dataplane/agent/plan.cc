@@ -103,6 +103,16 @@ PlanRoute ToAll(const FunctionPlan& function) {
   return route;
 }
 
+// Its calls leave by the engine of the worker that it was dealt to.
+PlanRoute Dealt(const EngineState& state, const Session& session, PlanRoute route) {
+  if (state.engines.size() < 2) return route;
+  for (PlanTarget& target : route.targets) {
+    if (!target.node.empty() && target.session == state.engine)
+      target.session = state.EngineTo(session, target.node);
+  }
+  return route;
+}
+
 // An engine inside a host may hand calls of other nodes to that host and to nobody else.
 PlanRoute OwnHostOnly(const FunctionPlan& function, const Session& engine, const Call& call) {
   PlanRoute route{{}, {}, function.code, function.reason};
@@ -293,7 +303,7 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
   if (session.inside_of != 0) return OwnHostOnly(function, session, call);
   // What comes from another node stays on this one.
   if (session.is_engine) return {function.targets, function.prospects, function.code, function.reason};
-  if (state.Find(session.inside) == nullptr) return ToAll(function);
+  if (state.Find(session.inside) == nullptr) return Dealt(state, session, ToAll(function));
   // Its own engine may reach other ends than this node's.
   FunctionPlan own = function;
   RemotePlan remote(model, state, node, &session);
@@ -302,7 +312,7 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
     if (it->first.node != node) remote.Add(it->first, it->second);
   }
   remote.Choose(&own);
-  return ToAll(own);
+  return Dealt(state, session, ToAll(own));
 }
 
 Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,

@@ -66,13 +66,21 @@ Server::Server(ServerOptions options) : options_(std::move(options)), started_ns
   engine_tenant_.limits = NodeEngineLimits(options_.config.tenants, admin_tenant_.limits);
 }
 
-TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin) {
+void Server::set_node_link(NodeLink* link) {
+  node_link_ = link;
+  engine_->set_workers(link->workers());
+  engine_tenant_.limits = NodeEngineLimits(options_.config.tenants, admin_tenant_.limits, link->workers());
+}
+
+TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin,
+                              uint32_t workers) {
   TenantLimits limits;
   limits.hosts = 1;
   limits.clients = 0;
-  limits.channels = 65'536;  // One with each process of the node.
+  limits.channels = 65'536 * workers;  // One with each process of the node, for each worker.
   limits.bytes = admin.bytes;
   for (const Tenant& tenant : tenants) limits.bytes += tenant.limits.bytes;
+  limits.bytes *= workers;
   limits.arena_bytes = kArenaBytesMax;  // Each channel's is the smaller one, the host's.
   return limits;
 }

@@ -42,10 +42,11 @@ struct ServerOptions {
   Notifier notifier;
 };
 
-// What the node engine may hold. Its end of a channel is as large as the other, which a tenant pays for, and
-// what it holds of a tenant's messages that stream in it bounds itself: so it may hold as much as all tenants
-// together, and none of them can take what another needs there.
-TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin);
+// What the node's engines may hold, one a worker. Its end of a channel is as large as the other, which a
+// tenant pays for, and what it holds of a tenant's messages that stream in it bounds itself: so it may hold
+// as much as all tenants together, and none of them can take what another needs there.
+TenantLimits NodeEngineLimits(const std::vector<Tenant>& tenants, const TenantLimits& admin,
+                              uint32_t workers = 1);
 
 // Changes of what hosts serve are told to control at once, and then no more often than this.
 inline constexpr uint64_t kRegistrationsPauseNs = 4 * kNsPerMs;
@@ -65,7 +66,7 @@ class Server {
   EngineDoor& engine_door() { return door_; }
   // The link to other nodes, where there is one: is told of them and asked how they are. Before Run; outlives
   // it.
-  void set_node_link(NodeLink* link) { node_link_ = link; }
+  void set_node_link(NodeLink* link);
 
  private:
   // Memories of one channel between their arrival and their handing over.
@@ -139,9 +140,15 @@ class Server {
   void TellDrainState(SessionId asker, const std::string& host, const std::string& state,
                       const std::string& why);
   void TellDrained(SessionId host);
-  std::vector<api::Item> StatusItems(const StatsByHost& stats) const;
-  std::vector<api::Item> NodeItems() const;
   bool MayProgram(const Connection& connection) const;
+
+  // server_status.cc
+  std::vector<api::Item> NodeItems() const;
+  std::string TextOfWorker(const NodeLink::WorkerState& state, uint16_t worker,
+                           const StatsByHost& stats) const;
+  void AddLink(const StatsByHost& stats, api::Item* item) const;
+  void AddSums(const StatsByHost& stats, api::Item* item) const;
+  std::vector<api::Item> StatusItems(const StatsByHost& stats) const;
 
   ServerOptions options_;
   Reaper reaper_;

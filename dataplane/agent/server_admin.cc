@@ -178,8 +178,8 @@ void Server::StartQuery(Connection& connection, api::Query::Kind kind) {
   query.deadline_ns = NowNs() + kStatsNs;
   if (kind == api::Query::HOSTS || kind == api::Query::CHANNELS) {
     for (const auto& [id, session] : engine_->state().sessions) query.waiting.insert(id);
-  } else if (kind == api::Query::STATUS && engine_->state().engine != 0) {
-    query.waiting.insert(engine_->state().engine);
+  } else if (kind == api::Query::STATUS) {
+    for (const auto& [worker, engine] : engine_->state().engines) query.waiting.insert(engine);
   }
   if (query.waiting.empty()) return FinishQuery(query);
   const uint64_t number = ++last_query_;
@@ -239,97 +239,6 @@ void Server::FinishQuery(const PendingQuery& query) {
     default:
       return ReplyItems(query.asker, StatusItems(query.stats));
   }
-}
-
-namespace {
-
-// What a status tells of the node engine: how much goes between nodes, and what was not taken, by reason.
-bool TellsOfNodes(absl::string_view counter, uint64_t value) {
-  if (absl::StartsWith(counter, "drop_") || absl::StartsWith(counter, "engine_refused_")) return value != 0;
-  return absl::StartsWith(counter, "datagrams_") || counter == "packets_lost" || counter == "peer_deaths";
-}
-
-}  // namespace
-
-// The agent's view of nodes, and beside it what the link to them knows.
-std::vector<api::Item> Server::NodeItems() const {
-  std::vector<api::Item> items = agent::NodeItems(*engine_);
-  std::map<std::string, identity::PeerReport> peers;
-  if (node_link_ != nullptr) {
-    for (identity::PeerReport& peer : node_link_->Look().peers) {
-      const std::string name = peer.name;
-      peers[name] = std::move(peer);
-    }
-  }
-  for (api::Item& item : items) {
-    const auto peer = peers.find(item.fields(0).text());
-    const bool known = peer != peers.end();
-    AddText(&item, "keys",
-            !known                      ? ""
-            : peer->second.session == 0 ? "none"
-                                        : absl::StrCat("epoch ", peer->second.epoch));
-    AddText(&item, "problem", known && !peer->second.connected ? peer->second.last_problem : "");
-  }
-  return items;
-}
-
-std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
-  uint64_t hosts = 0;
-  for (const auto& [id, session] : engine_->state().sessions) hosts += session.is_client ? 0 : 1;
-  std::vector<api::Item> items(1);
-  api::Item& item = items[0];
-  AddText(&item, "node", engine_->node());
-  AddText(&item, "version", WEFT_VERSION);
-  AddNumber(&item, "generation", engine_->acknowledged_generation());
-  AddNumber(&item, "generation_held", engine_->model().generation());
-  AddNumber(&item, "uptime_s", (NowNs() - started_ns_) / kNsPerSecond);
-  AddNumber(&item, "hosts", hosts);
-  AddNumber(&item, "clients", engine_->state().sessions.size() - hosts);
-  AddNumber(&item, "connections", connections_.size());
-  AddNumber(&item, "channels", engine_->state().channels.size());
-  AddNumber(&item, "rounds", engine_->rounds());
-  if (node_link_ != nullptr) {
-    const port::PortStatus port = node_link_->port_status();
-    AddText(&item, "packet_port", absl::StrCat(port.port, " ", port.detail));
-    std::vector<std::string> choices;
-    for (const port::PortChoice& choice : port.choices) {
-      choices.push_back(absl::StrCat(choice.feature, ": ", choice.chosen,
-                                     choice.why.empty() ? "" : absl::StrCat(" (", choice.why, ")")));
-    }
-    AddText(&item, "packet_port_why", absl::StrJoin(choices, "; "));
-    const std::set<std::string>& up = engine_->state().nodes_up;
-    AddNumber(&item, "nodes_reachable",
-              static_cast<uint64_t>(std::count_if(up.begin(), up.end(), [](const std::string& name) {
-                return !absl::StrContains(name, '/');
-              })));
-    AddNumber(&item, "engines_inside", inside_sessions_.size());
-    if (!inside_sessions_.empty()) {
-      AddText(&item, "engines_inside_port",
-              "udp (hosts have no CAP_NET_RAW for AF_XDP, and a queue's one socket is the node engine's)");
-    }
-    const identity::KeyExchangeCounters keys = node_link_->Look().keys;
-    AddNumber(&item, "tls_sessions", keys.sessions);
-    for (std::size_t i = 1; i < identity::kRefusals; ++i) {
-      if (keys.refused[i] == 0) continue;
-      AddNumber(&item, absl::StrCat("tls_refused_", identity::ToString(static_cast<identity::Refusal>(i))),
-                keys.refused[i]);
-    }
-  }
-  if (const auto engine = stats.find(engine_->state().engine); engine != stats.end()) {
-    for (const api::Counter& counter : engine->second.host()) {
-      if (TellsOfNodes(counter.name(), counter.value())) AddNumber(&item, counter.name(), counter.value());
-    }
-  }
-  if (engine_->foreign_functions() != 0)
-    AddNumber(&item, "refused_foreign_function", engine_->foreign_functions());
-  AddNumber(&item, "fds_closing", reaper_.waiting());
-  for (std::size_t i = 0; i < kRefusals; ++i) {
-    const auto refusal = static_cast<Refusal>(i);
-    const uint64_t count =
-        refusals_.count(refusal) + (refusal == Refusal::kForgedCaller ? engine_->forged_callers() : 0);
-    if (count != 0) AddNumber(&item, absl::StrCat("refused_", RefusalName(refusal)), count);
-  }
-  return items;
 }
 
 void Server::ReplyItems(SessionId asker, std::vector<api::Item> items) {

@@ -56,7 +56,7 @@ void Server::OpenInside(Connection& host) {
 // `connection` is being closed, and is not in connections_ any more.
 void Server::CloseInside(Connection& connection, const std::string& reason) {
   if (connection.inside != 0) Close(connection.inside, absl::StrCat("its host: ", reason));
-  if (connection.worker == 0) return;
+  if (connection.inside_of == 0) return;
   inside_sessions_.erase(connection.worker);
   node_link_->RemoveInside(connection.worker);
   Close(connection.inside_of, absl::StrCat("its node engine: ", reason));

@@ -105,10 +105,11 @@ void Server::Accept(bool admin) {
 }
 
 void Server::AcceptEngine() {
-  for (UniqueFd& socket : door_.Take()) {
+  for (EngineDoor::Caller& caller : door_.Take()) {
     auto connection = std::make_unique<Connection>();
     connection->id = ++last_session_;
-    connection->socket = std::move(socket);
+    connection->socket = std::move(caller.socket);
+    connection->worker = caller.worker;
     connection->peer = {getpid(), geteuid(), getegid()};
     connection->is_engine = true;
     connection->tenant = &engine_tenant_;
@@ -328,9 +329,10 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
   request.is_engine = connection.is_engine;
   // No label holds a colon: no host can go by a client's name.
   request.inside_of = connection.inside_of;
+  request.worker = connection.worker;
   request.host = request.inside_of != 0
                      ? absl::StrCat(kEnginePrefix, engine_->node(), "/", connection.inside_host)
-                 : request.is_engine ? absl::StrCat(kEnginePrefix, engine_->node())
+                 : request.is_engine ? EngineName(engine_->node(), connection.worker)
                  : request.is_client ? absl::StrCat("client:", connection.peer.pid, ".", connection.id)
                                      : hello.host();
   request.call_as = hello.call_as().empty() ? connection.tenant->call_as : hello.call_as();

@@ -86,7 +86,7 @@ api::Item ExplainRow(const std::string& caller, const std::string& callee, const
 
 }  // namespace
 
-void AddText(api::Item* item, const char* name, const std::string& text) {
+void AddText(api::Item* item, const std::string& name, const std::string& text) {
   api::Item::Field* field = item->add_fields();
   field->set_name(name);
   field->set_text(text);

@@ -28,7 +28,7 @@ std::vector<api::Item> ChannelItems(const Engine& engine, const StatsByHost& sta
 std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& caller,
                                     const std::string& callee);
 
-void AddText(api::Item* item, const char* name, const std::string& text);
+void AddText(api::Item* item, const std::string& name, const std::string& text);
 void AddNumber(api::Item* item, const std::string& name, uint64_t number);
 
 }  // namespace weft::agent

@@ -153,6 +153,7 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
   constexpr AgentConfig::PacketPort kPorts[] = {kAuto, kAfXdp, kDpdk, kIoUring};
   config->packet_port = kPorts[map.Enum("packet_port", {"auto", "af_xdp", "dpdk", "io_uring"})];
   config->interface = map.String("interface");
+  config->workers = static_cast<uint32_t>(map.Uint("workers", 1, AgentConfig::kWorkersMax, 0));
   map.Map("dpdk", [&](YamlMap& dpdk) {
     dpdk.Require({"device", "address"});
     config->dpdk.device = dpdk.NonEmptyString("device");
@@ -164,6 +165,8 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
     if (!map.Has("dpdk")) map.Error("packet_port", "needs `dpdk: {device: …, address: …}`");
     if (map.Has("interface"))
       map.Error("interface", "means nothing with `packet_port: dpdk`: the device is its own");
+    if (config->workers > 1)
+      map.Error("workers", "`packet_port: dpdk` has one: one queue of its device is used");
   } else if (map.Has("dpdk")) {
     map.Error("dpdk", "means nothing without `packet_port: dpdk`");
   }
@@ -179,7 +182,7 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
     if (!map.Has("identity")) map.Error("listen", "needs an `identity`: other nodes ask for a certificate");
     return;
   }
-  for (const char* const key : {"packet_port", "interface", "mtu", "dpdk", "identity"}) {
+  for (const char* const key : {"packet_port", "interface", "workers", "mtu", "dpdk", "identity"}) {
     if (map.Has(key)) map.Error(key, "means nothing without `listen`");
   }
 }

@@ -47,6 +47,9 @@ struct AgentConfig {
   enum class PacketPort { kAuto, kAfXdp, kDpdk, kIoUring };
   PacketPort packet_port = PacketPort::kAuto;
   std::string interface;  // That weft-control steers; empty: none, packets go by UDP.
+  // Engine threads between this node and others; 0: as many as the machine has room for.
+  static constexpr uint32_t kWorkersMax = 8;
+  uint32_t workers = 0;
   // With packet_port: dpdk, else empty.
   struct Dpdk {
     std::string device;   // As after DPDK's --vdev: "net_memif0,role=server,socket=/run/weft/memif.sock"

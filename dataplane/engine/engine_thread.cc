@@ -13,6 +13,7 @@
 #include "dataplane/port/dpdk_port.h"
 #endif
 #include "dataplane/port/udp_port.h"
+#include "dataplane/port/udp_socket.h"
 
 namespace weft::engine {
 namespace {
@@ -86,10 +87,12 @@ absl::StatusOr<std::unique_ptr<EngineThread::Runner>> EngineThread::MakeRunner(
   }
   port::UdpPort::Options udp;
   udp.local = options.listen;
+  udp.workers = options.workers;
   udp.datagram_bytes_max = options.engine.transport.datagram_bytes_max;
+  if (options.workers > 1 && options.worker == 0) WEFT_RETURN_IF_ERROR(port::AwaitUdpFree(options.listen));
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::UdpPort> socket, port::UdpPort::Create(std::move(udp)));
   if (!options.may_steer) return std::make_unique<RunnerOf<port::UdpPort>>(std::move(socket));
-  auto steered = std::make_unique<SteeredPort>(std::move(socket));
+  auto steered = std::make_unique<SteeredPort>(std::move(socket), options.crossing, options.worker);
   steered_ = steered.get();
   return std::make_unique<RunnerOf<SteeredPort>>(std::move(steered));
 }
@@ -99,11 +102,17 @@ absl::StatusOr<std::unique_ptr<EngineThread>> EngineThread::Create(EngineThreadO
   WEFT_ASSIGN_OR_RETURN(thread->runner_, thread->MakeRunner(options));
   thread->SetStatus(thread->runner_->status(), options.why_not_steered);
   thread->wants_xdp_ = options.port != PortKind::kIoUring;
+  thread->worker_ = options.worker;
+  thread->workers_ = options.workers;
+  thread->key_index_bits_ = options.engine.transport.key_index_bits;
+  thread->key_indices_ = options.engine.transport.key_indices;
   thread->listen_ = options.listen;
   thread->datagram_bytes_max_ = options.engine.transport.datagram_bytes_max;
   options.engine.paths = thread->runner_->paths();
   WEFT_ASSIGN_OR_RETURN(thread->engine_, NodeEngine::Create(std::move(options.engine)));
   WEFT_RETURN_IF_ERROR(thread->runner_->Join(*thread->engine_));
+  if (options.crossing != nullptr)
+    WEFT_RETURN_IF_ERROR(thread->engine_->WatchFd(options.crossing->wake_fd(options.worker)));
   EngineThread* const raw = thread.get();
   thread->thread_ = std::thread([raw] { raw->runner_->Run(*raw->engine_, raw->stop_); });
   return thread;
@@ -160,6 +169,13 @@ absl::Status EngineThread::ChangePort(NodeEngine& engine, std::unique_ptr<port::
   return moved;
 }
 
+// The first one also forgets what is in nobody's part of the table.
+bool EngineThread::Sweeps(uint32_t key_id) const {
+  if (workers_ <= 1 || key_index_bits_ == 0) return true;
+  const uint32_t holder = (key_id & ((1u << key_index_bits_) - 1)) / key_indices_;
+  return holder == worker_ || (worker_ == 0 && holder >= workers_);
+}
+
 absl::Status EngineThread::Steer(const Steering& steering) {
   WEFT_ASSIGN_OR_RETURN(port::SteerTable mapped, port::SteerTable::Map(steering.keys_fd, steering.keys,
                                                                        steering.drops_fd, steering.cpus));
@@ -170,6 +186,7 @@ absl::Status EngineThread::Steer(const Steering& steering) {
   if (wants_xdp_ && xdp_interface_ != steering.interface_index) {
     absl::StatusOr<std::unique_ptr<port::AfXdpPort>> opened =
         port::AfXdpPort::Create({.interface = steering.interface,
+                                 .queue = worker_,
                                  .xsks_map_fd = steering.xsks_fd,
                                  .local = listen_,
                                  .datagram_bytes_max = datagram_bytes_max_});
@@ -182,7 +199,7 @@ absl::Status EngineThread::Steer(const Steering& steering) {
     // What a predecessor, or an epoch that has ended meanwhile, has left there; it may hold a place.
     const absl::flat_hash_set<uint32_t> live = engine.ReceiveIds();
     for (const uint32_t id : found) {
-      if (!live.contains(id)) (void)table->Forget(id);
+      if (!live.contains(id) && Sweeps(id)) (void)table->Forget(id);
     }
     std::swap(steer_, table);
     gate = engine.SetGate(

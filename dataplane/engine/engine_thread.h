@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A node engine with its port on a thread of its own: what weftd runs. Made, posted to and ended on any other
-// thread.
+// A node engine with its port on a thread of its own: a worker, of which weftd runs one or several. Made,
+// posted to and ended on any other thread.
 #ifndef WEFT_DATAPLANE_ENGINE_ENGINE_THREAD_H_
 #define WEFT_DATAPLANE_ENGINE_ENGINE_THREAD_H_
 
@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+#include "dataplane/engine/crossing.h"
 #include "dataplane/engine/node_engine.h"
 #include "dataplane/port/address.h"
 #include "dataplane/port/port_status.h"
@@ -47,6 +48,11 @@ struct EngineThreadOptions {
   bool may_steer = false;
   std::string why_not_steered;  // Where that was asked for and is not, yet.
   std::string dpdk_device;      // With kDpdk; `listen` is then its address on the device's link.
+  // Which one it is of all that share the address: they are made in this order. The number is its worker hint
+  // and its queue of the interface; of the indices of key ids each has as many as the others, in order too.
+  uint16_t worker = 0;
+  uint16_t workers = 1;
+  std::shared_ptr<Crossing> crossing;  // Of several that may be steered.
 };
 
 class EngineThread {
@@ -85,6 +91,8 @@ class EngineThread {
   // Runs `what` on the engine's thread and waits for its end.
   void Do(const std::function<void(NodeEngine&)>& what);
   void SetStatus(port::PortStatus status, const std::string& why);
+  // Whether a key id that was found in the XDP program's table is this engine's to forget.
+  bool Sweeps(uint32_t key_id) const;
   // In the engine's thread. `xdp` becomes the one that was in use.
   absl::Status ChangePort(NodeEngine& engine, std::unique_ptr<port::AfXdpPort>* xdp);
 
@@ -93,6 +101,10 @@ class EngineThread {
   std::unique_ptr<Runner> runner_;
   SteeredPort* steered_ = nullptr;  // The runner's, where it may be steered; used on the engine's thread.
   bool wants_xdp_ = false;
+  uint16_t worker_ = 0;
+  uint16_t workers_ = 1;
+  uint32_t key_index_bits_ = 0;
+  uint32_t key_indices_ = 0;
   port::Address listen_;
   std::size_t datagram_bytes_max_ = 0;
   uint32_t xdp_interface_ = 0;  // Index of AF_XDP's; 0: not in use.

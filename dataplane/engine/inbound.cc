@@ -92,7 +92,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
     return RefuseInbound(event, absl::StatusCode::kUnavailable,
                          absl::StrFormat("function %016x is not on this node", event.function), now_ns);
   }
-  const auto node = table_.nodes().find(peer.node);
+  const auto node = table_.nodes().find(peer.name);
   const std::string* caller = nullptr;
   if (node != table_.nodes().end()) {
     const auto found = node->second.callers.find(head.caller);
@@ -104,7 +104,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
         event, absl::StatusCode::kPermissionDenied,
         absl::StrFormat("PERMISSION_DENIED: caller %016x may not call %s from node %s: it has no "
                         "endpoint there, nor does the node call as it",
-                        head.caller, callee->second.name, peer.node),
+                        head.caller, callee->second.name, peer.name),
         now_ns);
   }
   if (free_inbound_.empty()) {
@@ -116,7 +116,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
   if (route == nullptr) {
     ++counters_.refused_pair;
     return RefuseInbound(event, absl::StatusCode::kResourceExhausted,
-                         absl::StrCat("node ", peer.node, " calls by too many names: no room for ", *caller,
+                         absl::StrCat("node ", peer.name, " calls by too many names: no room for ", *caller,
                                       " to ", callee->second.name),
                          now_ns);
   }

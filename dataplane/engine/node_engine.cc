@@ -159,6 +159,7 @@ uint64_t NodeEngine::NextNs(uint64_t now_ns) const {
 NodeEngine::Peer& NodeEngine::PeerOf(const std::string& node) {
   Peer& peer = peers_[node];
   peer.node = node;
+  peer.name = node.substr(0, node.find(':'));
   return peer;
 }
 
@@ -350,6 +351,7 @@ void NodeEngine::CloseAll() {
 void NodeEngine::ReportNodes(bool all) {
   session_changed_ = false;
   for (auto& [node, peer] : peers_) {
+    if (peer.name != node) continue;  // No calls leave for it.
     const bool up = peer.added && transport_->StateOf(peer.index) == transport::PeerState::kUp;
     if (up == peer.reported_up && !(all && up)) continue;
     if (!session_->attached()) return;

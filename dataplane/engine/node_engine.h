@@ -109,7 +109,8 @@ class NodeEngine final : public SessionEvents {
   // Of a peer whose address the port took for no way: what is sent there is counted and lost.
   static constexpr uint64_t kNoPath = ~uint64_t{0};
 
-  // --- Peers, as the key exchange has it. A node is one peer.
+  // --- Peers, as the key exchange has it. "node" is a node's worker to which calls leave for it, "node/host"
+  // the engine inside that host of it, and "node:3" another worker of the node, whose calls come in here.
   // Begins a session with `node`, whose datagrams go to `address`. Errors name the address.
   absl::Status BeginSession(const std::string& node, uint64_t session, const std::string& address);
   // The peer's datagrams go elsewhere from now on; the session goes on. Errors name the address.
@@ -184,6 +185,7 @@ class NodeEngine final : public SessionEvents {
  private:
   struct Peer {
     std::string node;
+    std::string name;  // For which it speaks, as the agent's table has it.
     transport::PeerIndex index;
     bool added = false;  // To the transport; `index` and `path` are good.
     uint64_t path = 0;

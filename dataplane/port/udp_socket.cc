@@ -54,15 +54,14 @@ std::string SetBuffer(int fd, int force_option, int option, int get_option) {
   return absl::StrCat(have / 2);  // The kernel doubles it, for its own overhead.
 }
 
-}  // namespace
-
-absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortStatus* status) {
+// Tries for 200 ms where another has the address.
+absl::StatusOr<UniqueFd> Bind(const Address& local, bool shared) {
   const sa_family_t family = local.is_ipv4() ? AF_INET : AF_INET6;
   UniqueFd fd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "create a UDP socket");
   const int on = 1, off = 0;
   if (family == AF_INET6) setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-  if (workers > 1 && setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0) {
+  if (shared && setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0) {
     return absl::ErrnoToStatus(errno, "share a UDP address among workers");
   }
   sockaddr_storage name;
@@ -74,6 +73,13 @@ absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortSta
     }
     usleep(1'000);
   }
+  return fd;
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortStatus* status) {
+  WEFT_ASSIGN_OR_RETURN(UniqueFd fd, Bind(local, workers > 1));
   if (workers > 1) {
     WEFT_RETURN_IF_ERROR(ChooseWorkerByHint(fd.get(), workers));
     status->choices.push_back(
@@ -81,6 +87,8 @@ absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortSta
   }
   return fd;
 }
+
+absl::Status AwaitUdpFree(const Address& local) { return Bind(local, /*shared=*/false).status(); }
 
 absl::StatusOr<Address> LocalAddressOf(int fd) {
   int type = 0, protocol = 0;

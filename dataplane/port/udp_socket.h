@@ -19,6 +19,10 @@ namespace weft::port {
 // IPv4.
 absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortStatus* status);
 
+// Before the first of several: waits, 200 ms at the most, until nobody has the address. A socket of a killed
+// predecessor that is still being ended would have a place in the order, and shift others when it goes.
+absl::Status AwaitUdpFree(const Address& local);
+
 // FAILED_PRECONDITION where `fd` is no bound UDP socket; else its address.
 absl::StatusOr<Address> LocalAddressOf(int fd);
 

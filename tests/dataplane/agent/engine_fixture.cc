@@ -24,6 +24,8 @@ void EngineTest::MakeEngine() {
   options.node = "n1";
   options.start_ns = now_ns_;
   options.new_channel_id = [this] { return absl::StrFormat("channel-%08d", ++last_channel_); };
+  options.tenant_of_host = [](const std::string&) { return 0; };
+  options.index_of_tenant = [](const Tenant*) { return 0; };
   engine_ = std::make_unique<Engine>(std::move(options));
 }
 
@@ -325,7 +327,7 @@ void EngineTest::CheckInvariants() {
         if (DeniedSince(route.generation(), call)) continue;
         const auto& table = callee->second->access[target.channel()];
         const auto entry = table.find(target.caller_index());
-        ASSERT_TRUE(entry != table.end() && entry->second.first == call.first &&
+        ASSERT_TRUE(entry != table.end() && CallerOf(entry->second.first) == call.first &&
                     entry->second.second.contains(FunctionIdOf(call.second).value))
             << name << " calls " << call.second << " as " << call.first << " at " << target.host()
             << " ahead of its permission";

@@ -383,6 +383,62 @@ TEST_F(EngineTest, RouteOfManyLongNamesFitsAMessage) {
   EXPECT_LT(route.ByteSizeLong(), 60u * 1024);
 }
 
+// Hosts are dealt out, and stay; where their worker does not reach a node another's does.
+TEST_F(EngineTest, CallsLeaveByTheWorkerThatTheirHostWasDealtTo) {
+  engine_->set_workers(2);
+  AttachRequest request;
+  request.tenant = &tenants_.at("web");
+  request.is_client = request.is_engine = true;
+  const auto attach = [&](uint16_t worker) {
+    request.session = 1000u + worker;
+    request.worker = worker;
+    request.host = EngineName("n1", worker);
+    EXPECT_TRUE(engine_->Attach(request, now_ns_).ok());
+    FakeHost& host = *hosts_.emplace(request.host, std::make_unique<FakeHost>()).first->second;
+    host.name = request.host;
+    host.id = request.session;
+  };
+  attach(0);
+  attach(1);
+  const auto report = [&](uint16_t worker, bool up) {
+    api::NodeReport said;
+    said.set_node("n2");
+    said.set_up(up);
+    EXPECT_TRUE(engine_->ReportNode(1000u + worker, said).ok());
+    Settle();
+  };
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  FakeHost& b = Attach("b", "vision", {"vision/front"});
+  api::Mesh mesh;
+  api::Endpoint& endpoint = *mesh.add_endpoints();
+  endpoint.set_function("web/far");
+  endpoint.set_node("n2");
+  endpoint.set_host("x");
+  AddAllow(&mesh, "vision/*", "web/far");
+  Program(mesh);
+  Subscribe(a, "web/front", "web/far");
+  Subscribe(b, "vision/front", "web/far");
+  Settle();
+  using Hosts = std::set<std::string>;
+  const auto ways = [&] {
+    return std::pair(TargetsAt(a, "web/front", "web/far"), TargetsAt(b, "vision/front", "web/far"));
+  };
+  EXPECT_EQ(ways(), std::pair(Hosts{}, Hosts{}));
+  report(1, true);
+  EXPECT_EQ(ways(), std::pair(Hosts{"engine:n1:1"}, Hosts{"engine:n1:1"}));
+  report(0, true);
+  EXPECT_EQ(ways(), std::pair(Hosts{"engine:n1"}, Hosts{"engine:n1:1"}));
+  report(1, false);
+  EXPECT_EQ(ways(), std::pair(Hosts{"engine:n1"}, Hosts{"engine:n1"}));
+  report(1, true);
+  Kill(*hosts_.at("engine:n1"));
+  Settle();
+  EXPECT_EQ(ways(), std::pair(Hosts{"engine:n1:1"}, Hosts{"engine:n1:1"}));
+  Kill(*hosts_.at("engine:n1:1"));
+  Settle();
+  EXPECT_EQ(ways(), std::pair(Hosts{}, Hosts{}));
+}
+
 TEST_F(EngineTest, LimitsOfHostsFunctionsAndChannelsHold) {
   tenants_["web"].limits.hosts = 2;
   tenants_["web"].limits.functions = 3;

@@ -72,6 +72,18 @@ TEST(AgentConfigTest, WrongSettingsAreNamed) {
               HasSubstr("limits.channels"));
 }
 
+TEST(AgentConfigTest, WorkersAreBoundedAndNeedAWayToOtherNodes) {
+  const std::string base = "node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c, key: k, ca: a}\n";
+  EXPECT_EQ(ParseAgentConfig(base, "weftd.yaml")->workers, 0u) << "as many as the machine has room for";
+  EXPECT_EQ(ParseAgentConfig(base + "workers: 8\n", "weftd.yaml")->workers, 8u);
+  EXPECT_THAT(ErrorOf(base + "workers: 0\n"), HasSubstr("workers"));
+  EXPECT_THAT(ErrorOf(base + "workers: 9\n"), HasSubstr("workers"));
+  EXPECT_THAT(ErrorOf("node: n1\nworkers: 2\n"), HasSubstr("nothing without `listen`"));
+  EXPECT_THAT(ErrorOf(base + "workers: 2\npacket_port: dpdk\ndpdk: {device: net_memif0, address: "
+                             "198.51.100.1:4810}\n"),
+              HasSubstr("`packet_port: dpdk` has one"));
+}
+
 TEST(AgentConfigTest, DpdkNeedsADeviceAndAnAddressOfItsOwn) {
   const std::string base = "node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c, key: k, ca: a}\n";
   const std::string dpdk = base + "packet_port: dpdk\n";

@@ -40,6 +40,19 @@ TEST_F(TwoNodesTest, PayloadsOfAllSizesGoThereAndBack) {
   EXPECT_GT(carried_.load(), 20'000u);
 }
 
+// One of several workers of a node speaks for that node, and no call of this one leaves for it.
+TEST_F(TwoNodesTest, AFurtherWorkerOfANodeCallsAsThatAndIsNotCalled) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  ConnectAsFurther();
+  const Function function = front.Resolve("demo/echo");
+  const absl::StatusOr<std::string> response = front.client->Call(function, "hello", kPatient);
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(CountersOf(1).refused_caller, 0u);
+  WaitReachable(1, false);
+}
+
 TEST_F(TwoNodesTest, LossOnTheWireLosesNoCall) {
   ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
   CallingHost front(nodes_[0].run_dir(), "a", "web/front");

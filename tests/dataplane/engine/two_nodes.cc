@@ -163,23 +163,33 @@ void TwoNodesTest::OnWire(const std::function<void()>& what) {
   while (errand_.load() != nullptr) absl::SleepFor(absl::Microseconds(100));
 }
 
-void TwoNodesTest::Connect() {
-  OnWire([this] {
+// `known_as`: each node's engine to the other's.
+void TwoNodesTest::BeginSession(const std::array<std::string, 2>& known_as) {
+  OnWire([&] {
     const uint64_t session = ++session_;
     for (int i = 0; i < 2; ++i) {
-      ASSERT_TRUE(nodes_[i].engine->BeginSession(nodes_[1 - i].name, session, "there").ok());
+      ASSERT_TRUE(nodes_[i].engine->BeginSession(known_as[1 - i], session, "there").ok());
     }
     for (int from = 0; from < 2; ++from) {
       transport::SealSecret secret;
       for (auto& byte : secret.key) byte = static_cast<uint8_t>(random_.Next());
       for (auto& byte : secret.iv) byte = static_cast<uint8_t>(random_.Next());
-      const uint32_t id = nodes_[1 - from].engine->InstallReceiveKey(nodes_[from].name, session, 0, secret);
+      const uint32_t id = nodes_[1 - from].engine->InstallReceiveKey(known_as[from], session, 0, secret);
       ASSERT_NE(id, 0u);
-      nodes_[from].engine->InstallSendKey(nodes_[1 - from].name, session, 0, id, 0, secret);
+      nodes_[from].engine->InstallSendKey(known_as[1 - from], session, 0, id, 0, secret);
     }
   });
+}
+
+void TwoNodesTest::Connect() {
+  BeginSession({nodes_[0].name, nodes_[1].name});
   WaitReachable(0);
   WaitReachable(1);
+}
+
+void TwoNodesTest::ConnectAsFurther() {
+  BeginSession({absl::StrCat(nodes_[0].name, ":1"), nodes_[1].name});
+  WaitReachable(0);
 }
 
 void TwoNodesTest::WaitReachable(int i, bool reachable) {

@@ -91,6 +91,8 @@ class TwoNodesTest : public testing::Test {
   // A session with new keys between the two engines; waits until both agents know that the other can be
   // reached.
   void Connect();
+  // The same, but n2's engine knows n1's as a further worker of that node, to which no calls leave.
+  void ConnectAsFurther();
   void WaitReachable(int node, bool reachable = true);
   EngineCounters CountersOf(int node);
 
@@ -102,6 +104,7 @@ class TwoNodesTest : public testing::Test {
 
  private:
   void MakeEngine(int node, NodeEngineOptions options);
+  void BeginSession(const std::array<std::string, 2>& known_as);
   void RunWire();
   bool Carry(int from);
 

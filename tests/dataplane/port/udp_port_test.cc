@@ -16,6 +16,7 @@
 #include <set>
 #include <thread>
 
+#include "dataplane/port/udp_socket.h"
 #include "tests/dataplane/port/conformance.h"
 
 namespace weft::port {
@@ -94,6 +95,21 @@ TEST_F(UdpPortTest, WorkerHintChoosesTheSocket) {
       EXPECT_EQ(number % kWorkers, worker);
     }
   }
+}
+
+// A socket of a predecessor would be the group's first, whose number all others then miss by one.
+TEST_F(UdpPortTest, AnAddressIsFreeOnceNobodySharesItAnyMore) {
+  const test::InNamespace inside(network_->far());
+  const Address address = *Address::Parse("10.77.0.2:4810");
+  auto predecessor = OpenB("10.77.0.2:4810", 2);
+  EXPECT_FALSE(AwaitUdpFree(address).ok());
+  std::thread end([&] {
+    usleep(20'000);
+    predecessor.reset();
+  });
+  EXPECT_TRUE(AwaitUdpFree(address).ok());
+  end.join();
+  auto first = OpenB("10.77.0.2:4810", 2), second = OpenB("10.77.0.2:4810", 2);
 }
 
 TEST_F(UdpPortTest, DatagramTooShortForAHintGoesToTheFirstWorker) {
