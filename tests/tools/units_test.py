@@ -6,10 +6,12 @@ usage: units_test.py PACKAGING_DIR BIN_DIR
 """
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 
-packaging, programs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+packaging, programs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
 units = sorted(packaging.glob('*.service'))
 failures = []
 if [unit.name for unit in units] != ['weft-control.service', 'weft-host@.service', 'weftd.service']:
@@ -26,10 +28,22 @@ for unit in units:
     for number, line in enumerate(unit.read_text().splitlines(), 1):
         if line and not re.match(r'#|\[(Unit|Service|Install)\]$|[A-Z]\w*=', line):
             failures.append(f'{unit.name}:{number}: {line}')
-    for needed in ('Type', 'User', 'Restart', 'NoNewPrivileges'):
+    for needed in ('Type', 'User', 'Restart', 'NoNewPrivileges', 'CapabilityBoundingSet'):
         if needed not in settings:
             failures.append(f'{unit.name}: no {needed}=')
     if settings.get('Type') != 'notify':
         failures.append(f'{unit.name}: every program of weft reports to systemd')
+# What systemd itself thinks of them, where it is there: of programs that exist.
+if shutil.which('systemd-analyze'):
+    with tempfile.TemporaryDirectory() as folder:
+        for unit in units:
+            text = unit.read_text().replace('/usr/bin/', f'{programs}/')
+            (pathlib.Path(folder) / unit.name).write_text(text)
+        copies = [str(path) for path in sorted(pathlib.Path(folder).iterdir())]
+        said = subprocess.run(['systemd-analyze', 'verify', '--man=no', '--recursive-errors=no', *copies],
+                              capture_output=True, text=True, check=False)
+        complaints = [line for line in said.stderr.splitlines() if folder in line or 'weft' in line]
+        if said.returncode != 0 or complaints:
+            failures.append('systemd-analyze verify:\n' + said.stderr)
 print('\n'.join(failures) or f'{len(units)} units')
 sys.exit(1 if failures else 0)
