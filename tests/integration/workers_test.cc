@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "tests/integration/two_node_fixture.h"
 
 namespace weft::test {
@@ -143,6 +144,25 @@ TEST_F(SteeredWorkersTest, EachHasAQueueOfItsOwn) {
   CallByTwo(*near_, near_run, "app/echo");
   EXPECT_GT(CounterOf(*near_, "engine:n1:1", "engine_requests_out"), 200);
   EXPECT_GT(CounterOf(*far_, "engine:n2:1", "engine_requests_in"), 200);
+}
+
+// Each worker lets its own keys through again, and forgets none of another's.
+TEST_F(SteeredWorkersTest, ATableOfAnotherSizeKnowsTheKeysOfAll) {
+  LoadRun far_run(*far_);
+  LoadRun near_run(*near_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  ASSERT_TRUE(AllReach(*near_, "n1", 2)) << Logs();
+  EXPECT_TRUE(far_->WaitForCtl({"status"}, "af_xdp weft0 queue 1")) << Logs();
+  const auto chosen = [&](int worker) {
+    const std::vector<std::string> parts =
+        absl::StrSplit(far_->agent().Output(), absl::StrCat("worker ", worker, ": packet port af_xdp"));
+    return parts.size() - 1;
+  };
+  const std::size_t before[] = {chosen(0), chosen(1)};
+  far_->control().Kill();
+  far_->StartControl({"--steer-keys", "8192"});
+  ASSERT_TRUE(Eventually([&] { return chosen(0) > before[0] && chosen(1) > before[1]; })) << Logs();
+  CallByTwo(*near_, near_run, "app/echo");
 }
 
 // n1's only worker sends on queue 0 what is for the second worker of n2.
