@@ -2,16 +2,22 @@
 // weftd with several engine workers, on two nodes as they ship: hosts are dealt out among them, nodes of
 // different numbers speak to each other by UDP and by AF_XDP, packets on a wrong queue find their worker, and
 // a restart with another number is followed.
+#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <csignal>
+#include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "bpf/abi/packet.h"
 #include "tests/integration/two_node_fixture.h"
 
 namespace weft::test {
@@ -123,6 +129,42 @@ TEST_F(WorkersTest, ARestartWithAnotherNumberIsFollowed) {
     EXPECT_TRUE(Answers(*near_)) << workers << Logs();
     CallByTwo(*near_, near_run, "app/echo");
   }
+}
+
+class FloodedWorkersTest : public WorkersTest {
+ protected:
+  FloodedWorkersTest() : WorkersTest(2, 2) {}
+  // Datagrams for the worker `hint` of n2, under key ids that nobody has given.
+  void Flood(uint16_t hint, int count) const {
+    const InNamespace inside(veth_->near());
+    const UniqueFd out(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(4810);
+    ASSERT_EQ(inet_pton(AF_INET, VethPair::kFarAddress, &to.sin_addr), 1);
+    uint8_t datagram[64] = {};
+    weft_packet_header header{};
+    header.version_and_suite = WEFT_PACKET_VERSION_AND_SUITE;
+    header.worker_hint = htons(hint);
+    for (int i = 0; i < count; ++i) {
+      header.key_id = htonl(0x7fff0000u + static_cast<uint32_t>(i));
+      std::memcpy(datagram, &header, sizeof(header));
+      (void)sendto(out.get(), datagram, sizeof(datagram), 0, reinterpret_cast<const sockaddr*>(&to),
+                   sizeof(to));
+    }
+  }
+};
+
+TEST_F(FloodedWorkersTest, AFloodOfOneWorkerReachesNoOther) {
+  LoadRun far_run(*far_);
+  LoadRun near_run(*near_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  ASSERT_TRUE(AllReach(*near_, "n1", 2)) << Logs();
+  std::thread flood([this] { Flood(1, 20'000); });
+  CallByTwo(*near_, near_run, "app/echo");
+  flood.join();
+  EXPECT_GT(CounterOf(*far_, "engine:n2:1", "drop_unknown_key"), 1'000);
+  EXPECT_EQ(CounterOf(*far_, "engine:n2", "drop_unknown_key"), 0);
 }
 
 class SteeredWorkersTest : public WorkersTest {
