@@ -83,13 +83,9 @@ class SteeredPort {
   int sleep_fd() const { return udp_->sleep_fd(); }  // Whoever changes AF_XDP watches that one's.
   bool PrepareSleep() {
     polls_ = kUdpEvery - 1;  // The socket is looked at when the thread wakes.
-    if (!udp_->PrepareSleep()) return false;
-    if (xdp_ != nullptr) {
-      const bool idle = xdp_->PrepareSleep();
-      if (xdp_->gone()) lost_.store(true, std::memory_order_relaxed);  // It publishes nothing.
-      if (!idle) return false;
-    }
-    return crossing_ == nullptr || crossing_->PrepareSleep(worker_);
+    const bool idle = AllMaySleep();
+    if (!idle) EndSleep();
+    return idle;
   }
   void EndSleep() {
     if (crossing_ != nullptr) crossing_->EndSleep(worker_);
@@ -103,6 +99,16 @@ class SteeredPort {
   // us.
   static constexpr uint32_t kUdpEvery = 64;
   enum class From : uint8_t { kXdp, kUdp, kCrossing };
+
+  bool AllMaySleep() {
+    if (!udp_->PrepareSleep()) return false;
+    if (xdp_ != nullptr) {
+      const bool idle = xdp_->PrepareSleep();
+      if (xdp_->gone()) lost_.store(true, std::memory_order_relaxed);  // It publishes nothing.
+      if (!idle) return false;
+    }
+    return crossing_ == nullptr || crossing_->PrepareSleep(worker_);
+  }
 
   // Passes on what is for another worker, as its hint says, which is read as the sockets' classic BPF reads
   // it. Returns how many are left, at the front.

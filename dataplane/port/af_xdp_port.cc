@@ -3,7 +3,6 @@
 
 #include <bpf/libbpf.h>
 #include <linux/if_link.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -81,25 +80,19 @@ absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Create(const Options& opti
   }
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Xsk> xsk, Xsk::Create(xsk_options, &status));
   status.choices.push_back(ProgramOn(hops->index()));
-  std::unique_ptr<AfXdpPort> port(new AfXdpPort(options, std::move(xsk), std::move(hops), std::move(status)));
-  port->sleep_.Reset(epoll_create1(EPOLL_CLOEXEC));
-  if (!port->sleep_.valid()) return absl::ErrnoToStatus(errno, "create an epoll");
-  for (const int fd : {port->xsk_->fd(), port->hops_->fd()}) {
-    epoll_event event{};
-    event.events = EPOLLIN;
-    if (epoll_ctl(port->sleep_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
-      return absl::ErrnoToStatus(errno, "watch an AF_XDP socket");
-    }
-  }
-  return port;
+  WEFT_ASSIGN_OR_RETURN(SleepWatch sleep, SleepWatch::Create());
+  WEFT_RETURN_IF_ERROR(sleep.Keep(hops->fd()));
+  return std::unique_ptr<AfXdpPort>(
+      new AfXdpPort(options, std::move(xsk), std::move(hops), std::move(sleep), std::move(status)));
 }
 
 AfXdpPort::AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::unique_ptr<NextHops> hops,
-                     PortStatus status)
+                     SleepWatch sleep, PortStatus status)
     : local_(options.local),
       datagram_bytes_max_(options.datagram_bytes_max),
       xsk_(std::move(xsk)),
       hops_(std::move(hops)),
+      sleep_(std::move(sleep)),
       status_(std::move(status)),
       parsed_(options.receive_frames) {
   released_.reserve(options.receive_frames);
@@ -327,7 +320,7 @@ bool AfXdpPort::PrepareSleep() {
     recvfrom(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
   // A device that is down takes nothing: the kernel tells of its return by netlink, which ends the sleep.
   return (InTxRing() == 0 || device_down_) &&
-         __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) == *xsk_->rx.consumer;
+         __atomic_load_n(xsk_->rx.producer, __ATOMIC_ACQUIRE) == *xsk_->rx.consumer && sleep_.Arm(xsk_->fd());
 }
 
 FrameCounts AfXdpPort::frames() const {

@@ -15,11 +15,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "dataplane/base/fd.h"
 #include "dataplane/port/frame_headers.h"
 #include "dataplane/port/next_hop.h"
 #include "dataplane/port/path_table.h"
 #include "dataplane/port/port.h"
+#include "dataplane/port/sleep_watch.h"
 #include "dataplane/port/xsk.h"
 
 namespace weft::port {
@@ -62,9 +62,9 @@ class AfXdpPort {
   bool gone() const { return gone_ || hops_->gone(); }
   // Has another XDP program on the same interface lead here too.
   absl::Status EnterInto(int xsks_map_fd) const { return xsk_->EnterInto(xsks_map_fd); }
-  int sleep_fd() const { return sleep_.get(); }
+  int sleep_fd() const { return sleep_.fd(); }
   bool PrepareSleep();
-  void EndSleep() {}
+  void EndSleep() { sleep_.Disarm(); }
   const PortStatus& status() const { return status_; }
   const PortCounters& counters() const { return counters_; }
   FrameCounts frames() const;
@@ -78,7 +78,7 @@ class AfXdpPort {
   };
 
   AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::unique_ptr<NextHops> hops,
-            PortStatus status);
+            SleepWatch sleep, PortStatus status);
 
   absl::Status Resolve(Path* path);
   void Refresh();
@@ -90,10 +90,10 @@ class AfXdpPort {
   std::size_t datagram_bytes_max_;
   std::unique_ptr<Xsk> xsk_;
   std::unique_ptr<NextHops> hops_;
+  SleepWatch sleep_;
   PortStatus status_;
   PortCounters counters_;
   PathTable<Path> paths_;
-  UniqueFd sleep_;
   uint32_t idle_polls_ = 0;
 
   // Receive frames: in the fill ring or the driver, in the rx ring, held_ by the caller, or released_ and not

@@ -24,14 +24,12 @@ struct ReceivedDatagram {
 };
 
 // - Receive(out, count) hands over up to `count` datagrams; the port cannot use their memory until Release.
-// What
-//   comes from anywhere is handed over: the tag under which it was sealed decides, not its source address.
+//   What comes from anywhere is handed over: the tag under which it was sealed decides, not its source
+//   address.
 // - BeginSend() gives memory for one datagram of the largest size, or null where there is no room now.
-// Calling it
-//   again without FinishSend gives the same memory.
+//   Calling it again without FinishSend gives the same memory.
 // - FinishSend(path, bytes) takes the datagram written there. `path` names the way to the peer, as AddPath
-// gave it.
-//   Sending may wait for Flush, which is called once a burst and makes the system call.
+//   gave it. Sending may wait for Flush, which is called once a burst and makes the system call.
 template <typename P>
 concept Port = requires(P port, typename P::Received* burst, std::size_t count, uint64_t path) {
   requires std::same_as<typename P::Received, ReceivedDatagram>;
@@ -45,16 +43,14 @@ concept Port = requires(P port, typename P::Received* burst, std::size_t count, 
 // A port on a network, as an agent drives it; what follows is called on its worker's thread too, seldom, and
 // may allocate and make system calls.
 // - AddPath(address) names a way to a peer. FAILED_PRECONDITION where the path's MTU is too small for the
-// largest
-//   datagram. It asks the kernel in the calling thread's network namespace. SetPath lets the same path lead
-//   elsewhere: a peer whose address changed. RemovePath forgets it; what is finished for it later is counted
-//   and lost.
+//   largest datagram. It asks the kernel in the calling thread's network namespace. SetPath lets the same
+//   path lead elsewhere: a peer whose address changed. RemovePath forgets it; what is finished for it later
+//   is counted and lost.
 // - SourceOf(datagram), before its release, tells where it came from; worth looking at only once its tag is
-// verified.
-// - sleep_fd() is readable, to epoll or poll, when Receive would find something. PrepareSleep() is called
-// before one
-//   waits on it: false where there is work already. EndSleep() is called after. A port that cannot sleep has
-//   -1 there, and idle_step_ns() says for how long one may wait for other things before it must be looked at
+//   verified.
+// - sleep_fd() is readable, to epoll or poll, when Receive would find something, from a PrepareSleep() that
+//   says true to the next EndSleep(); false where there is work already. A port that cannot sleep has -1
+//   there, and idle_step_ns() says for how long one may wait for other things before it must be looked at
 //   again.
 // - frames() counts who holds the frames of its pools.
 template <typename P>

@@ -46,12 +46,14 @@ absl::StatusOr<std::unique_ptr<UdpPort>> UdpPort::Create(Options options) {
   WEFT_ASSIGN_OR_RETURN(const Address local, LocalAddressOf(socket.get()));
   status.detail = local.ToString();
   SetUpSocket(socket.get(), &status);
-  std::unique_ptr<UdpPort> port(new UdpPort(std::move(options), std::move(socket), local, std::move(status)));
-  return port;
+  WEFT_ASSIGN_OR_RETURN(SleepWatch sleep, SleepWatch::Create());
+  return std::unique_ptr<UdpPort>(
+      new UdpPort(std::move(options), std::move(socket), std::move(sleep), local, std::move(status)));
 }
 
-UdpPort::UdpPort(Options options, UniqueFd socket, Address local, PortStatus status)
+UdpPort::UdpPort(Options options, UniqueFd socket, SleepWatch sleep, Address local, PortStatus status)
     : socket_(std::move(socket)),
+      sleep_(std::move(sleep)),
       local_(local),
       datagram_bytes_max_(options.datagram_bytes_max),
       send_mask_(options.send_depth - 1),
@@ -316,7 +318,7 @@ void UdpPort::LeaveRing(int error) {
 
 bool UdpPort::PrepareSleep() {
   if (send_head_ != send_tail_) Flush();
-  return send_head_ == send_tail_ && ready_head_ == ready_.size();
+  return send_head_ == send_tail_ && ready_head_ == ready_.size() && sleep_.Arm(socket_.get());
 }
 
 FrameCounts UdpPort::frames() const {

@@ -20,6 +20,7 @@
 #include "dataplane/base/fd.h"
 #include "dataplane/port/path_table.h"
 #include "dataplane/port/port.h"
+#include "dataplane/port/sleep_watch.h"
 #include "dataplane/port/udp_ring.h"
 
 namespace weft::port {
@@ -53,9 +54,9 @@ class UdpPort {
   absl::Status SetPath(uint64_t path, const Address& address);
   void RemovePath(uint64_t path) { paths_.Remove(path); }
   Address SourceOf(const Received& received) const;
-  int sleep_fd() const { return socket_.get(); }
+  int sleep_fd() const { return sleep_.fd(); }
   bool PrepareSleep();
-  void EndSleep() {}
+  void EndSleep() { sleep_.Disarm(); }
   const PortStatus& status() const { return status_; }
   const PortCounters& counters() const { return counters_; }
   FrameCounts frames() const;
@@ -99,7 +100,7 @@ class UdpPort {
     alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))] = {};
   };
 
-  UdpPort(Options options, UniqueFd socket, Address local, PortStatus status);
+  UdpPort(Options options, UniqueFd socket, SleepWatch sleep, Address local, PortStatus status);
 
   absl::StatusOr<Target> TargetOf(const Address& address) const;
   std::size_t Round(bool receive);
@@ -117,6 +118,7 @@ class UdpPort {
   SendSlot& Slot(std::size_t number) { return send_[number & send_mask_]; }
 
   UniqueFd socket_;
+  SleepWatch sleep_;
   Address local_;
   sa_family_t family_;
   std::size_t datagram_bytes_max_;

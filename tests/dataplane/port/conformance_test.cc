@@ -382,6 +382,22 @@ TYPED_TEST(PortConformance, SleepEndsWhenADatagramComes) {
   }
 }
 
+// The kernel's wait queues cost each packet, so a port that polls is in none.
+TYPED_TEST(PortConformance, NothingIsWatchedOutsideASleep) {
+  if constexpr (BesideKernel<TypeParam>) {
+    ASSERT_TRUE(this->NothingComes(this->b()));
+    ASSERT_TRUE(this->b().PrepareSleep());
+    this->b().EndSleep();
+    pollfd waiting{this->b().sleep_fd(), POLLIN, 0};
+    this->Send(this->a(), this->harness_.a_to_b(), 5, 64);
+    this->a().Flush();
+    EXPECT_EQ(poll(&waiting, 1, 50), 0);
+    auto got = this->ReceiveHeld(this->b(), 1);
+    ASSERT_EQ(got.size(), 1u);
+    this->b().Release(got.data(), 1);
+  }
+}
+
 // Arrived before the sleep was prepared, and not yet looked at: sleeping must not miss it.
 TYPED_TEST(PortConformance, DatagramThatCameBeforeTheSleepIsNotMissed) {
   if constexpr (BesideKernel<TypeParam>) {
