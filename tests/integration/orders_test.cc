@@ -51,6 +51,9 @@ class Subject {
   // What it can say: on which hosts, and whether an endpoint can drain. The first host always serves.
   virtual std::vector<std::string> Hosts() const { return {"a", "b"}; }
   virtual bool Drains() const { return true; }
+  // Whether it says that other/* may call app/echo. Then the caller is of that namespace, and a weftd that
+  // forgot what it was told would refuse it.
+  virtual bool SaysRule() const { return false; }
 };
 
 class EtcdSubject final : public Subject {
@@ -58,7 +61,9 @@ class EtcdSubject final : public Subject {
   EtcdSubject() {
     etcd_.Put("/weft/nodes/n1", "{}");
     for (const char* name : kFunctionNames) etcd_.Put(absl::StrCat("/weft/functions/app/", name), "{}");
+    etcd_.Put("/weft/allow/other/*/app/echo", "{}");
   }
+  bool SaysRule() const override { return true; }
   std::string ControlYaml() const override {
     return absl::StrCat("version: 1\netcd: {endpoints: [\"", etcd_.url(), "\"]}\n");
   }
@@ -346,7 +351,9 @@ TEST_P(OrdersTest, KilledAndStartedInAnyOrderNoCallFailsAndTheEndIsTheSources) {
     servers.push_back(run.StartServer("b", kUidB, 2));
   }
   ASSERT_TRUE(BecomesEqual()) << mesh_->control().Output();
-  Process client = run.StartClient(600, 1000, {"--timeout-ms", "5000"});
+  Process client =
+      run.StartClient(600, 1000, {"--timeout-ms", "5000"}, subject_->SaysRule() ? "stranger" : "caller",
+                      subject_->SaysRule() ? kUidStranger : kUidCaller);
   ChangeFor(absl::Milliseconds(300));
   const uint64_t rounds = FromEnvironment("WEFT_ORDERS_ROUNDS", 0);
   std::vector<Order> orders = AllOrders();
