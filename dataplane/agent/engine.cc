@@ -23,7 +23,7 @@ Engine::Engine(EngineOptions options)
 
 void Engine::Restore(Model model) {
   acknowledged_ = model.generation();
-  model_ = std::make_shared<const Model>(std::move(model));
+  TakeModel(std::make_shared<const Model>(std::move(model)));
 }
 
 api::ToHost& Engine::Send(Session& session) {

@@ -47,6 +47,8 @@ inline constexpr uint64_t kPlacementNs = 10 * kNsPerSecond;
 inline constexpr uint64_t kSettleNs = 900 * kNsPerMs;
 // A channel that nothing routes over any more is kept this long: functions move back.
 inline constexpr uint64_t kIdleChannelNs = 30 * kNsPerSecond;
+// Functions that one round looks at without looking at all.
+inline constexpr std::size_t kChangedFunctionsMax = 1'000;
 // Remembered function ids: forgotten all at once when there are more.
 inline constexpr std::size_t kFunctionIdsMax = 100'000;
 // After a channel was closed by an end, the pair waits this long for the next; doubled at each closing within
@@ -202,7 +204,8 @@ class Engine {
     std::string reason;
   };
 
-  void Touch() { dirty_ = unplaced_ = true; }
+  // Something has changed that any route may depend on: the next round looks at all.
+  void Touch() { dirty_ = unplaced_ = whole_ = true; }
 
   // engine.cc: sessions and what they say.
   absl::Status CheckAttach(const AttachRequest& request) const;
@@ -241,6 +244,17 @@ class Engine {
 
   // engine_rounds.cc
   void BeginRound(uint64_t now_ns);
+  // Calls visit(key, route) for each route that the plan of this round has made.
+  template <typename Visit>
+  void EachFreshRoute(Visit&& visit) const {
+    if (plan_.whole) {
+      for (const auto& [key, route] : plan_.routes) visit(key, route);
+      return;
+    }
+    for (const RouteKey& key : plan_.fresh_routes) {
+      if (const auto found = plan_.routes.find(key); found != plan_.routes.end()) visit(key, found->second);
+    }
+  }
   void OpenForPlan(uint64_t now_ns);
   bool OpeningsPending() const;
   void EnterPhase(Phase phase, uint64_t now_ns);
@@ -266,10 +280,13 @@ class Engine {
 
   // engine_placement.cc
   void Commit(Model model, const Pending& pending, uint64_t now_ns);
+  void TakeModel(std::shared_ptr<const Model> model);
   void Place();
   void PlaceOne(Session& session, const api::Endpoint& endpoint);
   void Unplace();
   void SendPolicies();
+  void SendPolicy(Session& session, const std::string& function);
+  void UnplaceAt(Session& session, const std::vector<std::string>& functions);
   bool JudgePending(Pending& pending, bool* absent) const;
   void SettlePending(uint64_t now_ns);
   void Acknowledge();
@@ -282,10 +299,17 @@ class Engine {
   EngineState state_;
   std::vector<Output> outputs_;
 
-  bool dirty_ = false;     // A round has to run.
-  bool unplaced_ = false;  // Hosts may have to be asked to load something.
+  LocalEndpoints local_;  // Of model_, those of this node
+  bool dirty_ = false;    // A round has to run.
+  bool whole_ = true;     // It has to look at all, not only at:
+  std::set<std::string> changed_functions_;
+  bool starved_ = false;         // A table had no room for a caller of this round: the next one tries again.
+  bool planned_openly_ = false;  // The last plan had placements to wait for.
+  uint64_t members_ = 1;         // Grows with each change of what node engines are told of a model.
+  bool unplaced_ = false;        // Hosts may have to be asked to load something.
   Phase phase_ = Phase::kIdle;
   Plan plan_;
+  uint64_t plan_members_ = 0;  // `members_` of its model
   uint64_t phase_began_ns_ = 0;
   bool probed_ = false;
   std::map<SessionId, Waited> waiting_;  // Who has yet to apply what before the phase is done.

@@ -215,7 +215,10 @@ void Engine::GrowFor(SessionId caller_id, const Call& call, const PlanTarget& ta
   if (subscription == caller->subscriptions.end()) return;
   const int end = channel->EndOf(target.session);
   const uint32_t index = IndexFor(*channel, end, NameAt(target, call.first));
-  if (index == 0 || channel->ends[end].TableBytes() > kAccessBytesMax) return;
+  if (index == 0 || channel->ends[end].TableBytes() > kAccessBytesMax) {
+    starved_ = true;
+    return;
+  }
   AccessEntry& entry = channel->ends[end].access[index];
   if (entry.callee_ids.insert(subscription->second.callee_id).second) channel->ends[end].tell = true;
   channel->unused_since_ns = 0;
@@ -223,10 +226,10 @@ void Engine::GrowFor(SessionId caller_id, const Call& call, const PlanTarget& ta
 
 // Adds to the receivers' tables what the plan needs, and hands new channels over.
 void Engine::GrowAccess() {
-  for (const auto& [key, route] : plan_.routes) {
+  EachFreshRoute([&](const RouteKey& key, const PlanRoute& route) {
     for (const PlanTarget& target : route.targets) GrowFor(key.first, key.second, target);
     for (const SessionId prospect : route.prospects) GrowFor(key.first, key.second, {.session = prospect});
-  }
+  });
   for (auto& [id, channel] : state_.channels) {
     if (!channel.open) {
       if (channel.memory_complete()) HandOver(channel);

@@ -158,14 +158,15 @@ void Engine::SendNodeTable(Session& engine, bool keep) {
   const Session* const host = state_.Find(engine.inside_of);
   if (engine.inside_of != 0 && host == nullptr) return;  // It leaves with its host.
   const uint64_t asked = host == nullptr ? 0 : host->asked_changes;
-  if (engine.told_model == plan_.model && engine.told_asked == asked && (keep || !engine.told_keep)) return;
+  if (engine.told_members == plan_members_ && engine.told_asked == asked && (keep || !engine.told_keep))
+    return;
   const std::vector<api::NodeTable> parts =
       TableMaker(*plan_.model, options_.node, options_, host, keep).Make();
   for (const api::NodeTable& part : parts) {
     api::ToHost& message = part.more() ? Send(engine) : SendAndWait(engine);
     *message.mutable_node_table() = part;
   }
-  engine.told_model = plan_.model;
+  engine.told_members = plan_members_;
   engine.told_asked = asked;
   engine.told_keep = keep;
 }

@@ -53,7 +53,7 @@ absl::Status Engine::Program(SessionId from, const api::Program& part, uint64_t 
 }
 
 void Engine::Commit(Model model, const Pending& pending, uint64_t now_ns) {
-  model_ = std::make_shared<const Model>(std::move(model));
+  TakeModel(std::make_shared<const Model>(std::move(model)));
   pending_.push_back(pending);
   pending_.back().deadline_ns = now_ns + kPlacementNs;
   // What failed before is tried again where this generation names it.
@@ -66,15 +66,48 @@ void Engine::Commit(Model model, const Pending& pending, uint64_t now_ns) {
     placed->second.sha256.clear();
     placed->second.path.clear();
   }
-  Touch();
+  dirty_ = true;
+}
+
+// Holds `model` from now on, and notes what a round has to look at.
+void Engine::TakeModel(std::shared_ptr<const Model> model) {
+  const std::shared_ptr<const Model> before = std::exchange(model_, std::move(model));
+  const auto changed = [this](const std::string& function) {
+    // More than a round of all would look at is no gain.
+    if (!whole_) changed_functions_.insert(function);
+    if (changed_functions_.size() > kChangedFunctionsMax) Touch();
+  };
+  const auto touch = [this](const auto&...) {
+    ++members_;
+    Touch();
+  };
+  // Rules and nodes bear on any route.
+  if (before->allow() != model_->allow()) touch();
+  Model::Nodes::EachDifference(before->nodes(), model_->nodes(), touch);
+  Model::Functions::EachDifference(before->functions(), model_->functions(),
+                                   [&](const std::string& name, const auto*, const auto*) { changed(name); });
+  Model::Endpoints::EachDifference(
+      before->endpoints(), model_->endpoints(),
+      [&](const EndpointKey& key, const api::Endpoint* old, const api::Endpoint* now) {
+        if (old == nullptr || now == nullptr) ++members_;
+        changed(key.function);
+        if (key.node != options_.node) return;
+        if (now != nullptr) {
+          local_.insert(key);
+          unplaced_ |= !now->module().empty();
+        } else {
+          local_.erase(key);
+        }
+      });
 }
 
 // Hands each module that an endpoint of this node names to its host, one at a time for each function there.
 void Engine::Place() {
-  for (const auto& [key, endpoint] : model_->endpoints()) {
-    if (key.node != options_.node || endpoint.module().empty()) continue;
+  for (const EndpointKey& key : local_) {
     const auto host = state_.by_host.find(key.host);
-    if (host != state_.by_host.end()) PlaceOne(*state_.Find(host->second), endpoint);
+    if (host == state_.by_host.end()) continue;
+    const api::Endpoint& endpoint = model_->endpoints().find(key)->second;
+    if (!endpoint.module().empty()) PlaceOne(*state_.Find(host->second), endpoint);
   }
 }
 
@@ -117,26 +150,29 @@ void Engine::PlaceOne(Session& session, const api::Endpoint& endpoint) {
 // Takes back placements that no endpoint asks for and nothing is routed to. The host finishes its calls.
 void Engine::Unplace() {
   for (auto& [id, session] : state_.sessions) {
-    std::vector<std::string> forgotten;
-    for (auto& [function, placement] : session.placements) {
-      // One without a module asks for what the host has, wherever that came from.
-      if (model_->endpoints().contains({function, options_.node, session.host})) continue;
-      const auto routed = state_.routed.find(function);
-      const bool needed = routed != state_.routed.end() && routed->second.contains(id);
-      if (placement.leaving || (needed && placement.serves())) continue;
-      if (placement.state == Placement::State::kFailed && !placement.serves_old) {
-        forgotten.push_back(function);
-        continue;
-      }
+    std::vector<std::string> functions;
+    for (const auto& [function, placement] : session.placements) {
+      if (plan_.whole || plan_.fresh_functions.contains(function)) functions.push_back(function);
+    }
+    UnplaceAt(session, functions);
+  }
+}
+
+void Engine::UnplaceAt(Session& session, const std::vector<std::string>& functions) {
+  for (const std::string& function : functions) {
+    Placement& placement = session.placements.at(function);
+    // One without a module asks for what the host has, wherever that came from.
+    if (local_.contains({function, options_.node, session.host})) continue;
+    const auto routed = state_.routed.find(function);
+    const bool needed = routed != state_.routed.end() && routed->second.contains(session.id);
+    if (placement.leaving || (needed && placement.serves())) continue;
+    if (placement.state != Placement::State::kFailed || placement.serves_old) {
       placement.leaving = true;
       Send(session).mutable_unplace()->set_function(function);
-    }
-    for (const std::string& function : forgotten) {
-      if (session.registered.contains(function)) {
-        session.placements.erase(function);
-      } else {
-        Release(session, function);
-      }
+    } else if (session.registered.contains(function)) {
+      session.placements.erase(function);
+    } else {
+      Release(session, function);
     }
   }
 }
@@ -144,20 +180,27 @@ void Engine::Unplace() {
 // Tells hosts the limits of what they serve, where those have changed.
 void Engine::SendPolicies() {
   for (auto& [id, session] : state_.sessions) {
+    if (!plan_.whole) {
+      for (const std::string& function : plan_.fresh_functions) {
+        if (session.Holds(function)) SendPolicy(session, function);
+      }
+      continue;
+    }
     std::set<std::string> functions = session.registered;
     for (const auto& [function, placement] : session.placements) functions.insert(function);
-    for (const std::string& function : functions) {
-      const api::Function policy = PolicyOf(*plan_.model, function);
-      std::string bytes = policy.SerializeAsString();
-      const auto told = session.policies.find(function);
-      // A host begins with the defaults, which is what a function that no source names has.
-      if (told == session.policies.end() ? !plan_.model->functions().contains(function)
-                                         : told->second == bytes)
-        continue;
-      session.policies[function] = std::move(bytes);
-      *SendAndWait(session).mutable_serve_policy()->mutable_function() = policy;
-    }
+    for (const std::string& function : functions) SendPolicy(session, function);
   }
+}
+
+void Engine::SendPolicy(Session& session, const std::string& function) {
+  const api::Function policy = PolicyOf(*plan_.model, function);
+  std::string bytes = policy.SerializeAsString();
+  const auto told = session.policies.find(function);
+  // A host begins with the defaults, which is what a function that no source names has.
+  if (told == session.policies.end() ? !plan_.model->functions().contains(function) : told->second == bytes)
+    return;
+  session.policies[function] = std::move(bytes);
+  *SendAndWait(session).mutable_serve_policy()->mutable_function() = policy;
 }
 
 // What became of the placements that a generation asked for. Returns whether some host still loads; `absent`

@@ -74,7 +74,17 @@ uint64_t Engine::NextDeadlineNs() const {
 void Engine::BeginRound(uint64_t now_ns) {
   dirty_ = false;
   SettlePending(now_ns);
-  plan_ = MakePlan(model_, state_, OpenNow(), options_.node);
+  const OpenPlacements open = OpenNow();
+  std::set<std::string> functions = std::exchange(changed_functions_, {});
+  const bool whole = whole_ || starved_ || plan_.model == nullptr || !open.empty() || planned_openly_;
+  whole_ = starved_ = false;
+  planned_openly_ = !open.empty();
+  if (whole) {
+    plan_ = MakePlan(model_, state_, open, options_.node, local_);
+  } else {
+    UpdatePlan(model_, state_, options_.node, std::move(functions), &plan_);
+  }
+  plan_members_ = members_;
   EnterPhase(Phase::kOpen, now_ns);
 }
 
@@ -99,7 +109,8 @@ void Engine::EnterPhase(Phase phase, uint64_t now_ns) {
       CommitRouted();
       break;
     case Phase::kShrink:
-      ShrinkChannels(now_ns);
+      // What is permitted can become too much only where a route was made anew.
+      if (plan_.whole || !plan_.fresh_routes.empty()) ShrinkChannels(now_ns);
       SendNodeTables(false);
       Unplace();
       SendDrains();
@@ -123,12 +134,12 @@ void Engine::WantChannel(Session& caller, SessionId target, uint64_t now_ns) {
 }
 
 void Engine::OpenForPlan(uint64_t now_ns) {
-  unopened_.clear();
-  for (const auto& [key, route] : plan_.routes) {
+  if (plan_.whole) unopened_.clear();
+  EachFreshRoute([&](const RouteKey& key, const PlanRoute& route) {
     Session& caller = *state_.Find(key.first);
     for (const PlanTarget& target : route.targets) WantChannel(caller, target.session, now_ns);
     for (const SessionId prospect : route.prospects) WantChannel(caller, prospect, now_ns);
-  }
+  });
 }
 
 bool Engine::OpeningsPending() const {
@@ -147,11 +158,11 @@ void Engine::Probe() {
   probed_ = true;
   if (phase_ != Phase::kOpen && phase_ != Phase::kGrow) return;
   std::set<SessionId> touched;
-  for (const auto& [key, route] : plan_.routes) {
+  EachFreshRoute([&](const RouteKey& key, const PlanRoute& route) {
     const Session* session = state_.Find(key.first);
-    if (session == nullptr) continue;
+    if (session == nullptr) return;
     const auto subscription = session->subscriptions.find(key.second);
-    if (subscription == session->subscriptions.end()) continue;
+    if (subscription == session->subscriptions.end()) return;
     if (!subscription->second.sent ||
         !SameRoute(BuildRoute(*session, key.second, route), subscription->second.route)) {
       touched.insert(session->id);
@@ -164,7 +175,7 @@ void Engine::Probe() {
         touched.insert(target.session);
       }
     }
-  }
+  });
   for (const SessionId id : touched) {
     if (!waiting_.contains(id)) SendAndWait(*state_.Find(id)).mutable_barrier();
   }
@@ -261,28 +272,37 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
 }
 
 void Engine::SendRoutes() {
-  for (const auto& [key, planned] : plan_.routes) {
+  EachFreshRoute([&](const RouteKey& key, const PlanRoute& planned) {
     Session* session = state_.Find(key.first);
-    if (session == nullptr) continue;
+    if (session == nullptr) return;
     const auto found = session->subscriptions.find(key.second);
-    if (found == session->subscriptions.end()) continue;
+    if (found == session->subscriptions.end()) return;
     Subscription& subscription = found->second;
     api::Route route = BuildRoute(*session, key.second, planned);
-    if (subscription.sent && SameRoute(route, subscription.route)) continue;
+    if (subscription.sent && SameRoute(route, subscription.route)) return;
     subscription.route = std::move(route);
     subscription.sent = true;
     api::Route& message = *SendAndWait(*session).mutable_route();
     message = subscription.route;
     message.set_generation(plan_.model->generation());
-  }
+  });
 }
 
 void Engine::CommitRouted() {
-  state_.routed.clear();
-  for (const auto& [function, routed] : plan_.routed) {
+  const auto commit = [this](const std::string& function, const std::set<SessionId>& routed) {
     for (const SessionId id : routed) {
       if (state_.sessions.contains(id)) state_.routed[function].insert(id);
     }
+  };
+  if (plan_.whole) {
+    state_.routed.clear();
+    for (const auto& [function, routed] : plan_.routed) commit(function, routed);
+    return;
+  }
+  for (const std::string& function : plan_.fresh_functions) {
+    state_.routed.erase(function);
+    if (const auto found = plan_.routed.find(function); found != plan_.routed.end())
+      commit(function, found->second);
   }
 }
 

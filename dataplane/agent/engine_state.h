@@ -78,7 +78,7 @@ struct Session {
   uint64_t asked_changes = 0;  // How often a subscription came or went.
   // Of an engine: what it was told last, of which model and of which of its host's subscriptions, and whether
   // it may still hold what that does not name.
-  std::shared_ptr<const Model> told_model;
+  uint64_t told_members = 0;
   uint64_t told_asked = 0;
   bool told_keep = false;
   std::set<std::string> nodes_up;  // Of an engine: as EngineState::nodes_up, what it alone can reach.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/agent/model.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/function_id.h"
@@ -42,6 +44,16 @@ absl::Status CheckEndpoint(const api::Endpoint& endpoint) {
   return absl::OkStatus();
 }
 
+// About 64 KiB of endpoints.
+constexpr std::size_t kPartEntries = 512;
+
+api::Allow RuleOf(const std::string& from, const std::string& to) {
+  api::Allow rule;
+  rule.set_from(from);
+  rule.set_to(to);
+  return rule;
+}
+
 }  // namespace
 
 absl::Status CheckCallerName(absl::string_view name) {
@@ -52,36 +64,44 @@ absl::Status CheckCallerName(absl::string_view name) {
 absl::Status Model::ApplyUpserts(const api::Mesh& mesh) {
   for (const api::Node& node : mesh.nodes()) {
     WEFT_RETURN_IF_ERROR(CheckNode(node));
-    nodes_[node.name()] = node;
+    nodes_.Put(node.name(), node);
   }
   for (const api::Function& function : mesh.functions()) {
     WEFT_RETURN_IF_ERROR(CheckFunctionName(function.name()));
-    functions_[function.name()] = function;
+    functions_.Put(function.name(), function);
   }
   for (const api::Endpoint& endpoint : mesh.endpoints()) {
     WEFT_RETURN_IF_ERROR(CheckEndpoint(endpoint));
-    api::Endpoint& held = endpoints_[{endpoint.function(), endpoint.node(), endpoint.host()}];
-    held = endpoint;
+    api::Endpoint held = endpoint;
     if (held.weight() == 0) held.set_weight(100);
+    endpoints_.Put({endpoint.function(), endpoint.node(), endpoint.host()}, std::move(held));
   }
   for (const api::Allow& rule : mesh.allow()) {
     WEFT_RETURN_IF_ERROR(CheckRuleSide(rule.from()));
     WEFT_RETURN_IF_ERROR(CheckRuleSide(rule.to()));
-    allow_.emplace(rule.from(), rule.to());
   }
-  if (nodes_.size() + functions_.size() + endpoints_.size() + allow_.size() > kModelEntriesMax) {
+  if (!mesh.allow().empty()) {
+    Rules rules = *allow_;
+    for (const api::Allow& rule : mesh.allow()) rules.emplace(rule.from(), rule.to());
+    allow_ = std::make_shared<const Rules>(std::move(rules));
+  }
+  if (nodes_.size() + functions_.size() + endpoints_.size() + allow_->size() > kModelEntriesMax) {
     return absl::ResourceExhaustedError(absl::StrCat("a mesh of more than ", kModelEntriesMax, " entries"));
   }
   return absl::OkStatus();
 }
 
 absl::Status Model::Apply(const api::Program& part) {
-  for (const std::string& name : part.delete_nodes()) nodes_.erase(name);
-  for (const std::string& name : part.delete_functions()) functions_.erase(name);
+  for (const std::string& name : part.delete_nodes()) nodes_.Erase(name);
+  for (const std::string& name : part.delete_functions()) functions_.Erase(name);
   for (const api::Endpoint& key : part.delete_endpoints()) {
-    endpoints_.erase({key.function(), key.node(), key.host()});
+    endpoints_.Erase({key.function(), key.node(), key.host()});
   }
-  for (const api::Allow& rule : part.delete_allow()) allow_.erase({rule.from(), rule.to()});
+  if (!part.delete_allow().empty()) {
+    Rules rules = *allow_;
+    for (const api::Allow& rule : part.delete_allow()) rules.erase({rule.from(), rule.to()});
+    allow_ = std::make_shared<const Rules>(std::move(rules));
+  }
   return ApplyUpserts(part.upsert());
 }
 
@@ -91,25 +111,88 @@ bool Model::Allows(absl::string_view caller, absl::string_view callee) const {
   const std::string to_all = absl::StrCat(NamespaceOf(callee), "/*");
   const std::string from(caller);
   const std::string to(callee);
-  return allow_.contains({from, to}) || allow_.contains({from, to_all}) || allow_.contains({from_all, to}) ||
-         allow_.contains({from_all, to_all});
+  return allow_->contains({from, to}) || allow_->contains({from, to_all}) ||
+         allow_->contains({from_all, to}) || allow_->contains({from_all, to_all});
 }
 
-api::Program Model::ToSnapshot() const {
-  api::Program snapshot;
-  snapshot.set_generation(generation_);
-  snapshot.set_snapshot(true);
-  snapshot.set_last(true);
-  api::Mesh& mesh = *snapshot.mutable_upsert();
-  for (const auto& [name, node] : nodes_) *mesh.add_nodes() = node;
-  for (const auto& [name, function] : functions_) *mesh.add_functions() = function;
-  for (const auto& [key, endpoint] : endpoints_) *mesh.add_endpoints() = endpoint;
-  for (const auto& [from, to] : allow_) {
-    api::Allow& rule = *mesh.add_allow();
-    rule.set_from(from);
-    rule.set_to(to);
+void Model::EachSnapshotPart(const std::function<void(const api::Program&)>& take) const {
+  api::Program part;
+  part.set_generation(generation_);
+  part.set_snapshot(true);
+  part.set_last(true);
+  std::size_t entries = 0;
+  const auto next = [&] {
+    if (++entries % kPartEntries != 0) return;
+    take(part);
+    part.Clear();
+  };
+  for (const auto& [name, node] : nodes_) {
+    *part.mutable_upsert()->add_nodes() = node;
+    next();
   }
-  return snapshot;
+  for (const auto& [name, function] : functions_) {
+    *part.mutable_upsert()->add_functions() = function;
+    next();
+  }
+  for (const auto& [key, endpoint] : endpoints_) {
+    *part.mutable_upsert()->add_endpoints() = endpoint;
+    next();
+  }
+  for (const auto& [from, to] : *allow_) {
+    *part.mutable_upsert()->add_allow() = RuleOf(from, to);
+    next();
+  }
+  take(part);
+}
+
+std::optional<api::Program> Model::DeltaFrom(const Model& before, std::size_t entries_max) const {
+  api::Program delta;
+  delta.set_generation(generation_);
+  delta.set_last(true);
+  std::size_t entries = 0;
+  Nodes::EachDifference(before.nodes_, nodes_,
+                        [&](const std::string& name, const api::Node*, const api::Node* node) {
+                          if (++entries > entries_max) return;
+                          if (node == nullptr) {
+                            delta.add_delete_nodes(name);
+                          } else {
+                            *delta.mutable_upsert()->add_nodes() = *node;
+                          }
+                        });
+  Functions::EachDifference(
+      before.functions_, functions_,
+      [&](const std::string& name, const api::Function*, const api::Function* function) {
+        if (++entries > entries_max) return;
+        if (function == nullptr) {
+          delta.add_delete_functions(name);
+        } else {
+          *delta.mutable_upsert()->add_functions() = *function;
+        }
+      });
+  Endpoints::EachDifference(before.endpoints_, endpoints_,
+                            [&](const EndpointKey& key, const api::Endpoint*, const api::Endpoint* endpoint) {
+                              if (++entries > entries_max) return;
+                              if (endpoint != nullptr) {
+                                *delta.mutable_upsert()->add_endpoints() = *endpoint;
+                                return;
+                              }
+                              api::Endpoint& gone = *delta.add_delete_endpoints();
+                              gone.set_function(key.function);
+                              gone.set_node(key.node);
+                              gone.set_host(key.host);
+                            });
+  if (before.allow_ != allow_) {
+    for (const auto& [from, to] : *allow_) {
+      if (before.allow_->contains({from, to})) continue;
+      if (++entries <= entries_max) *delta.mutable_upsert()->add_allow() = RuleOf(from, to);
+    }
+    for (const auto& [from, to] : *before.allow_) {
+      if (allow_->contains({from, to})) continue;
+      if (++entries <= entries_max) *delta.add_delete_allow() = RuleOf(from, to);
+    }
+  }
+  if (entries > entries_max) return std::nullopt;
+  return delta;
 }
 
 }  // namespace weft::agent

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The mesh as programmed by control: what the agent holds of nodes, functions, endpoints and rules, one
-// generation of it. Pure data; a new generation is a changed copy, so that a round of the engine keeps the
-// one it began with. Owner thread only.
+// generation of it. Pure data; a new generation is a changed copy, which shares what has not changed, so that
+// a round of the engine keeps the one it began with. Changed and copied by the owner thread only; one that
+// nobody changes any more may be read by any.
 #ifndef WEFT_DATAPLANE_AGENT_MODEL_H_
 #define WEFT_DATAPLANE_AGENT_MODEL_H_
 
 #include <cstdint>
-#include <map>
+#include <functional>
+#include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -15,13 +18,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "dataplane/agent/cow_map.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/api/mesh.pb.h"
 
 namespace weft::agent {
 
 // Bounds of what control may program, so that a mistake there cannot exhaust the agent.
-inline constexpr std::size_t kModelEntriesMax = 100'000;
+inline constexpr std::size_t kModelEntriesMax = 250'000;
 // A table of nodes is told in messages: one of 60 KB would end the node engine's connection each time.
 inline constexpr std::size_t kAddressBytesMax = 300;
 
@@ -34,11 +38,16 @@ struct EndpointKey {
 
 class Model {
  public:
+  using Nodes = CowMap<std::string, api::Node>;
+  using Functions = CowMap<std::string, api::Function>;
+  using Endpoints = CowMap<EndpointKey, api::Endpoint>;
+  using Rules = std::set<std::pair<std::string, std::string>>;
+
   uint64_t generation() const { return generation_; }
-  const std::map<std::string, api::Node>& nodes() const { return nodes_; }
-  const std::map<std::string, api::Function>& functions() const { return functions_; }
-  const std::map<EndpointKey, api::Endpoint>& endpoints() const { return endpoints_; }
-  const std::set<std::pair<std::string, std::string>>& allow() const { return allow_; }
+  const Nodes& nodes() const { return nodes_; }
+  const Functions& functions() const { return functions_; }
+  const Endpoints& endpoints() const { return endpoints_; }
+  const Rules& allow() const { return *allow_; }
 
   // Takes one part of a generation in. INVALID_ARGUMENT names what is wrong with it; the model is then half
   // changed and of no more use. A snapshot's parts go into an empty model.
@@ -49,17 +58,20 @@ class Model {
   // rule.
   bool Allows(absl::string_view caller, absl::string_view callee) const;
 
-  // The whole as the one part of a snapshot: what routes.pb holds.
-  api::Program ToSnapshot() const;
+  // Calls take(part) with the whole as a snapshot, in parts of some 64 KiB: one part's bytes behind the
+  // other's are those of one message with all of it.
+  void EachSnapshotPart(const std::function<void(const api::Program&)>& take) const;
+  // What makes this model of `before`, as one part; nothing where more than `entries_max` entries differ.
+  std::optional<api::Program> DeltaFrom(const Model& before, std::size_t entries_max) const;
 
  private:
   absl::Status ApplyUpserts(const api::Mesh& mesh);
 
   uint64_t generation_ = 0;
-  std::map<std::string, api::Node> nodes_;
-  std::map<std::string, api::Function> functions_;
-  std::map<EndpointKey, api::Endpoint> endpoints_;
-  std::set<std::pair<std::string, std::string>> allow_;
+  Nodes nodes_;
+  Functions functions_;
+  Endpoints endpoints_;
+  std::shared_ptr<const Rules> allow_ = std::make_shared<const Rules>();
 };
 
 // OK for a function's name or a namespace: what may stand for a caller.

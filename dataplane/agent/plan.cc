@@ -315,37 +315,87 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
   return Dealt(state, session, ToAll(own));
 }
 
-Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
-              const std::string& node) {
-  Plan plan;
-  std::map<std::string, FunctionPlan> functions;
-  const auto function_plan = [&](const std::string& function) -> const FunctionPlan& {
-    const auto found = functions.find(function);
-    if (found != functions.end()) return found->second;
-    FunctionPlan made = PlanFunction(*model, state, open, node, function);
-    std::set<SessionId>& routed = plan.routed[function];
+namespace {
+
+// Where one subscription's calls go. `function_plan(name)` returns the FunctionPlan of a callee.
+template <typename FunctionPlans>
+PlanRoute RouteOf(const Model& model, const EngineState& state, const std::string& node,
+                  const Session& session, const Call& call, FunctionPlans&& function_plan) {
+  if (MayCallAs(model, node, session, call.first))
+    return PlanCall(model, state, node, function_plan(call.second), session, call);
+  return {
+      {}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), NotItsCaller(session, call.first)};
+}
+
+// Keeps what was planned of functions, and which sessions each is routed to.
+class FunctionPlans {
+ public:
+  FunctionPlans(const Model& model, const EngineState& state, const OpenPlacements& open,
+                const std::string& node, Plan* plan)
+      : model_(model), state_(state), open_(open), node_(node), plan_(plan) {}
+
+  const FunctionPlan& operator()(const std::string& function) {
+    const auto found = made_.find(function);
+    if (found != made_.end()) return found->second;
+    FunctionPlan made = PlanFunction(model_, state_, open_, node_, function);
+    std::set<SessionId>& routed = plan_->routed[function];
+    routed.clear();
     for (const PlanTarget& target : made.targets) routed.insert(target.session);
-    return functions.emplace(function, std::move(made)).first->second;
-  };
+    return made_.emplace(function, std::move(made)).first->second;
+  }
+
+ private:
+  const Model& model_;
+  const EngineState& state_;
+  const OpenPlacements& open_;
+  const std::string& node_;
+  Plan* plan_;
+  std::map<std::string, FunctionPlan> made_;
+};
+
+}  // namespace
+
+Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
+              const std::string& node, const LocalEndpoints& local) {
+  Plan plan;
+  FunctionPlans function_plan(*model, state, open, node, &plan);
   for (const auto& [id, session] : state.sessions) {
     for (const auto& [call, subscription] : session.subscriptions) {
-      if (!MayCallAs(*model, node, session, call.first)) {
-        plan.routes[{id, call}] = {{},
-                                   {},
-                                   static_cast<uint32_t>(absl::StatusCode::kPermissionDenied),
-                                   NotItsCaller(session, call.first)};
-        continue;
-      }
-      plan.routes.emplace(std::make_pair(id, call),
-                          PlanCall(*model, state, node, function_plan(call.second), session, call));
+      const RouteKey key(id, call);
+      plan.routes.emplace(key, RouteOf(*model, state, node, session, call, function_plan));
+      plan.by_callee[call.second].push_back(key);
+      if (session.is_engine) plan.by_engine_caller[call.first].push_back(key);
     }
   }
   // Functions without a subscriber are planned too: a host stays an endpoint's holder while its replacement
-  // loads.
-  for (const auto& [key, endpoint] : model->endpoints()) function_plan(key.function);
+  // loads. Those of other nodes alone are routed to nobody here.
+  for (const EndpointKey& key : local) function_plan(key.function);
   for (const auto& [function, routed] : state.routed) function_plan(function);
   plan.model = std::move(model);
   return plan;
+}
+
+void UpdatePlan(std::shared_ptr<const Model> model, const EngineState& state, const std::string& node,
+                std::set<std::string> functions, Plan* plan) {
+  const OpenPlacements none;
+  FunctionPlans function_plan(*model, state, none, node, plan);
+  plan->whole = false;
+  plan->fresh_routes.clear();
+  for (const std::string& function : functions) {
+    function_plan(function);
+    if (plan->routed[function].empty()) plan->routed.erase(function);
+    for (const auto* routes : {&plan->by_callee, &plan->by_engine_caller}) {
+      const auto found = routes->find(function);
+      if (found != routes->end()) plan->fresh_routes.insert(found->second.begin(), found->second.end());
+    }
+  }
+  for (const RouteKey& key : plan->fresh_routes) {
+    const Session* const session = state.Find(key.first);
+    if (session != nullptr)
+      plan->routes[key] = RouteOf(*model, state, node, *session, key.second, function_plan);
+  }
+  plan->fresh_functions = std::move(functions);
+  plan->model = std::move(model);
 }
 
 }  // namespace weft::agent

@@ -58,10 +58,21 @@ struct PlanRoute {
   std::string reason;
 };
 
+using RouteKey = std::pair<SessionId, Call>;
+
 struct Plan {
   std::shared_ptr<const Model> model;
-  std::map<std::pair<SessionId, Call>, PlanRoute> routes;
-  std::map<std::string, std::set<SessionId>> routed;  // By function
+  std::map<RouteKey, PlanRoute> routes;
+  std::map<std::string, std::set<SessionId>>
+      routed;  // By function; those that go nowhere on this node may be absent.
+  // Keys of `routes` by callee, and of those of node engines by caller.
+  std::map<std::string, std::vector<RouteKey>> by_callee;
+  std::map<std::string, std::vector<RouteKey>> by_engine_caller;
+  // False: the plan before with the functions and routes named here made anew, which is all that a round has
+  // to look at.
+  bool whole = true;
+  std::set<std::string> fresh_functions;
+  std::set<RouteKey> fresh_routes;
 };
 
 // Placements whose outcome a generation still waits for: while one is open, hosts that are no endpoint any
@@ -83,9 +94,17 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
 bool MayCallAs(const Model& model, const std::string& node, const Session& session,
                const std::string& caller);
 
-// The plan for every subscription.
+// Endpoints of one node.
+using LocalEndpoints = std::set<EndpointKey>;
+
+// The plan for every subscription. `local`: the endpoints of `node` in the model.
 Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
-              const std::string& node);
+              const std::string& node, const LocalEndpoints& local);
+
+// Makes of the plan of an earlier model that of `model`, which differs from it in endpoints and policy of
+// `functions` alone. Sessions, what they asked for and what they hold are as they were.
+void UpdatePlan(std::shared_ptr<const Model> model, const EngineState& state, const std::string& node,
+                std::set<std::string> functions, Plan* plan);
 
 // "PERMISSION_DENIED: web/front may not call vision/scale: no rule allows from web/front (or web/*) to …"
 std::string MissingRule(const Call& call);

@@ -113,15 +113,14 @@ Server::~Server() = default;
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   server->connections_max_ = RaiseDescriptorLimit();
-  WEFT_ASSIGN_OR_RETURN(Store store, Store::Create(server->options_.state_dir));
-  server->store_ = std::make_unique<Store>(std::move(store));
+  WEFT_ASSIGN_OR_RETURN(server->store_, Store::Create(server->options_.state_dir));
   absl::StatusOr<Model> loaded = server->store_->Load();
   if (absl::IsInvalidArgument(loaded.status())) {
     // A node without its last routes still serves what is registered; control programs the rest.
     WEFT_RETURN_IF_ERROR(server->store_->SetAside());
     spdlog::error("{}: kept as {}.damaged; starting without the last generation",
                   std::string(loaded.status().message()), server->store_->path());
-    loaded = Model();
+    loaded = server->store_->Load();
   }
   WEFT_ASSIGN_OR_RETURN(Model model, std::move(loaded));
   EngineOptions engine;

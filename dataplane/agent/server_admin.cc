@@ -285,7 +285,7 @@ void Server::PushChangedRegistrations() {
 }
 
 void Server::Acknowledge(const Output& output) {
-  if (const absl::Status saved = store_->Save(*output.model); !saved.ok()) {
+  if (const absl::Status saved = store_->Save(output.model); !saved.ok()) {
     spdlog::error("generation {} is programmed but not saved: {}", output.programmed.generation(),
                   saved.ToString());
   }

@@ -100,7 +100,7 @@ void AddNumber(api::Item* item, const std::string& name, uint64_t number) {
 
 std::vector<api::Item> NodeItems(const Engine& engine) {
   std::vector<api::Item> items;
-  std::map<std::string, api::Node> nodes = engine.model().nodes();
+  std::map<std::string, api::Node> nodes(engine.model().nodes().begin(), engine.model().nodes().end());
   nodes[engine.node()].set_name(engine.node());
   for (const auto& [name, node] : nodes) {
     api::Item& item = items.emplace_back();

@@ -128,10 +128,14 @@ void EngineTest::AddAllow(api::Mesh* mesh, const std::string& from, const std::s
 
 uint64_t EngineTest::Program(const api::Mesh& mesh) {
   api::Program program;
-  program.set_generation(++generation_);
   program.set_snapshot(true);
-  program.set_last(true);
   *program.mutable_upsert() = mesh;
+  return ProgramDelta(std::move(program));
+}
+
+uint64_t EngineTest::ProgramDelta(api::Program program) {
+  program.set_generation(++generation_);
+  program.set_last(true);
   const absl::Status taken = engine_->Program(1'000'000, program, now_ns_);
   EXPECT_TRUE(taken.ok()) << taken;
   models_.push_back(std::make_shared<const Model>(engine_->model()));

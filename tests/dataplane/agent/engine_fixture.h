@@ -58,6 +58,8 @@ class EngineTest : public testing::Test {
 
   // Programs a whole mesh as the next generation; its outcome is in programmed_ once it is acknowledged.
   uint64_t Program(const api::Mesh& mesh);
+  // The same with a change of what the agent holds.
+  uint64_t ProgramDelta(api::Program delta);
   static void AddEndpoint(api::Mesh* mesh, const std::string& function, const std::string& host,
                           char module = '\0', api::EndpointState state = api::ENDPOINT_READY);
   static void AddAllow(api::Mesh* mesh, const std::string& from, const std::string& to);

@@ -87,9 +87,27 @@ class HistoryTest : public EngineTest, public testing::WithParamInterface<int> {
     Program(mesh);
   }
 
+  // Changes one endpoint of what the agent holds, or takes it away.
+  void ChangeOneEndpoint() {
+    const std::string& function = Pick(kFunctions);
+    const auto& [host, tenant] = Pick(kHosts);
+    if (!function.starts_with(tenant)) return;
+    api::Mesh mesh;
+    AddEndpoint(&mesh, function, host, random_.Below(4) == 0 ? 'm' : '\0',
+                random_.Below(4) == 0 ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+    mesh.mutable_endpoints(0)->set_weight(1 + static_cast<uint32_t>(random_.Below(100)));
+    api::Program delta;
+    if (random_.Below(3) == 0) {
+      *delta.add_delete_endpoints() = mesh.endpoints(0);
+    } else {
+      *delta.mutable_upsert() = mesh;
+    }
+    ProgramDelta(std::move(delta));
+  }
+
   void Step() {
     FakeHost* host = PickHost();
-    switch (random_.Below(14)) {
+    switch (random_.Below(16)) {
       case 0:
       case 1:
         return AttachSomeone();
@@ -122,6 +140,9 @@ class HistoryTest : public EngineTest, public testing::WithParamInterface<int> {
       case 11:
         return Pass(random_.Below(300) * kNsPerMs);
       case 12:
+      case 13:
+        return ChangeOneEndpoint();
+      case 14:
         if (random_.Below(6) == 0) RestartAgent();
         return;
       default:
@@ -151,6 +172,17 @@ class HistoryTest : public EngineTest, public testing::WithParamInterface<int> {
       EXPECT_LE(engine_->model().generation(), engine_->acknowledged_generation())
           << "a generation that this agent knows was never acknowledged";
     }
+    ExpectAsPlannedFresh();
+    // Single changes, without anything else that would make the engine look at all.
+    for (int i = 0; i < 6 && !HasFailure(); ++i) {
+      ChangeOneEndpoint();
+      Settle();
+      if (engine_->OpenNow().empty() && engine_->acknowledged_generation() == generation_)
+        ExpectAsPlannedFresh();
+    }
+  }
+
+  void ExpectAsPlannedFresh() {
     for (auto& [name, host] : hosts_) {
       if (host->id == 0) continue;
       for (const auto& [call, subscription] : engine_->state().Find(host->id)->subscriptions) {
