@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "bench/control/agent_rows.h"
 #include "bench/control/change_run.h"
 #include "bench/control/change_source.h"
 #include "bench/machine.h"
@@ -223,16 +224,17 @@ absl::Status ChangeRows(ChangeSource& source, Node& node, const Plan& plan, json
     if (bare.idle_fraction >= kIdleMin) break;
   }
   WEFT_RETURN_IF_ERROR(node.StartControl(source.Settings()));
-  WEFT_ASSIGN_OR_RETURN(const Sync sync, WaitForSync(node));
+  WEFT_RETURN_IF_ERROR(WaitForSync(node).status());
   absl::SleepFor(absl::Seconds(2));
+  WEFT_ASSIGN_OR_RETURN(const Sync counted, AskSync(node.control_socket()));
   Say(absl::StrFormat("%s: %.0f events/s for %.0f s", source.name(), rate,
                       static_cast<double>(plan.change_ns) / 1e9));
   const auto cpu_ns = [&node] {
     return ProcessCpuNsOf(node.pid("weft-control")) + ProcessCpuNsOf(node.pid("weftd"));
   };
   const uint64_t cpu_before_ns = cpu_ns();
-  WEFT_ASSIGN_OR_RETURN(const ChangeRun run,
-                        RunChanges(source, node.control_socket(), sync.events, event, rate, plan.change_ns));
+  WEFT_ASSIGN_OR_RETURN(const ChangeRun run, RunChanges(source, node.control_socket(), counted.events, event,
+                                                        rate, plan.change_ns));
   json row = NewRow(absl::StrCat("control/", source.name(), "_change"), plan);
   Put(run.ours, &row);
   row["rate_per_s"] = rate;
@@ -271,13 +273,29 @@ absl::Status RunSource(ChangeSource& source, const Plan& plan,
       const std::unique_ptr<Node> node,
       Node::Start({{.uid = kCalleeUid, .hosts = {"h"}, .serve = {"app/*"}, .call_as = "app"}}, ""));
   const std::string own = absl::StrCat("control/", source.name());
-  if (wanted(own + "_sync") || wanted("control/memory") || wanted("control/rest")) {
+  // Of files there is no bare list: they are on this machine.
+  const bool of_etcd = source.name() == "etcd" && (wanted("control/memory") || wanted("control/rest"));
+  if (source.name() != "file" && (wanted(own + "_sync") || of_etcd)) {
     WEFT_ASSIGN_OR_RETURN(json row, SyncRow(source, *node, plan));
     if (wanted(own + "_sync")) rows->push_back(std::move(row));
     if (source.name() == "etcd" && wanted("control/memory")) rows->push_back(MemoryRow(*node, plan));
     if (source.name() == "etcd" && wanted("control/rest")) rows->push_back(RestRow(*node, plan));
   }
   if (wanted(own + "_change")) WEFT_RETURN_IF_ERROR(ChangeRows(source, *node, plan, rows));
+  return absl::OkStatus();
+}
+
+// Rows layer/agent_change and layer/agent_change_callers.
+absl::Status AgentRows(const Plan& plan, json* rows) {
+  Say("weftd alone with the whole mesh");
+  WEFT_ASSIGN_OR_RETURN(const AgentRun run, RunAgent(plan.functions, plan.quick ? 300 : 2'000));
+  for (const auto& [name, times] :
+       {std::pair{"layer/agent_change", &run.bare}, std::pair{"layer/agent_change_callers", &run.callers}}) {
+    json row = NewRow(name, plan);
+    Put(*times, &row);
+    row["snapshot_seconds"] = run.snapshot_s;
+    rows->push_back(std::move(row));
+  }
   return absl::OkStatus();
 }
 
@@ -313,7 +331,8 @@ void Print(const json& rows) {
 
 // The sources, each with how it is made.
 using MakeSource = absl::StatusOr<std::unique_ptr<ChangeSource>> (*)();
-constexpr std::pair<const char*, MakeSource> kSources[] = {{"etcd", NewEtcdChangeSource}};
+constexpr std::pair<const char*, MakeSource> kSources[] = {
+    {"etcd", NewEtcdChangeSource}, {"kubernetes", NewKubeChangeSource}, {"file", NewFileChangeSource}};
 
 }  // namespace
 
@@ -331,7 +350,8 @@ absl::Status RunControl(const SuiteOptions& options) {
   RaiseDescriptorLimit();
   json report = {{"machine", MachineFacts()}, {"rows", json::array()}};
   absl::Status failed;
-  bool any = false;
+  bool any = wanted("layer/agent_change");
+  if (any) failed = AgentRows(plan, &report["rows"]);
   for (const auto& [name, make] : kSources) {
     const std::string own = absl::StrCat("control/", name);
     const bool chosen = wanted(own + "_sync") || wanted(own + "_change") ||

@@ -65,6 +65,9 @@ int BarePrintList(uint64_t ns, uint64_t objects, uint64_t bytes);
 
 int BareEtcdList(const BareServer& server);
 int BareEtcdWatch(const BareServer& server);
+int BareFilesWatch(const std::string& directory);
+int BareKubeList(const BareServer& server);
+int BareKubeWatch(const BareServer& server);
 
 }  // namespace weft::bench
 

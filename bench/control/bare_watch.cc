@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-bench-watch: the least that follows a source, of libcurl and simdjson alone: what weft-control's own
-// figures stand beside. `etcd-list` and `kube-list` fetch what weft-control fetches, in the same pages, and
-// read of each object the fields that it needs; they print seconds, objects and bytes. `etcd-watch` and
-// `kube-watch` print "ready", and when they are ended one line an event: its number at the source, and its
-// arrival (CLOCK_MONOTONIC, ns).
+// figures stand beside. `etcd-list` and `kubernetes-list` fetch what weft-control fetches, in the same pages,
+// and read of each object the fields that it needs; they print seconds, objects and bytes. `etcd-watch` and
+// `kubernetes-watch` print "ready", and when they are ended one line an event: its number at the source, and
+// its arrival (CLOCK_MONOTONIC, ns).
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -19,7 +19,13 @@ int Main(int argc, char** argv) {
   BareServer server{argument(2), argument(3), argument(4)};
   if (what == "etcd-list") return BareEtcdList(server);
   if (what == "etcd-watch") return BareEtcdWatch(server);
-  std::fprintf(stderr, "usage: weft-bench-watch etcd-list|etcd-watch URL\n");
+  if (what == "kubernetes-list") return BareKubeList(server);
+  if (what == "kubernetes-watch") return BareKubeWatch(server);
+  if (what == "file-watch") return BareFilesWatch(argument(2));
+  std::fprintf(stderr,
+               "usage: weft-bench-watch etcd-list|etcd-watch URL\n"
+               "       weft-bench-watch kubernetes-list|kubernetes-watch URL TOKEN CA-FILE\n"
+               "       weft-bench-watch file-watch DIRECTORY\n");
   return 2;
 }
 

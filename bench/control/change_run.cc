@@ -98,7 +98,9 @@ std::vector<uint64_t> NumbersOf(const std::vector<WrittenEvent>& written, Number
                                 uint64_t before) {
   std::vector<uint64_t> numbers;
   for (const WrittenEvent& event : written) {
-    numbers.push_back(numbering == Numbering::kBySource ? event.number : before + numbers.size() + 1);
+    numbers.push_back(numbering == Numbering::kBySource ? event.number
+                      : numbering == Numbering::kByTime ? event.written_ns
+                                                        : before + numbers.size() + 1);
   }
   return numbers;
 }
@@ -136,8 +138,11 @@ absl::StatusOr<std::vector<WrittenEvent>> WriteEvents(ChangeSource& source, uint
   for (const std::unique_ptr<ChangeWriter>& writer : writers) threads.emplace_back(write, std::ref(*writer));
   for (std::thread& thread : threads) thread.join();
   WEFT_RETURN_IF_ERROR(failed);
-  std::sort(written.begin(), written.end(),
-            [](const WrittenEvent& a, const WrittenEvent& b) { return a.number < b.number; });
+  std::sort(
+      written.begin(), written.end(),
+      [by_time = source.numbering() == Numbering::kByTime](const WrittenEvent& a, const WrittenEvent& b) {
+        return !by_time && a.number != b.number ? a.number < b.number : a.written_ns < b.written_ns;
+      });
   return written;
 }
 
@@ -165,20 +170,20 @@ absl::StatusOr<BareRun> RunBareWatcher(ChangeSource& source, uint64_t first_even
     return absl::InternalError(
         absl::StrCat("weft-bench-watch of ", source.name(), " failed: ", watcher.Output()));
   }
-  std::map<uint64_t, uint64_t> arrivals;
+  std::multimap<uint64_t, uint64_t> arrivals;  // By number; of one, in the order that they came in
   std::istringstream lines(watcher.Output());
   for (std::string line; std::getline(lines, line);) {
     std::istringstream words(line);
     uint64_t number = 0, arrival_ns = 0;
     if (words >> number >> arrival_ns) arrivals.emplace(number, arrival_ns);
   }
-  const std::vector<uint64_t> numbers = NumbersOf(written, source.numbering(), 0);
   for (std::size_t i = 0; i < written.size(); ++i) {
-    const auto arrival = arrivals.find(numbers[i]);
-    if (arrival == arrivals.end()) {
+    const auto arrival = arrivals.lower_bound(written[i].number);
+    if (arrival == arrivals.end() || arrival->first != written[i].number) {
       ++run.missed;
     } else {
       run.delay.Record(arrival->second > written[i].written_ns ? arrival->second - written[i].written_ns : 0);
+      arrivals.erase(arrival);
     }
   }
   return run;
@@ -223,9 +228,14 @@ absl::StatusOr<ChangeRun> RunChanges(ChangeSource& source, const std::string& co
   });
   run.idle_fraction = IdleBetween(before, ReadCpuTimes());
   WEFT_RETURN_IF_ERROR(written.status());
+  const bool by_time = source.numbering() == Numbering::kByTime;
+  const auto number_of = [by_time](const Programmed& change) {
+    return by_time ? change.event_ns : change.number;
+  };
   const std::vector<uint64_t> numbers = NumbersOf(*written, source.numbering(), events_before);
   for (const uint64_t until_ns = NowNs() + kMissedNs; read.ok() && NowNs() < until_ns;) {
-    if (numbers.empty() || (!reader.changes().empty() && reader.changes().back().number >= numbers.back()))
+    if (numbers.empty() ||
+        (!reader.changes().empty() && number_of(reader.changes().back()) >= numbers.back()))
       break;
     SleepUntil(NowNs() + kAskNs);
     read = reader.Read();
@@ -235,7 +245,7 @@ absl::StatusOr<ChangeRun> RunChanges(ChangeSource& source, const std::string& co
   run.changes = reader.changes().size();
   auto change = reader.changes().begin();
   for (std::size_t i = 0; i < numbers.size(); ++i) {
-    while (change != reader.changes().end() && change->number < numbers[i]) ++change;
+    while (change != reader.changes().end() && number_of(*change) < numbers[i]) ++change;
     if (change == reader.changes().end() || change->event_ns == 0) {
       ++run.missed;
       continue;

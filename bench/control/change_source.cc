@@ -21,19 +21,21 @@ ChangeEvent EventOf(uint64_t event, int functions) {
     // A step that shares no factor with powers of ten goes through all functions.
     return static_cast<int>(number * 7'919 % static_cast<uint64_t>(functions));
   };
+  const auto pass_of = [functions](uint64_t number) {
+    return static_cast<int>(number / static_cast<uint64_t>(functions));
+  };
   switch (event % 4) {
     case 0:
-    case 1: {
-      const auto endpoint = static_cast<int>(event % 4);
-      // Never the weight that it has: each pass over all functions has another.
-      const auto pass = static_cast<int>(group / static_cast<uint64_t>(functions));
-      return {ChangeEvent::Kind::kWeight, of_group(group), endpoint, 1 + pass % 99};
-    }
+    case 1:
+      // Never the weight that it has: each pass has another.
+      return {ChangeEvent::Kind::kWeight, of_group(group), static_cast<int>(event % 4),
+              1 + pass_of(group) % 99, pass_of(group)};
     case 2:
-      return {ChangeEvent::Kind::kRemove, of_group(group), 2, 100};
+      return {ChangeEvent::Kind::kRemove, of_group(group), 2, 100, pass_of(group)};
     default:
-      if (group < kRestoreGroups) return {ChangeEvent::Kind::kWeight, of_group(group), 3, 1};
-      return {ChangeEvent::Kind::kRestore, of_group(group - kRestoreGroups), 2, 100};
+      if (group < kRestoreGroups) return {ChangeEvent::Kind::kWeight, of_group(group), 3, 1, 0};
+      return {ChangeEvent::Kind::kRestore, of_group(group - kRestoreGroups), 2, 100,
+              pass_of(group - kRestoreGroups)};
   }
 }
 

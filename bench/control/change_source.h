@@ -31,7 +31,10 @@ std::string FunctionName(int function);
 // How the number in a change's cause and at the bare watcher tells which event it was.
 enum class Numbering {
   kBySource,  // It is what Write() returned; a change covers all up to its own.
-  kByCount,   // Events are counted in the order of what Write() returned, from the first of the run on.
+  // Causes have none: a change covers what was written before its event. At the bare watcher it is the
+  // function.
+  kByTime,
+  kByCount,  // Events are counted in the order of what Write() returned, from the first of the run on.
 };
 
 // Makes events, on a thread of its own; several of them at once.
@@ -62,6 +65,12 @@ class ChangeSource {
 // Starts an etcd of its own. NOT_FOUND where this machine has none.
 absl::StatusOr<std::unique_ptr<ChangeSource>> NewEtcdChangeSource();
 
+// Starts an API server and its etcd. NOT_FOUND where this machine has none.
+absl::StatusOr<std::unique_ptr<ChangeSource>> NewKubeChangeSource();
+
+// Makes a directory.
+absl::StatusOr<std::unique_ptr<ChangeSource>> NewFileChangeSource();
+
 // One event of a run: which endpoint, and what becomes of it. Two in four change an endpoint's weight, one
 // takes an endpoint away, and one brings back what an earlier one took. Any two events of the same endpoint
 // are 16 events or more apart, so that writers beside each other cannot swap them.
@@ -71,6 +80,7 @@ struct ChangeEvent {
   int function = 0;
   int endpoint = 0;
   int weight = 100;
+  int pass = 0;  // Over all functions, from 0
 };
 ChangeEvent EventOf(uint64_t event, int functions);
 
