@@ -94,6 +94,9 @@ class Controller : private AgentLinkObserver {
   // `origins`: of what was offered since the last time.
   void Evaluate(const std::string& cause, uint64_t event_ns, const std::vector<std::string>& origins);
   void LogNotes();
+  // Has the state on disk follow: soon, and no more often than it is worth.
+  void SaveSoon();
+  uint64_t NextSaveNs() const;  // 0: none yet
   void Save();
   std::string DescribeSources() const;
   void AddSourceRows(api::QueryReply* reply) const;
@@ -113,6 +116,8 @@ class Controller : private AgentLinkObserver {
   uint64_t refusals_ = 0;
   std::string last_problem_;  // Of the link, while it lasts; logged once.
   uint64_t save_at_ns_ = 0;   // Not 0: the state on disk is older than the model.
+  uint64_t saved_at_ns_ = 0;
+  bool trim_ = false;  // A large change is on its way.
   uint64_t first_generation_ = 0;
   uint64_t start_ns_ = 0;
   std::unique_ptr<StateWriter> writer_;

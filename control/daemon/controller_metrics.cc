@@ -99,10 +99,10 @@ std::string Controller::Metrics() const {
   page.One("weft_control_refusals_total", "counter", "Generations that the agent refused.", refusals_);
   const MeshState& state = model_.state();
   page.Begin("weft_control_entries", "gauge", "Entries of the mesh.");
-  page.Add("kind=\"node\"", state.nodes.size());
-  page.Add("kind=\"function\"", state.functions.size());
-  page.Add("kind=\"endpoint\"", state.endpoints.size());
-  page.Add("kind=\"rule\"", state.allow.size());
+  page.Add("kind=\"node\"", state.count(EntryKind::kNode));
+  page.Add("kind=\"function\"", state.count(EntryKind::kFunction));
+  page.Add("kind=\"endpoint\"", state.count(EntryKind::kEndpoint));
+  page.Add("kind=\"rule\"", state.count(EntryKind::kAllow));
   const Histogram& times = record_.times();
   page.Begin("weft_control_event_to_programmed_seconds", "summary",
              "From the arrival of a change to its acknowledgement, since the start.");

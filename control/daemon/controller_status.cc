@@ -103,7 +103,7 @@ api::QueryReply Controller::Changes(uint64_t after) const {
 api::QueryReply Controller::SaidOf(const std::string& caller, const std::string& callee) const {
   api::QueryReply reply;
   reply.set_generation(link_->acknowledged());
-  for (const Saying& saying : WhoSaid(model_.accepted(), caller, callee, kSayingsMax)) {
+  for (const Saying& saying : WhoSaid(model_.claims(), caller, callee, kSayingsMax)) {
     ItemBuilder(reply.add_items())
         .Text("thing", saying.thing)
         .Text("said_by", std::string(Utf8Prefix(saying.said_by, kErrorBytesMax)))
@@ -119,9 +119,7 @@ std::string Controller::DescribeSources() const {
 }
 
 void Controller::AddSourceRows(api::QueryReply* reply) const {
-  std::size_t rows = 0;
-  for (const SourceStatus& source : model_.Sources()) {
-    if (++rows > kSourceRowsMax) break;
+  for (const SourceStatus& source : model_.Sources(kSourceRowsMax)) {
     ItemBuilder(reply->add_items())
         .Text("file", source.origin)
         .Text("state", source.current    ? "current"
@@ -158,7 +156,7 @@ void Controller::AddSourceRows(api::QueryReply* reply) const {
 }
 
 std::string Controller::Summary() const {
-  return absl::StrCat("generation ", link_->acknowledged(), ", ", model_.state().endpoints.size(),
+  return absl::StrCat("generation ", link_->acknowledged(), ", ", model_.state().count(EntryKind::kEndpoint),
                       " endpoints, agent ", StateName(link_->state()));
 }
 

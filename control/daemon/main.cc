@@ -3,6 +3,7 @@
 // line, signals and the loop, on one thread beside the one that writes the last good state; runs in the
 // foreground. SIGTERM and SIGINT end it, SIGHUP is ignored: files are watched. The mesh keeps running without
 // it.
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
@@ -220,7 +221,12 @@ absl::Status Serve(Arguments arguments) {
   return absl::OkStatus();
 }
 
+// Tables of a large mesh grow by being copied: what is freed then goes back at once, and leaves no holes that
+// only another table of the same size would fill.
+constexpr int kMapFromBytes = 256 * 1024;
+
 int Main(int argc, char** argv) {
+  mallopt(M_MMAP_THRESHOLD, kMapFromBytes);
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
   StartLog("weft-control", arguments.log_format, arguments.log_level);

@@ -1,61 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a whole mesh is at one moment, as weft-control would have it, and the messages that take an agent from
-// one such state to another. Pure values; any thread.
+// What is in force in a mesh at one moment, and the messages that take an agent there: from nothing, or by
+// the entries that changed. Pure values; any thread.
 #ifndef WEFT_CONTROL_MODEL_MESH_STATE_H_
 #define WEFT_CONTROL_MODEL_MESH_STATE_H_
 
-#include <compare>
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <string>
-#include <vector>
+#include <functional>
 
-#include "absl/container/btree_map.h"
-#include "absl/container/btree_set.h"
 #include "absl/types/span.h"
+#include "control/model/entry.h"
 #include "dataplane/api/admin.pb.h"
-#include "dataplane/api/mesh.pb.h"
 
 namespace weft::control {
 
-struct EndpointKey {
-  std::string function;
-  std::string node;
-  std::string host;
-  friend auto operator<=>(const EndpointKey&, const EndpointKey&) = default;
+// One key, at most one entry.
+class MeshState {
+ public:
+  // Null where nothing is in force.
+  EntryPtr Find(const EntryKey& key) const;
+  bool Contains(const EntryKey& key) const { return entries_.contains(key); }
+  // `after` is in force from now on, in place of what had its key.
+  void Put(EntryPtr after);
+  void Erase(const EntryKey& key);
+
+  std::size_t count(EntryKind kind) const { return counts_[static_cast<std::size_t>(kind)]; }
+  std::size_t size() const { return entries_.size(); }
+  bool empty() const { return entries_.empty(); }
+  // In no order.
+  EntrySet::const_iterator begin() const { return entries_.begin(); }
+  EntrySet::const_iterator end() const { return entries_.end(); }
+
+ private:
+  EntrySet entries_;
+  std::array<std::size_t, kEntryKinds> counts_{};
 };
 
-struct AllowKey {
-  std::string from;
-  std::string to;
-  friend auto operator<=>(const AllowKey&, const AllowKey&) = default;
-};
-
-EndpointKey KeyOf(const api::Endpoint& endpoint);
-AllowKey KeyOf(const api::Allow& allow);
-
-// Ordered, so that equal states make equal messages and files.
-struct MeshState {
-  absl::btree_map<std::string, api::Node> nodes;
-  absl::btree_map<std::string, api::Function> functions;
-  absl::btree_map<EndpointKey, api::Endpoint> endpoints;
-  absl::btree_set<AllowKey> allow;
-
-  bool empty() const { return nodes.empty() && functions.empty() && endpoints.empty() && allow.empty(); }
-  friend bool operator==(const MeshState& a, const MeshState& b);
+// What of a mesh is another one now. Null: not there. Never both.
+struct EntryChange {
+  EntryPtr before;
+  EntryPtr after;
 };
 
 // The most bytes of one part: below the limit of a packet on the admin socket by more than its envelope.
 inline constexpr std::size_t kProgramPartBytesMax = 60 * 1024;
 
-// The parts, in order, that make `to` of whatever the agent holds. At least one.
-std::vector<api::Program> MakeSnapshot(const MeshState& to, uint64_t generation);
+// Takes the parts of one generation in their order. They are made one by one, so that a whole mesh is never
+// held as messages.
+using ProgramSink = std::function<void(api::Program part)>;
 
-// The parts that make `to` of `from`; all additions precede all deletions. Empty where the states are equal.
-std::vector<api::Program> MakeDelta(const MeshState& from, const MeshState& to, uint64_t generation);
+// The parts that make `to` of whatever the agent holds. At least one.
+void MakeSnapshot(const MeshState& to, uint64_t generation, const ProgramSink& sink);
 
-// Applies the parts of one generation as an agent does. `parts` is whole: its last one says so.
-void ApplyProgram(absl::Span<const api::Program> parts, MeshState* state);
+// The parts that make `changes`, each of another key; all additions precede all deletions. None where nothing
+// changed.
+void MakeDelta(absl::Span<const EntryChange> changes, uint64_t generation, const ProgramSink& sink);
 
 }  // namespace weft::control
 

@@ -15,23 +15,45 @@ std::vector<std::string> LinesOf(const std::vector<MeshError>& errors) {
   return lines;
 }
 
-}  // namespace
-
-bool Model::Restore(std::vector<SourceMesh> meshes) {
-  Offers offers;
-  for (SourceMesh& mesh : meshes) {
-    std::string origin = mesh.origin;
-    offers.insert_or_assign(std::move(origin), std::move(mesh));
-  }
-  Merged merged = Try(offers);
-  if (!merged.errors.empty()) return false;
-  Accept(std::move(offers), std::move(merged.state));
-  return true;
+// `later` after `earlier`: of one key the later counts.
+std::vector<Putting> Joined(std::vector<Putting> earlier, std::vector<Putting> later) {
+  if (earlier.empty()) return later;
+  SaidSet again;
+  for (const Putting& put : later) again.insert(put.key);
+  std::erase_if(earlier, [&again](const Putting& put) { return again.contains(put.key); });
+  std::move(later.begin(), later.end(), std::back_inserter(earlier));
+  return earlier;
 }
 
-void Model::Offer(SourceMesh mesh) {
-  std::string origin = mesh.origin;
-  pending_.insert_or_assign(std::move(origin), std::move(mesh));
+}  // namespace
+
+bool Model::Restore(std::vector<SourceOffer> offers) {
+  std::vector<std::string> origins;
+  for (SourceOffer& offer : offers) {
+    origins.push_back(offer.origin);
+    Offer(std::move(offer));
+  }
+  std::sort(origins.begin(), origins.end());
+  std::vector<EntryChange> changes;
+  const bool good = Try(origins, &changes).empty();
+  pending_.clear();
+  return good;
+}
+
+void Model::Offer(SourceOffer offer) {
+  static const SaidSet kNothing;
+  const auto origin = claims_.origins().find(offer.origin);
+  Pending pending;
+  pending.open = offer.open;
+  pending.allow_shrink = offer.allow_shrink;
+  pending.puttings =
+      PuttingsOf(offer, origin == claims_.origins().end() ? kNothing : origin->second.said, &pending.errors);
+  Pending& held = pending_[offer.origin];
+  if (!offer.whole && !held.gone) {
+    pending.puttings = Joined(std::move(held.puttings), std::move(pending.puttings));
+    pending.errors = std::move(held.errors);
+  }
+  held = std::move(pending);
 }
 
 void Model::OfferUnreadable(const std::string& origin, std::vector<std::string> errors) {
@@ -40,119 +62,146 @@ void Model::OfferUnreadable(const std::string& origin, std::vector<std::string> 
 }
 
 void Model::Withdraw(const std::string& origin) {
-  if (accepted_.contains(origin)) {
-    pending_.insert_or_assign(origin, std::nullopt);
-  } else {
+  const auto known = claims_.origins().find(origin);
+  if (known == claims_.origins().end()) {
     pending_.erase(origin);
     errors_.erase(origin);
+    return;
   }
+  Pending pending;
+  pending.gone = true;
+  pending.open = known->second.open;
+  SourceOffer nothing;
+  pending.puttings = PuttingsOf(nothing, known->second.said, &pending.errors);
+  pending_.insert_or_assign(origin, std::move(pending));
 }
 
-Merged Model::Try(const Offers& offers) const {
-  std::vector<const SourceMesh*> sources;
-  for (const auto& [origin, mesh] : accepted_) {
-    const auto offer = offers.find(origin);
-    if (offer == offers.end()) sources.push_back(&mesh);
+std::vector<MeshError> Model::Try(absl::Span<const std::string> origins, std::vector<EntryChange>* changes) {
+  std::vector<MeshError> errors;
+  std::vector<bool> spoke;  // Whether the origin said anything before.
+  claims_.Begin();
+  for (const std::string& name : origins) {
+    const Pending& pending = pending_.at(name);
+    errors.insert(errors.end(), pending.errors.begin(), pending.errors.end());
+    Claims::Origin* origin = claims_.Try(name, pending.open, pending.allow_shrink);
+    spoke.push_back(!origin->said.empty());
+    for (const Putting& put : pending.puttings) claims_.Put(origin, put.key, put.after);
   }
-  // What is offered comes last, so that an error names it rather than what it clashes with.
-  for (const auto& [origin, mesh] : offers) {
-    if (mesh.has_value()) sources.push_back(&*mesh);
+  std::vector<MeshError> wrong = claims_.Check();
+  std::move(wrong.begin(), wrong.end(), std::back_inserter(errors));
+  for (std::size_t i = 0; i < origins.size(); ++i) {
+    CheckShrink(origins[i], pending_.at(origins[i]), spoke[i], &errors);
   }
-  Merged merged = Merge(sources);
-  CheckShrink(offers, &merged);
-  return merged;
+  if (!errors.empty()) {
+    claims_.RollBack();
+    return errors;
+  }
+  claims_.Commit(changes);
+  for (const std::string& name : origins) {
+    if (pending_.at(name).gone) claims_.Forget(name);
+    pending_.erase(name);
+    errors_.erase(name);
+  }
+  return errors;
 }
 
-void Model::CheckShrink(const Offers& offers, Merged* merged) const {
-  if (allow_shrink_) return;
-  for (const auto& [origin, mesh] : offers) {
-    const auto old = accepted_.find(origin);
-    if (old == accepted_.end() || old->second.SaysNothing()) continue;
-    if (mesh.has_value() && (mesh->allow_shrink || !mesh->endpoints.empty())) continue;
-    const bool says_nothing = !mesh.has_value() || mesh->SaysNothing();
-    if (!says_nothing && old->second.endpoints.empty()) continue;
-    // A file among others may go. One that is there and names no endpoint any more looks half-written, unless
-    // another names them now.
-    std::size_t lost = 0;
-    for (const auto& said : old->second.endpoints) {
-      lost += merged->state.endpoints.contains(KeyOf(said.value)) ? 0 : 1;
-    }
-    const bool all_lost = lost == old->second.endpoints.size();
-    const bool nothing_left = merged->state.empty() || (lost > 0 && merged->state.endpoints.empty());
-    const bool refused = mesh.has_value() ? all_lost : nothing_left;
-    if (!refused) continue;
-    merged->errors.push_back(
-        {origin, Where{}, "",
-         absl::StrCat(
-             mesh.has_value() ? "names no endpoint any more" : "is gone", " and would take away ",
-             lost == 0 ? "all that it said" : absl::StrCat("all of its ", lost, " endpoints"),
-             "; if that is meant, say `allowShrink: true` in the file or start with --allow-shrink")});
+void Model::CheckShrink(const std::string& name, const Pending& pending, bool spoke,
+                        std::vector<MeshError>* errors) const {
+  const Claims::Origin& now = claims_.origins().at(name);
+  if (allow_shrink_ || !spoke) return;
+  if (!pending.gone && (now.allow_shrink || now.endpoints != 0)) return;
+  // All endpoints that it named are among what it says no more, since it names none now.
+  std::size_t had = 0;
+  std::size_t lost = 0;
+  for (const Putting& put : pending.puttings) {
+    if (put.key->kind != EntryKind::kEndpoint || put.after != nullptr) continue;
+    ++had;
+    lost += state().Contains(put.key->key()) ? 0 : 1;
   }
-}
-
-void Model::Accept(Offers offers, MeshState state) {
-  for (auto& [origin, mesh] : offers) {
-    errors_.erase(origin);
-    pending_.erase(origin);
-    if (mesh.has_value()) {
-      accepted_.insert_or_assign(origin, *std::move(mesh));
-    } else {
-      accepted_.erase(origin);
-    }
-  }
-  state_ = std::move(state);
+  if (!now.said.empty() && had == 0) return;
+  // A file among others may go. One that is there and names no endpoint any more looks half-written, unless
+  // another names them now.
+  const bool nothing_left = state().empty() || (lost > 0 && state().count(EntryKind::kEndpoint) == 0);
+  const bool refused = pending.gone ? nothing_left : lost == had;
+  if (!refused) return;
+  errors->push_back(
+      {name, Where{}, "",
+       absl::StrCat(pending.gone ? "is gone" : "names no endpoint any more", " and would take away ",
+                    lost == 0 ? "all that it said" : absl::StrCat("all of its ", lost, " endpoints"),
+                    "; if that is meant, say `allowShrink: true` in the file or start with --allow-shrink")});
 }
 
 Model::Outcome Model::Evaluate() {
   Outcome outcome;
   if (pending_.empty()) return outcome;
-  MeshState before = state_;
-  if (Merged all = Try(pending_); all.errors.empty()) {
-    Accept(pending_, std::move(all.state));
-  } else {
-    // One bad file must not hold up the others. Ends, since each round but the last accepts at least one.
-    for (bool progress = true; progress;) {
-      progress = false;
-      for (const auto& [origin, mesh] : Offers(pending_)) {
-        Offers one;
-        one.emplace(origin, mesh);
-        Merged merged = Try(one);
-        errors_[origin] = LinesOf(merged.errors);
-        if (!merged.errors.empty()) continue;
-        Accept(std::move(one), std::move(merged.state));
+  const auto offered = [this] {
+    std::vector<std::string> origins;
+    for (const auto& [origin, pending] : pending_) origins.push_back(origin);
+    return origins;
+  };
+  if (Try(offered(), &outcome.changes).empty()) return outcome;
+  // One bad file must not hold up the others. Ends, since each round but the last accepts at least one.
+  for (bool progress = true; progress;) {
+    progress = false;
+    for (const std::string& origin : offered()) {
+      const std::vector<MeshError> errors = Try({&origin, 1}, &outcome.changes);
+      if (errors.empty()) {
         progress = true;
+      } else {
+        errors_[origin] = LinesOf(errors);
       }
     }
-    for (const auto& [origin, mesh] : pending_) {
-      outcome.errors.insert(outcome.errors.end(), errors_[origin].begin(), errors_[origin].end());
-    }
   }
-  outcome.changed = !(before == state_);
+  for (const auto& [origin, pending] : pending_) {
+    const std::vector<std::string>& errors = errors_[origin];
+    outcome.errors.insert(outcome.errors.end(), errors.begin(), errors.end());
+  }
   return outcome;
 }
 
 bool Model::ShrinkAllowed() const {
-  return allow_shrink_ || std::any_of(accepted_.begin(), accepted_.end(),
+  return allow_shrink_ || std::any_of(claims_.origins().begin(), claims_.origins().end(),
                                       [](const auto& entry) { return entry.second.allow_shrink; });
 }
 
-std::vector<SourceStatus> Model::Sources() const {
+std::vector<SourceStatus> Model::Sources(std::size_t max) const {
   std::map<std::string, SourceStatus> all;
-  for (const auto& [origin, mesh] : accepted_) {
-    all[origin].accepted = true;
-    all[origin].current = true;
-  }
-  for (const auto& [origin, mesh] : pending_) all[origin].current = false;
-  for (const auto& [origin, errors] : errors_) {
-    all[origin].current = false;
-    all[origin].errors = errors;
-  }
+  // The first `max` of each: the first of all are among them.
+  const auto first = [max](const auto& by_origin, auto&& take) {
+    std::size_t left = max;
+    for (auto it = by_origin.begin(); it != by_origin.end() && left > 0; ++it, --left) take(*it);
+  };
+  first(claims_.origins(), [&all](const auto& each) {
+    all[each.first].accepted = true;
+    all[each.first].current = true;
+  });
+  first(pending_, [&](const auto& each) {
+    all[each.first].accepted = claims_.origins().contains(each.first);
+    all[each.first].current = false;
+  });
+  first(errors_, [&](const auto& each) {
+    all[each.first].accepted = claims_.origins().contains(each.first);
+    all[each.first].current = false;
+    all[each.first].errors = each.second;
+  });
   std::vector<SourceStatus> result;
   for (auto& [origin, status] : all) {
+    if (result.size() >= max) break;
     status.origin = origin;
     result.push_back(std::move(status));
   }
   return result;
+}
+
+std::vector<SourceOffer> Model::Accepted() const {
+  std::vector<SourceOffer> offers;
+  for (const auto& [name, origin] : claims_.origins()) {
+    SourceOffer& offer = offers.emplace_back();
+    offer.origin = name;
+    offer.open = origin.open;
+    offer.said.assign(origin.said.begin(), origin.said.end());
+  }
+  return offers;
 }
 
 }  // namespace weft::control

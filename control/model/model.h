@@ -2,18 +2,20 @@
 // The model of weft-control: what each source said last, what of it was accepted, and the mesh that follows.
 // A source that turns bad, empty or unreadable keeps its last good state; what it then says is held back and
 // tried again whenever another source changes, so that an endpoint can move from one file to another in two
-// edits. One thread.
+// edits. What a change costs follows from its own size, not from the mesh's. One thread.
 #ifndef WEFT_CONTROL_MODEL_MODEL_H_
 #define WEFT_CONTROL_MODEL_MODEL_H_
 
-#include <cstdint>
+#include <cstddef>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "control/model/claims.h"
 #include "control/model/merge.h"
 #include "control/model/mesh_state.h"
+#include "control/model/offer.h"
 
 namespace weft::control {
 
@@ -32,18 +34,23 @@ class Model {
 
   // Takes the last good states from disk, for the time until their sources speak. False, and nothing taken,
   // where they do not agree: another version wrote them.
-  bool Restore(std::vector<SourceMesh> meshes);
+  bool Restore(std::vector<SourceOffer> offers);
 
-  // `mesh.origin` says this now. Nothing happens before Evaluate().
-  void Offer(SourceMesh mesh);
+  // `offer.origin` says this now. Nothing happens before Evaluate(). A difference is one to what the source
+  // said last, whether that was accepted or not.
+  void Offer(SourceOffer offer);
+  void Offer(const SourceMesh& mesh) { Offer(OfferOf(mesh)); }
   // `origin` says something that cannot be read; its last good state stays.
   void OfferUnreadable(const std::string& origin, std::vector<std::string> errors);
   // `origin` is gone for good: takes back all that it said, unless nothing would be left.
   void Withdraw(const std::string& origin);
 
   struct Outcome {
-    bool changed = false;             // state() is another one now.
+    // What of state() is another one now, in the order in which it became so; a key may come twice.
+    std::vector<EntryChange> changes;
     std::vector<std::string> errors;  // Of what was held back now; lines ready to print.
+
+    bool changed() const { return !changes.empty(); }
   };
   // Accepts what is offered as far as it agrees: all at once, else each for itself as long as that gets
   // further.
@@ -52,25 +59,33 @@ class Model {
   // Whether an empty state may be programmed: the flag, or a source that is in force, says so.
   bool ShrinkAllowed() const;
 
-  const MeshState& state() const { return state_; }
-  // Every source that was ever accepted and not withdrawn, by origin.
-  const std::map<std::string, SourceMesh>& accepted() const { return accepted_; }
-  std::vector<SourceStatus> Sources() const;
+  const MeshState& state() const { return claims_.state(); }
+  // Every source that was ever accepted and not withdrawn, and who says what.
+  const Claims& claims() const { return claims_; }
+  // At most `max`, by origin.
+  std::vector<SourceStatus> Sources(std::size_t max = SIZE_MAX) const;
+  // What a last good state is made of: of each accepted source all that it says.
+  std::vector<SourceOffer> Accepted() const;
 
  private:
-  // nullopt: withdrawn.
-  using Offers = std::map<std::string, std::optional<SourceMesh>>;
+  // What an origin would say otherwise than what is accepted of it.
+  struct Pending {
+    bool gone = false;
+    bool open = false;
+    bool allow_shrink = false;
+    std::vector<Putting> puttings;  // Each of another key
+    std::vector<MeshError> errors;  // It contradicts itself.
+  };
 
-  // What the mesh would be with `offers` in place of what they replace; errors say why it must not.
-  Merged Try(const Offers& offers) const;
-  void CheckShrink(const Offers& offers, Merged* merged) const;
-  void Accept(Offers offers, MeshState state);
+  // Accepts what `origins` offer, all of it or nothing, and appends what changed. Returns why not.
+  std::vector<MeshError> Try(absl::Span<const std::string> origins, std::vector<EntryChange>* changes);
+  void CheckShrink(const std::string& name, const Pending& pending, bool spoke,
+                   std::vector<MeshError>* errors) const;
 
   bool allow_shrink_;
-  std::map<std::string, SourceMesh> accepted_;
-  Offers pending_;
+  Claims claims_;
+  std::map<std::string, Pending> pending_;
   std::map<std::string, std::vector<std::string>> errors_;  // By origin, of what is held back or unreadable.
-  MeshState state_;
 };
 
 }  // namespace weft::control

@@ -5,11 +5,10 @@
 #define WEFT_CONTROL_MODEL_WHO_SAID_H_
 
 #include <cstddef>
-#include <map>
 #include <string>
 #include <vector>
 
-#include "control/model/merge.h"
+#include "control/model/claims.h"
 
 namespace weft::control {
 
@@ -20,8 +19,8 @@ struct Saying {
 };
 
 // At most `max` of each kind. `caller` is a function or a namespace.
-std::vector<Saying> WhoSaid(const std::map<std::string, SourceMesh>& sources, const std::string& caller,
-                            const std::string& callee, std::size_t max);
+std::vector<Saying> WhoSaid(const Claims& claims, const std::string& caller, const std::string& callee,
+                            std::size_t max);
 
 }  // namespace weft::control
 

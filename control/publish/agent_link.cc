@@ -26,17 +26,26 @@ constexpr int kReceivesMax = 64;
 
 // A mesh that does not name the agent's node was written for another one.
 bool KnowsNode(const MeshState& state, const std::string& node) {
-  return state.endpoints.empty() || state.nodes.contains(node);
+  return state.count(EntryKind::kEndpoint) == 0 || state.Contains(NodeKey(node));
 }
 
 }  // namespace
 
-AgentLink::AgentLink(Options options, uint64_t generation, AgentLinkObserver* observer)
-    : options_(std::move(options)), observer_(observer), random_(options_.seed), generation_(generation) {}
+AgentLink::AgentLink(Options options, uint64_t generation, const MeshState* mesh, AgentLinkObserver* observer)
+    : options_(std::move(options)),
+      observer_(observer),
+      random_(options_.seed),
+      mesh_(mesh),
+      generation_(generation) {}
 
-void AgentLink::SetTarget(std::shared_ptr<const MeshState> target, uint64_t revision) {
-  target_ = std::move(target);
+void AgentLink::SetTarget(absl::Span<const EntryChange> changes, uint64_t revision) {
   target_revision_ = revision;
+  if (known_) {
+    // Of several changes of one key the first knows what the agent holds.
+    for (const EntryChange& change : changes) {
+      unsent_.emplace(change.before != nullptr ? change.before : change.after, change.before);
+    }
+  }
   const uint64_t now_ns = NowNs();
   if (state_ == State::kReady) {
     BeginGeneration(now_ns);
@@ -60,8 +69,6 @@ void AgentLink::Connect(uint64_t now_ns) {
   if (!socket.ok()) return Disconnect(socket.status(), now_ns);
   socket_ = *std::move(socket);
   state_ = State::kGreeting;
-  sent_ = nullptr;
-  outgoing_.clear();
   hosts_.clear();
   unacknowledged_.clear();
   // The answer tells the generation that the agent holds. Its registrations tell the node, and come before.
@@ -77,17 +84,23 @@ void AgentLink::Connect(uint64_t now_ns) {
 void AgentLink::Disconnect(const absl::Status& why, uint64_t now_ns) {
   const bool was_ready = state_ == State::kReady;
   state_ = State::kDisconnected;
-  socket_.Reset();
-  outgoing_.clear();
+  Close();
   pause_ns_ = was_ready ? kPauseMinNs : std::clamp(pause_ns_ * 2, kPauseMinNs, kPauseMaxNs);
   retry_at_ns_ = now_ns + pause_ns_ - random_.Below(pause_ns_ / 2);
   observer_->OnDisconnected(why);
 }
 
-void AgentLink::Refuse(const std::string& reason, uint64_t now_ns) {
-  state_ = State::kRefused;
+// What the agent holds is not known any more.
+void AgentLink::Close() {
   socket_.Reset();
   outgoing_.clear();
+  known_ = false;
+  unsent_ = {};
+}
+
+void AgentLink::Refuse(const std::string& reason, uint64_t now_ns) {
+  state_ = State::kRefused;
+  Close();
   pause_ns_ = std::clamp(pause_ns_ * 2, kRefusedPauseMinNs, kRefusedPauseMaxNs);
   retry_at_ns_ = now_ns + pause_ns_;
   observer_->OnRefused(reason);
@@ -156,27 +169,46 @@ void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
   }
 }
 
+std::vector<EntryChange> AgentLink::TakeUnsent() {
+  std::vector<EntryChange> changes;
+  for (const auto& [holder, before] : unsent_) {
+    EntryPtr now = mesh_->Find(holder->key());
+    if (!SameValue(before, now)) changes.push_back({before, std::move(now)});
+  }
+  unsent_ = {};
+  // So that equal changes make equal messages.
+  const auto key_of = [](const EntryChange& change) {
+    return (change.after != nullptr ? change.after : change.before)->key();
+  };
+  std::sort(changes.begin(), changes.end(),
+            [&key_of](const EntryChange& a, const EntryChange& b) { return key_of(a) < key_of(b); });
+  return changes;
+}
+
 void AgentLink::BeginGeneration(uint64_t now_ns) {
   // A generation that has begun is finished first; Flush comes back here.
-  if (target_ == nullptr || !outgoing_.empty() || sent_ == target_) return;
+  if (target_revision_ == 0 || !outgoing_.empty() || (known_ && sent_revision_ == target_revision_)) return;
   if (!node_.empty()) {
-    if (!KnowsNode(*target_, node_)) {
+    if (!KnowsNode(*mesh_, node_)) {
       return Refuse(absl::StrCat("the agent's node is \"", node_, "\", and no `nodes` entry names it"),
                     now_ns);
     }
   }
-  const bool snapshot = sent_ == nullptr;
-  std::vector<api::Program> parts =
-      snapshot ? MakeSnapshot(*target_, generation_ + 1) : MakeDelta(*sent_, *target_, generation_ + 1);
-  sent_ = target_;
-  sent_revision_ = target_revision_;
-  if (parts.empty()) return TakeBack();
-  ++generation_;
-  for (api::Program& part : parts) {
+  const bool snapshot = !known_;
+  const auto send = [this](api::Program part) {
     api::AdminRequest request;
     *request.mutable_program() = std::move(part);
     outgoing_.push_back(request.SerializeAsString());
+  };
+  if (snapshot) {
+    MakeSnapshot(*mesh_, generation_ + 1, send);
+  } else {
+    MakeDelta(TakeUnsent(), generation_ + 1, send);
   }
+  known_ = true;
+  sent_revision_ = target_revision_;
+  if (outgoing_.empty()) return TakeBack();
+  ++generation_;
   if (unacknowledged_.size() >= kUnacknowledgedMax) unacknowledged_.pop_front();
   unacknowledged_.push_back({generation_, sent_revision_});
   observer_->OnSent(generation_, sent_revision_, snapshot);
@@ -201,7 +233,7 @@ void AgentLink::Flush(uint64_t now_ns) {
     if (!sent.ok()) return Disconnect(sent, now_ns);
     outgoing_.pop_front();
   }
-  if (sent_ != target_) BeginGeneration(now_ns);
+  if (known_ && sent_revision_ != target_revision_) BeginGeneration(now_ns);
 }
 
 }  // namespace weft::control

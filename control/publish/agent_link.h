@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-control's conversation with the agent over admin.sock: a snapshot after each connect, deltas after
-// that, acknowledgements back. Connects again by itself, with growing pauses. Nothing blocks; the daemon's
-// loop calls OnEvents() and OnTime(). One thread.
+// that, acknowledgements back. What changes while a generation is on its way is gathered, and goes with the
+// next one. Connects again by itself, with growing pauses. Nothing blocks; the daemon's loop calls OnEvents()
+// and OnTime(). One thread.
 #ifndef WEFT_CONTROL_PUBLISH_AGENT_LINK_H_
 #define WEFT_CONTROL_PUBLISH_AGENT_LINK_H_
 
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "control/model/mesh_state.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/base/fd.h"
@@ -43,12 +45,13 @@ class AgentLink {
   };
   enum class State { kDisconnected, kGreeting, kReady, kRefused };
 
-  // `observer` outlives the link. `generation` is the last one that any run of this control sent.
-  AgentLink(Options options, uint64_t generation, AgentLinkObserver* observer);
+  // `mesh` is what the agent should hold; it and `observer` outlive the link. `generation` is the last one
+  // that any run of this control sent.
+  AgentLink(Options options, uint64_t generation, const MeshState* mesh, AgentLinkObserver* observer);
 
-  // What the agent should hold. `revision` rises with each call. Sent at once where the agent listens; a
-  // target that the agent has not been sent yet is replaced.
-  void SetTarget(std::shared_ptr<const MeshState> target, uint64_t revision);
+  // The mesh is another one now, by `changes`; `revision` rises with each call. Nothing is sent before the
+  // first one. Sent at once where the agent listens and holds what was sent before.
+  void SetTarget(absl::Span<const EntryChange> changes, uint64_t revision);
 
   int fd() const { return socket_.get(); }  // -1: none
   short poll_events() const;
@@ -70,9 +73,11 @@ class AgentLink {
   void Connect(uint64_t now_ns);
   void Disconnect(const absl::Status& why, uint64_t now_ns);
   void Refuse(const std::string& reason, uint64_t now_ns);
+  void Close();
   void Receive(uint64_t now_ns);
   void Take(const api::AdminReply& reply, uint64_t now_ns);
   void BeginGeneration(uint64_t now_ns);
+  std::vector<EntryChange> TakeUnsent();
   void TakeBack();
   void Flush(uint64_t now_ns);
 
@@ -84,10 +89,12 @@ class AgentLink {
   uint64_t retry_at_ns_ = 1;  // At once
   uint64_t pause_ns_ = 0;
 
-  std::shared_ptr<const MeshState> target_;
-  uint64_t target_revision_ = 0;
-  std::shared_ptr<const MeshState> sent_;  // What the agent holds once it has read all; null: unknown.
+  const MeshState* mesh_;
+  uint64_t target_revision_ = 0;  // 0: none yet
+  bool known_ = false;            // What the agent holds once it has read all: the mesh of `sent_revision_`.
   uint64_t sent_revision_ = 0;
+  // What of that mesh is another one now: each by an entry that has its key, with what was sent of it.
+  absl::flat_hash_map<EntryPtr, EntryPtr, EntryHash, EntryEq> unsent_;
   std::deque<std::string> outgoing_;  // Parts of one generation
   std::deque<Unacknowledged> unacknowledged_;
 

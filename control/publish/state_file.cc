@@ -2,6 +2,7 @@
 #include "control/publish/state_file.h"
 
 #include <fcntl.h>
+#include <google/protobuf/message_lite.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,95 +20,163 @@
 namespace weft::control {
 namespace {
 
-constexpr uint32_t kStateFormat = 1;
-// Larger files are none of ours: 100,000 endpoints take some 20 MiB.
-constexpr std::size_t kStateBytesMax = std::size_t{256} << 20;
-// SHA-256 of the message, before it: a torn or rotten file is told from a good one.
-constexpr std::size_t kDigestBytes = sizeof(Sha256);
+constexpr uint32_t kStateFormat = 2;
+// Of the entries of one record, which then takes one more; and what no record of ours is longer than.
+constexpr std::size_t kPieceBytes = 64 * 1024;
+constexpr uint32_t kRecordBytesMax = 1024 * 1024;
+constexpr std::size_t kLengthBytes = 4;
 
 std::string PathOf(const std::string& directory) { return directory + "/state.pb"; }
 
-absl::StatusOr<std::string> ReadWhole(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
-  struct stat info;
-  if (fstat(fd.get(), &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("stat ", path));
-  if (static_cast<std::size_t>(info.st_size) > kStateBytesMax) {
-    return absl::DataLossError(absl::StrCat(path, ": larger than any state of ours"));
+// A file is records, each after its length in 4 bytes, little-endian; one of no bytes ends them. Behind it
+// stands the seal of all, which tells a torn or rotten file from a good one: SHA-256 of the seal before, and
+// the record.
+class Seal {
+ public:
+  void Add(absl::string_view record) {
+    const Sha256 next = Sha256Of(absl::StrCat(bytes(), record));
+    value_ = next;
   }
-  std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
-  for (std::size_t done = 0; done < bytes.size();) {
-    const ssize_t count = read(fd.get(), bytes.data() + done, bytes.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return absl::ErrnoToStatus(errno, absl::StrCat("read ", path));
-    if (count == 0) bytes.resize(done);
-    done += static_cast<std::size_t>(count);
+  absl::string_view bytes() const { return {reinterpret_cast<const char*>(value_.data()), value_.size()}; }
+
+ private:
+  Sha256 value_{};
+};
+
+class RecordWriter {
+ public:
+  explicit RecordWriter(const AppendBytes& append) : append_(append) {}
+
+  absl::Status Add(const google::protobuf::MessageLite& message) {
+    const std::string record = message.SerializeAsString();
+    seal_.Add(record);
+    WEFT_RETURN_IF_ERROR(append_(LengthOf(record.size())));
+    return append_(record);
   }
-  return bytes;
+  absl::Status Finish() { return append_(absl::StrCat(LengthOf(0), seal_.bytes())); }
+
+ private:
+  static std::string LengthOf(std::size_t size) {
+    std::string bytes(kLengthBytes, '\0');
+    for (std::size_t i = 0; i < kLengthBytes; ++i) bytes[i] = static_cast<char>(size >> (8 * i) & 0xff);
+    return bytes;
+  }
+
+  const AppendBytes& append_;
+  Seal seal_;
+};
+
+class RecordReader {
+ public:
+  explicit RecordReader(int fd) : fd_(fd) {}
+
+  // False at the end, whose seal is right, and where it is not: damaged() tells.
+  bool Next(std::string* record) {
+    std::string length(kLengthBytes, '\0');
+    uint32_t size = 0;
+    if (!Read(&length)) return Damaged();
+    for (std::size_t i = 0; i < kLengthBytes; ++i) {
+      size |= static_cast<uint32_t>(static_cast<uint8_t>(length[i])) << (8 * i);
+    }
+    if (size > kRecordBytesMax) return Damaged();
+    if (size == 0) {
+      std::string end(sizeof(Sha256) + 1, '\0');  // Nothing is behind it.
+      Read(&end);
+      return end == seal_.bytes() ? false : Damaged();
+    }
+    record->assign(size, '\0');
+    if (!Read(record)) return Damaged();
+    seal_.Add(*record);
+    return true;
+  }
+  bool damaged() const { return damaged_; }
+
+ private:
+  bool Damaged() {
+    damaged_ = true;
+    return false;
+  }
+  // Fills `bytes`; false, and shortens them, where there are not so many.
+  bool Read(std::string* bytes) const {
+    std::size_t done = 0;
+    while (done < bytes->size()) {
+      const ssize_t count = read(fd_, bytes->data() + done, bytes->size() - done);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) break;
+      done += static_cast<std::size_t>(count);
+    }
+    const bool whole = done == bytes->size();
+    bytes->resize(done);
+    return whole;
+  }
+
+  int fd_;
+  Seal seal_;
+  bool damaged_ = false;
+};
+
+absl::Status WriteState(const LastGood& state, const AppendBytes& append) {
+  RecordWriter writer(append);
+  SavedHeader header;
+  header.set_format(kStateFormat);
+  header.set_generation(state.generation);
+  WEFT_RETURN_IF_ERROR(writer.Add(header));
+  for (const SourceOffer& source : state.sources) {
+    SavedSource piece;
+    piece.set_origin(source.origin);
+    piece.set_open(source.open);
+    std::size_t bytes = 0;
+    for (const EntryPtr& entry : source.said) {
+      SavedEntry& saved = *piece.add_entries();
+      saved.set_kind(static_cast<uint32_t>(entry->kind));
+      saved.set_implied(entry->implied);
+      saved.set_message(entry->bytes);
+      bytes += entry->bytes.size() + 16;
+      if (bytes < kPieceBytes) continue;
+      WEFT_RETURN_IF_ERROR(writer.Add(piece));
+      piece.clear_entries();
+      bytes = 0;
+    }
+    // Also of a source that says nothing: it was taken.
+    if (bytes > 0 || source.said.empty()) WEFT_RETURN_IF_ERROR(writer.Add(piece));
+  }
+  return writer.Finish();
 }
 
-std::string DigestOf(absl::string_view message) {
-  const Sha256 digest = Sha256Of(message);
-  return std::string(digest.begin(), digest.end());
-}
-
-template <typename T>
-api::Mesh* PartOf(const Said<T>& said, SavedSource* saved) {
-  return said.implied ? saved->mutable_implied() : saved->mutable_mesh();
-}
-
-template <typename T, typename List>
-void Take(const List& list, bool implied, std::vector<Said<T>>* out) {
-  for (const T& value : list) out->push_back({value, Where{}, implied});
-}
-
-void TakeMesh(const api::Mesh& saved, bool implied, SourceMesh* mesh) {
-  Take(saved.nodes(), implied, &mesh->nodes);
-  Take(saved.functions(), implied, &mesh->functions);
-  Take(saved.endpoints(), implied, &mesh->endpoints);
-  Take(saved.allow(), implied, &mesh->allow);
+bool TakePiece(const SavedSource& piece, std::vector<SourceOffer>* sources) {
+  if (sources->empty() || sources->back().origin != piece.origin()) {
+    SourceOffer& source = sources->emplace_back();
+    source.origin = piece.origin();
+    source.open = piece.open();
+  }
+  for (const SavedEntry& saved : piece.entries()) {
+    if (saved.kind() >= kEntryKinds) return false;
+    sources->back().said.push_back(
+        MakeEntry(static_cast<EntryKind>(saved.kind()), saved.message(), saved.implied()));
+  }
+  return true;
 }
 
 }  // namespace
 
-std::string EncodeLastGood(uint64_t generation, const std::map<std::string, SourceMesh>& sources) {
-  SavedState state;
-  state.set_format(kStateFormat);
-  state.set_generation(generation);
-  for (const auto& [origin, mesh] : sources) {
-    SavedSource* saved = state.add_sources();
-    saved->set_origin(origin);
-    saved->set_open(mesh.open);
-    for (const auto& said : mesh.nodes) *PartOf(said, saved)->add_nodes() = said.value;
-    for (const auto& said : mesh.functions) *PartOf(said, saved)->add_functions() = said.value;
-    for (const auto& said : mesh.endpoints) *PartOf(said, saved)->add_endpoints() = said.value;
-    for (const auto& said : mesh.allow) *PartOf(said, saved)->add_allow() = said.value;
-  }
-  const std::string message = state.SerializeAsString();
-  return DigestOf(message) + message;
-}
-
 absl::StatusOr<LastGood> LoadLastGood(const std::string& directory) {
   const std::string path = PathOf(directory);
-  WEFT_ASSIGN_OR_RETURN(std::string bytes, ReadWhole(path));
-  const absl::string_view all(bytes);
-  SavedState state;
-  if (all.size() < kDigestBytes || all.substr(0, kDigestBytes) != DigestOf(all.substr(kDigestBytes)) ||
-      !state.ParseFromString(bytes.substr(kDigestBytes))) {
-    return absl::DataLossError(absl::StrCat(path, ": damaged"));
-  }
-  if (state.format() != kStateFormat) {
-    return absl::DataLossError(absl::StrCat(path, ": format ", state.format(), " is not ", kStateFormat));
-  }
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
+  RecordReader reader(fd.get());
+  std::string record;
+  SavedHeader header;
   LastGood last_good;
-  last_good.generation = state.generation();
-  for (const SavedSource& saved : state.sources()) {
-    SourceMesh& mesh = last_good.sources.emplace_back();
-    mesh.origin = saved.origin();
-    mesh.open = saved.open();
-    TakeMesh(saved.mesh(), false, &mesh);
-    TakeMesh(saved.implied(), true, &mesh);
+  bool good = reader.Next(&record) && header.ParseFromString(record);
+  if (good && header.format() != kStateFormat) {
+    return absl::DataLossError(absl::StrCat(path, ": format ", header.format(), " is not ", kStateFormat));
   }
+  last_good.generation = header.generation();
+  while (good && reader.Next(&record)) {
+    SavedSource piece;
+    good = piece.ParseFromString(record) && TakePiece(piece, &last_good.sources);
+  }
+  if (!good || reader.damaged()) return absl::DataLossError(absl::StrCat(path, ": damaged"));
   return last_good;
 }
 
@@ -139,10 +208,11 @@ StateWriter::~StateWriter() {
   thread_.join();
 }
 
-void StateWriter::Write(std::string bytes) {
+void StateWriter::Write(LastGood state) {
+  std::optional<LastGood> replaced(std::move(state));
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    waiting_ = std::move(bytes);
+    waiting_.swap(replaced);
   }
   wake_.notify_one();
 }
@@ -157,9 +227,11 @@ void StateWriter::Run() {
   for (;;) {
     wake_.wait(lock, [this] { return stop_ || waiting_.has_value(); });
     if (!waiting_.has_value()) return;
-    const std::string bytes = *std::exchange(waiting_, std::nullopt);
+    std::optional<LastGood> state = std::exchange(waiting_, std::nullopt);
     lock.unlock();
-    const absl::Status status = ReplaceFile(PathOf(directory_), bytes, 0640);
+    const absl::Status status = ReplaceFile(
+        PathOf(directory_), 0640, [&state](const AppendBytes& append) { return WriteState(*state, append); });
+    state.reset();  // Entries that nobody else holds any more
     lock.lock();
     error_ = status;
   }

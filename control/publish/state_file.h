@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // weft-control's memory across restarts: the last good state of each source and the last generation, in one
-// file that is replaced by rename. Written by a thread of its own, because a disk can take longer than all
-// the rest of an edit's way to the routes.
+// file that is replaced by rename. Encoded and written by a thread of its own, piece by piece, because that
+// takes longer than all the rest of an edit's way to the routes, and a mesh may be larger than what is left
+// of memory.
 #ifndef WEFT_CONTROL_PUBLISH_STATE_FILE_H_
 #define WEFT_CONTROL_PUBLISH_STATE_FILE_H_
 
 #include <condition_variable>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -17,21 +17,18 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "control/model/merge.h"
+#include "control/model/offer.h"
 
 namespace weft::control {
 
 struct LastGood {
   uint64_t generation = 0;
-  std::vector<SourceMesh> sources;
+  std::vector<SourceOffer> sources;  // Whole
 };
 
 // Reads what a StateWriter wrote to `directory`. NOT_FOUND where there is none; DATA_LOSS where it is damaged
 // or of another format. Blocks.
 absl::StatusOr<LastGood> LoadLastGood(const std::string& directory);
-
-// The bytes of a state file.
-std::string EncodeLastGood(uint64_t generation, const std::map<std::string, SourceMesh>& sources);
 
 class StateWriter {
  public:
@@ -42,8 +39,8 @@ class StateWriter {
   StateWriter(const StateWriter&) = delete;
   StateWriter& operator=(const StateWriter&) = delete;
 
-  // Has `bytes` written; replaces what still waits, so at most one is kept. Does not block on the disk.
-  void Write(std::string bytes);
+  // Has `state` written; replaces what still waits, so at most one is kept. Does not block on the disk.
+  void Write(LastGood state);
   // The error of the last write, once. OK where it went well or nothing was written since.
   absl::Status TakeError();
 
@@ -54,7 +51,7 @@ class StateWriter {
   std::string directory_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::optional<std::string> waiting_;  // Under mutex_, as what follows
+  std::optional<LastGood> waiting_;  // Under mutex_, as what follows
   absl::Status error_;
   bool stop_ = false;
   std::thread thread_;  // Last: it uses the others.

@@ -252,18 +252,19 @@ bool FileSource::LoadOne(const std::string& name, File* file, SourceChange* chan
     return false;
   }
   if (text.ok()) {
-    change->loaded = LoadMesh(*text, path, &hasher_);
+    LoadedMesh loaded = LoadMesh(*text, path, &hasher_);
+    change->errors = std::move(loaded.errors);
+    if (change->errors.empty()) change->offer = OfferOf(loaded.mesh);
   } else {
-    change->loaded.mesh.origin = path;
-    change->loaded.errors = {std::string(text.status().message())};
+    change->errors = {std::string(text.status().message())};
   }
-  if (!change->loaded.errors.empty() && (confirm_at_ns == 0 || NowNs() < confirm_at_ns)) {
+  if (!change->errors.empty() && (confirm_at_ns == 0 || NowNs() < confirm_at_ns)) {
     file->confirm_at_ns = confirm_at_ns != 0 ? confirm_at_ns : NowNs() + kConfirmNs;
     return false;
   }
   file->known = true;
   change->cause = name;
-  if (!change->loaded.errors.empty()) ++errors_;
+  if (!change->errors.empty()) ++errors_;
   ++events_;
   last_event_ns_ = change->event_ns;
   struct stat info;

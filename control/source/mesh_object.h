@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "control/model/merge.h"
+#include "control/model/offer.h"
 #include "dataplane/api/mesh.pb.h"
 
 namespace weft::control {

@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "control/model/merge.h"
+#include "control/model/offer.h"
 #include "control/source/mesh_object.h"
 #include "control/source/module_hash.h"
 

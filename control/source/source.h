@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What all sources of weft-control have in common: each is driven by the daemon's poll loop, and yields whole
-// meshes by origin. One thread.
+// What all sources of weft-control have in common: each is driven by the daemon's poll loop, and yields what
+// it says by origin: as a whole, or as the difference to what it said last. One thread.
 #ifndef WEFT_CONTROL_SOURCE_SOURCE_H_
 #define WEFT_CONTROL_SOURCE_SOURCE_H_
 
@@ -12,7 +12,7 @@
 
 #include "absl/strings/string_view.h"
 #include "control/model/mesh_state.h"
-#include "control/source/mesh_yaml.h"
+#include "control/model/offer.h"
 
 namespace weft::control {
 
@@ -22,7 +22,9 @@ struct SourceChange {
   std::string cause;      // What changed, for the record: "mesh.yaml", "etcd revision 17"
   uint64_t event_ns = 0;  // CLOCK_MONOTONIC: when the event arrived here. 0: it is not to be timed.
   bool gone = false;
-  LoadedMesh loaded;  // Unless gone.
+  std::vector<std::string>
+      errors;         // Not empty: it cannot be read, and there is no offer. Lines ready to print.
+  SourceOffer offer;  // Unless gone
 };
 
 // How a source stands, for `weftctl status`.

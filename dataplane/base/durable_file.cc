@@ -24,12 +24,13 @@ absl::Status WriteAll(int fd, absl::string_view bytes) {
   return absl::OkStatus();
 }
 
-absl::Status WriteSynced(const std::string& path, absl::string_view bytes, mode_t mode) {
+using Fill = std::function<absl::Status(const AppendBytes& append)>;
+
+absl::Status WriteSynced(const std::string& path, mode_t mode, const Fill& fill) {
   UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
-  if (const absl::Status status = WriteAll(fd.get(), bytes); !status.ok()) {
-    return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
-  }
+  const absl::Status status = fill([&fd](absl::string_view bytes) { return WriteAll(fd.get(), bytes); });
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
   if (fdatasync(fd.get()) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("sync ", path));
   return absl::OkStatus();
 }
@@ -37,8 +38,12 @@ absl::Status WriteSynced(const std::string& path, absl::string_view bytes, mode_
 }  // namespace
 
 absl::Status ReplaceFile(const std::string& path, absl::string_view bytes, mode_t mode) {
+  return ReplaceFile(path, mode, [bytes](const AppendBytes& append) { return append(bytes); });
+}
+
+absl::Status ReplaceFile(const std::string& path, mode_t mode, const Fill& fill) {
   const std::string temporary = path + ".new";
-  absl::Status status = WriteSynced(temporary, bytes, mode);
+  absl::Status status = WriteSynced(temporary, mode, fill);
   if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
     status = absl::ErrnoToStatus(errno, absl::StrCat("rename to ", path));
   }

@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -16,6 +17,12 @@ namespace weft {
 // Written beside `path`, as `path`.new, synced, then renamed. The errors name file and errno; what was
 // written by then is removed again.
 absl::Status ReplaceFile(const std::string& path, absl::string_view bytes, mode_t mode);
+
+// The same, of what `fill` hands to its argument piece by piece: large files are never held whole. An error
+// of a piece is for `fill` to return.
+using AppendBytes = std::function<absl::Status(absl::string_view bytes)>;
+absl::Status ReplaceFile(const std::string& path, mode_t mode,
+                         const std::function<absl::Status(const AppendBytes& append)>& fill);
 
 }  // namespace weft
 

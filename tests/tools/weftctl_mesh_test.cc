@@ -3,6 +3,7 @@
 // the other tests stand for.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
@@ -161,6 +162,8 @@ TEST_F(WeftctlMeshTest, ControlAndAgentFindEachOtherAgain) {
 
 // The state on disk stands in for files that are broken when control starts.
 TEST_F(WeftctlMeshTest, ABrokenFileAtStartDeletesNothing) {
+  // What is programmed is saved at once, but by a thread of its own, on a disk that may be slow.
+  ASSERT_TRUE(Eventually([&] { return access(mesh_.path("control/state.pb").c_str(), F_OK) == 0; }));
   mesh_.control().Kill();
   mesh_.SetMesh("version: [\n");
   mesh_.StartControl();

@@ -131,10 +131,11 @@ int RunValidate(const Global& global, const std::string& path) {
     for (const std::string& error : result.errors) items.push_back(Row().Text("error", error).Take());
     Print(global, "validation", 0, items);
   } else if (result.errors.empty()) {
-    std::printf("%s: good: %s, %s, %s, %s\n", path.c_str(), Plural(state.nodes.size(), "node").c_str(),
-                Plural(state.functions.size(), "function").c_str(),
-                Plural(state.endpoints.size(), "endpoint").c_str(),
-                Plural(state.allow.size(), "rule").c_str());
+    std::printf("%s: good: %s, %s, %s, %s\n", path.c_str(),
+                Plural(state.count(control::EntryKind::kNode), "node").c_str(),
+                Plural(state.count(control::EntryKind::kFunction), "function").c_str(),
+                Plural(state.count(control::EntryKind::kEndpoint), "endpoint").c_str(),
+                Plural(state.count(control::EntryKind::kAllow), "rule").c_str());
   } else {
     // A line of a file begins with the file; what else went wrong is this program's word.
     for (const std::string& error : result.errors) {

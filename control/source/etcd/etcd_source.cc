@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "control/source/mesh_yaml.h"
 #include "dataplane/base/status.h"
 
 namespace weft::control {
@@ -235,7 +236,7 @@ std::vector<SourceChange> EtcdSource::TakeChanges() {
   change.origin = origin_;
   change.cause = absl::StrCat("etcd revision ", revision_);
   change.event_ns = by_event_ ? event_ns_ : 0;
-  change.loaded.mesh = MeshNow();
+  change.offer = OfferOf(MeshNow());
   return changes;
 }
 

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "control/model/merge.h"
+#include "control/model/offer.h"
 #include "control/source/kubernetes/kube_json.h"
 #include "control/source/kubernetes/kube_routes.h"
 

@@ -90,7 +90,7 @@ std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
     }
   }
   if (by_list) change.event_ns = 0;
-  change.loaded.mesh = state_.MeshNow(change.origin);
+  change.offer = OfferOf(state_.MeshNow(change.origin));
   return changes;
 }
 

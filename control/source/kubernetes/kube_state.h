@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
-#include "control/model/merge.h"
+#include "control/model/offer.h"
 #include "control/source/kubernetes/kube_json.h"
 #include "control/source/kubernetes/kube_routes.h"
 

@@ -231,7 +231,7 @@ std::vector<SourceChange> PropellerSource::TakeChanges() {
   change.origin = origin_;
   change.cause = absl::StrCat("propeller event ", events_);
   change.event_ns = std::exchange(event_ns_, 0);
-  change.loaded.mesh = state_.MeshNow(origin_);
+  change.offer = OfferOf(state_.MeshNow(origin_));
   return changes;
 }
 

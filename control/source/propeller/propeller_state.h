@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "control/model/merge.h"
+#include "control/model/offer.h"
 #include "control/source/propeller/propeller_messages.h"
 #include "dataplane/base/clock.h"
 

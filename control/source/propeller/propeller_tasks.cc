@@ -152,8 +152,8 @@ void PropellerTasks::OnProgrammed(const std::string& node, const MeshState& mesh
       continue;
     }
     if (all && complete) {
-      const auto endpoint = mesh.endpoints.find({FunctionOf(task), node, host_});
-      if (endpoint == mesh.endpoints.end() || endpoint->second.sha256() != BytesOfHex(task.sha256)) {
+      const EntryPtr endpoint = mesh.Find(EndpointKey(FunctionOf(task), node, host_));
+      if (endpoint == nullptr || MessageOf<api::Endpoint>(*endpoint).sha256() != BytesOfHex(task.sha256)) {
         it = FailAt(it, absl::StrCat(what, "what stands in the mesh is not this module (weftctl status)"));
         continue;
       }

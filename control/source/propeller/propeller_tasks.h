@@ -18,8 +18,8 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
-#include "control/model/merge.h"
 #include "control/model/mesh_state.h"
+#include "control/model/offer.h"
 #include "control/source/propeller/propeller_commands.h"
 #include "dataplane/base/clock.h"
 

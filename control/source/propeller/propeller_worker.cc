@@ -232,7 +232,7 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
     change.origin = origin_;
     change.cause = absl::StrCat("propeller command ", events_);
     change.event_ns = event_ns_;
-    SourceMesh& mesh = change.loaded.mesh;
+    SourceMesh mesh;
     mesh.origin = origin_;
     mesh.open = true;
     mesh.allow_shrink = true;
@@ -243,6 +243,7 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
          tasks_.Endpoints(node_, [this](const std::string& sha256) { return modules_.PathOf(sha256); })) {
       mesh.endpoints.push_back({std::move(endpoint), Where{}, true});
     }
+    change.offer = OfferOf(mesh);
   }
   event_ns_ = 0;
   for (PropellerTasks::Report& report : tasks_.TakeReports()) {

@@ -27,10 +27,10 @@ TEST(MergeTest, SourcesThatAgreeMakeOneMesh) {
   const SourceMesh* sources[] = {&a, &b};
   const Merged merged = Merge(sources);
   EXPECT_THAT(merged.errors, IsEmpty());
-  EXPECT_EQ(merged.state.nodes.size(), 1u);
-  EXPECT_EQ(merged.state.functions.size(), 1u);
-  EXPECT_EQ(merged.state.endpoints.size(), 1u);
-  EXPECT_EQ(merged.state.allow.size(), 1u);
+  EXPECT_EQ(merged.state.count(EntryKind::kNode), 1u);
+  EXPECT_EQ(merged.state.count(EntryKind::kFunction), 1u);
+  EXPECT_EQ(merged.state.count(EntryKind::kEndpoint), 1u);
+  EXPECT_EQ(merged.state.count(EntryKind::kAllow), 1u);
 }
 
 TEST(MergeTest, DuplicatesAcrossSourcesNameBothPlaces) {
@@ -86,7 +86,7 @@ TEST(MergeTest, EndpointsOnTwoNodesAreTaken) {
   const SourceMesh* const sources[] = {&mesh};
   const Merged merged = Merge(sources);
   EXPECT_TRUE(merged.errors.empty());
-  EXPECT_EQ(merged.state.endpoints.size(), 2u);
+  EXPECT_EQ(merged.state.count(EntryKind::kEndpoint), 2u);
 }
 
 TEST(MergeTest, ErrorsAreBounded) {

@@ -8,13 +8,14 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/random.h"
 #include "dataplane/base/unix_socket.h"
+#include "tests/control/model/typed_mesh.h"
 
 namespace weft::control {
 namespace {
 
 // A state whose items come from small pools, so that two of them share some, differ in some and miss some.
-MeshState RandomState(Random* random, int items_max) {
-  MeshState state;
+TypedMesh RandomState(Random* random, int items_max) {
+  TypedMesh state;
   for (uint64_t i = random->Below(items_max); i > 0; --i) {
     api::Node node;
     node.set_name(absl::StrCat("n", random->Below(20)));
@@ -35,10 +36,10 @@ MeshState RandomState(Random* random, int items_max) {
     endpoint.set_host(absl::StrCat("h", random->Below(5)));
     endpoint.set_module(std::string(random->Below(300), 'm'));
     endpoint.set_weight(static_cast<uint32_t>(random->Below(3)));
-    state.endpoints[KeyOf(endpoint)] = endpoint;
+    state.Add(endpoint);
   }
   for (uint64_t i = random->Below(items_max); i > 0; --i) {
-    state.allow.insert({absl::StrCat("a", random->Below(items_max), "/*"), "b/*"});
+    state.allow.emplace(absl::StrCat("a", random->Below(items_max), "/*"), "b/*");
   }
   return state;
 }
@@ -65,12 +66,14 @@ TEST(MeshStateTest, AppliedDifferenceGivesTheOtherState) {
   std::size_t several_parts = 0;
   for (int round = 0; round < 300; ++round) {
     const int items_max = round % 20 == 0 ? 2000 : 30;
-    const MeshState from = RandomState(&random, items_max);
-    const MeshState to = random.Below(10) == 0 ? MeshState{} : RandomState(&random, items_max);
-    const std::vector<api::Program> delta = MakeDelta(from, to, 5);
+    const TypedMesh from = RandomState(&random, items_max);
+    const TypedMesh to = random.Below(10) == 0 ? TypedMesh{} : RandomState(&random, items_max);
+    std::vector<api::Program> delta;
+    MakeDelta(ChangesOf(CompactOf(from), CompactOf(to)), 5,
+              [&delta](api::Program part) { delta.push_back(std::move(part)); });
     CheckParts(delta, 5, false);
     several_parts += delta.size() > 1 ? 1 : 0;
-    MeshState state = from;
+    TypedMesh state = from;
     ApplyProgram(delta, &state);
     ASSERT_TRUE(state == to) << "round " << round;
     EXPECT_EQ(delta.empty(), from == to);
@@ -81,26 +84,42 @@ TEST(MeshStateTest, AppliedDifferenceGivesTheOtherState) {
 TEST(MeshStateTest, AppliedSnapshotGivesTheStateFromAnyOther) {
   Random random(8);
   for (int round = 0; round < 200; ++round) {
-    const MeshState to = round == 0 ? MeshState{} : RandomState(&random, round % 20 == 0 ? 2000 : 30);
-    const std::vector<api::Program> parts = MakeSnapshot(to, 9);
+    const TypedMesh to = round == 0 ? TypedMesh{} : RandomState(&random, round % 20 == 0 ? 2000 : 30);
+    std::vector<api::Program> parts;
+    MakeSnapshot(CompactOf(to), 9, [&parts](api::Program part) { parts.push_back(std::move(part)); });
     ASSERT_FALSE(parts.empty());
     CheckParts(parts, 9, true);
-    MeshState state = RandomState(&random, 50);
+    TypedMesh state = RandomState(&random, 50);
     ApplyProgram(parts, &state);
     ASSERT_TRUE(state == to);
   }
 }
 
-TEST(MeshStateTest, AChangedFieldMakesStatesDiffer) {
-  MeshState a;
-  a.endpoints[{"f", "n", "h"}].set_weight(1);
-  MeshState b = a;
-  EXPECT_TRUE(a == b);
-  b.endpoints[{"f", "n", "h"}].set_weight(2);
-  EXPECT_FALSE(a == b);
-  b = a;
-  b.endpoints[{"f", "n", "h"}].set_state(api::ENDPOINT_DRAINING);
-  EXPECT_FALSE(a == b);
+TEST(MeshStateTest, NoPartIsMadeWhereNothingChanged) {
+  int parts = 0;
+  MakeDelta({}, 5, [&parts](const api::Program& /*part*/) { ++parts; });
+  EXPECT_EQ(parts, 0);
+}
+
+TEST(MeshStateTest, AKeyHasOneEntryAndEachKindItsCount) {
+  MeshState state;
+  api::Endpoint endpoint;
+  endpoint.set_function("v/f");
+  endpoint.set_node("n");
+  endpoint.set_host("h");
+  for (const uint32_t weight : {1u, 2u}) {
+    endpoint.set_weight(weight);
+    state.Put(MakeEntry(endpoint));
+  }
+  EXPECT_EQ(state.size(), 1u);
+  EXPECT_EQ(state.count(EntryKind::kEndpoint), 1u);
+  EXPECT_EQ(MessageOf<api::Endpoint>(*state.Find(EndpointKey("v/f", "n", "h"))).weight(), 2u);
+  state.Erase(EndpointKey("v/f", "n", "other"));
+  state.Erase(NodeKey("n"));
+  EXPECT_EQ(state.size(), 1u);
+  state.Erase(EndpointKey("v/f", "n", "h"));
+  EXPECT_TRUE(state.empty());
+  EXPECT_EQ(state.count(EntryKind::kEndpoint), 0u);
 }
 
 }  // namespace

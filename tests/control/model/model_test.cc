@@ -17,11 +17,11 @@ MeshBuilder Base(const std::string& origin) { return MeshBuilder(origin).Node("n
 
 class ModelTest : public testing::Test {
  protected:
-  void Accept(SourceMesh mesh) {
-    model_.Offer(std::move(mesh));
+  void Accept(const SourceMesh& mesh) {
+    model_.Offer(mesh);
     ASSERT_THAT(model_.Evaluate().errors, IsEmpty());
   }
-  bool Has(const std::string& host) { return model_.state().endpoints.contains({"v/f", "n1", host}); }
+  bool Has(const std::string& host) { return model_.state().Contains(EndpointKey("v/f", "n1", host)); }
 
   Model model_;
 };
@@ -29,7 +29,7 @@ class ModelTest : public testing::Test {
 TEST_F(ModelTest, AnUnreadableSourceKeepsItsLastGoodState) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   model_.OfferUnreadable("a", {"a:1:1: not YAML"});
-  EXPECT_FALSE(model_.Evaluate().changed);
+  EXPECT_FALSE(model_.Evaluate().changed());
   EXPECT_TRUE(Has("h"));
   const std::vector<SourceStatus> sources = model_.Sources();
   ASSERT_EQ(sources.size(), 1u);
@@ -42,7 +42,7 @@ TEST_F(ModelTest, ASourceThatSaysNothingDeletesNothing) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   model_.Offer(MeshBuilder("a").Build());
   const Model::Outcome outcome = model_.Evaluate();
-  EXPECT_FALSE(outcome.changed);
+  EXPECT_FALSE(outcome.changed());
   ASSERT_EQ(outcome.errors.size(), 1u);
   EXPECT_THAT(outcome.errors[0],
               HasSubstr("a: names no endpoint any more and would take away all of its 1 endpoints"));
@@ -52,7 +52,7 @@ TEST_F(ModelTest, ASourceThatSaysNothingDeletesNothing) {
 TEST_F(ModelTest, ASourceCutBeforeItsEndpointsDeletesNothing) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   model_.Offer(Base("a").Build());
-  EXPECT_FALSE(model_.Evaluate().changed);
+  EXPECT_FALSE(model_.Evaluate().changed());
   EXPECT_TRUE(Has("h"));
 }
 
@@ -61,7 +61,7 @@ TEST_F(ModelTest, AFileThatTurnsEmptyAmongOthersDeletesNothing) {
   Accept(MeshBuilder("b").Endpoint("v/f", "n1", "h2").Build());
   model_.Offer(MeshBuilder("b").Build());
   const Model::Outcome outcome = model_.Evaluate();
-  EXPECT_FALSE(outcome.changed);
+  EXPECT_FALSE(outcome.changed());
   EXPECT_THAT(outcome.errors, ElementsAre(HasSubstr("b: names no endpoint any more")));
   EXPECT_TRUE(Has("h2"));
 }
@@ -83,11 +83,11 @@ TEST_F(ModelTest, AFileAmongOthersMayGoTheLastMayNot) {
   Accept(Base("a").Endpoint("v/f", "n1", "h1").Build());
   Accept(MeshBuilder("b").Endpoint("v/f", "n1", "h2").Build());
   model_.Withdraw("b");
-  EXPECT_TRUE(model_.Evaluate().changed);
+  EXPECT_TRUE(model_.Evaluate().changed());
   EXPECT_FALSE(Has("h2"));
   model_.Withdraw("a");
   const Model::Outcome outcome = model_.Evaluate();
-  EXPECT_FALSE(outcome.changed);
+  EXPECT_FALSE(outcome.changed());
   EXPECT_THAT(outcome.errors,
               ElementsAre(HasSubstr("a: is gone and would take away all of its 1 endpoints")));
   EXPECT_TRUE(Has("h1"));
@@ -98,7 +98,7 @@ TEST_F(ModelTest, AFlagLetsTheLastFileGo) {
   model.Offer(Base("a").Endpoint("v/f", "n1", "h1").Build());
   model.Evaluate();
   model.Withdraw("a");
-  EXPECT_TRUE(model.Evaluate().changed);
+  EXPECT_TRUE(model.Evaluate().changed());
   EXPECT_TRUE(model.state().empty());
 }
 
@@ -107,7 +107,7 @@ TEST_F(ModelTest, AFileThatOthersReferToMayNotGo) {
   Accept(MeshBuilder("b").Endpoint("v/f", "n1", "h").Build());
   model_.Withdraw("a");
   const Model::Outcome outcome = model_.Evaluate();
-  EXPECT_FALSE(outcome.changed);
+  EXPECT_FALSE(outcome.changed());
   EXPECT_THAT(outcome.errors, testing::Contains(HasSubstr("unknown function \"v/f\"")));
 }
 
@@ -129,31 +129,32 @@ TEST_F(ModelTest, OneBadFileHoldsUpNoOther) {
   model_.Offer(MeshBuilder("good").Endpoint("v/g", "n1", "h").Build());  // Needs `more`.
   model_.Offer(MeshBuilder("more").Function("v/g").Build());
   const Model::Outcome outcome = model_.Evaluate();
-  EXPECT_TRUE(outcome.changed);
+  EXPECT_TRUE(outcome.changed());
   EXPECT_THAT(outcome.errors,
               ElementsAre(HasSubstr("bad:1:1: endpoints[0]: unknown function \"v/unknown\"")));
-  EXPECT_TRUE(model_.state().endpoints.contains({"v/g", "n1", "h"}));
+  EXPECT_TRUE(model_.state().Contains(EndpointKey("v/g", "n1", "h")));
 }
 
 TEST_F(ModelTest, ARestoredStateStandsUntilItsSourceSpeaks) {
-  EXPECT_TRUE(model_.Restore({MeshBuilder("b").Endpoint("v/f", "n1", "h").Build(), Base("a").Build()}));
+  EXPECT_TRUE(model_.Restore(
+      {OfferOf(MeshBuilder("b").Endpoint("v/f", "n1", "h").Build()), OfferOf(Base("a").Build())}));
   EXPECT_TRUE(Has("h"));
   model_.OfferUnreadable("b", {"unreadable"});
-  EXPECT_FALSE(model_.Evaluate().changed);
+  EXPECT_FALSE(model_.Evaluate().changed());
   Accept(MeshBuilder("b").Endpoint("v/f", "n1", "h2").Build());
   EXPECT_FALSE(Has("h"));
   EXPECT_TRUE(Has("h2"));
 }
 
 TEST_F(ModelTest, ARestoredStateThatContradictsItselfIsNotTaken) {
-  EXPECT_FALSE(model_.Restore({MeshBuilder("b").Endpoint("v/f", "n1", "h").Build()}));
+  EXPECT_FALSE(model_.Restore({OfferOf(MeshBuilder("b").Endpoint("v/f", "n1", "h").Build())}));
   EXPECT_TRUE(model_.state().empty());
 }
 
 TEST_F(ModelTest, TheSameContentIsNoChange) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   model_.Offer(Base("a").Endpoint("v/f", "n1", "h").Build());
-  EXPECT_FALSE(model_.Evaluate().changed);
+  EXPECT_FALSE(model_.Evaluate().changed());
 }
 
 }  // namespace

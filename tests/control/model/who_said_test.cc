@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "control/model/model.h"
 #include "tests/control/model/mesh_builder.h"
 
 namespace weft::control {
@@ -17,7 +18,8 @@ std::string TextOf(const std::vector<Saying>& sayings) {
   });
 }
 
-std::map<std::string, SourceMesh> Sources() {
+// The source that stands back comes first.
+Model Sources() {
   SourceMesh live = MeshBuilder("etcd:/weft/").Node("n1").Endpoint("v/f", "n2", "h1").Build();
   for (auto& node : live.nodes) node = {node.value, {}, true};
   for (auto& endpoint : live.endpoints) endpoint = {endpoint.value, {}, true};
@@ -33,16 +35,20 @@ std::map<std::string, SourceMesh> Sources() {
                         .Allow("a/b", "v/*")
                         .Allow("a/c", "v/f")
                         .Build();
-  // The one that stands back comes first.
-  return {{"etcd:/weft/", live}, {"m.yaml", file}};
+  Model model;
+  live.open = true;
+  model.Offer(live);
+  model.Offer(file);
+  model.Evaluate();
+  return model;
 }
 
 TEST(WhoSaidTest, NothingIsSaidOfWhatNobodyNames) {
-  EXPECT_EQ(TextOf(WhoSaid(Sources(), "x/y", "w/f", 10)), "");
+  EXPECT_EQ(TextOf(WhoSaid(Sources().claims(), "x/y", "w/f", 10)), "");
 }
 
 TEST(WhoSaidTest, EachThingHasItsSourceAndWhoStandsBack) {
-  EXPECT_EQ(TextOf(WhoSaid(Sources(), "a/b", "v/f", 10)),
+  EXPECT_EQ(TextOf(WhoSaid(Sources().claims(), "a/b", "v/f", 10)),
             "function v/f = m.yaml:4\n"
             "endpoint n1/h1 = m.yaml:6\n"
             "endpoint n2/h1 = etcd:/weft/ (by the node itself)\n"
@@ -53,11 +59,13 @@ TEST(WhoSaidTest, EachThingHasItsSourceAndWhoStandsBack) {
 }
 
 TEST(WhoSaidTest, ANamespaceCallsByItsRulesAlone) {
-  EXPECT_EQ(TextOf(WhoSaid(Sources(), "a", "v/g", 10)),
+  EXPECT_EQ(TextOf(WhoSaid(Sources().claims(), "a", "v/g", 10)),
             "function v/g = m.yaml:5\nendpoint n3/h1 = m.yaml:7\nnode n3 = m.yaml:3");
 }
 
-TEST(WhoSaidTest, MoreThanTheLimitIsLeftOut) { EXPECT_EQ(WhoSaid(Sources(), "a/b", "v/f", 1).size(), 4u); }
+TEST(WhoSaidTest, MoreThanTheLimitIsLeftOut) {
+  EXPECT_EQ(WhoSaid(Sources().claims(), "a/b", "v/f", 1).size(), 4u);
+}
 
 }  // namespace
 }  // namespace weft::control

@@ -22,8 +22,8 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-std::shared_ptr<const MeshState> StateOf(int hosts, int weight = 1, const std::string& node = "n1") {
-  auto state = std::make_shared<MeshState>();
+std::shared_ptr<const TypedMesh> StateOf(int hosts, int weight = 1, const std::string& node = "n1") {
+  auto state = std::make_shared<TypedMesh>();
   state->nodes[node].set_name(node);
   state->functions["v/f"].set_name("v/f");
   for (int i = 0; i < hosts; ++i) {
@@ -33,7 +33,7 @@ std::shared_ptr<const MeshState> StateOf(int hosts, int weight = 1, const std::s
     endpoint.set_host(absl::StrCat("h", i));
     endpoint.set_module(std::string(100, 'm'));
     endpoint.set_weight(static_cast<uint32_t>(weight));
-    state->endpoints[KeyOf(endpoint)] = endpoint;
+    state->Add(endpoint);
   }
   return state;
 }
@@ -41,7 +41,16 @@ std::shared_ptr<const MeshState> StateOf(int hosts, int weight = 1, const std::s
 class AgentLinkTest : public testing::Test, public AgentLinkObserver {
  protected:
   void Start(uint64_t generation = 0) {
-    link_ = std::make_unique<AgentLink>(AgentLink::Options{directory_ / "admin.sock", 1}, generation, this);
+    link_ = std::make_unique<AgentLink>(AgentLink::Options{directory_ / "admin.sock", 1}, generation, &mesh_,
+                                        this);
+  }
+  void SetTarget(const std::shared_ptr<const TypedMesh>& target, uint64_t revision) {
+    const std::vector<EntryChange> changes = ChangesOf(mesh_, CompactOf(*target));
+    for (const EntryChange& change : changes) {
+      if (change.after != nullptr) mesh_.Put(change.after);
+      if (change.after == nullptr) mesh_.Erase(change.before->key());
+    }
+    link_->SetTarget(changes, revision);
   }
 
   // Runs both sides until `done`, for as long as a slow machine may take.
@@ -73,6 +82,7 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
 
   test::TemporaryDirectory directory_;
   ScriptedAgent agent_{directory_ / "admin.sock"};
+  MeshState mesh_;
   std::unique_ptr<AgentLink> link_;
   int connected_ = 0;
   uint64_t programmed_ = 0;
@@ -86,10 +96,10 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
 TEST_F(AgentLinkTest, ASnapshotAfterConnectingThenDeltas) {
   agent_.Listen();
   Start();
-  link_->SetTarget(StateOf(3), 1);
+  SetTarget(StateOf(3), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   EXPECT_EQ(agent_.snapshots, 1);
-  link_->SetTarget(StateOf(4), 2);
+  SetTarget(StateOf(4), 2);
   ASSERT_TRUE(RunUntilProgrammed(2));
   EXPECT_EQ(agent_.snapshots, 1);
   EXPECT_TRUE(agent_.state == *StateOf(4));
@@ -107,7 +117,7 @@ TEST_F(AgentLinkTest, NothingIsSentBeforeThereIsATarget) {
 
 TEST_F(AgentLinkTest, AnAgentThatStartsLaterIsFound) {
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   EXPECT_FALSE(RunUntil([&] { return connected_ > 0; }, 100 * kNsPerMs));
   EXPECT_FALSE(disconnects_.empty());
   // Pauses grow: some ten tries in 100 ms at the very most.
@@ -120,7 +130,7 @@ TEST_F(AgentLinkTest, GenerationsRiseAboveWhatTheAgentHolds) {
   agent_.generation = 41;
   agent_.Listen();
   Start(7);
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   EXPECT_THAT(agent_.generations, ElementsAre(42));
   EXPECT_EQ(agent_.refused, 0);
@@ -131,7 +141,7 @@ TEST_F(AgentLinkTest, GenerationsRiseAboveOneThatWasNeverAcknowledged) {
   agent_.held = 50;
   agent_.Listen();
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   EXPECT_THAT(agent_.generations, ElementsAre(51));
   EXPECT_EQ(agent_.refused, 0);
@@ -141,7 +151,7 @@ TEST_F(AgentLinkTest, GenerationsRiseAboveWhatAnEarlierRunSent) {
   agent_.generation = 3;
   agent_.Listen();
   Start(9);
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   EXPECT_THAT(agent_.generations, ElementsAre(10));
 }
@@ -149,12 +159,12 @@ TEST_F(AgentLinkTest, GenerationsRiseAboveWhatAnEarlierRunSent) {
 TEST_F(AgentLinkTest, ARestartedAgentGetsASnapshotAgain) {
   agent_.Listen();
   Start();
-  link_->SetTarget(StateOf(3), 1);
+  SetTarget(StateOf(3), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   agent_.Die();
   ASSERT_TRUE(RunUntil([&] { return !disconnects_.empty(); }));
   agent_.state = {};  // It lost its disk, too.
-  link_->SetTarget(StateOf(2), 2);
+  SetTarget(StateOf(2), 2);
   agent_.Listen();
   ASSERT_TRUE(RunUntilProgrammed(2));
   EXPECT_TRUE(agent_.state == *StateOf(2));
@@ -165,7 +175,7 @@ TEST_F(AgentLinkTest, AnAgentThatDiesMidGenerationGetsTheWholeAgain) {
   agent_.Listen();
   agent_.die_after_parts = 2;
   Start();
-  link_->SetTarget(StateOf(2000), 1);  // About six parts
+  SetTarget(StateOf(2000), 1);  // About six parts
   ASSERT_TRUE(RunUntil([&] { return !disconnects_.empty(); }));
   EXPECT_TRUE(agent_.state.empty());
   agent_.die_after_parts = -1;
@@ -177,12 +187,12 @@ TEST_F(AgentLinkTest, AnAgentThatDiesMidGenerationGetsTheWholeAgain) {
 TEST_F(AgentLinkTest, AnAgentThatDoesNotReadIsWaitedForAndTargetsAreCollapsed) {
   agent_.Listen();
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   agent_.read = false;
   // Far more than a socket buffer holds; the middle ones need never be sent.
   for (uint64_t revision = 2; revision < 30; ++revision) {
-    link_->SetTarget(StateOf(4000, static_cast<int>(revision)), revision);
+    SetTarget(StateOf(4000, static_cast<int>(revision)), revision);
   }
   EXPECT_FALSE(RunUntil([&] { return programmed_ > 1; }, 50 * kNsPerMs));
   agent_.read = true;
@@ -197,7 +207,7 @@ TEST_F(AgentLinkTest, ALateAcknowledgementCoversAllBefore) {
   agent_.acknowledge = false;
   Start();
   for (uint64_t revision = 1; revision <= 3; ++revision) {
-    link_->SetTarget(StateOf(static_cast<int>(revision)), revision);
+    SetTarget(StateOf(static_cast<int>(revision)), revision);
     ASSERT_TRUE(RunUntil([&] { return agent_.generation == revision; }));
   }
   EXPECT_EQ(programmed_, 0u);
@@ -211,13 +221,13 @@ TEST_F(AgentLinkTest, ARefusalIsToldAndAnotherTargetIsTriedAtOnce) {
   agent_.Listen();
   agent_.refuse = "uid 7 is not control_user";
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntil([&] { return !refusals_.empty(); }));
   EXPECT_THAT(refusals_[0], HasSubstr("the agent refuses: uid 7 is not control_user"));
   EXPECT_EQ(link_->state(), AgentLink::State::kRefused);
   EXPECT_GT(link_->wake_ns(), NowNs() + 500 * kNsPerMs);
   agent_.refuse.clear();
-  link_->SetTarget(StateOf(2), 2);
+  SetTarget(StateOf(2), 2);
   ASSERT_TRUE(RunUntilProgrammed(2));
   EXPECT_TRUE(agent_.state == *StateOf(2));
 }
@@ -225,10 +235,10 @@ TEST_F(AgentLinkTest, ARefusalIsToldAndAnotherTargetIsTriedAtOnce) {
 TEST_F(AgentLinkTest, AnOlderGenerationIsRefusedOnceThenRaised) {
   agent_.Listen();
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   agent_.generation = 100;  // Another control was here.
-  link_->SetTarget(StateOf(2), 2);
+  SetTarget(StateOf(2), 2);
   ASSERT_TRUE(RunUntilProgrammed(2));
   EXPECT_EQ(agent_.refused, 1);
   EXPECT_GT(agent_.generation, 100u);
@@ -239,7 +249,7 @@ TEST_F(AgentLinkTest, AMeshWithoutTheAgentsNodeIsRefusedByName) {
   agent_.Listen();
   agent_.node = "n9";
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntil([&] { return !refusals_.empty(); }));
   EXPECT_THAT(refusals_[0], HasSubstr("the agent's node is \"n9\", and no `nodes` entry names it"));
   EXPECT_EQ(agent_.parts, 0);
@@ -248,11 +258,11 @@ TEST_F(AgentLinkTest, AMeshWithoutTheAgentsNodeIsRefusedByName) {
 TEST_F(AgentLinkTest, GarbageFromTheAgentEndsTheConversation) {
   agent_.Listen();
   Start();
-  link_->SetTarget(StateOf(1), 1);
+  SetTarget(StateOf(1), 1);
   ASSERT_TRUE(RunUntilProgrammed(1));
   agent_.Send(api::AdminReply());  // An empty packet looks like the end.
   ASSERT_TRUE(RunUntil([&] { return disconnects_.size() == 1; }));
-  link_->SetTarget(StateOf(2), 2);
+  SetTarget(StateOf(2), 2);
   EXPECT_TRUE(RunUntilProgrammed(2));
 }
 
@@ -262,10 +272,10 @@ TEST_F(AgentLinkTest, RandomTroubleEndsInTheLastTarget) {
   agent_.Listen();
   Start();
   uint64_t revision = 0;
-  std::shared_ptr<const MeshState> target;
+  std::shared_ptr<const TypedMesh> target;
   for (int round = 0; round < 60; ++round) {
     target = StateOf(static_cast<int>(random.Below(900)), static_cast<int>(random.Below(3)));
-    link_->SetTarget(target, ++revision);
+    SetTarget(target, ++revision);
     switch (random.Below(6)) {
       case 0:
         agent_.Die();

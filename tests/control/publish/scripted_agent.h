@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "control/model/mesh_state.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/base/fd.h"
+#include "tests/control/model/typed_mesh.h"
 
 namespace weft::control {
 
@@ -39,7 +39,7 @@ class ScriptedAgent {
   void Send(const api::AdminReply& reply);
 
   // What it holds.
-  MeshState state;
+  TypedMesh state;
   uint64_t generation = 0;
   uint64_t held = 0;  // Where above `generation`: one that it took and has not acknowledged.
   // What it saw.

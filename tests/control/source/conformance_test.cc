@@ -23,6 +23,7 @@
 #include "control/source/kubernetes/kube_source.h"
 #include "control/source/propeller/propeller_commands.h"
 #include "control/source/propeller/propeller_source.h"
+#include "tests/control/model/typed_mesh.h"
 #include "tests/support/etcd.h"
 #include "tests/support/kube.h"
 #include "tests/support/mosquitto.h"
@@ -279,7 +280,7 @@ class ConformanceTest : public testing::TestWithParam<Kind> {
     SourceMesh node;
     node.origin = "elsewhere";
     node.nodes.emplace_back().value.set_name("n1");
-    model_.Offer(std::move(node));
+    model_.Offer(node);
     subject_ = GetParam().make();
     subject_->Say({{"stays"}});
     Take(subject_->Begin());
@@ -289,18 +290,20 @@ class ConformanceTest : public testing::TestWithParam<Kind> {
     for (SourceChange& change : changes) {
       if (change.gone) {
         model_.Withdraw(change.origin);
-      } else if (change.loaded.errors.empty()) {
-        model_.Offer(std::move(change.loaded.mesh));
+      } else if (change.errors.empty()) {
+        change.offer.origin = change.origin;
+        model_.Offer(std::move(change.offer));
       } else {
-        model_.OfferUnreadable(change.origin, change.loaded.errors);
+        model_.OfferUnreadable(change.origin, change.errors);
       }
     }
     EXPECT_THAT(model_.Evaluate().errors, ElementsAre());
-    fewest_ = std::min(fewest_, model_.state().endpoints.size());
+    fewest_ = std::min(fewest_, model_.state().count(EntryKind::kEndpoint));
   }
   std::vector<std::string> Seen() const {
     std::vector<std::string> seen;
-    for (const auto& [key, endpoint] : model_.state().endpoints) {
+    const TypedMesh mesh = TypedOf(model_.state());
+    for (const auto& [key, endpoint] : mesh.endpoints) {
       seen.push_back(absl::StrCat(key.function, "@", key.node, " ", endpoint.state(), " ",
                                   subject_->VariantOf(endpoint)));
     }

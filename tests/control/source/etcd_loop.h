@@ -19,6 +19,7 @@
 #include "control/source/etcd/etcd_source.h"
 #include "control/source/http_client.h"
 #include "dataplane/base/clock.h"
+#include "tests/control/source/said_mesh.h"
 #include "tests/control/source/source_turn.h"
 #include "tests/support/turns.h"
 
@@ -68,7 +69,8 @@ class EtcdLoop {
     for (const SourceChange& change : changes) {
       nodes_.clear();
       zones_.clear();
-      for (const auto& node : change.loaded.mesh.nodes) {
+      said_.Take(change.offer);
+      for (const auto& node : said_.mesh().nodes) {
         nodes_.push_back(node.value.name());
         zones_.insert(node.value.zone());
       }
@@ -80,6 +82,7 @@ class EtcdLoop {
   std::unique_ptr<HttpClient> http_;
   std::unique_ptr<EtcdSource> source_;
   std::unique_ptr<EtcdPresence> presence_;
+  SaidMesh said_;
   std::vector<std::string> nodes_;
   std::set<std::string> zones_;
   std::size_t fewest_ = SIZE_MAX;

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "tests/control/source/said_mesh.h"
 #include "tests/control/source/source_turn.h"
 #include "tests/support/etcd.h"
 #include "tests/support/turns.h"
@@ -53,7 +54,8 @@ class EtcdSourceTest : public testing::Test {
   void Take(std::vector<SourceChange> changes) {
     for (SourceChange& change : changes) {
       EXPECT_FALSE(change.gone);
-      EXPECT_THAT(change.loaded.errors, IsEmpty());
+      EXPECT_THAT(change.errors, IsEmpty());
+      said_.Take(change.offer);
       last_ = std::move(change);
       ++changes_;
     }
@@ -67,7 +69,7 @@ class EtcdSourceTest : public testing::Test {
   std::vector<std::string> Nodes() const {
     std::vector<std::string> names;
     if (!last_.has_value()) return names;
-    for (const auto& node : last_->loaded.mesh.nodes) names.push_back(node.value.name());
+    for (const auto& node : said_.mesh().nodes) names.push_back(node.value.name());
     return names;
   }
   std::string Notes() const { return absl::StrJoin(notes_, "\n"); }
@@ -76,6 +78,7 @@ class EtcdSourceTest : public testing::Test {
   std::unique_ptr<HttpClient> http_;
   std::unique_ptr<EtcdSource> source_;
   std::optional<SourceChange> last_;
+  SaidMesh said_;
   int changes_ = 0;
   std::vector<std::string> notes_;
 };
@@ -88,7 +91,7 @@ TEST_F(EtcdSourceTest, WhatIsThereAndWhatComesIsTaken) {
   etcd_->Put("/weftother/nodes/n9", "{}");  // Of somebody else
   Start();
   ASSERT_TRUE(RunUntilNodes({"n1"}));
-  const SourceMesh& mesh = last_->loaded.mesh;
+  const SourceMesh& mesh = said_.mesh();
   EXPECT_EQ(last_->event_ns, 0u);  // What was there is no event.
   ASSERT_EQ(mesh.endpoints.size(), 1u);
   EXPECT_EQ(mesh.endpoints[0].value.weight(), 7u);
@@ -125,11 +128,11 @@ TEST_F(EtcdSourceTest, ABadObjectStopsNoOtherAndKeepsWhatItWas) {
   etcd_->Put("/weft/nodes/n1", R"({"zone":7})");
   etcd_->Put("/weft/nodes/n2", "{}");
   ASSERT_TRUE(RunUntilNodes({"n1", "n2"}));
-  EXPECT_EQ(last_->loaded.mesh.nodes[0].value.zone(), "z1");
+  EXPECT_EQ(said_.mesh().nodes[0].value.zone(), "z1");
   EXPECT_EQ(source_->Health().refused, 4u);
   EXPECT_THAT(Notes(), HasSubstr("/weft/nodes/n1:1:9: zone"));
   etcd_->Put("/weft/nodes/n1", R"({"zone":"z2"})");
-  ASSERT_TRUE(RunUntil([&] { return last_->loaded.mesh.nodes[0].value.zone() == "z2"; }));
+  ASSERT_TRUE(RunUntil([&] { return said_.mesh().nodes[0].value.zone() == "z2"; }));
   etcd_->Delete("/weft/nodes/n0");
   ASSERT_TRUE(RunUntil([&] { return source_->Health().refused == 2; }));
 }
@@ -188,7 +191,7 @@ TEST_F(EtcdSourceTest, AnotherClusterAtTheSameAddressTakesNothingBack) {
   etcd_->Start();
   etcd_->Put("/weft/nodes/n2", "{}");
   ASSERT_TRUE(RunUntilNodes({"n1", "n2"}));
-  EXPECT_FALSE(last_->loaded.mesh.allow_shrink && last_->event_ns == 0);
+  EXPECT_FALSE(last_->offer.allow_shrink && last_->event_ns == 0);
   EXPECT_THAT(Notes(), HasSubstr("keeping 1 objects"));
 }
 

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "tests/control/source/said_mesh.h"
 #include "tests/support/temporary_directory.h"
 
 namespace weft::control {
@@ -62,7 +63,9 @@ class FileSourceTest : public testing::Test {
   }
 
   static std::string ZoneOf(const SourceChange& change) {
-    return change.loaded.mesh.nodes.empty() ? "" : change.loaded.mesh.nodes[0].value.zone();
+    SaidMesh said;
+    said.Take(change.offer);
+    return said.mesh().nodes.empty() ? "" : said.mesh().nodes[0].value.zone();
   }
 
   test::TemporaryDirectory directory_;
@@ -117,11 +120,11 @@ TEST_F(FileSourceTest, HalfAFileIsAnErrorThatNamesIt) {
   std::vector<SourceChange> changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
   EXPECT_FALSE(changes[0].gone);
-  EXPECT_THAT(changes[0].loaded.errors, testing::Contains(HasSubstr(path)));
+  EXPECT_THAT(changes[0].errors, testing::Contains(HasSubstr(path)));
   WriteInPlace(path, "");
   changes = Collect(1);
   ASSERT_THAT(changes, SizeIs(1));
-  EXPECT_THAT(changes[0].loaded.errors, ElementsAre(path + ": the file is empty"));
+  EXPECT_THAT(changes[0].errors, ElementsAre(path + ": the file is empty"));
 }
 
 TEST_F(FileSourceTest, AnUnreadableFileIsAnErrorAndItsModeIsWatched) {
@@ -137,7 +140,7 @@ TEST_F(FileSourceTest, AnUnreadableFileIsAnErrorAndItsModeIsWatched) {
   Start(path);
   std::vector<SourceChange> changes = source_->Scan();
   EXPECT_THAT(changes, SizeIs(1));
-  EXPECT_THAT(changes.at(0).loaded.errors, ElementsAre(HasSubstr("Permission denied")));
+  EXPECT_THAT(changes.at(0).errors, ElementsAre(HasSubstr("Permission denied")));
   ASSERT_EQ(chmod(path.c_str(), 0644), 0);
   changes = Collect(1);
   if (root) {
@@ -256,9 +259,9 @@ TEST_F(FileSourceTest, HurriedEditsAreNeverSeenTorn) {
     const std::vector<SourceChange> changes = Collect(1);
     if (changes.empty()) break;
     for (const SourceChange& change : changes) {
-      EXPECT_THAT(change.loaded.errors, IsEmpty());
+      EXPECT_THAT(change.errors, IsEmpty());
       EXPECT_FALSE(change.gone);
-      EXPECT_EQ(change.loaded.mesh.nodes.size(), 2u);
+      EXPECT_EQ(change.offer.said.size(), 2u);
       last = ZoneOf(change);
       ++seen;
     }

@@ -13,6 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "tests/control/source/said_mesh.h"
 #include "tests/control/source/source_turn.h"
 #include "tests/support/kube.h"
 #include "tests/support/turns.h"
@@ -82,7 +83,8 @@ class KubeSourceTest : public testing::Test {
   void Take(std::vector<SourceChange> changes) {
     for (SourceChange& change : changes) {
       endpoints_.clear();
-      for (const auto& said : change.loaded.mesh.endpoints) {
+      said_.Take(change.offer);
+      for (const auto& said : said_.mesh().endpoints) {
         const api::Endpoint& e = said.value;
         endpoints_.push_back(absl::StrCat(e.function(), " ", e.host(),
                                           e.state() == api::ENDPOINT_DRAINING ? " draining" : ""));
@@ -108,6 +110,7 @@ class KubeSourceTest : public testing::Test {
   std::unique_ptr<KubeSource> source_;
   SourceChange last_;
   uint64_t first_event_ns_ = 0;
+  SaidMesh said_;
   std::vector<std::string> endpoints_;
   std::size_t fewest_ = 1'000;
   std::string notes_;
@@ -126,8 +129,8 @@ TEST_F(KubeSourceTest, WhatIsThereAndWhatComesChangesAndGoesIsTaken) {
   EXPECT_THAT(endpoints_, ElementsAre("default/f u1", "default/f u2", "default/f u3", "default/f u4",
                                       "default/f u5", "default/f u6", "default/f u7"));
   EXPECT_EQ(first_event_ns_, 0u);  // What was there is no event.
-  ASSERT_EQ(last_.loaded.mesh.nodes.size(), 1u);
-  EXPECT_EQ(last_.loaded.mesh.nodes[0].value.address(), "10.0.0.1:4810");
+  ASSERT_EQ(said_.mesh().nodes.size(), 1u);
+  EXPECT_EQ(said_.mesh().nodes[0].value.address(), "10.0.0.1:4810");
   for (int i = 2; i < 8; ++i) kube_->Delete(absl::StrCat(kSlices, "/f-", i));
   ASSERT_TRUE(RunUntilEndpoints({"f u1"}));
   EXPECT_NE(last_.event_ns, 0u);
@@ -171,10 +174,9 @@ TEST_F(KubeSourceTest, PoliciesAreTakenAndTheirStatusSaysSo) {
   EXPECT_FALSE(kube_->Ask("POST", policies, policy("g", R"({"retries":11})")).ok());  // By the schema
   kube_->Create(policies, policy("g", R"({"timeout":"2h"})"));
   ASSERT_TRUE(RunUntil([&] {
-    return std::any_of(
-        last_.loaded.mesh.functions.begin(), last_.loaded.mesh.functions.end(), [](const auto& f) {
-          return f.value.name() == "default/f" && f.value.policy().timeout_ns() == 70 * kNsPerMs;
-        });
+    return std::any_of(said_.mesh().functions.begin(), said_.mesh().functions.end(), [](const auto& f) {
+      return f.value.name() == "default/f" && f.value.policy().timeout_ns() == 70 * kNsPerMs;
+    });
   })) << source_->Health().problem;
   const auto status_holds = [&](const std::string& name, const std::string& part) {
     const auto answer = kube_->Ask("GET", absl::StrCat(policies, "/", name));
@@ -228,7 +230,7 @@ TEST_F(KubeSourceTest, RoutesAreTakenOnceTheGatewayApiIsThereAndTheirStatusSaysS
   kube_->Create(routes, route("r", R"({"name":"f","weight":90},{"name":"g","weight":10})").dump());
   const auto weights = [this] {
     std::vector<std::string> all;
-    for (const auto& said : last_.loaded.mesh.endpoints) {
+    for (const auto& said : said_.mesh().endpoints) {
       const api::Endpoint& e = said.value;
       if (e.function() == "default/f") {
         all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), "=", e.weight()) : e.refuse());

@@ -332,7 +332,7 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
     const SourceMesh* const all[] = {&mesh};
     const Merged merged = Merge(all);
     ASSERT_THAT(merged.errors, IsEmpty()) << merged.errors.front().ToString() << "\n" << json;
-    ASSERT_TRUE(merged.state.nodes.contains("good"));
+    ASSERT_TRUE(merged.state.Contains(NodeKey("good")));
   }
   EXPECT_FALSE(state.refused().empty());
 }

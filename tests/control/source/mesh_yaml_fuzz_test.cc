@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "control/model/merge.h"
 #include "control/source/mesh_yaml.h"
 #include "dataplane/base/random.h"
 #include "tests/support/temporary_directory.h"

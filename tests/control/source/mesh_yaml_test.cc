@@ -249,7 +249,7 @@ TEST(ValidateTest, TheDocumentedMeshIsGood) {
   test::WriteFile(directory / "scale.wasm", "a module");
   const Validation result = Validate(directory / "mesh.yaml");
   EXPECT_THAT(result.errors, IsEmpty());
-  EXPECT_EQ(result.state.endpoints.size(), 3u);
+  EXPECT_EQ(result.state.count(EntryKind::kEndpoint), 3u);
 }
 
 TEST(ValidateTest, FilesOfADirectoryAreCheckedTogether) {
@@ -262,7 +262,7 @@ TEST(ValidateTest, FilesOfADirectoryAreCheckedTogether) {
   Validation result = Validate(directory / "d");
   EXPECT_THAT(result.errors, IsEmpty());
   EXPECT_EQ(result.files.size(), 2u);
-  EXPECT_EQ(result.state.endpoints.size(), 1u);
+  EXPECT_EQ(result.state.count(EntryKind::kEndpoint), 1u);
   test::WriteFile(directory / "d/c.yaml", "version: 1\nfunctions: [{name: v/f}]\n");
   result = Validate(directory / "d");
   EXPECT_THAT(result.errors,

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "tests/control/source/said_mesh.h"
 #include "tests/control/source/source_turn.h"
 #include "tests/support/etcd.h"
 #include "tests/support/mosquitto.h"
@@ -112,11 +113,15 @@ class PropellerSourceTest : public testing::Test {
   }
   void Take(const std::vector<SourceChange>& changes) {
     for (const SourceChange& change : changes) {
-      endpoints_.clear();
-      for (const auto& said : change.loaded.mesh.endpoints) endpoints_.push_back(said.value.http());
-      fewest_ = std::min(fewest_, endpoints_.size());
+      said_.Take(change.offer);
+      fewest_ = std::min(fewest_, said_.count(EntryKind::kEndpoint));
       event_ns_ = change.event_ns;
     }
+  }
+  std::vector<std::string> Endpoints() const {
+    std::vector<std::string> endpoints;
+    for (const auto& said : said_.mesh().endpoints) endpoints.push_back(said.value.http());
+    return endpoints;
   }
   bool RunUntilSynced() {
     return RunUntil([&] { return source_->Health().synced; });
@@ -124,7 +129,7 @@ class PropellerSourceTest : public testing::Test {
   bool RunUntilEndpoints(const std::vector<int>& ports) {
     std::vector<std::string> wanted;
     for (const int port : ports) wanted.push_back(absl::StrCat("127.0.0.1:", port));
-    return RunUntil([&] { return endpoints_ == wanted; });
+    return RunUntil([&] { return Endpoints() == wanted; });
   }
   void Say(const std::string& topic, const std::string& payload) {
     broker_->Publish("m/T/c/C/control/" + topic, payload);
@@ -141,7 +146,7 @@ class PropellerSourceTest : public testing::Test {
   std::optional<test::Mosquitto> broker_;
   uint64_t list_ns_ = 60 * kNsPerSecond;
   std::unique_ptr<PropellerSource> source_;
-  std::vector<std::string> endpoints_;
+  SaidMesh said_;
   std::size_t fewest_ = 1'000;
   uint64_t event_ns_ = 0;
   std::string notes_;
@@ -154,7 +159,7 @@ TEST_F(PropellerSourceTest, WhatIsListedAndWhatIsSaidIsTaken) {
       absl::StrCat(R"({"total":2,"tasks":[)", TaskOf("t1", server.port()), ",", TaskOf("t2", silent), "]}"));
   broker_.emplace();
   for (const int version : {4, 5}) {
-    endpoints_.clear();
+    said_ = {};
     StartSource(version);
     ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
     ASSERT_TRUE(RunUntilEndpoints({server.port()})) << notes_;  // Who does not listen is none.
@@ -198,13 +203,13 @@ TEST_F(PropellerSourceTest, AManagerThatIsAwayOrTalksNonsenseIsTriedAgain) {
   StartSource();
   ASSERT_TRUE(RunUntil([&] { return source_->Health().problem.find("manager at") != std::string::npos; }));
   Serve("t1", 9'999);  // Heard, and said once the lists are read.
-  EXPECT_THAT(endpoints_, IsEmpty());
+  EXPECT_THAT(Endpoints(), IsEmpty());
   test::WriteFile(lists_ / "tasks", "nonsense");
   StartManager();
   ASSERT_TRUE(RunUntil([&] {
     return source_->Health().problem.find("is no JSON object") != std::string::npos;
   })) << source_->Health().problem;
-  EXPECT_THAT(endpoints_, IsEmpty());
+  EXPECT_THAT(Endpoints(), IsEmpty());
   SetLists(R"({"total":0,"tasks":[]})");
   ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
   EXPECT_TRUE(RunUntilEndpoints({9'999}));
@@ -262,7 +267,7 @@ TEST_F(PropellerSourceTest, ARestartInTheMiddleOfASyncIsBegunAgain) {
   Serve("t2", 9'999);
   RunUntil([] { return false; }, 100 * kNsPerMs);
   EXPECT_FALSE(source_->Health().synced);
-  EXPECT_THAT(endpoints_, IsEmpty());
+  EXPECT_THAT(Endpoints(), IsEmpty());
   broker_->Kill();
   manager_->Signal(SIGCONT);
   RunUntil([] { return false; }, 100 * kNsPerMs);
@@ -295,7 +300,8 @@ TEST_F(PropellerSourceTest, TenThousandMessagesAreTakenWhole) {
   const double taken_ms = static_cast<double>(NowNs() - begin_ns) / 1e6;
   publisher.join();
   EXPECT_TRUE(taken) << source_->Health().events - before << " of " << messages.size();
-  EXPECT_TRUE(RunUntil([&] { return endpoints_.size() == kTasks; })) << endpoints_.size();
+  EXPECT_TRUE(RunUntil([&] { return said_.count(EntryKind::kEndpoint) == kTasks; }))
+      << said_.count(EntryKind::kEndpoint);
   EXPECT_EQ(source_->Health().errors, 0u);
   std::printf("%zu messages taken %.0f ms after the first was said\n", messages.size(), taken_ms);
 }

@@ -55,7 +55,7 @@ class PropellerTasksTest : public testing::Test {
   void Programmed(const std::vector<std::string>& failed = {}, bool all = true) {
     MeshState mesh;
     for (const api::Endpoint& each : tasks_.Endpoints("n1", [](const std::string& sha) { return sha; })) {
-      mesh.endpoints[KeyOf(each)] = each;
+      mesh.Put(MakeEntry(each));
     }
     tasks_.OnProgrammed("n1", mesh, failed, all, now_ns_);
   }
