@@ -26,7 +26,7 @@ namespace {
 constexpr uint32_t kWatchMask = IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE |
                                 IN_DELETE | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
 // Files of a directory that are read at most; more are an error that is noted.
-constexpr std::size_t kFilesMax = 1000;
+constexpr std::size_t kFilesMax = 20'000;
 // Rounds of reading files that change meanwhile, before other work of the thread gets its turn.
 constexpr int kRoundsMax = 4;
 // After which errors are believed. Truncating a file takes tens of us, ms on a busy machine.
@@ -109,10 +109,17 @@ std::vector<SourceChange> FileSource::Scan() {
   return changes;
 }
 
-void FileSource::MarkPending(File* file, uint64_t now_ns) {
+void FileSource::MarkPending(const std::string& name, File* file, uint64_t now_ns) {
   if (!file->pending) file->event_ns = now_ns;
   file->pending = true;
   file->gone_at_ns = 0;
+  pending_.insert(name);
+}
+
+void FileSource::MarkGone(const std::string& name, File* file, uint64_t now_ns) {
+  if (!file->known || file->gone_at_ns != 0) return;
+  file->gone_at_ns = now_ns + removal_grace_ns_;
+  timed_.insert(name);
 }
 
 void FileSource::ListDirectory(uint64_t now_ns) {
@@ -135,11 +142,9 @@ void FileSource::ListDirectory(uint64_t now_ns) {
                                   " by name are read"));
     names.resize(kFilesMax);
   }
-  for (const std::string& name : names) MarkPending(&files_[name], now_ns);
+  for (const std::string& name : names) MarkPending(name, &files_[name], now_ns);
   for (auto& [name, file] : files_) {
-    if (file.known && !std::binary_search(names.begin(), names.end(), name) && file.gone_at_ns == 0) {
-      file.gone_at_ns = now_ns + removal_grace_ns_;
-    }
+    if (!std::binary_search(names.begin(), names.end(), name)) MarkGone(name, &file, now_ns);
   }
 }
 
@@ -201,7 +206,7 @@ void FileSource::TakeEvent(uint32_t mask, const std::string& name, uint64_t now_
   if ((mask & ~IN_ATTRIB) != 0) file.confirm_at_ns = 0;
   if ((mask & (IN_DELETE | IN_MOVED_FROM)) != 0) {
     file.pending = file.writing = false;
-    if (file.known && file.gone_at_ns == 0) file.gone_at_ns = now_ns + removal_grace_ns_;
+    MarkGone(name, &file, now_ns);
   } else if ((mask & IN_MODIFY) != 0) {
     file.writing = true;
   } else if ((mask & IN_CREATE) != 0) {
@@ -211,26 +216,25 @@ void FileSource::TakeEvent(uint32_t mask, const std::string& name, uint64_t now_
         lstat((directory_ + name).c_str(), &info) == 0 && (S_ISLNK(info.st_mode) || info.st_nlink > 1);
     file.gone_at_ns = 0;
     file.writing = !link;
-    if (link) MarkPending(&file, now_ns);
+    if (link) MarkPending(name, &file, now_ns);
   } else if ((mask & IN_ATTRIB) != 0) {
     // Its mode may have made it readable. It also tells of an unlink, which IN_DELETE tells better.
-    if (!file.writing && file.gone_at_ns == 0) MarkPending(&file, now_ns);
+    if (!file.writing && file.gone_at_ns == 0) MarkPending(name, &file, now_ns);
   } else {
     file.writing = false;
-    MarkPending(&file, now_ns);
+    MarkPending(name, &file, now_ns);
   }
 }
 
 std::vector<SourceChange> FileSource::LoadPending() {
   std::vector<SourceChange> changes;
-  load_again_ = true;
-  for (int round = 0; round < kRoundsMax && load_again_; ++round) {
-    load_again_ = false;
-    // LoadOne may add files, which leaves the iterators of a map valid.
-    for (auto& [name, file] : files_) {
+  for (int round = 0; round < kRoundsMax && !pending_.empty(); ++round) {
+    // LoadOne may find more, also the same file again.
+    for (const std::string& name : std::exchange(pending_, {})) {
+      const auto file = files_.find(name);
+      if (file == files_.end() || !file->second.pending) continue;
       SourceChange change;
-      if (file.pending && LoadOne(name, &file, &change)) changes.push_back(std::move(change));
-      load_again_ |= file.pending;
+      if (LoadOne(name, &file->second, &change)) changes.push_back(std::move(change));
     }
   }
   return changes;
@@ -248,7 +252,7 @@ bool FileSource::LoadOne(const std::string& name, File* file, SourceChange* chan
   change->origin = path;
   change->event_ns = file->event_ns;
   if (absl::IsNotFound(text.status())) {
-    if (file->known && file->gone_at_ns == 0) file->gone_at_ns = NowNs() + removal_grace_ns_;
+    MarkGone(name, file, NowNs());
     return false;
   }
   if (text.ok()) {
@@ -260,6 +264,7 @@ bool FileSource::LoadOne(const std::string& name, File* file, SourceChange* chan
   }
   if (!change->errors.empty() && (confirm_at_ns == 0 || NowNs() < confirm_at_ns)) {
     file->confirm_at_ns = confirm_at_ns != 0 ? confirm_at_ns : NowNs() + kConfirmNs;
+    timed_.insert(name);
     return false;
   }
   file->known = true;
@@ -276,11 +281,14 @@ bool FileSource::LoadOne(const std::string& name, File* file, SourceChange* chan
 }
 
 uint64_t FileSource::wake_ns() const {
-  if (load_again_) return 1;
+  if (!pending_.empty()) return 1;
   // While the directory itself is away, no file of it counts as removed.
   if (watch_ < 0) return rewatch_at_ns_;
   uint64_t wake_ns = 0;
-  for (const auto& [name, file] : files_) {
+  for (const std::string& name : timed_) {
+    const auto found = files_.find(name);
+    if (found == files_.end()) continue;
+    const File& file = found->second;
     for (const uint64_t at_ns : {file.gone_at_ns, file.writing ? 0 : file.confirm_at_ns}) {
       if (at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
     }
@@ -297,23 +305,31 @@ std::vector<SourceChange> FileSource::OnTime(uint64_t now_ns) {
       rewatch_at_ns_ = now_ns + kRewatchNs;
     }
   }
-  // Not while it is being written: the close will have it read.
-  for (auto& [name, file] : files_) {
-    if (file.confirm_at_ns != 0 && file.confirm_at_ns <= now_ns && !file.writing) file.pending = true;
+  for (const std::string& name : timed_) {
+    const auto file = files_.find(name);
+    if (file == files_.end() || file->second.confirm_at_ns == 0 || file->second.confirm_at_ns > now_ns)
+      continue;
+    // Not while it is being written: the close will have it read.
+    if (file->second.writing) continue;
+    file->second.pending = true;
+    pending_.insert(name);
   }
   std::vector<SourceChange> changes = LoadPending();
-  for (auto it = files_.begin(); watch_ >= 0 && it != files_.end();) {
-    if (it->second.gone_at_ns == 0 || it->second.gone_at_ns > now_ns) {
-      ++it;
-      continue;
+  for (auto it = timed_.begin(); it != timed_.end();) {
+    const auto file = files_.find(*it);
+    const bool gone = watch_ >= 0 && file != files_.end() && file->second.gone_at_ns != 0 &&
+                      file->second.gone_at_ns <= now_ns;
+    if (gone) {
+      SourceChange& change = changes.emplace_back();
+      change.origin = directory_ + file->first;
+      change.event_ns = file->second.gone_at_ns;
+      change.cause = file->first;
+      change.gone = true;
+      files_.erase(file);
     }
-    SourceChange change;
-    change.origin = directory_ + it->first;
-    change.event_ns = it->second.gone_at_ns;
-    change.cause = it->first;
-    change.gone = true;
-    changes.push_back(std::move(change));
-    it = files_.erase(it);
+    const bool waits =
+        !gone && file != files_.end() && (file->second.gone_at_ns != 0 || file->second.confirm_at_ns != 0);
+    it = waits ? std::next(it) : timed_.erase(it);
   }
   return changes;
 }
