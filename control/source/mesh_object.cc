@@ -147,6 +147,10 @@ absl::Status CheckObjectNames(const MeshObject& object) {
   return CheckLabel(endpoint.host(), "host");
 }
 
+EntryPtr EntryOfObject(const MeshObject& object, bool implied) {
+  return std::visit([implied](const auto& value) { return MakeEntry(value, implied); }, object);
+}
+
 void AddObject(const MeshObject& object, bool implied, SourceMesh* mesh) {
   if (const auto* node = std::get_if<api::Node>(&object)) mesh->nodes.push_back({*node, {}, implied});
   if (const auto* function = std::get_if<api::Function>(&object)) {

@@ -23,6 +23,8 @@ absl::Status CheckAddress(absl::string_view address);
 // OK where all names of `object` are good ones.
 absl::Status CheckObjectNames(const MeshObject& object);
 
+EntryPtr EntryOfObject(const MeshObject& object, bool implied);
+
 // Appends `object` to the list of `mesh` that it belongs to.
 void AddObject(const MeshObject& object, bool implied, SourceMesh* mesh);
 

@@ -7,7 +7,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "control/source/mesh_yaml.h"
 #include "dataplane/base/status.h"
 
 namespace weft::control {
@@ -97,7 +96,7 @@ void EtcdSource::TakePage(absl::StatusOr<std::string> reply) {
     list_revision_ = page->revision;
     list_cluster_ = page->cluster;
   }
-  for (const EtcdEntry& entry : page->entries) Put(entry, &listed_);
+  for (const EtcdEntry& entry : page->entries) Put(entry, true);
   if (!page->more || page->entries.empty()) return EndList();
   EtcdRange range;
   range.key = page->entries.back().key + '\0';  // The key behind the last one
@@ -114,7 +113,7 @@ void EtcdSource::EndList() {
   const bool empty = listed_.empty() && !objects_.empty();
   if ((foreign || older || empty) && !options_.allow_shrink) {
     std::size_t kept = 0;
-    for (auto& [key, held] : objects_) kept += listed_.emplace(key, std::move(held)).second ? 1 : 0;
+    for (const EntryPtr& held : objects_) kept += listed_.insert(held).second ? 1 : 0;
     notes_.push_back(
         absl::StrCat(origin_, ": ",
                      foreign ? "another cluster answers"
@@ -123,14 +122,12 @@ void EtcdSource::EndList() {
                      " (revision ", list_revision_, " after ", revision_, "): keeping ", kept,
                      " objects that it does not hold; start with --allow-shrink if they are to go"));
   }
-  objects_ = std::move(listed_);
-  refused_ = std::move(listed_refused_);
-  listed_.clear();
-  listed_refused_.clear();
+  objects_ = std::exchange(listed_, {});
+  refused_ = std::exchange(listed_refused_, {});
   revision_ = list_revision_;
   cluster_ = list_cluster_;
-  changed_ = true;
-  by_event_ = false;
+  relisted_ = true;
+  changes_.clear();
   Watch();
 }
 
@@ -166,46 +163,62 @@ void EtcdSource::TakeLine(absl::string_view line) {
   for (const EtcdEvent& event : reply->events) {
     ++events_;
     last_event_ns_ = now_ns_;
-    if (!changed_) {
-      by_event_ = true;
-      event_ns_ = now_ns_;
-    }
-    changed_ = true;
+    if (event_ns_ == 0) event_ns_ = now_ns_;
     // Not the header's revision: a watcher that catches up is told of the present with the past.
     revision_ = std::max(revision_, event.entry.mod_revision);
     if (event.deleted) {
-      const std::string key(absl::StripPrefix(event.entry.key, options_.etcd.prefix));
-      objects_.erase(key);
-      refused_.erase(key);
+      Delete(std::string(absl::StripPrefix(event.entry.key, options_.etcd.prefix)));
     } else {
-      Put(event.entry, &objects_);
+      Put(event.entry, false);
     }
   }
   if (reply->events.empty()) revision_ = std::max(revision_, reply->revision);  // A notice of progress
 }
 
-bool EtcdSource::Put(const EtcdEntry& entry, Objects* objects) {
+absl::StatusOr<EntryPtr> EtcdSource::EntryOf(const std::string& key, const std::string& value) {
+  WEFT_ASSIGN_OR_RETURN(EtcdName name, ParseEtcdKey(key));
+  WEFT_RETURN_IF_ERROR(reader_.Read(value, Prefixed(key), &name.object));
+  return EntryOfObject(name.object, name.live);
+}
+
+void EtcdSource::Put(const EtcdEntry& entry, bool listing) {
   const std::string key(absl::StripPrefix(entry.key, options_.etcd.prefix));
-  const bool listing = objects == &listed_;
-  absl::StatusOr<EtcdName> name = ParseEtcdKey(key);
-  absl::Status status = name.status();
-  if (status.ok()) status = LoadObject(entry.value, Prefixed(key), &name->object);
-  if (status.ok()) {
+  absl::StatusOr<EntryPtr> read = EntryOf(key, entry.value);
+  if (read.ok()) {
     refused_.erase(key);
-    objects->insert_or_assign(key, Held{std::move(name->object), name->live});
-    return true;
+    if (!listing) return Change(*read, *read);
+    // One copy of what is the same
+    const auto before = objects_.find(*read);
+    listed_.insert(before != objects_.end() && SameValue(*before, *read) ? *before : *std::move(read));
+    return;
   }
+  const absl::Status& status = read.status();
   const std::string why = absl::StrContains(status.message(), key)
                               ? std::string(status.message())
                               : absl::StrCat(Prefixed(key), ": ", status.message());
-  std::map<std::string, std::string>& refused = listing ? listed_refused_ : refused_;
   ++errors_;
   if (refused_[key] != why) notes_.push_back(absl::StrCat(origin_, ": not taken: ", why));
-  refused[key] = why;
-  if (const auto before = objects_.find(key); listing && before != objects_.end()) {
-    objects->insert_or_assign(key, before->second);
+  (listing ? listed_refused_ : refused_)[key] = why;
+  if (!listing) return;
+  const absl::StatusOr<EtcdName> name = ParseEtcdKey(key);
+  if (!name.ok()) return;
+  const auto before = objects_.find(EntryOfObject(name->object, name->live));
+  if (before != objects_.end()) listed_.insert(*before);
+}
+
+void EtcdSource::Delete(const std::string& key) {
+  refused_.erase(key);
+  if (const absl::StatusOr<EtcdName> name = ParseEtcdKey(key); name.ok()) {
+    Change(EntryOfObject(name->object, name->live), nullptr);
   }
-  return false;
+}
+
+void EtcdSource::Change(const EntryPtr& key, const EntryPtr& after) {
+  const auto before = objects_.find(key);
+  if (SameValue(before == objects_.end() ? nullptr : *before, after)) return;
+  if (before != objects_.end()) objects_.erase(before);
+  if (after != nullptr) objects_.insert(after);
+  changes_.insert_or_assign(key, after);
 }
 
 // Linearizable, so that a member that has lost its leader does not answer.
@@ -231,22 +244,26 @@ void EtcdSource::TakeProbe(const absl::StatusOr<std::string>& reply, int64_t rev
 
 std::vector<SourceChange> EtcdSource::TakeChanges() {
   std::vector<SourceChange> changes;
-  if (!std::exchange(changed_, false)) return changes;
+  const uint64_t event_ns = std::exchange(event_ns_, 0);
+  const bool relisted = std::exchange(relisted_, false);
+  if (!relisted && event_ns == 0) return changes;
   SourceChange& change = changes.emplace_back();
   change.origin = origin_;
   change.cause = absl::StrCat("etcd revision ", revision_);
-  change.event_ns = by_event_ ? event_ns_ : 0;
-  change.offer = OfferOf(MeshNow());
+  change.event_ns = relisted ? 0 : event_ns;
+  change.offer.origin = origin_;
+  change.offer.open = true;
+  change.offer.allow_shrink = !relisted || options_.allow_shrink;  // An event that deletes means it.
+  change.offer.whole = relisted;
+  if (relisted) {
+    change.offer.said.assign(objects_.begin(), objects_.end());
+  } else {
+    for (const auto& [key, after] : changes_) {
+      (after != nullptr ? change.offer.said : change.offer.unsaid).push_back(after != nullptr ? after : key);
+    }
+  }
+  changes_.clear();
   return changes;
-}
-
-SourceMesh EtcdSource::MeshNow() const {
-  SourceMesh mesh;
-  mesh.origin = origin_;
-  mesh.open = true;
-  mesh.allow_shrink = by_event_ || options_.allow_shrink;  // An event that deletes means it.
-  for (const auto& [key, held] : objects_) AddObject(held.object, held.live, &mesh);
-  return mesh;
 }
 
 std::string EtcdSource::Describe() const {

@@ -3,7 +3,8 @@
 // from there. A lost watch goes on where it ended, at the next member; where that is compacted away,
 // everything is read again. A read through the same member every few seconds tells a member that is cut off
 // from its cluster. An object that cannot be read is told, and what it was before stays. An answer that is
-// empty, older, or from another cluster takes nothing back. One thread.
+// empty, older, or from another cluster takes nothing back. What a list brings is said as a whole, what an
+// event brings as the difference. One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
 
@@ -14,10 +15,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "control/source/etcd/etcd_connection.h"
 #include "control/source/etcd/etcd_json.h"
 #include "control/source/etcd/etcd_keys.h"
+#include "control/source/object_reader.h"
 #include "control/source/source.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/random.h"
@@ -49,12 +53,6 @@ class EtcdSource final : public Source {
   SourceHealth Health() const override;
 
  private:
-  struct Held {
-    MeshObject object;
-    bool live = false;
-  };
-  using Objects = std::map<std::string, Held>;  // By key below the prefix
-
   void List();
   void TakePage(absl::StatusOr<std::string> reply);
   void EndList();
@@ -62,11 +60,16 @@ class EtcdSource final : public Source {
   void TakeLine(absl::string_view line);
   void Probe();
   void TakeProbe(const absl::StatusOr<std::string>& reply, int64_t revision_before);
-  // Takes what stands at `key` now. False where it cannot be read: then what stood there before stays.
-  bool Put(const EtcdEntry& entry, Objects* objects);
+  // Takes what stands at a key now, from the list under way or from an event. Where it cannot be read, what
+  // stood there before stays.
+  void Put(const EtcdEntry& entry, bool listing);
+  void Delete(const std::string& key);
+  // What stands at `key`; INVALID_ARGUMENT says why it cannot be read.
+  absl::StatusOr<EntryPtr> EntryOf(const std::string& key, const std::string& value);
+  // `key` says `after` from now on; null: nothing.
+  void Change(const EntryPtr& key, const EntryPtr& after);
   void Fail(const absl::Status& why);
   std::vector<SourceChange> TakeChanges();
-  SourceMesh MeshNow() const;
   std::string Prefixed(absl::string_view key) const;
 
   EtcdSourceOptions options_;
@@ -76,21 +79,23 @@ class EtcdSource final : public Source {
   Random random_;
   std::string origin_;
 
-  Objects objects_;
+  SaidSet objects_;
   std::map<std::string, std::string> refused_;  // By key: why what stands there cannot be read.
   int64_t revision_ = 0;                        // All events up to this one are in `objects_`.
   uint64_t cluster_ = 0;                        // 0: none was read yet.
 
   // Of a list under way.
-  Objects listed_;
+  SaidSet listed_;
   std::map<std::string, std::string> listed_refused_;
   int64_t list_revision_ = 0;
   uint64_t list_cluster_ = 0;
 
   bool synced_ = false;
-  bool changed_ = false;   // Since the last TakeChanges()
-  bool by_event_ = false;  // All of it by events of the watch, which mean what they say.
-  uint64_t event_ns_ = 0;  // Of the oldest event in it
+  // Since the last TakeChanges()
+  bool relisted_ = false;
+  absl::flat_hash_map<EntryPtr, EntryPtr, SaidHash, SaidEq>
+      changes_;            // What is said of each key; null: nothing
+  uint64_t event_ns_ = 0;  // Of the oldest event; 0: none
   uint64_t now_ns_ = 0;
   uint64_t retry_at_ns_ = 1;  // At once; 0: not waiting
   uint64_t pause_ns_ = 0;
@@ -101,6 +106,7 @@ class EtcdSource final : public Source {
   uint64_t lost_ns_ = 0;
   std::string problem_;
   std::vector<std::string> notes_;
+  ObjectReader reader_;
 };
 
 }  // namespace weft::control
