@@ -14,6 +14,24 @@ void Append(const std::vector<Said<T>>& list, std::vector<EntryPtr>* entries) {
 
 }  // namespace
 
+void AppendDifference(const std::vector<EntryPtr>& before, const std::vector<EntryPtr>& now,
+                      std::vector<EntryPtr>* said, SourceOffer* offer) {
+  const SaidSet old(before.begin(), before.end());
+  const SaidSet fresh(now.begin(), now.end());
+  for (const EntryPtr& entry : fresh) {
+    const auto same = old.find(entry);
+    if (same != old.end() && SameValue(*same, entry)) {
+      said->push_back(*same);
+      continue;
+    }
+    said->push_back(entry);
+    offer->said.push_back(entry);
+  }
+  for (const EntryPtr& entry : old) {
+    if (!fresh.contains(entry)) offer->unsaid.push_back(entry);
+  }
+}
+
 SourceOffer OfferOf(const SourceMesh& mesh) {
   SourceOffer offer;
   offer.origin = mesh.origin;

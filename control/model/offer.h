@@ -44,6 +44,11 @@ struct SourceOffer {
   std::vector<EntryPtr> unsaid;
 };
 
+// Adds to `offer`, a difference, what is said in `now` otherwise than in `before`, two short lists. `said` is
+// then what is said: of what is the same the entry of before.
+void AppendDifference(const std::vector<EntryPtr>& before, const std::vector<EntryPtr>& now,
+                      std::vector<EntryPtr>* said, SourceOffer* offer);
+
 // `mesh` as the whole of what its source says.
 SourceOffer OfferOf(const SourceMesh& mesh);
 

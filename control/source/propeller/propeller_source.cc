@@ -210,7 +210,8 @@ void PropellerSource::Lost(const std::string& why) {
 }
 
 void PropellerSource::Probe() {
-  for (const PropellerState::Server& server : state_.Doubtful()) {
+  // Those that are being asked are doubtful still.
+  for (const PropellerState::Server& server : state_.Doubtful(2 * kProbesMax)) {
     if (probing_.size() >= kProbesMax) return;
     if (!probing_.insert(server).second) continue;
     probe_.Start(server.ip, server.port, now_ns_, [this, server](bool listens) {
@@ -226,12 +227,12 @@ std::vector<SourceChange> PropellerSource::TakeChanges() {
   if (listed_ && request_ == 0 && state_.TakeWantsList()) {
     list_at_ns_ = std::min(list_at_ns_, now_ns_ + kAskAgainNs);
   }
-  if (!spoken_ || !state_.TakeChanged()) return changes;
+  if (!spoken_ || !state_.changed()) return changes;
   SourceChange& change = changes.emplace_back();
   change.origin = origin_;
   change.cause = absl::StrCat("propeller event ", events_);
   change.event_ns = std::exchange(event_ns_, 0);
-  change.offer = OfferOf(state_.MeshNow(origin_));
+  change.offer = state_.TakeOffer(origin_);
   return changes;
 }
 

@@ -34,12 +34,11 @@ void PropellerState::Take(const PropellerMessage& message, uint64_t now_ns) {
       for (auto& [id, task] : tasks_) {
         const auto replica = task.replicas.find(message.proplet);
         if (replica == task.replicas.end()) continue;
-        changed_ |= replica->second.port != 0;
         replica->second = {};
       }
       Saw(message.proplet, now_ns);
       if (proplets_.contains(message.proplet)) proplets_[message.proplet].ip = message.ip;
-      changed_ = true;
+      all_changed_ = true;
       return;
     }
     case Kind::kAlive:
@@ -51,7 +50,7 @@ void PropellerState::Take(const PropellerMessage& message, uint64_t now_ns) {
       // The manager's and the proxy's wills come on the same topic, with ids that are no proplet's.
       const auto proplet = proplets_.find(message.proplet);
       if (proplet == proplets_.end()) return;
-      changed_ |= !proplet->second.dead;
+      all_changed_ |= !proplet->second.dead;
       proplet->second.dead = true;
       return;
     }
@@ -78,7 +77,7 @@ PropellerState::Task* PropellerState::TaskOf(const std::string& id, const std::s
   }
   refused_.erase(id);
   Task& task = tasks_[id];
-  changed_ |= task.name != name;
+  if (task.name != name) changed_.insert(id);
   task.name = name;
   return &task;
 }
@@ -89,7 +88,7 @@ void PropellerState::Start(const PropellerMessage& message, uint64_t now_ns) {
   task->heard_ns = now_ns;
   // A start of what runs there already begins it anew; of what runs elsewhere, adds to it.
   Replica& replica = task->replicas[message.proplet];
-  changed_ |= replica.port != 0;
+  if (replica.port != 0) changed_.insert(message.task);
   replica = {};
 }
 
@@ -108,11 +107,11 @@ void PropellerState::Result(const PropellerMessage& message, uint64_t now_ns) {
   if (message.failed) {
     const auto replica = task.replicas.find(proplet);
     if (replica == task.replicas.end()) return;
-    changed_ |= replica->second.port != 0;
+    if (replica->second.port != 0) changed_.insert(message.task);
     task.replicas.erase(replica);
   } else if (message.port != 0 && !proplet.empty()) {
     task.replicas[proplet] = {message.port, true, false};
-    changed_ = true;
+    changed_.insert(message.task);
   }
 }
 
@@ -135,13 +134,13 @@ void PropellerState::Runs(const PropellerMessage& message, uint64_t now_ns) {
   }
   refused_.erase(message.proplet);
   if (worker.node.empty()) {
-    changed_ |= workers_.erase(message.proplet) != 0;
+    all_changed_ |= workers_.erase(message.proplet) != 0;
     return;
   }
   Saw(message.proplet, now_ns);
   if (!proplets_.contains(message.proplet)) return;
   Worker& known = workers_[message.proplet];
-  changed_ |= known != worker;
+  all_changed_ |= known != worker;
   known = std::move(worker);
 }
 
@@ -169,7 +168,11 @@ void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
   }
   const auto [proplet, fresh] = proplets_.try_emplace(id);
   proplet->second.seen_ns = now_ns;
-  changed_ |= fresh || proplet->second.dead;
+  if (fresh || proplet->second.dead) {
+    all_changed_ = true;
+    const uint64_t at_ns = now_ns + kSilenceNsMax;
+    silence_at_ns_ = silence_at_ns_ == 0 ? at_ns : std::min(silence_at_ns_, at_ns);
+  }
   proplet->second.dead = false;
   wants_list_ |= fresh && proplet->second.ip.empty();  // It was created before we listened.
 }
@@ -177,7 +180,7 @@ void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
 void PropellerState::Forget(const std::string& id) {
   refused_.erase(id);
   if (listing_) stopped_.insert(id);
-  changed_ |= tasks_.erase(id) != 0;
+  if (tasks_.erase(id) != 0) changed_.insert(id);
 }
 
 void PropellerState::BeginList(uint64_t now_ns) {
@@ -189,6 +192,7 @@ void PropellerState::BeginList(uint64_t now_ns) {
     task.listed = false;
     // Who did not answer when asked is asked again.
     for (auto& [proplet, replica] : task.replicas) replica.doubtful |= replica.port != 0 && !replica.proven;
+    doubted_.insert(id);
   }
 }
 
@@ -200,7 +204,7 @@ void PropellerState::TakePage(const PropellerPage& page, uint64_t now_ns) {
     const auto proplet = proplets_.find(each.id);
     if (proplet == proplets_.end() || each.ip.empty() || proplet->second.ip == each.ip) continue;
     proplet->second.ip = each.ip;
-    changed_ = true;
+    all_changed_ = true;
   }
   wants_list_ = wants_list;  // Who is first seen in a list is no reason for another.
   for (const PropellerPage::Task& each : page.tasks) {
@@ -213,7 +217,9 @@ void PropellerState::TakePage(const PropellerPage& page, uint64_t now_ns) {
     if (each.failed || each.proplet.empty()) continue;
     const auto [replica, fresh] = task->replicas.try_emplace(each.proplet);
     if (fresh) task->heard_ns = now_ns;
-    if (each.port != 0 && replica->second.port == 0) replica->second = {each.port, false, true};
+    if (each.port == 0 || replica->second.port != 0) continue;
+    replica->second = {each.port, false, true};
+    doubted_.insert(each.id);
   }
 }
 
@@ -223,7 +229,7 @@ std::size_t PropellerState::EndList(bool allow_shrink) {
   if (listed_ == 0 && !allow_shrink) return tasks_.size();
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     const bool gone = !it->second.listed && it->second.heard_ns < list_began_ns_;
-    changed_ |= gone;
+    if (gone) changed_.insert(it->first);
     it = gone ? tasks_.erase(it) : std::next(it);
   }
   return 0;
@@ -232,18 +238,25 @@ std::size_t PropellerState::EndList(bool allow_shrink) {
 void PropellerState::Doubt(uint64_t now_ns) {
   for (auto& [id, task] : tasks_) {
     for (auto& [proplet, replica] : task.replicas) replica.doubtful = replica.port != 0;
+    doubted_.insert(id);
   }
   for (auto& [id, proplet] : proplets_) proplet.seen_ns = now_ns;
 }
 
-std::vector<PropellerState::Server> PropellerState::Doubtful() const {
+std::vector<PropellerState::Server> PropellerState::Doubtful(std::size_t max) {
   std::vector<Server> servers;
-  for (const auto& [id, task] : tasks_) {
-    for (const auto& [name, replica] : task.replicas) {
-      const auto proplet = proplets_.find(name);
-      if (!replica.doubtful || proplet == proplets_.end() || proplet->second.ip.empty()) continue;
-      servers.push_back({id, name, proplet->second.ip, replica.port});
+  for (auto id = doubted_.begin(); id != doubted_.end() && servers.size() < max;) {
+    const auto task = tasks_.find(*id);
+    bool doubtful = false;
+    if (task != tasks_.end()) {
+      for (const auto& [name, replica] : task->second.replicas) {
+        doubtful |= replica.doubtful;
+        const auto proplet = proplets_.find(name);
+        if (!replica.doubtful || proplet == proplets_.end() || proplet->second.ip.empty()) continue;
+        servers.push_back({task->first, name, proplet->second.ip, replica.port});
+      }
     }
+    id = doubtful ? std::next(id) : doubted_.erase(id);
   }
   return servers;
 }
@@ -255,26 +268,23 @@ void PropellerState::Judge(const Server& server, bool serves) {
   if (replica == task->second.replicas.end() || replica->second.port != server.port) return;
   if (!replica->second.doubtful) return;
   replica->second.doubtful = false;
-  changed_ |= replica->second.proven != serves;
+  if (replica->second.proven != serves) changed_.insert(server.task);
   replica->second.proven = serves;
 }
 
 void PropellerState::OnTime(uint64_t now_ns) {
+  if (silence_at_ns_ == 0 || now_ns < silence_at_ns_) return;
+  silence_at_ns_ = 0;
   for (auto& [id, proplet] : proplets_) {
-    if (proplet.dead || now_ns < proplet.seen_ns + kSilenceNsMax) continue;
-    proplet.dead = true;
-    changed_ = true;
-  }
-}
-
-uint64_t PropellerState::wake_ns() const {
-  uint64_t wake_ns = 0;
-  for (const auto& [id, proplet] : proplets_) {
     if (proplet.dead) continue;
     const uint64_t at_ns = proplet.seen_ns + kSilenceNsMax;
-    if (wake_ns == 0 || at_ns < wake_ns) wake_ns = at_ns;
+    if (now_ns < at_ns) {
+      silence_at_ns_ = silence_at_ns_ == 0 ? at_ns : std::min(silence_at_ns_, at_ns);
+      continue;
+    }
+    proplet.dead = true;
+    all_changed_ = true;
   }
-  return wake_ns;
 }
 
 SourceMesh PropellerState::MeshNow(const std::string& origin) const {
@@ -290,22 +300,56 @@ SourceMesh PropellerState::MeshNow(const std::string& origin) const {
     node.implied = true;
     mesh.nodes.push_back(std::move(node));
   }
-  for (const auto& [id, task] : tasks_) {
-    for (const auto& [name, replica] : task.replicas) {
-      const auto proplet = proplets_.find(name);
-      if (replica.port == 0 || !replica.proven || proplet == proplets_.end()) continue;
-      if (proplet->second.dead || proplet->second.ip.empty()) continue;
-      Said<api::Endpoint> endpoint;
-      endpoint.value.set_function(absl::StrCat(ns_, "/", task.name));
-      endpoint.value.set_node(name);
-      endpoint.value.set_host(id);
-      endpoint.value.set_weight(100);
-      endpoint.value.set_http(AddressOf(proplet->second.ip, replica.port));
-      endpoint.implied = true;
-      mesh.endpoints.push_back(std::move(endpoint));
-    }
-  }
+  for (const auto& [id, task] : tasks_) AddTask(id, task, &mesh);
   return mesh;
+}
+
+void PropellerState::AddTask(const std::string& id, const Task& task, SourceMesh* mesh) const {
+  for (const auto& [name, replica] : task.replicas) {
+    const auto proplet = proplets_.find(name);
+    if (replica.port == 0 || !replica.proven || proplet == proplets_.end()) continue;
+    if (proplet->second.dead || proplet->second.ip.empty()) continue;
+    Said<api::Endpoint> endpoint;
+    endpoint.value.set_function(absl::StrCat(ns_, "/", task.name));
+    endpoint.value.set_node(name);
+    endpoint.value.set_host(id);
+    endpoint.value.set_weight(100);
+    endpoint.value.set_http(AddressOf(proplet->second.ip, replica.port));
+    endpoint.implied = true;
+    mesh->endpoints.push_back(std::move(endpoint));
+  }
+}
+
+SourceOffer PropellerState::TakeOffer(const std::string& origin) {
+  SourceOffer offer;
+  const bool first = !std::exchange(told_, true);
+  if (std::exchange(all_changed_, false) || first) {
+    changed_.clear();
+    offer = OfferOf(MeshNow(origin));
+    RememberSaid(offer);
+    return offer;
+  }
+  offer.origin = origin;
+  offer.open = true;
+  offer.allow_shrink = true;
+  offer.whole = false;
+  for (const std::string& id : std::exchange(changed_, {})) {
+    SourceMesh mesh;
+    if (const auto task = tasks_.find(id); task != tasks_.end()) AddTask(id, task->second, &mesh);
+    const std::vector<EntryPtr> before = std::exchange(said_[id], {});
+    AppendDifference(before, OfferOf(mesh).said, &said_[id], &offer);
+    if (said_[id].empty()) said_.erase(id);
+  }
+  return offer;
+}
+
+void PropellerState::RememberSaid(const SourceOffer& whole) {
+  said_.clear();
+  for (const EntryPtr& entry : whole.said) {
+    if (entry->kind != EntryKind::kEndpoint) continue;
+    const std::string host(entry->key().names[2]);
+    if (tasks_.contains(host)) said_[host].push_back(entry);
+  }
 }
 
 }  // namespace weft::control

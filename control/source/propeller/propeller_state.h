@@ -48,20 +48,22 @@ class PropellerState {
     uint32_t port = 0;
     friend auto operator<=>(const Server&, const Server&) = default;
   };
-  // Servers that must be asked whether they are there before calls may go to them.
-  std::vector<Server> Doubtful() const;
+  // Servers that must be asked whether they are there before calls may go to them; the first `max`.
+  std::vector<Server> Doubtful(std::size_t max);
   // What came of it. Ignored where the server is another one by now.
   void Judge(const Server& server, bool serves);
 
   // Proplets that were silent for too long count as dead, until they speak again.
   void OnTime(uint64_t now_ns);
-  uint64_t wake_ns() const;  // CLOCK_MONOTONIC; 0: never
+  uint64_t wake_ns() const { return silence_at_ns_; }  // CLOCK_MONOTONIC; 0: never
 
   // The node that this process runs on: what others say of its hosts is not believed.
   void set_node(const std::string& node) { node_ = node; }
 
   // Whether the mesh may be another one since the last call.
-  bool TakeChanged() { return std::exchange(changed_, false); }
+  bool changed() const { return all_changed_ || !changed_.empty(); }
+  // What is to be said of what changed since the last call: the tasks that did, or the whole where more did.
+  SourceOffer TakeOffer(const std::string& origin);
   // Something was said that only a list explains.
   bool TakeWantsList() { return std::exchange(wants_list_, false); }
   SourceMesh MeshNow(const std::string& origin) const;
@@ -95,6 +97,9 @@ class PropellerState {
     friend bool operator==(const Worker&, const Worker&) = default;
   };
 
+  void AddTask(const std::string& id, const Task& task, SourceMesh* mesh) const;
+  // All that was said, by task
+  void RememberSaid(const SourceOffer& whole);
   void Start(const PropellerMessage& message, uint64_t now_ns);
   void Runs(const PropellerMessage& message, uint64_t now_ns);
   void AddWorkers(SourceMesh* mesh) const;
@@ -114,7 +119,12 @@ class PropellerState {
   bool listing_ = false;
   std::set<std::string> stopped_;  // Since the list began: it may still hold them.
   std::size_t listed_ = 0;
-  bool changed_ = false;
+  std::set<std::string> changed_;                      // Tasks of which something else is to be said, perhaps
+  bool all_changed_ = false;                           // Or of everything
+  bool told_ = false;                                  // The whole was said at some time.
+  std::map<std::string, std::vector<EntryPtr>> said_;  // By task
+  std::set<std::string> doubted_;  // All tasks with a doubtful replica, and some that had one
+  uint64_t silence_at_ns_ = 0;     // Nobody counts as silent before; 0: there is nobody.
   bool wants_list_ = false;
 };
 

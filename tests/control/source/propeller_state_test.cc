@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "tests/control/source/said_mesh.h"
 
 namespace weft::control {
 namespace {
@@ -51,11 +52,24 @@ class PropellerStateTest : public testing::Test {
     state_.EndList(false);
   }
   void JudgeAll(bool serves) {
-    for (const PropellerState::Server& server : state_.Doubtful()) state_.Judge(server, serves);
+    for (const PropellerState::Server& server : state_.Doubtful(100)) state_.Judge(server, serves);
   }
-  std::vector<std::string> Endpoints() const {
+  std::vector<std::string> Endpoints() {
+    // What was told bit by bit is what would be told as a whole.
+    told_.Take(state_.TakeOffer("propeller:t"));
+    SaidMesh whole;
+    whole.Take(OfferOf(state_.MeshNow("propeller:t")));
+    EXPECT_EQ(Texts(told_.mesh()), Texts(whole.mesh()));
+    return EndpointsOf(state_.MeshNow("propeller:t"));
+  }
+  static std::vector<std::string> Texts(const SourceMesh& mesh) {
+    std::vector<std::string> all = EndpointsOf(mesh);
+    for (const auto& said : mesh.nodes) all.push_back(said.value.name());
+    return all;
+  }
+  static std::vector<std::string> EndpointsOf(const SourceMesh& mesh) {
     std::vector<std::string> all;
-    for (const auto& said : state_.MeshNow("propeller:t").endpoints) {
+    for (const auto& said : mesh.endpoints) {
       all.push_back(absl::StrCat(said.value.function(), " ", said.value.node(), " ", said.value.http()));
     }
     return all;
@@ -63,6 +77,7 @@ class PropellerStateTest : public testing::Test {
 
   uint64_t now_ns_ = kNsPerSecond;
   PropellerState state_{"propeller"};
+  SaidMesh told_;
 };
 
 TEST_F(PropellerStateTest, MalformedMessagesAreRefused) {
@@ -208,9 +223,9 @@ TEST_F(PropellerStateTest, WhatOnlyAListTellsOfIsAskedFirst) {
       R"({"id":"t2","name":"fn","state":4,"proplet_id":"p1","results":"started at port 8223"}]})";
   List(tasks);
   EXPECT_THAT(Endpoints(), IsEmpty());
-  ASSERT_EQ(state_.Doubtful().size(), 1u);
+  ASSERT_EQ(state_.Doubtful(100).size(), 1u);
   JudgeAll(false);
-  EXPECT_THAT(state_.Doubtful(), IsEmpty());
+  EXPECT_THAT(state_.Doubtful(100), IsEmpty());
   List(tasks);  // Asked again
   JudgeAll(true);
   EXPECT_THAT(Endpoints(), ElementsAre("propeller/fn p1 10.0.0.1:8222"));
@@ -226,7 +241,7 @@ TEST_F(PropellerStateTest, AListNeitherBringsBackWhatWasStoppedNorTakesWhatIsNew
   state_.TakePage(*page, now_ns_);
   state_.EndList(false);
   EXPECT_THAT(Endpoints(), ElementsAre("propeller/fn p1 10.0.0.1:8300"));
-  EXPECT_THAT(state_.Doubtful(), IsEmpty());
+  EXPECT_THAT(state_.Doubtful(100), IsEmpty());
   // The next one holds neither.
   now_ns_ += kNsPerSecond;
   List(R"({"total":1,"tasks":[{"id":"t9","name":"fn","state":0}]})");
@@ -247,7 +262,7 @@ TEST_F(PropellerStateTest, InDoubtAServerStaysUntilItIsAsked) {
   state_.Doubt(now_ns_);
   state_.OnTime(now_ns_);  // Nobody was silent: nobody listened.
   EXPECT_EQ(Endpoints().size(), 2u);
-  const std::vector<PropellerState::Server> servers = state_.Doubtful();
+  const std::vector<PropellerState::Server> servers = state_.Doubtful(100);
   ASSERT_EQ(servers.size(), 2u);
   state_.Judge(servers[0], true);
   state_.Judge(servers[1], false);
