@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/node_link.h"
 #include "dataplane/agent/server.h"
+#include "dataplane/base/function_id.h"
 #include "dataplane/base/notify.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/stop_signals.h"
@@ -22,11 +23,13 @@ namespace {
 constexpr char kHelp[] =
     "weftd: agent of a weft node; admits hosts, hands out channels and routes\n"
     "\n"
-    "usage: weftd [--config FILE] [--run-dir DIR] [--state-dir DIR] [--log-format text|json] [--check]\n"
+    "usage: weftd [--config FILE] [--run-dir DIR] [--state-dir DIR] [--node NAME] [--log-format text|json] "
+    "[--check]\n"
     "\n"
     "  --config FILE        settings (default /etc/weft/weftd.yaml)\n"
     "  --run-dir DIR        where agent.sock and admin.sock are made (default /run/weft)\n"
     "  --state-dir DIR      where the last routes are kept (default /var/lib/weft)\n"
+    "  --node NAME          this node's name, in place of the settings'\n"
     "  --log-format FORMAT  text (default) or json, one line an event, on standard error\n"
     "  --check              check the settings, then exit\n"
     "  --version            print the version, then exit\n"
@@ -39,6 +42,7 @@ struct Arguments {
   std::string config = "/etc/weft/weftd.yaml";
   std::string run_dir = "/run/weft";
   std::string state_dir = "/var/lib/weft";
+  std::string node;
   std::string log_format = "text";
   bool check = false;
 };
@@ -50,6 +54,7 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   const std::pair<const char*, std::string*> values[] = {{"--config", &arguments->config},
                                                          {"--run-dir", &arguments->run_dir},
                                                          {"--state-dir", &arguments->state_dir},
+                                                         {"--node", &arguments->node},
                                                          {"--log-format", &arguments->log_format}};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -108,6 +113,13 @@ int Main(int argc, char** argv) {
   if (!config.ok()) {
     std::fprintf(stderr, "weftd: %s\n", std::string(config.status().message()).c_str());
     return 1;
+  }
+  if (!arguments.node.empty()) {
+    config->node = arguments.node;
+    if (const absl::Status status = CheckLabel(arguments.node, "--node"); !status.ok()) {
+      std::fprintf(stderr, "weftd: %s\n", std::string(status.message()).c_str());
+      return 2;
+    }
   }
   if (arguments.check) {
     std::printf("%s: good, %zu tenants\n", arguments.config.c_str(), config->tenants.size());

@@ -70,8 +70,14 @@ TEST_F(WeftdTest, CommandLineAndSettingsThatAreWrongEndWithTheirExitCodes) {
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.output, HasSubstr("--state-dir"));
   Configure();
-  EXPECT_EQ(weft::test::Run({Program("weftd"), "--check", "--config", directory_ / "weftd.yaml"}).exit_code,
-            0);
+  const auto check = [this](const std::string& node) {
+    return weft::test::Run(
+               {Program("weftd"), "--check", "--config", directory_ / "weftd.yaml", "--node", node})
+        .exit_code;
+  };
+  EXPECT_EQ(check(""), 0);
+  EXPECT_EQ(check("ip-10-0-0-1.internal"), 0);
+  EXPECT_EQ(check("No Label"), 2);
 }
 
 TEST_F(WeftdTest, NobodyWritesALineOfTheLogButWeftd) {
