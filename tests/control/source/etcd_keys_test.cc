@@ -71,6 +71,18 @@ TEST(MeshObjectTest, ANodeOfTooManyNamespacesOrTooLongAHostIsRefused) {
               HasSubstr("address: a host of 256 bytes; at most 255"));
 }
 
+TEST(MeshObjectTest, AWordThatIsNoneOfAnEnumIsRefusedByName) {
+  absl::StatusOr<EtcdName> endpoint = ParseEtcdKey("endpoints/n1/h1/v/f");
+  absl::StatusOr<EtcdName> function = ParseEtcdKey("functions/v/f");
+  ASSERT_TRUE(endpoint.ok() && function.ok());
+  EXPECT_THAT(LoadObject(R"({"state":"sideways"})", "k", &endpoint->object).ToString(),
+              HasSubstr("k:1:10: state"));
+  EXPECT_THAT(LoadObject(R"({"state":"frozen"})", "k", &function->object).ToString(),
+              HasSubstr("k:1:10: state"));
+  EXPECT_THAT(LoadObject(R"({"locality":"far"})", "k", &function->object).ToString(),
+              HasSubstr("k:1:13: locality"));
+}
+
 TEST(MeshObjectTest, AnErrorNamesTheKeyAndTheField) {
   absl::StatusOr<EtcdName> name = ParseEtcdKey("endpoints/n1/h1/v/f");
   ASSERT_TRUE(name.ok());
