@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/api/host.pb.h"
 #include "dataplane/config/agent_config.h"
 
@@ -29,7 +30,7 @@ inline constexpr char kEnginePrefix[] = "engine:";
 
 // What the session of weftd's own engine goes by that is worker `worker`: "engine:n1", "engine:n1:1".
 inline std::string EngineName(const std::string& node, uint16_t worker) {
-  return kEnginePrefix + node + (worker == 0 ? "" : ":" + std::to_string(worker));
+  return worker == 0 ? absl::StrCat(kEnginePrefix, node) : absl::StrCat(kEnginePrefix, node, ":", worker);
 }
 
 // A function that control placed on a host.
