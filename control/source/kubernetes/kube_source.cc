@@ -76,7 +76,7 @@ std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
     return changes;
   }
   route_statuses_.Update(&state_, &statuses_, now_ns);
-  if (!state_.TakeChanged() && spoken_) return changes;
+  if (!state_.changed() && spoken_) return changes;
   SourceChange& change = changes.emplace_back();
   change.origin = Name();
   change.cause = absl::StrCat("kubernetes event ", Health().events);
@@ -90,7 +90,7 @@ std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
     }
   }
   if (by_list) change.event_ns = 0;
-  change.offer = OfferOf(state_.MeshNow(change.origin));
+  change.offer = state_.TakeOffer(change.origin);
   return changes;
 }
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "control/source/kubernetes/kube_endpoints.h"
@@ -34,28 +33,76 @@ bool KubeState::Put(KubeKind kind, KubeItem item) {
     return news;
   }
   if (found == objects.end()) {
+    const std::string key = item.key;
     objects.emplace(std::move(item.key), Held{*std::move(item.object), list});
-    NoteChange(kind);
+    NoteChange(kind, key);
     return news;
   }
   found->second.list = list;
   // Nodes in particular are written every few seconds with nothing new in them.
   const bool same = found->second.object == *item.object;
+  if (!same && kind == KubeKind::kSlice) CountSlice(item.key, std::get<KubeSlice>(found->second.object), -1);
   found->second.object = *std::move(item.object);
-  if (!same) NoteChange(kind);
+  if (!same) NoteChange(kind, item.key);
   // Its status may be another one.
   if (kind == KubeKind::kHttpRoute || kind == KubeKind::kGrpcRoute) touched_routes_.emplace(kind, item.key);
   return news;
 }
 
-void KubeState::NoteChange(KubeKind kind) {
+void KubeState::NoteChange(KubeKind kind, const std::string& key) {
   changed_ = true;
   routing_stale_ |= kind == KubeKind::kService || IsOfGatewayApi(kind);
+  switch (kind) {
+    case KubeKind::kNode:
+      changed_nodes_.insert(key);
+      addresses_stale_ = true;
+      // Their endpoints may be on another node now.
+      for (const auto& [service, slices] : without_node_) changed_services_.insert(service);
+      return;
+    case KubeKind::kSlice: {
+      const auto slice = ObjectsOf(kind).find(key);
+      if (slice != ObjectsOf(kind).end()) CountSlice(key, std::get<KubeSlice>(slice->second.object), 1);
+      return;
+    }
+    case KubeKind::kService:
+    case KubeKind::kPolicy:
+      changed_services_.insert(key);
+      return;
+    default:  // What of the Gateway API follows is seen when routes are found anew.
+      return;
+  }
+}
+
+void KubeState::CountSlice(const std::string& key, const KubeSlice& slice, int by) {
+  if (slice.service.empty()) return;
+  changed_services_.insert(slice.service);
+  std::set<std::string>& slices = slices_of_[slice.service];
+  if (by > 0) {
+    slices.insert(key);
+  } else {
+    slices.erase(key);
+  }
+  if (slices.empty()) slices_of_.erase(slice.service);
+  bool without_node = false;
+  for (const KubeEndpoint& endpoint : slice.endpoints) {
+    without_node |= endpoint.node.empty();
+    if (endpoint.node.empty() || endpoint.zone.empty()) continue;
+    std::map<std::string, int>& zones = zones_[endpoint.node];
+    const std::string before = zones.empty() ? "" : zones.begin()->first;
+    if ((zones[endpoint.zone] += by) == 0) zones.erase(endpoint.zone);
+    if (before != (zones.empty() ? "" : zones.begin()->first)) changed_nodes_.insert(endpoint.node);
+    if (zones.empty()) zones_.erase(endpoint.node);
+  }
+  if (without_node && (without_node_[slice.service] += by) == 0) without_node_.erase(slice.service);
 }
 
 void KubeState::Erase(KubeKind kind, const std::string& key) {
   refused_.erase(absl::StrCat(KubeKindName(kind), " ", key));
-  if (ObjectsOf(kind).erase(key) != 0) NoteChange(kind);
+  const auto found = ObjectsOf(kind).find(key);
+  if (found == ObjectsOf(kind).end()) return;
+  if (kind == KubeKind::kSlice) CountSlice(key, std::get<KubeSlice>(found->second.object), -1);
+  ObjectsOf(kind).erase(found);
+  NoteChange(kind, key);
 }
 
 void KubeState::BeginList(KubeKind kind) {
@@ -88,7 +135,7 @@ const KubeRoute* KubeState::FindRoute(KubeKind kind, const std::string& key) con
   return found == ObjectsOf(kind).end() ? nullptr : std::get_if<KubeRoute>(&found->second.object);
 }
 
-const KubeRouting& KubeState::Routing() const {
+const KubeRouting& KubeState::Routing() {
   if (!std::exchange(routing_stale_, false)) return routing_;
   KubeRouteObjects objects;
   for (const auto& [key, held] : ObjectsOf(KubeKind::kHttpRoute)) {
@@ -100,88 +147,126 @@ const KubeRouting& KubeState::Routing() const {
   for (const auto& [key, held] : ObjectsOf(KubeKind::kGrant)) {
     objects.grants.emplace_back(key, &std::get<KubeGrant>(held.object));
   }
-  objects.service = [this](const std::string& name) -> const KubeService* {
-    const auto found = ObjectsOf(KubeKind::kService).find(name);
-    return found == ObjectsOf(KubeKind::kService).end() ? nullptr
-                                                        : &std::get<KubeService>(found->second.object);
-  };
-  routing_ = RouteServices(objects);
+  objects.service = [this](const std::string& name) { return FindService(name); };
+  const std::map<std::string, KubeSplit> before = std::exchange(routing_, RouteServices(objects)).splits;
   ++routings_;
+  split_to_.clear();
+  for (const auto& [function, split] : routing_.splits) {
+    const auto old = before.find(function);
+    if (old == before.end() || old->second != split) changed_services_.insert(function);
+    for (const KubeBackend& backend : split.backends) split_to_[backend.service].insert(function);
+  }
+  for (const auto& [function, split] : before) {
+    if (!routing_.splits.contains(function)) changed_services_.insert(function);
+  }
   return routing_;
 }
 
-SourceMesh KubeState::MeshNow(const std::string& origin) const {
-  SourceMesh mesh;
-  mesh.origin = origin;
-  mesh.open = true;
-  mesh.allow_shrink = true;  // Shrinking by accident is what EndList() is asked about.
-  KubeAddresses addresses;
-  // Zones that nodes do not say are those of their endpoints.
-  absl::flat_hash_map<std::string, std::string> zones;
-  KubeSlicesOf slices;
-  for (const auto& [key, held] : ObjectsOf(KubeKind::kSlice)) {
-    const auto& slice = std::get<KubeSlice>(held.object);
-    if (slice.service.empty()) continue;
-    slices[slice.service].push_back(&slice);
-    for (const KubeEndpoint& endpoint : slice.endpoints) {
-      if (!endpoint.node.empty() && !endpoint.zone.empty()) zones.emplace(endpoint.node, endpoint.zone);
-    }
-  }
-  const auto add_node = [&mesh](const std::string& name) -> api::Node& {
-    Said<api::Node>& node = mesh.nodes.emplace_back();
-    node.implied = true;
-    node.value.set_name(name);
-    return node.value;
-  };
-  for (const auto& [name, held] : ObjectsOf(KubeKind::kNode)) {
-    const auto& known = std::get<KubeNode>(held.object);
-    addresses.Add(name, known);
-    api::Node& node = add_node(name);
-    if (!known.ip.empty()) node.set_address(KubeAddressOf(known.ip, port_));
-    node.set_zone(known.zone.empty() ? zones[name] : known.zone);
-  }
-  const auto find = [this](const std::string& name) -> const KubeService* {
-    const auto service = ObjectsOf(KubeKind::kService).find(name);
-    return service == ObjectsOf(KubeKind::kService).end() ? nullptr
-                                                          : &std::get<KubeService>(service->second.object);
-  };
-  KubeEndpointWriter endpoints(slices, find, addresses, &mesh);
-  const std::map<std::string, KubeSplit>& splits = Routing().splits;
-  for (const auto& [name, of_service] : slices) {
-    if (!splits.contains(name)) endpoints.AddService(name);
-  }
-  for (const auto& [name, split] : splits) endpoints.AddSplit(name, split);
-  AddFunctions(&mesh);
-  if (endpoints.outside() && !ObjectsOf(KubeKind::kNode).contains(kKubeOutside)) add_node(kKubeOutside);
-  return mesh;
+const KubeService* KubeState::FindService(const std::string& name) const {
+  const auto found = ObjectsOf(KubeKind::kService).find(name);
+  return found == ObjectsOf(KubeKind::kService).end() ? nullptr
+                                                      : &std::get<KubeService>(found->second.object);
 }
 
-void KubeState::AddFunctions(SourceMesh* mesh) const {
-  const std::map<std::string, KubeSplit>& splits = Routing().splits;
-  const auto add = [&](const std::string& name) -> api::Function& {
-    Said<api::Function>& function = mesh->functions.emplace_back();
-    function.implied = true;
-    function.value.set_name(name);
-    return function.value;
-  };
-  const auto finish = [&splits](api::Function& function) {
-    const auto split = splits.find(function.name());
-    // Shares are of all calls, not of those that stay near.
-    if (split != splits.end() && split->second.backends.size() > 1) {
-      function.mutable_policy()->set_any_locality(true);
+const KubeAddresses& KubeState::Addresses() {
+  if (!std::exchange(addresses_stale_, false)) return addresses_;
+  addresses_ = {};
+  for (const auto& [name, held] : ObjectsOf(KubeKind::kNode)) {
+    addresses_.Add(name, std::get<KubeNode>(held.object));
+  }
+  return addresses_;
+}
+
+std::set<std::string> KubeState::ChangedFunctions() {
+  Routing();  // May name more of them.
+  std::set<std::string> functions = std::exchange(changed_services_, {});
+  for (const std::string& service : std::vector<std::string>(functions.begin(), functions.end())) {
+    const auto split = split_to_.find(service);
+    if (split != split_to_.end()) functions.insert(split->second.begin(), split->second.end());
+  }
+  return functions;
+}
+
+std::vector<EntryPtr> KubeState::NodeNow(const std::string& name) {
+  api::Node node;
+  node.set_name(name);
+  const auto found = ObjectsOf(KubeKind::kNode).find(name);
+  if (found == ObjectsOf(KubeKind::kNode).end()) {
+    if (name != kKubeOutside || outside_.empty()) return {};
+    return {MakeEntry(node, true)};
+  }
+  const auto& known = std::get<KubeNode>(found->second.object);
+  if (!known.ip.empty()) node.set_address(KubeAddressOf(known.ip, port_));
+  // A zone that the node does not say is that of its endpoints.
+  const auto zones = zones_.find(name);
+  node.set_zone(!known.zone.empty() || zones == zones_.end() ? known.zone : zones->second.begin()->first);
+  return {MakeEntry(node, true)};
+}
+
+std::vector<EntryPtr> KubeState::FunctionNow(const std::string& name) {
+  const auto found = routing_.splits.find(name);
+  const KubeSplit* const split = found == routing_.splits.end() ? nullptr : &found->second;
+  KubeSlicesOf slices;
+  const auto add_slices = [this, &slices](const std::string& service) {
+    const auto keys = slices_of_.find(service);
+    if (keys == slices_of_.end() || slices.contains(service)) return;
+    for (const std::string& key : keys->second) {
+      slices[service].push_back(&std::get<KubeSlice>(ObjectsOf(KubeKind::kSlice).at(key).object));
     }
   };
-  // Before the Services: the first that is implied stands.
-  for (const auto& [name, held] : ObjectsOf(KubeKind::kPolicy)) {
-    api::Function& function = add(name);
-    function = std::get<KubePolicy>(held.object).function;
-    finish(function);
+  SourceMesh mesh;
+  KubeEndpointWriter endpoints(
+      slices, [this](const std::string& service) { return FindService(service); }, Addresses(), &mesh);
+  if (split == nullptr) {
+    add_slices(name);
+    endpoints.AddService(name);
+  } else {
+    for (const KubeBackend& backend : split->backends) add_slices(backend.service);
+    endpoints.AddSplit(name, *split);
   }
-  for (const auto& [name, held] : ObjectsOf(KubeKind::kService)) {
-    if (ObjectsOf(KubeKind::kPolicy).contains(name)) continue;
-    if (std::get<KubeService>(held.object).external) continue;
-    finish(add(name));
+  if (endpoints.outside()) {
+    outside_.insert(name);
+  } else {
+    outside_.erase(name);
   }
+  const auto policy = ObjectsOf(KubeKind::kPolicy).find(name);
+  const KubeService* const service = FindService(name);
+  if (policy != ObjectsOf(KubeKind::kPolicy).end() || (service != nullptr && !service->external)) {
+    Said<api::Function>& function = mesh.functions.emplace_back();
+    function.implied = true;
+    if (policy != ObjectsOf(KubeKind::kPolicy).end()) {
+      function.value = std::get<KubePolicy>(policy->second.object).function;
+    }
+    function.value.set_name(name);
+    // Shares are of all calls, not of those that stay near.
+    if (split != nullptr && split->backends.size() > 1) {
+      function.value.mutable_policy()->set_any_locality(true);
+    }
+  }
+  return OfferOf(mesh).said;
+}
+
+SourceOffer KubeState::TakeOffer(const std::string& origin) {
+  SourceOffer offer;
+  offer.origin = origin;
+  offer.open = true;
+  offer.allow_shrink = true;  // Shrinking by accident is what EndList() is asked about.
+  offer.whole = !std::exchange(told_, true);
+  changed_ = false;
+  const auto say = [&offer](const std::string& name, const std::vector<EntryPtr>& now, auto* said_of) {
+    std::vector<EntryPtr> said;
+    const auto before = said_of->find(name);
+    AppendDifference(before == said_of->end() ? std::vector<EntryPtr>() : before->second, now, &said, &offer);
+    if (!said.empty()) {
+      said_of->insert_or_assign(name, std::move(said));
+    } else if (before != said_of->end()) {
+      said_of->erase(before);
+    }
+  };
+  for (const std::string& name : ChangedFunctions()) say(name, FunctionNow(name), &said_of_functions_);
+  changed_nodes_.insert(kKubeOutside);
+  for (const std::string& name : std::exchange(changed_nodes_, {})) say(name, NodeNow(name), &said_of_nodes_);
+  return offer;
 }
 
 }  // namespace weft::control

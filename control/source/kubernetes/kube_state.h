@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is known of a Kubernetes cluster, and the mesh that follows: Services are functions, what their
-// EndpointSlices hold are endpoints, nodes are nodes. Objects come in from lists and watches; no I/O. One
-// thread.
+// EndpointSlices hold are endpoints, nodes are nodes. Objects come in from lists and watches, and what
+// follows is found anew for the functions and nodes that they touch alone; no I/O. One thread.
 #ifndef WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATE_H_
 #define WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_STATE_H_
 
@@ -16,6 +16,7 @@
 
 #include "absl/strings/string_view.h"
 #include "control/model/offer.h"
+#include "control/source/kubernetes/kube_endpoints.h"
 #include "control/source/kubernetes/kube_json.h"
 #include "control/source/kubernetes/kube_routes.h"
 
@@ -38,12 +39,13 @@ class KubeState {
   // Whether the list under way has held nothing yet that can be taken, where there is something.
   bool ListIsEmpty(KubeKind kind) const;
 
-  // Whether the mesh may be another one since the last call.
-  bool TakeChanged() { return std::exchange(changed_, false); }
-  SourceMesh MeshNow(const std::string& origin) const;
+  // Whether the mesh may be another one since the last TakeOffer().
+  bool changed() const { return changed_; }
+  // What is to be said of it: the whole the first time, then what is new.
+  SourceOffer TakeOffer(const std::string& origin);
 
   // What the routes of the Gateway API come to now, and how often that was found anew.
-  const KubeRouting& Routing() const;
+  const KubeRouting& Routing();
   uint64_t routings() const { return routings_; }
   using RouteKey = std::pair<KubeKind, std::string>;
   // Routes that were put since the last call, if only for another status.
@@ -64,8 +66,16 @@ class KubeState {
 
   Objects& ObjectsOf(KubeKind kind) { return objects_[static_cast<std::size_t>(kind)]; }
   const Objects& ObjectsOf(KubeKind kind) const { return objects_[static_cast<std::size_t>(kind)]; }
-  void AddFunctions(SourceMesh* mesh) const;
-  void NoteChange(KubeKind kind);
+  const KubeService* FindService(const std::string& name) const;
+  // `key` is about to be another one, and then is.
+  void NoteChange(KubeKind kind, const std::string& key);
+  // Counts in, or with -1 out, what all slices together say of nodes and Services.
+  void CountSlice(const std::string& key, const KubeSlice& slice, int by);
+  // What to say anew because of what changed, including who shares their calls with a Service that did.
+  std::set<std::string> ChangedFunctions();
+  std::vector<EntryPtr> FunctionNow(const std::string& name);
+  std::vector<EntryPtr> NodeNow(const std::string& name);
+  const KubeAddresses& Addresses();
 
   uint16_t port_;
   std::array<Objects, kKubeKinds> objects_;
@@ -74,9 +84,28 @@ class KubeState {
   bool changed_ = false;
   std::set<RouteKey> touched_routes_;
   // Of the objects as they are, unless stale.
-  mutable KubeRouting routing_;
-  mutable bool routing_stale_ = false;
-  mutable uint64_t routings_ = 0;
+  KubeRouting routing_;
+  bool routing_stale_ = false;
+  uint64_t routings_ = 0;
+  KubeAddresses addresses_;
+  bool addresses_stale_ = true;
+
+  // Of all slices, by Service: their keys, and how many have an endpoint without a node.
+  std::map<std::string, std::set<std::string>> slices_of_;
+  std::map<std::string, int> without_node_;
+  // By node: the zones that its endpoints say, and how many do.
+  std::map<std::string, std::map<std::string, int>> zones_;
+  // By Service: the functions whose calls go to it by a split.
+  std::map<std::string, std::set<std::string>> split_to_;
+  std::set<std::string> outside_;  // Functions with endpoints on no node that Kubernetes knows
+
+  // Since the last TakeOffer()
+  std::set<std::string> changed_services_;
+  std::set<std::string> changed_nodes_;
+  // What was said last, by function and by node.
+  std::map<std::string, std::vector<EntryPtr>> said_of_functions_;
+  std::map<std::string, std::vector<EntryPtr>> said_of_nodes_;
+  bool told_ = false;
 };
 
 }  // namespace weft::control

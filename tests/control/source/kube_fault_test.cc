@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "control/source/kubernetes/kube_config.h"
 #include "control/source/kubernetes/kube_source.h"
+#include "tests/control/source/said_mesh.h"
 #include "tests/control/source/source_turn.h"
 #include "tests/support/kube.h"
 #include "tests/support/turns.h"
@@ -50,6 +51,7 @@ class KubeFaultTest : public testing::Test {
     auto source = KubeSource::Create(kube, options);
     ASSERT_TRUE(source.ok()) << source.status();
     source_ = *std::move(source);
+    mesh_ = {};
     said_ = 0;
     fewest_ = SIZE_MAX;
   }
@@ -58,7 +60,8 @@ class KubeFaultTest : public testing::Test {
     const auto turn = [&] {
       TurnSource(*source_, [this](const std::vector<SourceChange>& changes) {
         for (const SourceChange& change : changes) {
-          said_ = change.loaded.mesh.endpoints.size();
+          mesh_.Take(change.offer);
+          said_ = mesh_.count(EntryKind::kEndpoint);
           fewest_ = std::min(fewest_, said_);
         }
       });
@@ -71,6 +74,7 @@ class KubeFaultTest : public testing::Test {
 
   std::unique_ptr<test::Kube> kube_;
   std::unique_ptr<KubeSource> source_;
+  SaidMesh mesh_;
   std::size_t said_ = 0;
   std::size_t fewest_ = SIZE_MAX;
 };

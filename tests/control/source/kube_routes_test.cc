@@ -14,6 +14,7 @@
 #include "control/source/kubernetes/kube_route_status.h"
 #include "control/source/kubernetes/kube_state.h"
 #include "dataplane/base/random.h"
+#include "tests/control/source/said_mesh.h"
 
 namespace weft::control {
 namespace {
@@ -106,24 +107,28 @@ class KubeRoutesTest : public testing::Test {
     return Put(kind, RouteJson(route));
   }
   // "HOST WEIGHT", or why there is none
-  std::vector<std::string> EndpointsOf(const std::string& function) const {
+  const SourceMesh& Mesh() {
+    said_.Take(state_.TakeOffer("k"));
+    return said_.mesh();
+  }
+  std::vector<std::string> EndpointsOf(const std::string& function) {
     std::vector<std::string> all;
-    for (const auto& said : state_.MeshNow("k").endpoints) {
+    for (const auto& said : Mesh().endpoints) {
       const api::Endpoint& e = said.value;
       if (e.function() != function) continue;
       all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), " ", e.weight()) : e.refuse());
     }
     return all;
   }
-  bool AnyLocality(const std::string& function) const {
-    for (const auto& said : state_.MeshNow("k").functions) {
-      if (said.value.name() == function) return said.value.policy().any_locality();
+  api::Policy PolicyOf(const std::string& function) {
+    for (const auto& said : Mesh().functions) {
+      if (said.value.name() == function) return said.value.policy();
     }
-    return false;
+    return {};
   }
+  bool AnyLocality(const std::string& function) { return PolicyOf(function).any_locality(); }
   // "TYPE STATUS REASON: MESSAGE" of each condition of the route's parents
-  std::vector<std::string> Conditions(const std::string& key = "v/r",
-                                      KubeKind kind = KubeKind::kHttpRoute) const {
+  std::vector<std::string> Conditions(const std::string& key = "v/r", KubeKind kind = KubeKind::kHttpRoute) {
     std::vector<std::string> all;
     const auto found = state_.Routing().statuses.find({kind, key});
     if (found == state_.Routing().statuses.end()) return all;
@@ -137,6 +142,7 @@ class KubeRoutesTest : public testing::Test {
   }
 
   KubeState state_{4810};
+  SaidMesh said_;
 };
 
 TEST_F(KubeRoutesTest, WeightsSplitTheCallsOfAServiceOverTheEndpointsOfOthers) {
@@ -161,7 +167,7 @@ TEST_F(KubeRoutesTest, WeightsSplitTheCallsOfAServiceOverTheEndpointsOfOthers) {
   PutRoute({.rules = absl::StrCat("{", Backends("b=1,c=1"), "}")}, KubeKind::kGrpcRoute);
   EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 500", "b2 500", "c1 1000"));
   EXPECT_TRUE(AnyLocality("v/f"));
-  EXPECT_TRUE(state_.MeshNow("k").functions.at(0).value.policy().idempotent());
+  EXPECT_TRUE(PolicyOf("v/f").idempotent());
   Put(KubeKind::kGrpcRoute, RouteJson({}), "DELETED");
   EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));
 }

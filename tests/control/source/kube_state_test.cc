@@ -13,6 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "control/model/merge.h"
 #include "dataplane/base/random.h"
+#include "tests/control/source/said_mesh.h"
 
 namespace weft::control {
 namespace {
@@ -61,11 +62,15 @@ class KubeStateTest : public testing::Test {
     }
     return event->item.problem;
   }
+  const SourceMesh& Mesh() {
+    said_.Take(state_.TakeOffer("k"));
+    return said_.mesh();
+  }
   std::string PutSlice(const std::string& json) { return Put(KubeKind::kSlice, json); }
   // "FUNCTION NODE HOST[ HTTP][ draining]"
-  std::vector<std::string> Endpoints() const {
+  std::vector<std::string> Endpoints() {
     std::vector<std::string> all;
-    for (const auto& said : state_.MeshNow("k").endpoints) {
+    for (const auto& said : Mesh().endpoints) {
       const api::Endpoint& e = said.value;
       EXPECT_TRUE(said.implied);
       all.push_back(absl::StrCat(e.function(), " ", e.node(), " ", e.host(), e.http().empty() ? "" : " ",
@@ -80,6 +85,7 @@ class KubeStateTest : public testing::Test {
   }
 
   KubeState state_{4810};
+  SaidMesh said_;
 };
 
 TEST_F(KubeStateTest, PodsOfWeftAreHostsAndOthersNeedTheGateway) {
@@ -88,7 +94,7 @@ TEST_F(KubeStateTest, PodsOfWeftAreHostsAndOthersNeedTheGateway) {
   EXPECT_EQ(PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1"))), "");
   EXPECT_EQ(PutSlice(SliceJson("web-1", "web", kHttpPort, PodJson("u2", "10.1.0.2", "{}", "n2"))), "");
   EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1", "v/web n2 u2 10.1.0.2:8080"));
-  const SourceMesh mesh = state_.MeshNow("k");
+  const SourceMesh mesh = Mesh();
   ASSERT_EQ(mesh.nodes.size(), 2u);
   EXPECT_EQ(mesh.nodes[0].value.address(), "10.0.0.1:4810");
   EXPECT_EQ(mesh.nodes[0].value.zone(), "z1");
@@ -150,10 +156,10 @@ TEST_F(KubeStateTest, OfTwoFamiliesTheServicesFirstIsCalled) {
     PutSlice(SliceJson("f-4", "f", kHttpPort, PodJson("u1", "10.1.0.1") + "," + bare4));
     PutSlice(SliceJson("f-6", "f", kHttpPort, PodJson("u1", "fd00::1") + "," + bare6, "IPv6"));
     if (families[2] == 'I' && families[5] == '4') {
-      EXPECT_THAT(Endpoints(), ElementsAre("v/f n2 ip-0a090001 10.9.0.1:8080", "v/f n1 u1 10.1.0.1:8080"));
+      EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1 10.1.0.1:8080", "v/f n2 ip-0a090001 10.9.0.1:8080"));
     } else {
-      EXPECT_THAT(Endpoints(), ElementsAre("v/f n2 ip-fd000000000000000000000000000009 [fd00::9]:8080",
-                                           "v/f n1 u1 [fd00::1]:8080"));
+      EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1 [fd00::1]:8080",
+                                           "v/f n2 ip-fd000000000000000000000000000009 [fd00::9]:8080"));
     }
   }
 }
@@ -166,7 +172,7 @@ TEST_F(KubeStateTest, WhoNamesNoNodeIsFoundByItsAddress) {
   EXPECT_THAT(Endpoints(),
               UnorderedElementsAre("v/f n2 ip-0af40209 10.244.2.9:8080", "v/f n1 ip-0a000001 10.0.0.1:8080",
                                    "v/f outside ip-c0000201 192.0.2.1:8080"));
-  EXPECT_EQ(state_.MeshNow("k").nodes.size(), 3u);
+  EXPECT_EQ(Mesh().nodes.size(), 3u);
 }
 
 TEST_F(KubeStateTest, WhatIsWrongIsNamedAndStopsNoOther) {
@@ -202,7 +208,7 @@ TEST_F(KubeStateTest, ANameElsewhereIsNoFunction) {
   Put(KubeKind::kService, ServiceJson("f", R"({"type":"ExternalName","externalName":"example.org"})"));
   PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
   EXPECT_THAT(Endpoints(), IsEmpty());
-  EXPECT_THAT(state_.MeshNow("k").functions, IsEmpty());
+  EXPECT_THAT(Mesh().functions, IsEmpty());
   Put(KubeKind::kService, ServiceJson("f", R"({"type":"SomethingNew"})"));
   EXPECT_EQ(Endpoints().size(), 1u);
 }
@@ -215,7 +221,7 @@ TEST_F(KubeStateTest, APolicyIsOfTheFunctionOfItsName) {
   };
   EXPECT_EQ(Put(KubeKind::kPolicy, policy(R"({"idempotent":true,"limits":{"memory":"1MiB"}})")), "");
   const auto function = [this] {
-    const SourceMesh mesh = state_.MeshNow("k");
+    const SourceMesh mesh = Mesh();
     EXPECT_EQ(mesh.functions.size(), 1u);
     return mesh.functions.at(0).value;
   };
@@ -243,18 +249,18 @@ TEST_F(KubeStateTest, AListTakesWhatItDoesNotHold) {
   PutBasics();
   PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
   PutSlice(SliceJson("f-2", "f", kWeftPort, PodJson("u2", "10.1.0.2")));
-  state_.TakeChanged();
+  Mesh();
   state_.BeginList(KubeKind::kSlice);
   EXPECT_TRUE(state_.ListIsEmpty(KubeKind::kSlice));
   PutSlice(SliceJson("f-2", "f", kWeftPort, PodJson("u2", "10.1.0.2")));
   EXPECT_FALSE(state_.ListIsEmpty(KubeKind::kSlice));
-  EXPECT_FALSE(state_.TakeChanged());  // The same as it was
+  EXPECT_FALSE(state_.changed());  // The same as it was
   EXPECT_EQ(state_.EndList(KubeKind::kSlice, true), 1u);
   EXPECT_EQ(Endpoints().size(), 2u);
   state_.BeginList(KubeKind::kSlice);
   EXPECT_NE(PutSlice(SliceJson("f-2", "f", kWeftPort, "", "Morse")), "");  // Listed, though not to be read
   EXPECT_EQ(state_.EndList(KubeKind::kSlice, false), 0u);
-  EXPECT_TRUE(state_.TakeChanged());
+  EXPECT_TRUE(state_.changed());
   EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2"));
 }
 
@@ -284,6 +290,14 @@ TEST(KubeJsonTest, CredentialsAreReadOrRefused) {
   }
 }
 
+std::vector<std::string> Texts(const SourceMesh& mesh) {
+  std::vector<std::string> texts;
+  for (const EntryPtr& entry : OfferOf(mesh).said) {
+    texts.push_back(absl::StrCat(static_cast<int>(entry->kind), " ", entry->bytes));
+  }
+  return texts;
+}
+
 // Whatever comes, reading ends, no other object suffers, and the mesh that follows can be merged.
 TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
   const std::vector<std::pair<KubeKind, std::string>> whole = {
@@ -308,7 +322,10 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
   const int rounds = rounds_text == nullptr ? 3'000 : std::atoi(rounds_text);
   Random random(7);
   KubeState state(4810);
-  ASSERT_TRUE(state.Put(KubeKind::kNode, {"good", KubeNode{"10.0.0.8", "z", {}}, ""}) == false);
+  const KubeItem good{"good", KubeNode{"10.0.0.8", "z", {}}, ""};
+  ASSERT_FALSE(state.Put(KubeKind::kNode, good));
+  std::map<std::pair<KubeKind, std::string>, KubeItem> held = {{{KubeKind::kNode, "good"}, good}};
+  SaidMesh told;
   for (int round = 0; round < rounds; ++round) {
     auto [kind, json] = whole[random.Below(whole.size())];
     for (uint64_t i = random.Below(4); i > 0; --i) {
@@ -323,16 +340,33 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
     const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":"ADDED","object":)", json, "}"));
     const auto page =
         ParseKubePage(kind, absl::StrCat(R"({"metadata":{"resourceVersion":"1"},"items":[)", json, "]}"));
-    if (event.ok()) state.Put(kind, event->item);
+    const auto put = [&state, &held, kind = kind](const KubeItem& item) {
+      state.Put(kind, item);
+      if (item.object.has_value()) held.insert_or_assign({kind, item.key}, item);
+    };
+    if (event.ok()) put(event->item);
     if (page.ok()) {
-      for (const KubeItem& item : page->items) state.Put(kind, item);
+      for (const KubeItem& item : page->items) put(item);
     }
-    if (round % 20 != 0) continue;
-    const SourceMesh mesh = state.MeshNow("k");
-    const SourceMesh* const all[] = {&mesh};
+    if (random.Below(4) == 0 && held.size() > 3) {
+      const auto goes = std::next(held.begin(), static_cast<std::ptrdiff_t>(random.Below(held.size())));
+      if (goes->first.second != "good") {
+        state.Erase(goes->first.first, goes->first.second);
+        held.erase(goes);
+      }
+    }
+    if (round % 5 != 0) continue;
+    told.Take(state.TakeOffer("k"));
+    const SourceMesh* const all[] = {&told.mesh()};
     const Merged merged = Merge(all);
     ASSERT_THAT(merged.errors, IsEmpty()) << merged.errors.front().ToString() << "\n" << json;
     ASSERT_TRUE(merged.state.Contains(NodeKey("good")));
+    // What was told bit by bit is what would be told of these objects as a whole.
+    KubeState fresh(4810);
+    for (const auto& [name, item] : held) fresh.Put(name.first, item);
+    SaidMesh at_once;
+    at_once.Take(fresh.TakeOffer("k"));
+    ASSERT_EQ(Texts(told.mesh()), Texts(at_once.mesh())) << "round " << round << "\n" << json;
   }
   EXPECT_FALSE(state.refused().empty());
 }
