@@ -220,7 +220,7 @@ absl::Status ChangeRows(ChangeSource& source, Node& node, const Plan& plan, json
     rate = each;
     Say(absl::StrCat(source.name(), ": a bare watcher at ", rate, " events/s"));
     WEFT_ASSIGN_OR_RETURN(bare, RunBareWatcher(source, event, rate, plan.bare_ns));
-    event += static_cast<uint64_t>(rate * static_cast<double>(plan.bare_ns) / 1e9) + 1;
+    event += EventCount(rate, plan.bare_ns);
     if (bare.idle_fraction >= kIdleMin) break;
   }
   WEFT_RETURN_IF_ERROR(node.StartControl(source.Settings()));

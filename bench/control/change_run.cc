@@ -113,7 +113,7 @@ absl::StatusOr<std::vector<WrittenEvent>> WriteEvents(ChangeSource& source, uint
   for (int i = 0; i < kWriters; ++i) {
     WEFT_ASSIGN_OR_RETURN(writers.emplace_back(), source.NewWriter());
   }
-  const auto count = static_cast<uint64_t>(rate * static_cast<double>(duration_ns) / 1e9);
+  const uint64_t count = EventCount(rate, duration_ns);
   const uint64_t begin_ns = NowNs() + 20 * kNsPerMs;
   std::atomic<uint64_t> next{0};
   std::mutex mutex;  // Of what follows

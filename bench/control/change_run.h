@@ -22,6 +22,12 @@ struct WrittenEvent {
   uint64_t number = 0;
 };
 
+// How many that are. The next run goes on behind them: one that was left out would make another later change
+// nothing.
+inline uint64_t EventCount(double rate, uint64_t duration_ns) {
+  return static_cast<uint64_t>(rate * static_cast<double>(duration_ns) / 1e9);
+}
+
 // Writes `rate` events a second for `duration_ns`, the first of which is number `first_event`. Returns them
 // in the order of their numbers.
 absl::StatusOr<std::vector<WrittenEvent>> WriteEvents(ChangeSource& source, uint64_t first_event, double rate,

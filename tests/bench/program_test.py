@@ -84,13 +84,14 @@ class ProgramTest(unittest.TestCase):
             self.assertGreater(row['rss_bytes'], 1_000_000)
             self.assertLess(row['cpu_fraction'], 1)
 
-    def test_control_follows_changes_from_a_real_etcd_to_the_agent(self):
-        done = run('control', '--functions', '100', '--seconds', '1', '--quick', '--filter', 'etcd|memory|rest|wake', '--json', '-')
+    def test_control_follows_changes_from_a_real_etcd_and_files_to_the_agent(self):
+        done = run('control', '--functions', '100', '--seconds', '1', '--quick', '--filter', 'etcd|memory|rest|wake|file|agent', '--json', '-')
         if 'no etcd on this machine' in done.stderr:
             self.skipTest('no etcd on this machine')
         self.assertEqual(done.returncode, 0, done.stderr)
         rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
-        self.assertEqual(set(rows), {'control/etcd_sync', 'control/memory', 'control/rest', 'control/etcd_change', 'limit/wake'})
+        self.assertEqual(set(rows), {'control/etcd_sync', 'control/memory', 'control/rest', 'control/etcd_change', 'limit/wake', 'control/file_change',
+                                     'layer/agent_change', 'layer/agent_change_callers'})
         for row in rows.values():
             self.assertLessEqual(KEYS, set(row))
             self.assertIn('no claim', row['note'])
@@ -99,11 +100,12 @@ class ProgramTest(unittest.TestCase):
         self.assertGreater(sync['seconds'], 0)
         self.assertGreater(sync['limit_seconds'], 0)
         self.assertGreater(sync['programmed_seconds'], sync['seconds'])
-        change = rows['control/etcd_change']
-        self.assertEqual(change['samples'], change['events'])
-        self.assertGreater(change['events'], 0)
-        self.assertGreater(change['p50_ns'], 0)
-        self.assertGreater(change['total_p50_ns'], change['p50_ns'])
+        for change in (rows['control/etcd_change'], rows['control/file_change']):
+            self.assertEqual(change['samples'], change['events'])
+            self.assertGreater(change['events'], 0)
+            self.assertGreater(change['p50_ns'], 0)
+            self.assertGreater(change['total_p50_ns'], change['p50_ns'])
+        self.assertEqual(rows['layer/agent_change_callers']['samples'], 300)
         self.assertGreater(rows['control/memory']['rss_bytes'], 1_000_000)
         self.assertIn('cpu_fraction', rows['control/rest'])
 
