@@ -9,19 +9,21 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "dataplane/api/admin.pb.h"
+#include "dataplane/agent/store.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/random.h"
 #include "tests/integration/load_run.h"
@@ -270,11 +272,19 @@ class OrdersTest : public testing::TestWithParam<Kind> {
   // One line an endpoint that weftd has acknowledged.
   std::set<std::string> Programmed() const {
     std::set<std::string> lines;
-    api::Program program;
-    if (!program.ParseFromString(ReadFile(mesh_->path("agent/routes.pb")))) return {"routes.pb is damaged"};
-    for (const api::Endpoint& each : program.upsert().endpoints()) {
-      lines.insert(absl::StrCat(each.function(), " ", each.node(), " ", each.host(),
-                                each.state() == api::ENDPOINT_DRAINING ? " draining" : ""));
+    // A copy, since whoever loads the files may mend them. One that was taken in between is not equal yet.
+    const TemporaryDirectory copy;
+    for (const char* name : {"routes.pb", "routes.log"}) {
+      std::error_code error;
+      std::filesystem::copy_file(mesh_->path(absl::StrCat("agent/", name)), copy / name, error);
+    }
+    const absl::StatusOr<std::unique_ptr<agent::Store>> store = agent::Store::Create(copy.path());
+    if (!store.ok()) return {store.status().ToString()};
+    const absl::StatusOr<agent::Model> model = (*store)->Load();
+    if (!model.ok()) return {model.status().ToString()};
+    for (const auto& [key, endpoint] : model->endpoints()) {
+      lines.insert(absl::StrCat(key.function, " ", key.node, " ", key.host,
+                                endpoint.state() == api::ENDPOINT_DRAINING ? " draining" : ""));
     }
     return lines;
   }
