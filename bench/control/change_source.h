@@ -72,8 +72,8 @@ absl::StatusOr<std::unique_ptr<ChangeSource>> NewKubeChangeSource();
 absl::StatusOr<std::unique_ptr<ChangeSource>> NewFileChangeSource();
 
 // One event of a run: which endpoint, and what becomes of it. Two in four change an endpoint's weight, one
-// takes an endpoint away, and one brings back what an earlier one took. Any two events of the same endpoint
-// are 16 events or more apart, so that writers beside each other cannot swap them.
+// takes an endpoint away, and one brings back what an earlier one took. Any two events of the same function
+// are 32 or more apart, so that writers beside each other cannot swap them.
 struct ChangeEvent {
   enum class Kind : uint8_t { kWeight, kRemove, kRestore };
   Kind kind = Kind::kWeight;

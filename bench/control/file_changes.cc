@@ -47,15 +47,17 @@ class FileWriter final : public ChangeWriter {
 
   absl::StatusOr<uint64_t> Write(uint64_t event) override {
     const ChangeEvent change = EventOf(event, functions_);
-    // Both weights of this pass, but for the first event, which comes before the second has its own.
-    const int now = 1 + change.pass % 99;
-    const int before = change.pass == 0 ? 100 : 1 + (change.pass - 1) % 99;
-    const bool first = change.kind == ChangeEvent::Kind::kWeight && change.endpoint == 0;
-    const bool odd = change.kind == ChangeEvent::Kind::kWeight && change.endpoint == 3;
-    const int without = change.kind == ChangeEvent::Kind::kRemove ? 2 : odd ? 3 : -1;
+    // Of one function a removal comes first in a pass, then its end, the second weight, and the first.
+    const auto of_pass = [](int pass) { return pass < 0 ? 100 : 1 + pass % 99; };
+    const bool weight = change.kind == ChangeEvent::Kind::kWeight;
+    const int first = of_pass(weight && change.endpoint == 0 ? change.pass : change.pass - 1);
+    const int second = of_pass(weight ? change.pass : change.pass - 1);
+    const int without = change.kind == ChangeEvent::Kind::kRemove ? 2
+                        : weight && change.endpoint == 3          ? 3
+                                                                  : -1;
     WEFT_RETURN_IF_ERROR(Replace(beside_,
                                  absl::StrCat(directory_, "/", FunctionName(change.function), ".yaml"),
-                                 FileOf(change.function, now, first ? before : now, without)));
+                                 FileOf(change.function, first, second, without)));
     return static_cast<uint64_t>(change.function);
   }
 

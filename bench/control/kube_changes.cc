@@ -72,12 +72,14 @@ class KubeWriter final : public ChangeWriter {
 
   absl::StatusOr<uint64_t> Write(uint64_t event) override {
     const ChangeEvent change = EventOf(event, functions_);
-    // Each pass over all functions turns round who drains; within a pass the first two events do so one by
-    // one.
-    const unsigned both = change.pass % 2 == 0 ? 3u : 0u;
-    unsigned draining = both;
-    if (change.kind == ChangeEvent::Kind::kWeight && change.endpoint == 0) draining ^= 2u;
-    if (change.kind == ChangeEvent::Kind::kWeight && change.endpoint == 3) draining ^= 8u;
+    // Of one function a removal comes first in a pass, then its end, the second weight, and the first, whose
+    // place here is taken by who drains: never as it was before.
+    const auto first_of = [](int pass) { return pass < 0 ? 0u : pass % 2 == 0 ? 1u : 2u; };
+    const bool weight = change.kind == ChangeEvent::Kind::kWeight;
+    const unsigned draining = !weight                ? first_of(change.pass - 1)
+                              : change.endpoint == 0 ? first_of(change.pass)
+                              : change.endpoint == 1 ? 8u
+                                                     : 16u;
     const int without = change.kind == ChangeEvent::Kind::kRemove ? change.endpoint : -1;
     const std::string path = absl::StrCat(kSlices, "/", FunctionName(change.function), "-1");
     WEFT_ASSIGN_OR_RETURN(const std::string answer,
