@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One thing that a source says: a node, a function, an endpoint or a rule, with the place where it says so.
 // It is kept once, as the encoding of its message, and shared by the source that says it, by the model, and
-// by what is on its way to disk: a mesh has 100,000 of them. Immutable; any thread.
+// by what is on its way to disk: a mesh has up to 250,000 of them. Immutable; any thread.
 #ifndef WEFT_CONTROL_MODEL_ENTRY_H_
 #define WEFT_CONTROL_MODEL_ENTRY_H_
 

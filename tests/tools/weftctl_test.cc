@@ -66,23 +66,31 @@ class WeftctlTest : public testing::Test {
         return {ReplyOf(4, {Row().Text("node", "n1").Text("version", "9").Number("generation", 4).Take()})};
       case api::Query::HOSTS:
         return {ReplyOf(4, {HostRow("a")}, true), ReplyOf(4, {HostRow("b-2")})};
-      case api::Query::FUNCTIONS:
-        return {ReplyOf(4, {Row().Text("function", "v/f").Number("ready", ready_).Take()})};
+      case api::Query::FUNCTIONS: {
+        Row row;
+        row.Text("function", "v/f").Number("ready", ready_);
+        if (!function_.empty()) row.Text("state", function_);
+        return {ReplyOf(4, {row.Take()})};
+      }
       default:
         return {ReplyOf(4, {})};
     }
   }
   std::vector<std::string> Control(const api::AdminRequest&) {
-    return {
-        ReplyOf(4, {Row()
-                        .Text("component", "weft-control")
-                        .Text("version", "9")
-                        .Text("source", "/m.yaml")
-                        .Text("agent", link_)
-                        .Number("generation", sent_)
-                        .Text("problem", "why")
-                        .Take(),
-                    Row().Text("file", "/m.yaml").Text("state", file_).Text("error", file_error_).Take()})};
+    std::vector<api::Item> rows = {
+        Row()
+            .Text("component", "weft-control")
+            .Text("version", "9")
+            .Text("source", "/m.yaml")
+            .Text("agent", link_)
+            .Number("generation", sent_)
+            .Text("problem", "why")
+            .Take(),
+        Row().Text("file", "/m.yaml").Text("state", file_).Text("error", file_error_).Take()};
+    if (!watch_.empty()) {
+      rows.push_back(Row().Text("watch", "etcd").Text("state", watch_).Text("error", "no leader").Take());
+    }
+    return {ReplyOf(4, rows)};
   }
   void StartBoth() {
     agent_ =
@@ -96,6 +104,8 @@ class WeftctlTest : public testing::Test {
   std::string link_ = "connected";
   std::string file_ = "current";
   std::string file_error_;
+  std::string function_;  // State of the one function; empty: not said.
+  std::string watch_;     // Of a source; empty: weft-control watches files alone.
   int64_t ready_ = 1;
   int64_t sent_ = 4;
   std::unique_ptr<FakeDaemon> agent_;
@@ -121,8 +131,9 @@ TEST_F(WeftctlTest, WrongUsageIsTwo) {
     const test::Ran ran = Ctl(arguments);
     EXPECT_EQ(ran.exit_code, 2) << testing::PrintToString(arguments) << ran.output << ran.error;
     EXPECT_EQ(ran.output, "") << testing::PrintToString(arguments);
-    EXPECT_NE(ran.error, "") << testing::PrintToString(arguments);
+    EXPECT_THAT(ran.error, HasSubstr("weftctl: ")) << testing::PrintToString(arguments);
   }
+  EXPECT_THAT(Ctl({"frobnicate"}).error, HasSubstr("no command \"frobnicate\""));
 }
 
 TEST_F(WeftctlTest, HelpIsZeroAndNamesEveryCommand) {
@@ -231,6 +242,12 @@ TEST_F(WeftctlTest, ChecksPassAndEachFailureIsNamed) {
   link_ = "connected";
   ready_ = 0;
   EXPECT_THAT(Ctl({"check"}).output, HasSubstr("no ready host: v/f"));
+  function_ = "on other nodes";
+  EXPECT_EQ(Ctl({"check"}).exit_code, 0);
+  watch_ = "not synced";
+  ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 0);
+  EXPECT_THAT(ran.output, HasSubstr("etcd: not synced no leader"));
   ready_ = 1;
   file_ = "last good";
   file_error_ = "/m.yaml:3:1: bad";

@@ -82,7 +82,7 @@ void CheckKernel(Checks* checks) {
   }
 }
 
-// Of weftd where this user may look at it; else of weftctl, which a service manager may have set differently.
+// weftctl's own, which are weftd's as well unless a service manager sets them.
 void CheckLimits(Checks* checks) {
   rlimit files{};
   getrlimit(RLIMIT_NOFILE, &files);
@@ -116,10 +116,12 @@ void CheckFunctions(const Global& global, Checks* checks) {
   if (!functions.ok()) return checks->Failed("functions", std::string(functions.status().message()), "");
   std::vector<std::string> without;
   for (const api::Item& item : functions->items) {
-    if (TextOf(item, "ready") == "0") without.push_back(TextOf(item, "function"));
+    // `ready` counts this node's hosts.
+    if (TextOf(item, "ready") == "0" && TextOf(item, "state") != "on other nodes")
+      without.push_back(TextOf(item, "function"));
   }
   if (without.empty()) {
-    checks->Ok("functions", absl::StrCat(functions->items.size(), " known, each on a ready host"));
+    checks->Ok("functions", absl::StrCat(functions->items.size(), " known, each can be called"));
   } else {
     checks->Failed("functions", absl::StrCat("no ready host: ", absl::StrJoin(without, ", ")),
                    "`weftctl get functions` says why");
@@ -146,8 +148,14 @@ void CheckControl(const Answer& control, uint64_t agent_generation, Checks* chec
   for (const api::Item& item : control.items) {
     const std::string file = TextOf(item, "file");
     if (!file.empty() && TextOf(item, "state") != "current") {
-      checks->Failed("mesh file", TextOf(item, "error").empty() ? file : TextOf(item, "error"),
-                     absl::StrCat("weftctl validate ", file));
+      checks->Failed(
+          "mesh file", TextOf(item, "error").empty() ? file : TextOf(item, "error"),
+          file.front() == '/' ? absl::StrCat("weftctl validate ", file) : "`weftctl status` says more");
+    }
+    const std::string source = TextOf(item, "watch");
+    if (!source.empty() && TextOf(item, "state") != "synced") {
+      checks->Warn("source", absl::StrCat(source, ": ", TextOf(item, "state"), " ", TextOf(item, "error")),
+                   "what it said last stays in force");
     }
   }
 }

@@ -27,7 +27,7 @@ _weftctl() {
   case $command in
     "") words="status check get call validate explain drain apply delete edit ca version completion --run-dir --output --help" ;;
     get)
-      words="nodes functions hosts routes channels policy"
+      words="nodes functions hosts routes channels changes policy"
       [[ $what == policy ]] && words="--config $(weftctl names policy "${config[@]}" 2>/dev/null)" ;;
     delete|edit)
       words="--config $(weftctl names policy "${config[@]}" 2>/dev/null)"
@@ -68,7 +68,7 @@ _weftctl() {
       if [[ $words[2] == policy ]]; then
         names=(${(f)"$(weftctl names policy 2>/dev/null)"}); compadd -a names
       else
-        _values what nodes functions hosts routes channels policy
+        _values what nodes functions hosts routes channels changes policy
       fi ;;
     delete|edit) names=(${(f)"$(weftctl names policy 2>/dev/null)"}); compadd -a names ;;
     apply) _files ;;

@@ -101,7 +101,9 @@ void AddActingCommands(CLI::App* app, Parsed* parsed) {
       call->add_option("PAYLOAD", parsed->call.payload, "Default: --file, else standard input");
   call->add_option("--file", parsed->call.file, "File with the payload; - is standard input")
       ->excludes(payload);
-  call->add_option("--as", parsed->call.call_as, "Namespace to call as; default: that of FUNCTION");
+  call->add_option("--as", parsed->call.call_as,
+                   "Namespace to call as; default: that of FUNCTION, without the right to admin.sock what "
+                   "weftd.yaml says");
   call->add_option("--timeout", parsed->timeout, "As in 250ms; default 10s")
       ->check([parsed](const std::string& text) { return TakeTimeout(text, &parsed->call.timeout); });
   payload->each([parsed](const std::string&) { parsed->call.has_payload = true; });
@@ -123,8 +125,8 @@ void AddPolicyCommands(CLI::App* app, Parsed* parsed) {
     AddConfig(command, parsed);
     return command;
   };
-  const auto add_guards = [policy](CLI::App* command) {
-    command->add_flag("--dry-run", policy->dry_run, "Validate and print, but write nothing");
+  const auto add_guards = [policy](CLI::App* command, const char* dry_run) {
+    command->add_flag("--dry-run", policy->dry_run, dry_run);
     command
         ->add_option("--if-revision", policy->if_revision,
                      "Fail where the one object is not at this revision; 0: where it is there")
@@ -133,10 +135,10 @@ void AddPolicyCommands(CLI::App* app, Parsed* parsed) {
   CLI::App* apply = add("apply", "Write what a mesh file says to etcd", RunApply);
   apply->add_option("PATH", policy->path, "Mesh file, directory of them, or - for standard input")
       ->required();
-  add_guards(apply);
+  add_guards(apply, "Validate and print, but write nothing");
   CLI::App* remove = add("delete", "Delete policy from etcd", RunDelete);
   remove->add_option("OBJECT", policy->objects, "As in functions/vision/scale")->required();
-  add_guards(remove);
+  add_guards(remove, "Print what would be deleted, but delete nothing");
   CLI::App* edit = add("edit", "Open an object that is in etcd in $VISUAL or $EDITOR", RunEdit);
   edit->add_option("OBJECT", policy->objects, "As in functions/vision/scale")->required()->expected(1);
 }
@@ -200,6 +202,13 @@ int Main(int argc, char** argv) {
       ->check(CLI::IsMember({"table", "wide", "json", "yaml"}))
       ->capture_default_str();
   app.set_version_flag("--version", "weftctl " WEFT_VERSION);
+  app.failure_message([](const CLI::App* of, const CLI::Error& error) {
+    const std::vector<std::string> rest = of->remaining();
+    const bool unknown = error.get_name() == "RequiredError" && !rest.empty();
+    return absl::StrCat(
+        "weftctl: ", unknown ? absl::StrCat("no command \"", rest.front(), "\"") : error.what(),
+        "; --help says what there is\n");
+  });
   AddAskingCommands(&app, &parsed);
   AddActingCommands(&app, &parsed);
   AddPolicyCommands(&app, &parsed);
