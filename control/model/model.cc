@@ -50,6 +50,8 @@ void Model::Offer(SourceOffer offer) {
       PuttingsOf(offer, origin == claims_.origins().end() ? kNothing : origin->second.said, &pending.errors);
   Pending& held = pending_[offer.origin];
   if (!offer.whole && !held.gone) {
+    // What is held back because it would take too much away is not let in by the next event.
+    if (!held.puttings.empty()) pending.allow_shrink &= held.allow_shrink;
     pending.puttings = Joined(std::move(held.puttings), std::move(pending.puttings));
     pending.errors = std::move(held.errors);
   }

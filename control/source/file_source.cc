@@ -122,6 +122,11 @@ void FileSource::MarkGone(const std::string& name, File* file, uint64_t now_ns) 
   timed_.insert(name);
 }
 
+// The events that would have said that they have closed their files are lost.
+void FileSource::ForgetWriters() {
+  for (auto& [name, file] : files_) file.writing = false;
+}
+
 void FileSource::ListDirectory(uint64_t now_ns) {
   std::vector<std::string> names;
   if (!only_file_.empty()) {
@@ -174,6 +179,7 @@ void FileSource::DrainEvents(uint64_t now_ns) {
       const char* name = buffer + at + sizeof(event);
       if ((event.mask & IN_Q_OVERFLOW) != 0) {
         notes_.emplace_back("the kernel's queue of file events overflowed; reading all files again");
+        ForgetWriters();
         ListDirectory(now_ns);
       } else if (event.wd == watch_) {
         TakeEvent(event.mask, event.len > 0 ? std::string(name) : std::string(), now_ns);
@@ -300,6 +306,7 @@ std::vector<SourceChange> FileSource::OnTime(uint64_t now_ns) {
   if (watch_ < 0 && now_ns >= rewatch_at_ns_) {
     if (Watch().ok()) {
       notes_.push_back(absl::StrCat("directory ", directory_, " is back"));
+      ForgetWriters();
       ListDirectory(now_ns);
     } else {
       rewatch_at_ns_ = now_ns + kRewatchNs;

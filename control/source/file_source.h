@@ -76,6 +76,7 @@ class FileSource final : public Source {
   void DrainEvents(uint64_t now_ns);
   void TakeEvent(uint32_t mask, const std::string& name, uint64_t now_ns);
   // Marks what the directory holds as pending, and what it holds no more as gone.
+  void ForgetWriters();
   void ListDirectory(uint64_t now_ns);
   void MarkPending(const std::string& name, File* file, uint64_t now_ns);
   void MarkGone(const std::string& name, File* file, uint64_t now_ns);

@@ -46,8 +46,9 @@ class Store {
 
   // `model` is what Load() returned, or came after what was saved last. Nobody changes it any more. Not
   // synced, since all hosts would wait for the disk: after a crash of the kernel the files may be older ones,
-  // or damaged, which Load finds, and control programs what is missing. An error may be that of an earlier
-  // generation's; the next one tries again.
+  // or damaged, which Load finds, and control programs what is missing. One of more than kRecordEntriesMax
+  // changes is written by a thread: a crash before it is done loses it and those after it likewise. An error
+  // may be that of an earlier generation's; the next one tries again.
   absl::Status Save(std::shared_ptr<const Model> model);
 
   const std::string& path() const { return path_; }

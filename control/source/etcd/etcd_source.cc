@@ -77,6 +77,8 @@ std::string EtcdSource::Prefixed(absl::string_view key) const {
 }
 
 void EtcdSource::List() {
+  // A list that takes longer than until the next probe must not be begun again by it.
+  probe_at_ns_ = 0;
   listed_.clear();
   listed_refused_.clear();
   list_revision_ = 0;

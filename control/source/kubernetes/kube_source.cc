@@ -76,7 +76,11 @@ std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
     return changes;
   }
   route_statuses_.Update(&state_, &statuses_, now_ns);
-  if (!state_.changed() && spoken_) return changes;
+  if (!state_.changed() && spoken_) {
+    // Events that change nothing are no cause of what comes later.
+    for (const auto& watch : watches_) (void)watch->TakeCause();
+    return changes;
+  }
   SourceChange& change = changes.emplace_back();
   change.origin = Name();
   change.cause = absl::StrCat("kubernetes event ", Health().events);

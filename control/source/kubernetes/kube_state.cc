@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kRefusedMax = 10'000;
 
+bool IsRoute(KubeKind kind) { return kind == KubeKind::kHttpRoute || kind == KubeKind::kGrpcRoute; }
+
 }  // namespace
 
 bool KubeState::Put(KubeKind kind, KubeItem item) {
@@ -36,6 +38,7 @@ bool KubeState::Put(KubeKind kind, KubeItem item) {
     const std::string key = item.key;
     objects.emplace(std::move(item.key), Held{*std::move(item.object), list});
     NoteChange(kind, key);
+    if (IsRoute(kind)) touched_routes_.emplace(kind, key);
     return news;
   }
   found->second.list = list;
@@ -45,7 +48,7 @@ bool KubeState::Put(KubeKind kind, KubeItem item) {
   found->second.object = *std::move(item.object);
   if (!same) NoteChange(kind, item.key);
   // Its status may be another one.
-  if (kind == KubeKind::kHttpRoute || kind == KubeKind::kGrpcRoute) touched_routes_.emplace(kind, item.key);
+  if (IsRoute(kind)) touched_routes_.emplace(kind, item.key);
   return news;
 }
 
@@ -250,8 +253,10 @@ SourceOffer KubeState::TakeOffer(const std::string& origin) {
   SourceOffer offer;
   offer.origin = origin;
   offer.open = true;
-  offer.allow_shrink = true;  // Shrinking by accident is what EndList() is asked about.
   offer.whole = !std::exchange(told_, true);
+  // What an earlier run was told may be more than the server has now, as after a restored disk. Later ones
+  // say what events deleted, or lists, of which EndList() is asked.
+  offer.allow_shrink = !offer.whole;
   changed_ = false;
   const auto say = [&offer](const std::string& name, const std::vector<EntryPtr>& now, auto* said_of) {
     std::vector<EntryPtr> said;

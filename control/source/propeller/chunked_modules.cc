@@ -19,6 +19,14 @@ void ChunkedModules::Forget(const std::string& image) {
   wanted_.erase(found);
 }
 
+std::vector<std::string> ChunkedModules::Silent() const {
+  std::vector<std::string> silent;
+  for (const auto& [image, transfer] : wanted_) {
+    if (transfer.total == 0) silent.push_back(image);
+  }
+  return silent;
+}
+
 void ChunkedModules::BeginAnew() {
   for (auto& [image, transfer] : wanted_) Clear(&transfer);
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "control/source/module_hash.h"
@@ -25,6 +26,8 @@ class ChunkedModules {
   bool Want(const std::string& image) { return wanted_.try_emplace(image).second; }
   void Forget(const std::string& image);
   bool Wanted(const std::string& image) const { return wanted_.contains(image); }
+  // Those of which no part has come yet.
+  std::vector<std::string> Silent() const;
   // Parts were missed: all begin anew.
   void BeginAnew();
 

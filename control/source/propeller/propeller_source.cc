@@ -227,7 +227,10 @@ std::vector<SourceChange> PropellerSource::TakeChanges() {
   if (listed_ && request_ == 0 && state_.TakeWantsList()) {
     list_at_ns_ = std::min(list_at_ns_, now_ns_ + kAskAgainNs);
   }
-  if (!spoken_ || !state_.changed()) return changes;
+  if (!spoken_ || !state_.changed()) {
+    event_ns_ = 0;  // A message that changes nothing is no cause of what comes later.
+    return changes;
+  }
   SourceChange& change = changes.emplace_back();
   change.origin = origin_;
   change.cause = absl::StrCat("propeller event ", events_);

@@ -326,6 +326,7 @@ SourceOffer PropellerState::TakeOffer(const std::string& origin) {
   if (std::exchange(all_changed_, false) || first) {
     changed_.clear();
     offer = OfferOf(MeshNow(origin));
+    offer.allow_shrink = !first;  // An earlier run may have been told of more.
     RememberSaid(offer);
     return offer;
   }

@@ -72,7 +72,9 @@ std::vector<SourceChange> PropellerWorker::OnEvents(const std::vector<pollfd>& /
 uint64_t PropellerWorker::wake_ns() const {
   if (due_) return 1;
   uint64_t wake_ns = tasks_.wake_ns();
-  if (subscribed_ && (wake_ns == 0 || beat_at_ns_ < wake_ns)) wake_ns = beat_at_ns_;
+  for (const uint64_t at_ns : {beat_at_ns_, ask_at_ns_}) {
+    if (subscribed_ && at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
+  }
   return wake_ns;
 }
 
@@ -80,6 +82,7 @@ std::vector<SourceChange> PropellerWorker::OnTime(uint64_t now_ns) {
   now_ns_ = now_ns;
   tasks_.OnTime(now_ns);
   if (subscribed_ && now_ns >= beat_at_ns_) Beat();
+  if (subscribed_ && ask_at_ns_ != 0 && now_ns >= ask_at_ns_) AskAgain();
   return TakeChanges();
 }
 
@@ -148,6 +151,17 @@ void PropellerWorker::AskRegistry() {
   for (const std::string& image : tasks_.Images()) {
     chunks_.Want(image);
     Say("registry/proplet", RegistryText(image));
+    ask_at_ns_ = now_ns_ + kAskAgainNs;
+  }
+}
+
+void PropellerWorker::AskAgain() {
+  ask_at_ns_ = 0;
+  const std::set<std::string> images = tasks_.Images();
+  for (const std::string& image : chunks_.Silent()) {
+    if (!images.contains(image)) continue;
+    Say("registry/proplet", RegistryText(image));
+    ask_at_ns_ = now_ns_ + kAskAgainNs;
   }
 }
 
@@ -203,7 +217,9 @@ void PropellerWorker::Start(PropellerCommand start) {
     if (!sha256.ok()) return tasks_.Fail(start.task, std::string(sha256.status().message()));
     return tasks_.ModuleOf(start.task, *sha256, now_ns_);
   }
-  if (chunks_.Want(start.image) && subscribed_) Say("registry/proplet", RegistryText(start.image));
+  if (!chunks_.Want(start.image) || !subscribed_) return;
+  Say("registry/proplet", RegistryText(start.image));
+  ask_at_ns_ = now_ns_ + kAskAgainNs;
 }
 
 void PropellerWorker::TakeChunk(PropellerCommand chunk) {

@@ -37,6 +37,9 @@ class PropellerWorker final : public Source {
  public:
   // As often as Propeller's own worker.
   static constexpr uint64_t kBeatNs = 10 * kNsPerSecond;
+  // After which a registry that sent no part of a module is asked for it again: what was said while its own
+  // connection was away is lost.
+  static constexpr uint64_t kAskAgainNs = 2 * kNsPerSecond;
 
   // Takes up what an earlier run was given.
   static absl::StatusOr<std::unique_ptr<PropellerWorker>> Create(PropellerWorkerOptions options);
@@ -65,6 +68,7 @@ class PropellerWorker final : public Source {
   void Start(PropellerCommand start);
   void TakeChunk(PropellerCommand chunk);
   void AskRegistry();
+  void AskAgain();
   void Begin();
   void Beat();
   void Lost(const std::string& why);
@@ -86,6 +90,7 @@ class PropellerWorker final : public Source {
   bool created_ = false;  // The manager was told of this process.
   bool due_ = false;      // Something changed outside of OnEvents() and OnTime().
   uint64_t beat_at_ns_ = 0;
+  uint64_t ask_at_ns_ = 0;                       // 0: no module is waited for.
   std::vector<PropellerTasks::Report> reports_;  // Until there is a connection
 
   uint64_t now_ns_ = 0;

@@ -49,6 +49,24 @@ TEST_F(ModelTest, ASourceThatSaysNothingDeletesNothing) {
   EXPECT_TRUE(Has("h"));
 }
 
+TEST_F(ModelTest, WhatAListMayNotTakeAwayTheNextEventDoesNotEither) {
+  Accept(Base("k").Endpoint("v/f", "n1", "h").Build());
+  model_.Offer(MeshBuilder("k").Build());
+  EXPECT_FALSE(model_.Evaluate().changed());
+  SourceOffer event = OfferOf(MeshBuilder("k").Node("n2").Build());
+  event.whole = false;
+  event.allow_shrink = true;  // As an event that deletes means it.
+  model_.Offer(event);
+  EXPECT_FALSE(model_.Evaluate().changed());
+  EXPECT_TRUE(Has("h"));
+  // Once there is an endpoint again, it is no accident.
+  event.said = OfferOf(Base("k").Endpoint("v/f", "n1", "other").Build()).said;
+  model_.Offer(event);
+  EXPECT_TRUE(model_.Evaluate().changed());
+  EXPECT_FALSE(Has("h"));
+  EXPECT_TRUE(Has("other"));
+}
+
 TEST_F(ModelTest, ASourceCutBeforeItsEndpointsDeletesNothing) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   model_.Offer(Base("a").Build());

@@ -12,8 +12,10 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "tests/control/source/said_mesh.h"
 #include "tests/support/temporary_directory.h"
@@ -232,6 +234,25 @@ TEST_F(FileSourceTest, ADirectoryThatGoesAwayRemovesNothingAndIsTakenUpAgain) {
 
 // Every edit is whole, so no read may ever see an error or a half, and the last one must win. The first half
 // of each edit is good YAML by itself: only the events tell that there is more to come.
+// Three events a file, so the kernel's queue ends at one that was made and, as far as its events tell, never
+// closed.
+TEST_F(FileSourceTest, WhereTheKernelsQueueOverflowsNoFileIsForgotten) {
+  std::size_t queue = 0;
+  ASSERT_TRUE(absl::SimpleAtoi(test::ReadFile("/proc/sys/fs/inotify/max_queued_events"), &queue));
+  const std::size_t files = queue / 3 + 10;
+  ASSERT_LE(files, 10'000u);
+  test::WriteFile(directory_ / "a.yaml", MeshOf(1));
+  Start(directory_.path());
+  EXPECT_THAT(source_->Scan(), SizeIs(1));
+  for (std::size_t i = 1; i < files; ++i) {
+    WriteInPlace(directory_ / absl::StrCat("f", i, ".yaml"), "version: 1\n");
+  }
+  std::set<std::string> taken;
+  for (const SourceChange& change : Collect(2 * files, 500)) taken.insert(change.origin);
+  EXPECT_THAT(taken, SizeIs(files));  // With the first one, which is read again.
+  EXPECT_THAT(source_->TakeNotes(), ElementsAre(HasSubstr("overflowed")));
+}
+
 TEST_F(FileSourceTest, HurriedEditsAreNeverSeenTorn) {
   const std::string path = directory_ / "mesh.yaml";
   std::string filler;

@@ -245,6 +245,17 @@ TEST_F(KubeStateTest, APolicyIsOfTheFunctionOfItsName) {
   EXPECT_FALSE(function().policy().idempotent());
 }
 
+// After a restart the model holds what an earlier run was told.
+TEST_F(KubeStateTest, TheFirstWordMayNotTakeAwayWhatWasSaidBefore) {
+  const SourceOffer first = state_.TakeOffer("k");
+  EXPECT_TRUE(first.whole);
+  EXPECT_FALSE(first.allow_shrink);
+  Put(KubeKind::kNode, R"({"metadata":{"name":"n1"}})");
+  const SourceOffer second = state_.TakeOffer("k");
+  EXPECT_FALSE(second.whole);
+  EXPECT_TRUE(second.allow_shrink);
+}
+
 TEST_F(KubeStateTest, AListTakesWhatItDoesNotHold) {
   PutBasics();
   PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));

@@ -248,6 +248,12 @@ TEST_F(PropellerStateTest, AListNeitherBringsBackWhatWasStoppedNorTakesWhatIsNew
   EXPECT_THAT(Endpoints(), IsEmpty());
 }
 
+// After a restart the model holds what an earlier run was told.
+TEST_F(PropellerStateTest, TheFirstWordMayNotTakeAwayWhatWasSaidBefore) {
+  EXPECT_FALSE(state_.TakeOffer("propeller:t").allow_shrink);
+  EXPECT_TRUE(state_.TakeOffer("propeller:t").allow_shrink);
+}
+
 TEST_F(PropellerStateTest, AnEmptyListTakesNothing) {
   Serve("t1", "p1");
   now_ns_ += kNsPerSecond;

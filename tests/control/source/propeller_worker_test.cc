@@ -307,6 +307,16 @@ TEST(ChunkedModulesTest, AnyOrderAndRepetitionGivesTheModule) {
   }
 }
 
+TEST(ChunkedModulesTest, WhatIsAskedForAndSendsNothingIsNamed) {
+  ChunkedModules chunks;
+  EXPECT_TRUE(chunks.Want("a"));
+  EXPECT_TRUE(chunks.Want("b"));
+  EXPECT_EQ(chunks.Take("a", 1, 2, "part").value(), "");
+  EXPECT_EQ(chunks.Silent(), std::vector<std::string>{"b"});
+  chunks.BeginAnew();
+  EXPECT_EQ(chunks.Silent(), (std::vector<std::string>{"a", "b"}));
+}
+
 TEST(ChunkedModulesTest, WhatIsTooLargeOrNonsenseEndsTheTransfer) {
   ChunkedModules modules(10);
   for (const auto& [index, total] : {std::pair<uint64_t, uint64_t>{0, 0}, {2, 2}, {0, 65'537}}) {
