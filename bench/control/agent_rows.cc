@@ -54,7 +54,7 @@ class Programmer {
     *request.mutable_program() = part;
     const std::string bytes = request.SerializeAsString();
     for (;;) {
-      const absl::Status sent = SendMessage(socket_.get(), bytes);
+      absl::Status sent = SendMessage(socket_.get(), bytes);
       if (!absl::IsUnavailable(sent)) return sent;
       WEFT_RETURN_IF_ERROR(WaitReady(socket_.get(), POLLOUT, kAnswerTimeoutMs));
     }

@@ -419,7 +419,6 @@ TEST_F(EngineTest, CallsLeaveByTheWorkerThatTheirHostWasDealtTo) {
   Subscribe(a, "web/front", "web/far");
   Subscribe(b, "vision/front", "web/far");
   Settle();
-  using Hosts = std::set<std::string>;
   const auto ways = [&] {
     return std::pair(TargetsAt(a, "web/front", "web/far"), TargetsAt(b, "vision/front", "web/far"));
   };
