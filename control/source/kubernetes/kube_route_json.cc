@@ -131,7 +131,7 @@ absl::Status ReadBackend(const element& from, const std::string& ns, KubeRule* r
 
 // Why not all calls match it; empty: they do.
 std::string NarrowsBy(const element& match) {
-  const std::string other = KeyBeside(match, {"path"});
+  std::string other = KeyBeside(match, {"path"});
   if (!other.empty()) return other;
   element path;
   if (match["path"].get(path) != simdjson::SUCCESS || IsEmpty(path)) return "";

@@ -351,9 +351,9 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
     const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":"ADDED","object":)", json, "}"));
     const auto page =
         ParseKubePage(kind, absl::StrCat(R"({"metadata":{"resourceVersion":"1"},"items":[)", json, "]}"));
-    const auto put = [&state, &held, kind = kind](const KubeItem& item) {
-      state.Put(kind, item);
-      if (item.object.has_value()) held.insert_or_assign({kind, item.key}, item);
+    const auto put = [&state, &held, of = kind](const KubeItem& item) {
+      state.Put(of, item);
+      if (item.object.has_value()) held.insert_or_assign({of, item.key}, item);
     };
     if (event.ok()) put(event->item);
     if (page.ok()) {
