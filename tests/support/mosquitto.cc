@@ -46,8 +46,11 @@ Mosquitto::Mosquitto(const NetworkNamespace& network, std::string address)
 }
 
 void Mosquitto::Start() {
-  std::string config = absl::StrCat("listener ", port_, " ", address_,
-                                    "\nallow_anonymous true\npersistence false\nuser root\n");
+  std::string config =
+      absl::StrCat("listener ", port_, " ", address_,
+                   "\nallow_anonymous true\npersistence false\nuser root\n"
+                   // By default a broker drops what a slow subscriber has above 1,000 waiting.
+                   "max_queued_messages 20000\n");
   if (!server_.certificate.empty()) {
     absl::StrAppend(&config, "cafile ", server_.ca, "\ncertfile ", server_.certificate, "\nkeyfile ",
                     server_.key, "\nrequire_certificate true\n");
