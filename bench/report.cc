@@ -75,6 +75,18 @@ std::string Size(uint64_t bytes) {
 
 }  // namespace
 
+nlohmann::json RowWithoutFigures(const std::string& name) {
+  return {{"name", name},
+          {"bytes", 0},
+          {"p50_ns", nullptr},
+          {"p99_ns", nullptr},
+          {"p999_ns", nullptr},
+          {"samples", 0},
+          {"messages_per_s", nullptr},
+          {"cpu_ns_per_message", nullptr},
+          {"ratios", nlohmann::json::object()}};
+}
+
 json ToJson(const RowResult& result) {
   json row;
   row["name"] = result.spec.name;

@@ -19,6 +19,9 @@ nlohmann::json ToJson(const nlohmann::json& machine, const std::vector<RowResult
 // One row of the above.
 nlohmann::json ToJson(const RowResult& result);
 
+// A row of that form that has none of the figures that all rows have: of suites with figures of their own.
+nlohmann::json RowWithoutFigures(const std::string& name);
+
 // The rows of ToJson as lines of text with units.
 std::string ToTable(const nlohmann::json& report);
 

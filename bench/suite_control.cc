@@ -69,17 +69,9 @@ Plan PlanOf(const SuiteOptions& options) {
 void Say(const std::string& what) { std::fprintf(stderr, "%s\n", what.c_str()); }
 
 json NewRow(const std::string& name, const Plan& plan) {
-  json row = {{"name", name},
-              {"bytes", 0},
-              {"p50_ns", nullptr},
-              {"p99_ns", nullptr},
-              {"p999_ns", nullptr},
-              {"samples", 0},
-              {"messages_per_s", nullptr},
-              {"cpu_ns_per_message", nullptr},
-              {"ratios", json::object()},
-              {"functions", plan.functions},
-              {"endpoints", plan.functions * kEndpointsPerFunction}};
+  json row = RowWithoutFigures(name);
+  row["functions"] = plan.functions;
+  row["endpoints"] = plan.functions * kEndpointsPerFunction;
   if (plan.functions < kFullFunctions || plan.quick) {
     row["note"] = absl::StrCat(plan.functions, " functions", plan.quick ? ", and a short run" : "",
                                ": no claim about ", kFullFunctions);

@@ -112,17 +112,8 @@ json ResidentBytes(pid_t pid) {
   return nullptr;
 }
 
-// In the form of every suite's rows; latencies are none.
 json IdleRow(const std::string& name, pid_t pid, uint64_t cpu_ns, uint64_t watched_ns) {
-  json row = {{"name", name},
-              {"bytes", 0},
-              {"p50_ns", nullptr},
-              {"p99_ns", nullptr},
-              {"p999_ns", nullptr},
-              {"samples", 0},
-              {"messages_per_s", nullptr},
-              {"cpu_ns_per_message", nullptr},
-              {"ratios", json::object()}};
+  json row = RowWithoutFigures(name);
   const json resident = ResidentBytes(pid);
   row["rss_bytes"] = resident;
   row["cpu_fraction"] = nullptr;

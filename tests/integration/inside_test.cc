@@ -73,15 +73,6 @@ class InsideTest : public TwoNodeTest {
                                "DATA_LOSS");
     });
   }
-  // Of one host in `weftctl get hosts -o json`.
-  static int64_t CounterOf(Mesh& node, const std::string& host, const std::string& counter) {
-    const nlohmann::json hosts =
-        nlohmann::json::parse(node.Ctl({"get", "hosts", "-o", "json"}).output, nullptr, false);
-    for (const nlohmann::json& item : hosts.value("items", nlohmann::json::array())) {
-      if (item.value("host", "") == host) return item.value(counter, int64_t{-1});
-    }
-    return -1;
-  }
   int runs_ = 0;
 };
 

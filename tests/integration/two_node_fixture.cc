@@ -91,6 +91,15 @@ std::string TwoNodeTest::Logs() {
                       near_->Ctl({"get", "nodes"}).output);
 }
 
+int64_t TwoNodeTest::CounterOf(Mesh& node, const std::string& host, const std::string& counter) {
+  const nlohmann::json hosts =
+      nlohmann::json::parse(node.Ctl({"get", "hosts", "-o", "json"}).output, nullptr, false);
+  for (const nlohmann::json& item : hosts.value("items", nlohmann::json::array())) {
+    if (item.value("host", "") == host) return item.value(counter, int64_t{-1});
+  }
+  return -1;
+}
+
 bool TwoNodeTest::Answers(Mesh& node) {
   return Eventually([&] {
     return absl::StrContains(node.Ctl({"call", "app/echo", "--as", "app", "x"}).error, "DATA_LOSS");

@@ -43,6 +43,8 @@ class TwoNodeTest : public testing::Test {
   std::string Logs();
   // Calls until one reaches the server, which knows its requests by their pattern and says so.
   static bool Answers(Mesh& node);
+  // Of one session in `weftctl get hosts`; -1 where it is not there or does not count that.
+  static int64_t CounterOf(Mesh& node, const std::string& host, const std::string& counter);
 
   std::string steer_;                                 // The interface, where packets are to go by AF_XDP.
   bool engine_inside_ = false;                        // Admits hosts a and b to run the node engine inside.

@@ -46,15 +46,6 @@ class WorkersTest : public TwoNodeTest {
         "- {function: app/echo, node: n2, host: a}\n- {function: app/back, node: n1, host: b}\n",
         "allow:\n- {from: other/*, to: app/echo}\n- {from: other/*, to: app/back}\n");
   }
-  // Of one session in `weftctl get hosts -o json`.
-  static int64_t CounterOf(Mesh& node, const std::string& host, const std::string& counter) {
-    const nlohmann::json hosts =
-        nlohmann::json::parse(node.Ctl({"get", "hosts", "-o", "json"}).output, nullptr, false);
-    for (const nlohmann::json& item : hosts.value("items", nlohmann::json::array())) {
-      if (item.value("host", "") == host) return item.value(counter, int64_t{-1});
-    }
-    return -1;
-  }
   // Each of the node's workers reaches the other node.
   static bool AllReach(Mesh& node, const std::string& name, int workers) {
     return Eventually([&] {

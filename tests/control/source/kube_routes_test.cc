@@ -14,6 +14,7 @@
 #include "control/source/kubernetes/kube_route_status.h"
 #include "control/source/kubernetes/kube_state.h"
 #include "dataplane/base/random.h"
+#include "tests/control/source/kube_event.h"
 #include "tests/control/source/said_mesh.h"
 
 namespace weft::control {
@@ -67,14 +68,7 @@ class KubeRoutesTest : public testing::Test {
     PutPods("c", {"c1"});
   }
   std::string Put(KubeKind kind, const std::string& json, const std::string& type = "MODIFIED") {
-    const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":")", type, R"(","object":)", json, "}"));
-    if (!event.ok()) return std::string(event.status().message());
-    if (event->type == KubeEvent::Type::kDelete) {
-      state_.Erase(kind, event->item.key);
-    } else {
-      state_.Put(kind, event->item);
-    }
-    return event->item.problem;
+    return PutEvent(&state_, kind, json, type);
   }
   void PutService(const std::string& name, const std::string& ns = "v") {
     EXPECT_EQ(

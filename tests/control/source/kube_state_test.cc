@@ -13,6 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "control/model/merge.h"
 #include "dataplane/base/random.h"
+#include "tests/control/source/kube_event.h"
 #include "tests/control/source/said_mesh.h"
 
 namespace weft::control {
@@ -53,14 +54,7 @@ std::string PodJson(const std::string& uid, const std::string& ip, const std::st
 class KubeStateTest : public testing::Test {
  protected:
   std::string Put(KubeKind kind, const std::string& json, const std::string& type = "MODIFIED") {
-    const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":")", type, R"(","object":)", json, "}"));
-    if (!event.ok()) return std::string(event.status().message());
-    if (event->type == KubeEvent::Type::kDelete) {
-      state_.Erase(kind, event->item.key);
-    } else {
-      state_.Put(kind, event->item);
-    }
-    return event->item.problem;
+    return PutEvent(&state_, kind, json, type);
   }
   const SourceMesh& Mesh() {
     said_.Take(state_.TakeOffer("k"));
