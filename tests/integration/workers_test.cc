@@ -59,9 +59,9 @@ class WorkersTest : public TwoNodeTest {
   // Two hosts of `node` call `function` at once; all their calls succeed.
   void CallByTwo(Mesh& node, LoadRun& run, const std::string& function) {
     const auto start = [&](const std::string& host, uid_t uid) {
-      if (function == "app/echo") return run.StartClient(0.6, 1000, {}, host, uid);
+      if (function == "app/echo") return run.StartClient(0.8, 400, {}, host, uid);
       Process client = node.Start(
-          "weft-test-load", {"--function", function, "--seconds", "0.6", "--rate", "1000", "--name", host},
+          "weft-test-load", {"--function", function, "--seconds", "0.8", "--rate", "400", "--name", host},
           uid, absl::StrCat(host, ".", runs_++, ".log"));
       EXPECT_TRUE(client.WaitForOutput("calling", absl::Seconds(20))) << client.Output();
       return client;
