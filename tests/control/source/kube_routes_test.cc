@@ -420,7 +420,7 @@ class RouteStatusTest : public testing::Test {
   static KubeRoute Route(const std::string& parents) {
     KubeRoute route;
     route.generation = 3;
-    route.version = "9";
+    route.version.assign(1, '9');
     route.status_parents = parents;
     return route;
   }

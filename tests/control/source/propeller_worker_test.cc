@@ -386,7 +386,7 @@ TEST(PropellerWorkerFuzzTest, RandomCommandsBreakNothing) {
         text[at] = static_cast<char>(random.Below(256));
       } else {
         text.erase(at, random.Below(8));
-        if (text.empty()) text = "{";
+        if (text.empty()) text.assign(1, '{');
       }
     }
     const std::string& topic = topics[random.Below(topics.size())];
