@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
@@ -25,7 +26,7 @@
 namespace weft::port {
 namespace {
 
-// Of normal pages, reserved and not taken before they are used: the buffers of two devices, and DPDK's own.
+// The buffers of two devices, and DPDK's own. Of normal pages reserved, and not taken before they are used.
 constexpr int kMemoryMib = 128;
 constexpr std::size_t kLogBytesMax = 600;
 
@@ -43,13 +44,16 @@ ssize_t WriteLog(void*, const char* text, std::size_t bytes) {
   return static_cast<ssize_t>(bytes);
 }
 
-// Where there are free huge pages of any size.
+// Where there are enough free huge pages of one size: DPDK starts with a single one, and fails later.
 bool HaveHugePages() {
   std::error_code error;
   for (const auto& size : std::filesystem::directory_iterator("/sys/kernel/mm/hugepages", error)) {
+    long kib = 0, free_pages = 0;
+    if (!absl::SimpleAtoi(
+            absl::StripSuffix(absl::StripPrefix(size.path().filename().native(), "hugepages-"), "kB"), &kib))
+      continue;
     std::ifstream file(size.path() / "free_hugepages");
-    long free_pages = 0;
-    if (file >> free_pages && free_pages > 0) return true;
+    if (file >> free_pages && free_pages * kib >= kMemoryMib * 1024L) return true;
   }
   return false;
 }
@@ -107,10 +111,10 @@ std::string TakeEalLog() {
 absl::Status StartEal(PortStatus* status) {
   static const bool huge = HaveHugePages();
   static const absl::Status started = Start(huge);
-  status->choices.push_back(huge ? PortChoice{"memory", "huge pages", "--in-memory"}
-                                 : PortChoice{"memory",
-                                              absl::StrCat("up to ", kMemoryMib, " MiB in normal pages"),
-                                              "--no-huge: there are no free huge pages"});
+  status->choices.push_back(
+      huge ? PortChoice{"memory", "huge pages", "--in-memory"}
+           : PortChoice{"memory", absl::StrCat("up to ", kMemoryMib, " MiB in normal pages"),
+                        absl::StrCat("--no-huge: fewer than ", kMemoryMib, " MiB of huge pages are free")});
   return started;
 }
 

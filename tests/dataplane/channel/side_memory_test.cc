@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include <cstring>
-#include <fstream>
 #include <string>
 #include <thread>
 
@@ -21,6 +20,7 @@
 #include "dataplane/base/mapping.h"
 #include "dataplane/channel/channel.h"
 #include "tests/dataplane/channel/stuck_page.h"
+#include "tests/support/huge_pages.h"
 
 namespace weft {
 namespace {
@@ -83,11 +83,8 @@ TEST(SideMemoryTest, ReopenedReadOnlyWithoutSealsIsRefused) {
 }
 
 TEST(SideMemoryTest, HugePagesAreRefused) {
-  const char* const setting = "/proc/sys/vm/nr_hugepages";
-  int before = 0;
-  std::ifstream(setting) >> before;
   if (geteuid() != 0) GTEST_SKIP() << "needs root to reserve a huge page";
-  if (before == 0) std::ofstream(setting) << 2;
+  const test::HugePages pages(2);
   constexpr std::size_t kHugeBytes = 2 << 20;
   UniqueFd fd(memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB));
   const bool made = fd.valid() && ftruncate(fd.get(), kHugeBytes) == 0 &&
@@ -95,7 +92,6 @@ TEST(SideMemoryTest, HugePagesAreRefused) {
                     fcntl(fd.get(), F_ADD_SEALS, kAllSeals) == 0;
   const SideMemoryFault fault = made ? FindSideMemoryFault(fd.get(), kHugeBytes) : SideMemoryFault::kNone;
   fd.Reset();
-  if (before == 0) std::ofstream(setting) << 0;
   if (!made) GTEST_SKIP() << "this machine gives no huge page";
   EXPECT_EQ(fault, SideMemoryFault::kNotTmpfs);
 }

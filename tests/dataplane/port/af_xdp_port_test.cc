@@ -3,6 +3,7 @@
 // other ports.
 #include "dataplane/port/af_xdp_port.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
 #include <poll.h>
@@ -16,6 +17,7 @@
 #include <thread>
 
 #include "tests/dataplane/port/conformance.h"
+#include "tests/support/huge_pages.h"
 
 namespace weft::port {
 namespace {
@@ -265,6 +267,25 @@ TEST_F(AfXdpPortTest, StatusSaysWhatWasChosen) {
   }
   EXPECT_TRUE(native);
   EXPECT_TRUE(copy);
+}
+
+TEST_F(AfXdpPortTest, FramesAreInHugePagesWhereThereAreAny) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  const test::HugePages pages(16);
+  auto far = OpenFar("10.77.0.2:4810").value();
+  std::string memory;
+  for (const PortChoice& choice : far->status().choices) {
+    if (choice.feature == "memory") memory = choice.chosen;
+  }
+  EXPECT_THAT(memory, testing::HasSubstr("MiB in huge pages")) << "of " << pages.count();
+  const uint64_t path = far->AddPath(near->local()).value();
+  const uint64_t back = near->AddPath(*Address::Parse("10.77.0.2:4810")).value();
+  for (uint64_t i = 0; i < 1'000; ++i) {  // Past the end of the first page of each ring.
+    Send(*far, path, i, 1400);
+    ASSERT_TRUE(Takes(*near, i, 1400)) << i;
+    Send(*near, back, i, 1400);
+    ASSERT_TRUE(Takes(*far, i, 1400)) << i;
+  }
 }
 
 TEST_F(AfXdpPortTest, EveryQueueHasItsOwnSocket) {

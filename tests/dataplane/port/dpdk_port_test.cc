@@ -5,19 +5,25 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/port/neighbour_frames.h"
+#include "tests/support/huge_pages.h"
+#include "tests/support/process.h"
 
 namespace weft::port {
 namespace {
 
 using testing::HasSubstr;
 
+constexpr char kExpectHugePages[] = "WEFT_TEST_EXPECT_HUGE_PAGES";
 constexpr uint8_t kStrangerMac[6] = {2, 0, 0, 0, 0, 7};
 
 Address OwnAddress() { return *Address::Parse("10.77.0.1:4810"); }
@@ -152,7 +158,25 @@ TEST_F(DpdkPortOnWire, StatusTellsWhatWasChosenAndWhy) {
   }
   EXPECT_THAT(all, HasSubstr("driver: net_ring"));
   EXPECT_THAT(all, HasSubstr("looks every 50 us to 2000 us"));
-  EXPECT_THAT(all, HasSubstr("memory: "));
+  EXPECT_THAT(all, HasSubstr(getenv(kExpectHugePages) == nullptr ? "memory: up to 128 MiB in normal pages"
+                                                                 : "memory: huge pages"));
+}
+
+// In a process of its own, since DPDK's environment starts once in each.
+TEST(DpdkPort, UsesHugePagesWhereThereAreEnough) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root to reserve huge pages";
+  const auto on_wire = [](const std::string& expected) {
+    return test::Run({"/usr/bin/env", expected, std::filesystem::read_symlink("/proc/self/exe"),
+                      "--gtest_filter=DpdkPortOnWire.*"});
+  };
+  {
+    const test::HugePages pages(80);
+    const test::Ran ran = on_wire(absl::StrCat(kExpectHugePages, "=1"));
+    EXPECT_EQ(ran.exit_code, 0) << "with " << pages.count() << ": " << ran.output << ran.error;
+  }
+  const test::HugePages too_few(8);
+  const test::Ran ran = on_wire(absl::StrCat("--unset=", kExpectHugePages));
+  EXPECT_EQ(ran.exit_code, 0) << ran.output << ran.error;
 }
 
 absl::Status Refused(const std::string& device, const Address& local = OwnAddress()) {
