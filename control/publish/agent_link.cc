@@ -55,6 +55,15 @@ void AgentLink::SetTarget(absl::Span<const EntryChange> changes, uint64_t revisi
   }
 }
 
+bool AgentLink::Run(const api::RunOnce& run) {
+  if (state_ != State::kReady) return false;
+  api::AdminRequest request;
+  *request.mutable_run_once() = run;
+  outgoing_.push_back(request.SerializeAsString());
+  Flush(NowNs());
+  return true;
+}
+
 short AgentLink::poll_events() const {
   return static_cast<short>(POLLIN | (outgoing_.empty() ? 0 : POLLOUT));
 }
@@ -161,6 +170,8 @@ void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
       if (revision != 0) observer_->OnProgrammed(revision, reply.programmed());
       return;
     }
+    case api::AdminReply::kRunEnded:
+      return observer_->OnRunEnded(reply.run_ended());
     case api::AdminReply::kFailed:
       return Refuse(absl::StrCat("the agent refuses: ", reply.failed().reason()), now_ns);
     case api::AdminReply::kSteerMaps:  // weft-control's own to send
@@ -233,7 +244,7 @@ void AgentLink::Flush(uint64_t now_ns) {
     if (!sent.ok()) return Disconnect(sent, now_ns);
     outgoing_.pop_front();
   }
-  if (known_ && sent_revision_ != target_revision_) BeginGeneration(now_ns);
+  if (state_ == State::kReady) BeginGeneration(now_ns);  // Where there is something else to say by now
 }
 
 }  // namespace weft::control

@@ -33,6 +33,8 @@ class AgentLinkObserver {
   virtual void OnProgrammed(uint64_t revision, const api::Programmed& programmed) = 0;
   // What the hosts of the node serve of their own accord, all of it.
   virtual void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) = 0;
+  // What Run() has asked for has ended.
+  virtual void OnRunEnded(const api::RunEnded& /*ended*/) {}
   // The agent will not take it, or we will not send it: tried again later, and at once with another target.
   virtual void OnRefused(const std::string& reason) = 0;
 };
@@ -52,6 +54,10 @@ class AgentLink {
   // The mesh is another one now, by `changes`; `revision` rises with each call. Nothing is sent before the
   // first one. Sent at once where the agent listens and holds what was sent before.
   void SetTarget(absl::Span<const EntryChange> changes, uint64_t revision);
+
+  // Has a module run once; false where the agent does not listen. OnRunEnded() follows, unless
+  // OnDisconnected() or OnRefused() comes first: then nobody knows.
+  bool Run(const api::RunOnce& run);
 
   int fd() const { return socket_.get(); }  // -1: none
   short poll_events() const;
@@ -95,7 +101,7 @@ class AgentLink {
   uint64_t sent_revision_ = 0;
   // What of that mesh is another one now: each by an entry that has its key, with what was sent of it.
   absl::flat_hash_map<EntryPtr, EntryPtr, EntryHash, EntryEq> unsent_;
-  std::deque<std::string> outgoing_;  // Parts of one generation
+  std::deque<std::string> outgoing_;  // Parts of one generation, and runs
   std::deque<Unacknowledged> unacknowledged_;
 
   std::vector<api::Registrations::Host> hosts_;  // Of registrations that come in several packets

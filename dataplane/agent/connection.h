@@ -42,6 +42,7 @@ struct Connection {
   const Tenant* tenant = nullptr;
   api::Hello hello;  // Parts that came, while more are to come.
   std::size_t hello_bytes = 0;
+  bool runs_once = false;    // Of a host: it runs modules once.
   bool programs = false;     // It has programmed: acknowledgements and registrations go here.
   bool wants_write = false;  // As epoll was told.
 

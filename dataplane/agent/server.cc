@@ -2,11 +2,9 @@
 // The loop: descriptors, timers, and carrying out what the engine decides.
 #include "dataplane/agent/server.h"
 
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -337,16 +335,13 @@ void Server::SendToHost(Output output) {
   if (found == connections_.end()) return;
   std::vector<UniqueFd> fds;
   if (output.attach == Output::Attach::kModule) {
-    UniqueFd module(open(output.module.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    struct stat about;
-    if (!module.valid() || fstat(module.get(), &about) != 0 || !S_ISREG(about.st_mode)) {
-      const std::string error =
-          module.valid() ? "not a regular file" : absl::ErrnoToStatus(errno, "open").ToString();
+    absl::StatusOr<UniqueFd> module = OpenModule(output.module);
+    if (!module.ok()) {
       engine_->PlacementFailed(output.to, output.message.place().function().name(),
-                               absl::StrCat("module ", output.module, ": ", error));
+                               std::string(module.status().message()));
       return;
     }
-    fds.push_back(std::move(module));
+    fds.push_back(*std::move(module));
   } else if (output.attach == Output::Attach::kChannelPeer) {
     Parts& parts = parts_[output.channel];
     if (!parts.doorbell[0].valid() && !parts.doorbell[1].valid()) {

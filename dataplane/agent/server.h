@@ -142,6 +142,14 @@ class Server {
   void TellDrained(SessionId host);
   bool MayProgram(const Connection& connection) const;
 
+  // server_runs.cc: modules that are run once.
+  static absl::StatusOr<UniqueFd> OpenModule(const std::string& path);
+  absl::Status HandOnRun(SessionId asker, api::RunOnce& run);
+  void StartRun(SessionId asker, api::RunOnce run);
+  void TakeRunEnded(SessionId host, const api::RunEnded& told);
+  void TellRunEnded(SessionId asker, api::RunEnded ended);
+  void ForgetRuns(SessionId id, const std::string& reason);
+
   // server_status.cc
   std::vector<api::Item> NodeItems() const;
   std::string TextOfWorker(const NodeLink::WorkerState& state, uint16_t worker,
@@ -171,6 +179,7 @@ class Server {
   std::multimap<SessionId, SessionId> drain_waiters_;     // By host: who waits to hear that it is drained.
   std::map<uint64_t, PendingQuery> queries_;
   uint64_t last_query_ = 0;
+  std::map<std::pair<SessionId, std::string>, SessionId> runs_;  // By host and name: who asked.
   RefusalCounters refusals_;
   LogLimit log_limit_;
   uint64_t started_ns_ = 0;

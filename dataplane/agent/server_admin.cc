@@ -121,6 +121,14 @@ absl::Status Server::HandleAdmin(Connection& connection, const api::AdminRequest
       StartDrain(id, host);
       return absl::OkStatus();
     }
+    case api::AdminRequest::kRunOnce: {
+      if (!MayProgram(connection)) {
+        return Refuse(Refusal::kNotControl,
+                      absl::StrCat("uid ", connection.peer.uid, " is not control_user"));
+      }
+      StartRun(id, request.run_once());
+      return absl::OkStatus();
+    }
     case api::AdminRequest::kGetSteer:  // Of weft-control's socket
     case api::AdminRequest::KIND_NOT_SET:
       break;

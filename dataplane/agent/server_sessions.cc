@@ -155,6 +155,7 @@ void Server::Close(SessionId id, const std::string& reason) {
     TellDrained(id);
   }
   CloseInside(*connection, reason);
+  ForgetRuns(id, reason);
   engine_->ForgetProgrammer(id);
   std::erase_if(drain_waiters_, [&](const auto& entry) { return entry.second == id; });
   std::erase_if(queries_, [&](const auto& entry) { return entry.second.asker == id; });
@@ -285,6 +286,9 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
     case api::FromHost::kStats:
       TakeStats(id, message.stats());
       return absl::OkStatus();
+    case api::FromHost::kRunEnded:
+      TakeRunEnded(id, message.run_ended());
+      return absl::OkStatus();
     case api::FromHost::kDrained:
       return engine_->HostDrained(id);
     case api::FromHost::kNodeReport:
@@ -340,6 +344,7 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
   if (!request.is_client) MakeWay(hello.host());
   WEFT_RETURN_IF_ERROR(engine_->Attach(request, NowNs()));
   connection.role = Connection::Role::kHost;
+  connection.runs_once = hello.runs_once() && !request.is_client;
   if (!request.is_client) {
     spdlog::info("host {} of tenant {} has attached: uid {} pid {}, {} functions, {} channels held",
                  hello.host(), connection.tenant->name, connection.peer.uid, connection.peer.pid,

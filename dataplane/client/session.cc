@@ -109,6 +109,12 @@ void Session::SendDrained() {
   if (attached()) Send(message);
 }
 
+void Session::SendRunEnded(const api::RunEnded& ended) {
+  api::FromHost message;
+  *message.mutable_run_ended() = ended;
+  if (attached()) Send(message);
+}
+
 void Session::SendNodeReport(const std::string& node, bool up) {
   api::FromHost message;
   message.mutable_node_report()->set_node(node);

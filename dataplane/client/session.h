@@ -38,6 +38,7 @@ struct SessionOptions {
   std::string call_as;  // With `admin` only
   bool admin = false;
   bool inside_engine = false;  // Ask for a node engine of this host's own.
+  bool runs_once = false;      // It runs modules once.
   std::string version;
   uint32_t calls_max = 4096;
   uint64_t poll_time_ns = kCalibratedPollTime;
@@ -56,6 +57,8 @@ class SessionEvents {
   // Load this function; report it by Report. `module` is the program's.
   virtual void OnPlace(const api::Place& place, UniqueFd module) {}
   virtual void OnUnplace(const std::string& function) {}
+  // Run this module once; report it by SendRunEnded. `module` is the program's.
+  virtual void OnRunOnce(const api::RunOnce& run, UniqueFd module) {}
   // Finish all calls, then call SendDrained.
   virtual void OnDrain() {}
   // For node engines only.
@@ -103,6 +106,7 @@ class Session {
   // Its route is needed no more, by no call either; it stays, unknown until it is asked for again.
   void Unsubscribe(RouteEntry& route);
   void SendDrained();
+  void SendRunEnded(const api::RunEnded& ended);
   void SendNodeReport(const std::string& node, bool up);
   void SendPeerKeyId(const api::PeerKeyId& answer);
 

@@ -116,6 +116,7 @@ void Session::SendHello() {
   hello.set_call_as(options_.call_as);
   hello.set_version(options_.version);
   hello.set_inside_engine(options_.inside_engine);
+  hello.set_runs_once(options_.runs_once);
   for (const std::string& function : served_) {
     hello.add_serves(function);
     next_part();
@@ -237,6 +238,9 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
     case api::ToHost::kServePolicy:
       return core_->SetServePolicy(message.serve_policy().function().name(),
                                    PolicyOf(message.serve_policy().function().policy()));
+    case api::ToHost::kRunOnce:
+      return events_->OnRunOnce(message.run_once(),
+                                received.fds.empty() ? UniqueFd() : std::move(received.fds[0]));
     case api::ToHost::kDrain:
       return events_->OnDrain();
     case api::ToHost::kStatsQuery:

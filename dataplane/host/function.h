@@ -16,6 +16,7 @@
 #include "dataplane/base/attributes.h"
 #include "dataplane/host/instance.h"
 #include "dataplane/host/module.h"
+#include "dataplane/host/run_state.h"
 #include "dataplane/host/seam.h"
 
 namespace weft::host {
@@ -38,6 +39,8 @@ struct FunctionOptions {
   // The same on the plain path, where the thread and all its channels wait meanwhile: within the 100 ms that
   // the agent waits for an answer of this process.
   uint32_t plain_limit_ms = 80;
+  // Not null: nothing is served, the module is run once. Outlives the function.
+  RunState* run = nullptr;
 };
 
 // A leaf starts on a fiber, where a long call can be interrupted, and moves to the plain path once it has

@@ -54,6 +54,7 @@ absl::StatusOr<std::unique_ptr<HostProgram>> HostProgram::Create(HostProgramOpti
 
 HostProgram::~HostProgram() {
   loader_.reset();
+  runner_.reset();
   if (bridge_) bridge_->set_inside_engine(nullptr);
   inside_.reset();
   host_.reset();  // Cancels what still runs, by way of the bridge.
@@ -77,6 +78,7 @@ absl::Status HostProgram::Prepare() {
   session.host = options_.name;
   session.version = options_.version;
   session.inside_engine = options_.inside_engine;
+  session.runs_once = true;
   // With an engine inside, this loop polls for both; what is left to the poller is to sleep.
   session.poll_time_ns = options_.inside_engine ? 0 : options_.poll_time_ns;
   if (options_.inside_engine && options_.poll_time_ns == kCalibratedPollTime)
@@ -245,6 +247,26 @@ void HostProgram::OnUnplace(const std::string& function) {
   Function& leaving = *placed->function;
   placed_.erase(placed);
   Leave(leaving, true, false);
+}
+
+void HostProgram::OnRunOnce(const api::RunOnce& run, UniqueFd module) {
+  absl::Status status = ending_ ? absl::UnavailableError("the host is about to end") : absl::OkStatus();
+  if (status.ok() && runner_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<Runner>> runner = Runner::Create(engine_->options(), cache_.get());
+    status = runner.status();
+    if (status.ok()) {
+      runner_ = *std::move(runner);
+      status = session_->poller().AddFd(runner_->done_fd(), EPOLLIN, [this](uint32_t) {
+        for (const api::RunEnded& ended : runner_->TakeDone()) session_->SendRunEnded(ended);
+      });
+      if (!status.ok()) runner_.reset();
+    }
+  }
+  if (status.ok()) return runner_->Add(run, std::move(module));
+  api::RunEnded ended;
+  ended.set_run(run.run());
+  ended.set_error(std::string(status.message()));
+  session_->SendRunEnded(ended);
 }
 
 void HostProgram::OnDrain() {

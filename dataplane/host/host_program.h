@@ -19,6 +19,7 @@
 #include "dataplane/host/loader.h"
 #include "dataplane/host/mesh_bridge.h"
 #include "dataplane/host/module_cache.h"
+#include "dataplane/host/runner.h"
 
 namespace weft::host {
 
@@ -54,6 +55,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   void OnAttached() override;
   void OnPlace(const api::Place& place, UniqueFd module) override;
   void OnUnplace(const std::string& function) override;
+  void OnRunOnce(const api::RunOnce& run, UniqueFd module) override;
   void OnDrain() override;
   void OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket) override;
   std::vector<std::string> Loaded() override;
@@ -99,6 +101,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   std::unique_ptr<MeshBridge> bridge_;
   std::unique_ptr<Host> host_;
   std::unique_ptr<Loader> loader_;
+  std::unique_ptr<Runner> runner_;  // Since the first run
   std::unique_ptr<engine::InsideEngine> inside_;
   uint64_t worked_ns_ = 0;   // With an engine inside: when there was last something to do, and
   uint32_t idle_turns_ = 0;  // turns since.

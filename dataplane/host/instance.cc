@@ -57,7 +57,8 @@ absl::Status Instance::Reset() {
   if (status.ok()) status = FindExports();
   if (status.ok()) status = Initialize();
   // Ahead of the first request. A guest that has no room says so again when one comes.
-  if (status.ok() && !function_.module().alloc_suspends()) NewRoom(kInboxBytes);
+  const bool serves = function_.module().use() == ModuleUse::kServe;
+  if (status.ok() && serves && !function_.module().alloc_suspends()) NewRoom(kInboxBytes);
   if (faulted_) status = absl::InternalError(fault_text_);
   function_.host().LeaveGuest();
   phase_ = Phase::kIdle;
@@ -97,13 +98,16 @@ absl::Status Instance::FindExports() {
            item->kind == kind;
   };
   wasmtime_extern_t item;
+  if (!function_.module().has_memory()) return absl::OkStatus();
   // Module::Load() has checked that these are there and of these types.
   WEFT_CHECK(find("memory", WASMTIME_EXTERN_MEMORY, &item));
   memory_handle_ = item.of.memory;
-  WEFT_CHECK(find("weft_alloc", WASMTIME_EXTERN_FUNC, &item));
-  alloc_ = item.of.func;
-  WEFT_CHECK(find("weft_handle", WASMTIME_EXTERN_FUNC, &item));
-  handle_ = item.of.func;
+  if (function_.module().use() == ModuleUse::kServe) {
+    WEFT_CHECK(find("weft_alloc", WASMTIME_EXTERN_FUNC, &item));
+    alloc_ = item.of.func;
+    WEFT_CHECK(find("weft_handle", WASMTIME_EXTERN_FUNC, &item));
+    handle_ = item.of.func;
+  }
   memory_ = reinterpret_cast<std::byte*>(wasmtime_memory_data(context_of_store_, &memory_handle_));
   memory_bytes_ = wasmtime_memory_data_size(context_of_store_, &memory_handle_);
   return absl::OkStatus();
@@ -132,7 +136,7 @@ absl::Status Instance::Initialize() {
 }
 
 std::byte* Instance::AtGrown(uint32_t pointer, uint32_t bytes) {
-  if (store_ == nullptr) return nullptr;
+  if (store_ == nullptr || !function_.module().has_memory()) return nullptr;
   memory_bytes_ = wasmtime_memory_data_size(context_of_store_, &memory_handle_);
   return uint64_t{pointer} + bytes <= memory_bytes_ ? memory_ + pointer : nullptr;
 }
@@ -204,9 +208,10 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
   if (++self.ticks_ == 1) return nullptr;
   const FunctionOptions& options = self.function_.options();
   // Start-up has the whole time even where there is no fiber: nothing is served before it.
-  const bool plain = self.fiber == nullptr && self.phase_ != Phase::kInitialize;
+  const bool plain = self.fiber == nullptr && self.phase_ != Phase::kInitialize && self.phase_ != Phase::kRun;
   const uint32_t limit_ms =
       plain ? std::min(options.time_limit_ms, options.plain_limit_ms) : options.time_limit_ms;
+  if (options.run != nullptr && options.run->stopped()) return wasmtime_error_new("stopped");
   if (self.ticks_ > limit_ms + 1) {
     self.cause_ = "the call exceeded its time limit";
     self.function_.CountTimeLimit();

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "dataplane/base/attributes.h"
@@ -21,7 +22,7 @@ class Instance {
   static constexpr uint32_t kInboxBytes = 1024;
 
   // What the guest's code is running for; only kHandle may call out.
-  enum class Phase : uint8_t { kIdle, kInitialize, kAlloc, kHandle };
+  enum class Phase : uint8_t { kIdle, kInitialize, kAlloc, kHandle, kRun };
 
   explicit Instance(Function& function);
   ~Instance() { Drop(); }
@@ -49,6 +50,12 @@ class Instance {
   }
   // Runs weft_handle on this stack; the status, or kInternal with fault() set.
   WEFT_HOT uint32_t HandlePlain(uint32_t pointer, uint32_t bytes);
+
+  // Of a module that is run once: calls the function that it exports as `entry`, or else the first of _start,
+  // run and main that is there, on this thread until it ends. `*value` is what it returned, in decimals;
+  // empty where that is nothing. INVALID_ARGUMENT where it cannot be called so, DEADLINE_EXCEEDED at its time
+  // limit.
+  absl::Status RunExport(const std::string& entry, const std::vector<int64_t>& inputs, std::string* value);
 
   // Makes sure of a stack for this instance's fibers, which it has until Drop(); false where the engine has
   // none left. One whose module suspends has it from Reset() on.
@@ -127,6 +134,7 @@ class Instance {
   absl::Status Instantiate();
   absl::Status FindExports();
   absl::Status Initialize();
+  absl::Status FindEntry(const std::string& entry, wasmtime_func_t* function, std::string* name);
   absl::Status RunToEnd(wasmtime_call_future_t* future, wasm_trap_t** trap, wasmtime_error_t** error);
 
   Function& function_;

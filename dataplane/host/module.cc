@@ -48,12 +48,12 @@ bool HasType(const wasm_externtype_t* type, std::initializer_list<wasm_valkind_t
 absl::StatusOr<std::shared_ptr<const Module>> Module::Load(Engine& engine, absl::Span<const char> bytes,
                                                            absl::string_view what,
                                                            const std::optional<Sha256>& expected,
-                                                           const ModuleCache* cache) {
+                                                           const ModuleCache* cache, ModuleUse use) {
   const Sha256 hash = Sha256Of(absl::string_view(bytes.data(), bytes.size()));
   if (expected.has_value() && *expected != hash) {
     return absl::DataLossError(absl::StrCat(what, " does not have the SHA-256 that was announced for it"));
   }
-  std::shared_ptr<Module> module(new Module(engine, hash));
+  std::shared_ptr<Module> module(new Module(engine, hash, use));
   WEFT_RETURN_IF_ERROR(module->Compile(bytes, what, cache));
   WEFT_RETURN_IF_ERROR(module->CheckExports(what));
   module->ScanImports();
@@ -71,7 +71,7 @@ absl::StatusOr<std::shared_ptr<const Module>> Module::LoadFile(Engine& engine, c
 
 absl::StatusOr<std::shared_ptr<const Module>> Module::LoadFd(Engine& engine, int fd, absl::string_view what,
                                                              const std::optional<Sha256>& expected,
-                                                             const ModuleCache* cache) {
+                                                             const ModuleCache* cache, ModuleUse use) {
   struct stat info;
   if (fstat(fd, &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("fstat ", what));
   if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(what, " is not a regular file"));
@@ -88,7 +88,7 @@ absl::StatusOr<std::shared_ptr<const Module>> Module::LoadFd(Engine& engine, int
     if (got == 0) break;  // It shrank meanwhile; the hash or the compiler notices.
     have += static_cast<size_t>(got);
   }
-  return Load(engine, absl::MakeConstSpan(bytes.data(), have), what, expected, cache);
+  return Load(engine, absl::MakeConstSpan(bytes.data(), have), what, expected, cache, use);
 }
 
 Module::~Module() {
@@ -150,6 +150,9 @@ absl::Status Module::CheckExports(absl::string_view what) {
     if (name == "_initialize") has_initialize_ = HasType(type, {}, false);
   }
   wasm_exporttype_vec_delete(&exports);
+  has_memory_ = memory;
+  // Which function it has is asked when it is to run; one that only reckons needs no memory.
+  if (use_ == ModuleUse::kRunOnce) return absl::OkStatus();
   // The handler first: a module without one was made for something else.
   if (!handle) {
     return absl::FailedPreconditionError(

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // WASI preview 1 as far as a function may have it: clocks, random numbers, sleep, and standard output, which
-// goes to the log. No arguments, environment, files or sockets: those functions exist, because libraries
-// import them, and fail with EBADF or ENOSYS. Our own, since the engine's brings an asynchronous runtime,
-// minutes of build time and a context to be made for each clean instance.
+// goes to the log. No files or sockets: those functions exist, because libraries import them, and fail with
+// EBADF or ENOSYS. Arguments, environment and an output that is kept are only for what is run once. Our own,
+// since the engine's brings an asynchronous runtime, minutes of build time and a context to be made for each
+// clean instance.
 #include <sys/random.h>
 #include <time.h>
 
 #include <algorithm>
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "dataplane/base/clock.h"
 #include "dataplane/host/function.h"
@@ -57,12 +60,41 @@ wasm_trap_t* NoSystem(void*, wasmtime_caller_t*, Values values, size_t) { return
 wasm_trap_t* BadDescriptor(void*, wasmtime_caller_t*, Values values, size_t) { return Return(values, kBadf); }
 wasm_trap_t* Success(void*, wasmtime_caller_t*, Values values, size_t) { return Return(values, kSuccess); }
 
-// args_sizes_get and environ_sizes_get: none, of no bytes.
-wasm_trap_t* NoSizes(void* running, wasmtime_caller_t*, Values values, size_t) {
+RunState* RunOf(Instance& instance) { return instance.function().options().run; }
+
+// args_sizes_get and environ_sizes_get: none, of no bytes, but for what is run once.
+template <std::vector<std::string> RunState::* kTexts>
+wasm_trap_t* TextSizes(void* running, wasmtime_caller_t*, Values values, size_t) {
   Instance& instance = InstanceOf(running);
-  const bool stored =
-      StoreAt<uint32_t>(instance, U32(values[0]), 0) && StoreAt<uint32_t>(instance, U32(values[1]), 0);
+  uint32_t count = 0, bytes = 0;
+  if (const RunState* run = RunOf(instance); run != nullptr) {
+    for (const std::string& text : run->*kTexts) {
+      ++count;
+      bytes += static_cast<uint32_t>(text.size() + 1);
+    }
+  }
+  const bool stored = StoreAt<uint32_t>(instance, U32(values[0]), count) &&
+                      StoreAt<uint32_t>(instance, U32(values[1]), bytes);
   return Return(values, stored ? kSuccess : kFault);
+}
+
+// args_get and environ_get: a pointer to each text, and the texts, each with its NUL.
+template <std::vector<std::string> RunState::* kTexts>
+wasm_trap_t* TextsGet(void* running, wasmtime_caller_t*, Values values, size_t) {
+  Instance& instance = InstanceOf(running);
+  const RunState* run = RunOf(instance);
+  if (run == nullptr) return Return(values, kSuccess);
+  uint32_t pointers = U32(values[0]);
+  uint32_t texts = U32(values[1]);
+  for (const std::string& text : run->*kTexts) {
+    const auto bytes = static_cast<uint32_t>(text.size() + 1);
+    std::byte* to = instance.At(texts, bytes);
+    if (to == nullptr || !StoreAt<uint32_t>(instance, pointers, texts)) return Return(values, kFault);
+    std::memcpy(to, text.c_str(), bytes);
+    pointers += sizeof(uint32_t);
+    texts += bytes;
+  }
+  return Return(values, kSuccess);
 }
 
 bool ClockNs(Host& host, uint32_t clock, uint64_t* ns) {
@@ -114,6 +146,13 @@ void LogText(Instance& instance, uint32_t fd, absl::string_view text) {
   }
 }
 
+// Of what is run once, standard output is its result. The guest ends where that would be too long.
+bool KeepText(RunState& run, absl::string_view text) {
+  run.output_full = run.output.size() + text.size() > run.output_bytes_max;
+  if (!run.output_full) run.output.append(text.data(), text.size());
+  return !run.output_full;
+}
+
 wasm_trap_t* FdWrite(void* running, wasmtime_caller_t*, Values values, size_t) {
   Instance& instance = InstanceOf(running);
   const uint32_t fd = U32(values[0]);
@@ -127,7 +166,13 @@ wasm_trap_t* FdWrite(void* running, wasmtime_caller_t*, Values values, size_t) {
     const uint32_t bytes = Load<uint32_t>(iovec + 4);
     const std::byte* text = instance.At(Load<uint32_t>(iovec), bytes);
     if (text == nullptr) return Return(values, kFault);
-    LogText(instance, fd, {reinterpret_cast<const char*>(text), bytes});
+    const absl::string_view line(reinterpret_cast<const char*>(text), bytes);
+    if (RunState* run = RunOf(instance); run == nullptr || fd == 2) {
+      LogText(instance, fd, line);
+    } else if (!KeepText(*run, line)) {
+      constexpr absl::string_view kMessage = "the guest printed more than it may";
+      return wasmtime_trap_new(kMessage.data(), kMessage.size());
+    }
     written += bytes;
   }
   return Return(values, StoreAt(instance, U32(values[3]), written) ? kSuccess : kFault);
@@ -145,7 +190,8 @@ wasm_trap_t* FdFdstatGet(void* running, wasmtime_caller_t*, Values values, size_
   return Return(values, kSuccess);
 }
 
-wasm_trap_t* ProcExit(void*, wasmtime_caller_t*, Values, size_t) {
+wasm_trap_t* ProcExit(void* running, wasmtime_caller_t*, Values values, size_t) {
+  if (RunState* run = RunOf(InstanceOf(running)); run != nullptr) run->exit_code = U32(values[0]);
   constexpr absl::string_view kMessage = "the guest ended itself by proc_exit";
   return wasmtime_trap_new(kMessage.data(), kMessage.size());
 }
@@ -204,6 +250,17 @@ int64_t WriteEvents(const Sleeping& sleeping, uint64_t base_ns, uint64_t now_ns)
   return events;
 }
 
+// What is run once has a thread of its own to sleep on. False where its time is over before.
+bool SleepOfRun(Host& host, RunState& run, uint64_t wake_ns) {
+  run.late = wake_ns > run.end_ns;
+  wake_ns = std::min(wake_ns, run.end_ns);
+  for (uint64_t now_ns = host.NowNs(); now_ns < wake_ns && !run.stopped(); now_ns = host.NowNs()) {
+    const timespec pause = {0, static_cast<long>(std::min(wake_ns - now_ns, kStartSleepNsMax))};
+    nanosleep(&pause, nullptr);
+  }
+  return !run.late;
+}
+
 struct SleepState {
   Sleeping sleeping;
   uint64_t base_ns;
@@ -225,7 +282,8 @@ bool SleepIsOver(void* data) {
 }
 
 void PollOneoff(void* running, wasmtime_caller_t*, const wasmtime_val_t* args, size_t,
-                wasmtime_val_t* results, size_t, wasm_trap_t**, wasmtime_async_continuation_t* continuation) {
+                wasmtime_val_t* results, size_t, wasm_trap_t** trap,
+                wasmtime_async_continuation_t* continuation) {
   Instance& instance = InstanceOf(running);
   Host& host = instance.function().host();
   Sleeping sleeping = {&instance,
@@ -248,7 +306,13 @@ void PollOneoff(void* running, wasmtime_caller_t*, const wasmtime_val_t* args, s
     DueOf(host, in + i * kSubscriptionBytes, &due_ns);
     sleeping.wake_ns = std::min(sleeping.wake_ns, due_ns);
   }
-  if (instance.call() == nullptr) {
+  if (RunState* run = RunOf(instance); run != nullptr) {
+    if (!SleepOfRun(host, *run, sleeping.wake_ns)) {
+      constexpr absl::string_view kMessage = "the guest sleeps longer than it may run";
+      *trap = wasmtime_trap_new(kMessage.data(), kMessage.size());
+      return;
+    }
+  } else if (instance.call() == nullptr) {
     // Start-up has no call to suspend. It may sleep on the thread, briefly, and is then woken early.
     sleeping.wake_ns = std::min(sleeping.wake_ns, now_ns + kStartSleepNsMax);
     const timespec pause = {0, static_cast<long>(sleeping.wake_ns - std::min(now_ns, sleeping.wake_ns))};
@@ -269,10 +333,10 @@ struct Entry {
 
 // Every function of the snapshot but poll_oneoff. i is i32, I is i64.
 constexpr Entry kEntries[] = {
-    {"args_get", "ii:i", Success},
-    {"args_sizes_get", "ii:i", NoSizes},
-    {"environ_get", "ii:i", Success},
-    {"environ_sizes_get", "ii:i", NoSizes},
+    {"args_get", "ii:i", TextsGet<&RunState::args>},
+    {"args_sizes_get", "ii:i", TextSizes<&RunState::args>},
+    {"environ_get", "ii:i", TextsGet<&RunState::env>},
+    {"environ_sizes_get", "ii:i", TextSizes<&RunState::env>},
     {"clock_res_get", "ii:i", ClockResGet},
     {"clock_time_get", "iIi:i", ClockTimeGet},
     {"fd_advise", "iIIi:i", BadDescriptor},

@@ -17,21 +17,25 @@ set(WEFT_WASM_FLAGS --target=wasm32-wasi -O2 -Wall -Wextra -Werror -mbulk-memory
 set(WEFT_WASM_LINK_FLAGS --target=wasm32-wasi -mexec-model=reactor -fuse-ld=${WEFT_WASM_LD}
     -Wl,--stack-first -Wl,-z,stack-size=32768 -Wl,--strip-all)
 
-# weft_guest(NAME SRCS... [FLAGS...] [DEPENDS...]): a guest from C (all sources end in .c) or C++.
+# weft_guest(NAME SRCS... [FLAGS...] [DEPENDS...] [COMMAND]): a guest from C (all sources end in .c) or C++; with COMMAND
+# one that has a main and is run once.
 # A source that includes further files of ours is rebuilt with them: the compiler writes a dependency file.
 function(weft_guest name)
-  cmake_parse_arguments(A "" "" "SRCS;FLAGS;DEPENDS" ${ARGN})
+  cmake_parse_arguments(A "COMMAND" "" "SRCS;FLAGS;DEPENDS" ${ARGN})
   if(NOT WEFT_WASM_CLANG OR NOT WEFT_WASM_LD)
     message(FATAL_ERROR "guests need clang-19, lld-19, wasi-libc and libclang-rt-19-dev-wasm32")
   endif()
   set(compiler ${WEFT_WASM_CLANG})
   set(language_flags -std=gnu11)
   set(link_flags)
+  if(A_COMMAND)
+    list(APPEND link_flags -mexec-model=command)
+  endif()
   foreach(source ${A_SRCS})
     if(source MATCHES "\\.(cc|cpp)$")
       set(compiler ${WEFT_WASM_CLANGXX})
       set(language_flags -std=c++20 -fno-exceptions -fno-rtti)
-      set(link_flags -nostdlib++)
+      list(APPEND link_flags -nostdlib++)
     endif()
   endforeach()
   set(objects)

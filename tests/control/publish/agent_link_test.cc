@@ -78,6 +78,7 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
     last_programmed_ = programmed;
   }
   void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) override { registered_ = hosts; }
+  void OnRunEnded(const api::RunEnded& ended) override { ended_.push_back(ended.run()); }
   void OnRefused(const std::string& reason) override { refusals_.push_back(reason); }
 
   test::TemporaryDirectory directory_;
@@ -91,6 +92,7 @@ class AgentLinkTest : public testing::Test, public AgentLinkObserver {
   std::vector<std::string> refusals_;
   std::vector<api::Registrations::Host> registered_;
   std::vector<uint64_t> sent_;
+  std::vector<std::string> ended_;
 };
 
 TEST_F(AgentLinkTest, ASnapshotAfterConnectingThenDeltas) {
@@ -106,6 +108,34 @@ TEST_F(AgentLinkTest, ASnapshotAfterConnectingThenDeltas) {
   EXPECT_THAT(agent_.generations, ElementsAre(1, 2));
   EXPECT_EQ(link_->acknowledged(), 2u);
   EXPECT_EQ(link_->node(), "n1");
+}
+
+TEST_F(AgentLinkTest, ARunGoesBesideTheGenerationsAndOnlyWhileTheAgentListens) {
+  api::RunOnce run;
+  run.set_run("r1");
+  run.add_args(std::string(16'000, 'x'));
+  Start();
+  EXPECT_FALSE(link_->Run(run));
+  agent_.Listen();
+  ASSERT_TRUE(RunUntil([&] { return connected_ == 1; }));
+  // More than the socket takes at once: what changes meanwhile is not forgotten behind it.
+  agent_.read = false;
+  int sent = 0;
+  while ((link_->poll_events() & POLLOUT) == 0 && sent < 10'000) sent += link_->Run(run) ? 1 : 0;
+  EXPECT_LT(sent, 10'000);
+  SetTarget(StateOf(3), 1);
+  EXPECT_TRUE(link_->Run(run));
+  agent_.read = true;
+  ASSERT_TRUE(RunUntilProgrammed(1));
+  ASSERT_TRUE(RunUntil([&] { return agent_.runs.size() == static_cast<std::size_t>(sent) + 1; }));
+  api::AdminReply reply;
+  reply.mutable_run_ended()->set_run("r1");
+  agent_.Send(reply);
+  EXPECT_TRUE(RunUntil([&] { return !ended_.empty(); }));
+  EXPECT_THAT(ended_, ElementsAre("r1"));
+  agent_.Die();
+  ASSERT_TRUE(RunUntil([&] { return !disconnects_.empty(); }));
+  EXPECT_FALSE(link_->Run(run));
 }
 
 TEST_F(AgentLinkTest, NothingIsSentBeforeThereIsATarget) {

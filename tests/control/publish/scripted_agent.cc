@@ -71,6 +71,8 @@ void ScriptedAgent::Take(const api::AdminRequest& request) {
     Send(reply);
   } else if (request.has_program()) {
     TakeProgram(request.program());
+  } else if (request.has_run_once()) {
+    runs.push_back(request.run_once());
   }
 }
 

@@ -44,6 +44,7 @@ class ScriptedAgent {
   uint64_t held = 0;  // Where above `generation`: one that it took and has not acknowledged.
   // What it saw.
   std::vector<uint64_t> generations;
+  std::vector<api::RunOnce> runs;
   int snapshots = 0;
   int parts = 0;
   int connections = 0;

@@ -47,10 +47,11 @@ void Peer::Send(const api::FromHost& message, absl::Span<const int> fds) {
   SendBytes(message.SerializeAsString(), fds);
 }
 
-bool Peer::Hello(const std::string& host, std::vector<std::string> serves) {
+bool Peer::Hello(const std::string& host, std::vector<std::string> serves, bool runs_once) {
   api::FromHost message;
   message.mutable_hello()->set_protocol(kAgentProtocol);
   message.mutable_hello()->set_host(host);
+  message.mutable_hello()->set_runs_once(runs_once);
   for (const std::string& function : serves) message.mutable_hello()->add_serves(function);
   Send(message);
   return PumpUntil([this] { return welcomed_; });
@@ -108,6 +109,15 @@ void Peer::MakeMemory(const api::ChannelOpen& open) {
   Send(answer, absl::Span<const int>(&fd, fd < 0 ? 0 : 1));
 }
 
+void Peer::SendStats(uint64_t query) {
+  api::FromHost stats;
+  stats.mutable_stats()->set_query(query);
+  api::Counter& counter = *stats.mutable_stats()->add_host();
+  counter.set_name("calls");
+  counter.set_value(42);
+  Send(stats);
+}
+
 void Peer::Obey(const api::ToHost& message, std::vector<UniqueFd> fds) {
   switch (message.kind_case()) {
     case api::ToHost::kWelcome:
@@ -116,6 +126,10 @@ void Peer::Obey(const api::ToHost& message, std::vector<UniqueFd> fds) {
       break;
     case api::ToHost::kRefused:
       refusal_ = message.refused().reason();
+      break;
+    case api::ToHost::kRunOnce:
+      runs_.push_back(message.run_once());
+      if (!fds.empty()) module_fds_.push_back(std::move(fds[0]));
       break;
     case api::ToHost::kRoute:
       routes_[{message.route().caller(), message.route().callee()}] = message.route();
@@ -156,15 +170,9 @@ void Peer::Obey(const api::ToHost& message, std::vector<UniqueFd> fds) {
       Send(report);
       break;
     }
-    case api::ToHost::kStatsQuery: {
-      api::FromHost stats;
-      stats.mutable_stats()->set_query(message.stats_query().query());
-      api::Counter& counter = *stats.mutable_stats()->add_host();
-      counter.set_name("calls");
-      counter.set_value(42);
-      Send(stats);
+    case api::ToHost::kStatsQuery:
+      SendStats(message.stats_query().query());
       break;
-    }
     case api::ToHost::kDrain: {
       api::FromHost drained;
       drained.mutable_drained();

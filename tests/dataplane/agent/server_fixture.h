@@ -35,7 +35,7 @@ class Peer {
   explicit Peer(const std::string& socket_path, std::optional<uid_t> uid = std::nullopt);
 
   // Says Hello and waits for the answer; true where it is a Welcome.
-  bool Hello(const std::string& host, std::vector<std::string> serves = {});
+  bool Hello(const std::string& host, std::vector<std::string> serves = {}, bool runs_once = false);
   void Send(const api::FromHost& message, absl::Span<const int> fds = {});
   void SendBytes(absl::string_view bytes, absl::Span<const int> fds = {});
   void Subscribe(const std::string& caller, const std::string& callee);
@@ -61,6 +61,7 @@ class Peer {
   // Descriptors of each channel: the peer's memory and the doorbell.
   std::map<std::string, std::vector<UniqueFd>>& channel_fds() { return channel_fds_; }
   const std::set<std::string>& placed() const { return placed_; }
+  const std::vector<api::RunOnce>& runs() const { return runs_; }
   std::vector<UniqueFd>& module_fds() { return module_fds_; }
   // Sends this in place of a memory of its own.
   void set_memory_maker(std::function<UniqueFd(const api::ChannelOpen&)> maker) {
@@ -71,6 +72,7 @@ class Peer {
  private:
   void Obey(const api::ToHost& message, std::vector<UniqueFd> fds);
   void MakeMemory(const api::ChannelOpen& open);
+  void SendStats(uint64_t query);
 
   UniqueFd socket_;
   std::atomic<bool> closed_ = false;
@@ -85,6 +87,7 @@ class Peer {
   std::map<std::string, api::ChannelClose> closes_;
   std::set<std::string> placed_;
   std::vector<UniqueFd> module_fds_;
+  std::vector<api::RunOnce> runs_;
   std::function<UniqueFd(const api::ChannelOpen&)> memory_maker_;
   std::function<void(const api::Place&)> on_place_;
 };

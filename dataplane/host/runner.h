@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs modules that have no handler, each once and one after the other, on a thread of its own with an engine
+// of its own: no call waits for one. Used by weft-host for what the agent hands over.
+#ifndef WEFT_DATAPLANE_HOST_RUNNER_H_
+#define WEFT_DATAPLANE_HOST_RUNNER_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/api/run.pb.h"
+#include "dataplane/base/clock.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/host/engine.h"
+#include "dataplane/host/module_cache.h"
+
+namespace weft::host {
+
+class Runner {
+ public:
+  // What a run may take, asleep or not, where its function has no limit of its own.
+  static constexpr uint64_t kRunNs = 60 * kNsPerSecond;
+
+  // `engine`: the limits of stack and memory that no function's may exceed. `cache` outlives the runner; it
+  // may be null.
+  static absl::StatusOr<std::unique_ptr<Runner>> Create(const EngineOptions& engine,
+                                                        const ModuleCache* cache);
+  // Ends the run that is under way, within some ms, and forgets the others.
+  ~Runner();
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+
+  // Queues a run. The agent bounds how many there are. Any thread.
+  void Add(api::RunOnce run, UniqueFd module);
+  // Readable while TakeDone() has something.
+  int done_fd() const { return done_fd_.get(); }
+  std::vector<api::RunEnded> TakeDone();
+
+ private:
+  struct Job {
+    api::RunOnce run;
+    UniqueFd module;
+  };
+
+  Runner(const EngineOptions& engine, const ModuleCache* cache, UniqueFd done_fd);
+  void Loop();
+  api::RunEnded Run(const Job& job) const;
+  absl::Status Prepare(const api::RunOnce& run, EngineOptions* engine, uint64_t* memory_bytes,
+                       uint64_t* run_ns) const;
+
+  const EngineOptions engine_options_;
+  const ModuleCache* const cache_;
+  const UniqueFd done_fd_;         // An eventfd.
+  std::atomic<bool> stop_{false};  // Read by the guest's clock; the rest is guarded by mutex_.
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  std::vector<api::RunEnded> done_;
+  std::thread thread_;
+};
+
+}  // namespace weft::host
+
+#endif  // WEFT_DATAPLANE_HOST_RUNNER_H_
