@@ -153,8 +153,26 @@ void Controller::TakeFirstScan(std::vector<SourceChange> changes) {
                model_.state().count(EntryKind::kEndpoint), model_.state().count(EntryKind::kAllow));
 }
 
+// A run goes to the agent beside the generations: nothing of the mesh depends on it.
+void Controller::TakeRuns() {
+  for (const Watched& each : sources_) {
+    for (const api::RunOnce& run : each.source->TakeRuns()) {
+      if (link_->Run(run)) continue;
+      api::RunEnded ended;
+      ended.set_run(run.run());
+      ended.set_error("weft-control has no connection to the agent of this node; it has not run");
+      each.source->OnRunEnded(ended);
+    }
+  }
+}
+
+void Controller::OnRunEnded(const api::RunEnded& ended) {
+  for (const Watched& each : sources_) each.source->OnRunEnded(ended);
+}
+
 void Controller::TakeChanges(std::vector<SourceChange> changes) {
   LogNotes();
+  TakeRuns();
   if (changes.empty()) return;
   uint64_t event_ns = changes.front().event_ns;
   std::string cause = changes.front().cause;
@@ -287,6 +305,7 @@ void Controller::OnConnected() {
 }
 
 void Controller::OnDisconnected(const absl::Status& why) {
+  for (const Watched& each : sources_) each.source->OnAgentLost();
   // Once for each kind of trouble, not once for each try.
   const std::string problem(why.message());
   if (problem == last_problem_) return;
@@ -346,6 +365,7 @@ void Controller::OnRegistrations(const std::vector<api::Registrations::Host>& ho
 }
 
 void Controller::OnRefused(const std::string& reason) {
+  for (const Watched& each : sources_) each.source->OnAgentLost();
   ++refusals_;
   if (reason == last_problem_) return;
   last_problem_ = reason;

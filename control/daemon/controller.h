@@ -89,6 +89,7 @@ class Controller : private AgentLinkObserver {
   // The first complete reading of all files: what is not there any more was removed while nobody watched.
   void TakeFirstScan(std::vector<SourceChange> changes);
   void TakeChanges(std::vector<SourceChange> changes);
+  void TakeRuns();
   // Returns the origin.
   std::string Offer(SourceChange change);
   // `origins`: of what was offered since the last time.
@@ -107,6 +108,7 @@ class Controller : private AgentLinkObserver {
   void OnSent(uint64_t generation, uint64_t revision, bool snapshot) override;
   void OnProgrammed(uint64_t revision, const api::Programmed& programmed) override;
   void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) override;
+  void OnRunEnded(const api::RunEnded& ended) override;
   void OnRefused(const std::string& reason) override;
 
   ControllerOptions options_;

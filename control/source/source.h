@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "control/model/mesh_state.h"
 #include "control/model/offer.h"
+#include "dataplane/api/run.pb.h"
 
 namespace weft::control {
 
@@ -61,6 +62,12 @@ class Source {
   // part of `mesh`, the mesh as it is now.
   virtual void OnProgrammed(const MeshState& /*mesh*/, const std::vector<std::string>& /*failed*/,
                             bool /*all*/) {}
+  // The connection to the agent is gone, and with it whatever it was asked to run once.
+  virtual void OnAgentLost() {}
+  // What the agent is to run once, since the last call; each is answered by OnRunEnded(), or by
+  // OnAgentLost().
+  virtual std::vector<api::RunOnce> TakeRuns() { return {}; }
+  virtual void OnRunEnded(const api::RunEnded& /*ended*/) {}
   // What an operator should read in the log, since the last call.
   virtual std::vector<std::string> TakeNotes() = 0;
   // What it is called where it is counted: "/etc/weft/mesh.d", "etcd:/weft/".

@@ -19,9 +19,9 @@ namespace {
 
 using testing::HasSubstr;
 
-// A core module that exports a memory and nothing else, as one that is made to be run once might.
-constexpr char kWithoutHandler[] = {0,    'a', 's', 'm', 1,   0,   0,   0,   0x05, 3,   1, 0, 1,
-                                    0x07, 10,  1,   6,   'm', 'e', 'm', 'o', 'r',  'y', 2, 0};
+// A core module that exports a memory and nothing else.
+constexpr char kWithoutFunction[] = {0,    'a', 's', 'm', 1,   0,   0,   0,   0x05, 3,   1, 0, 1,
+                                     0x07, 10,  1,   6,   'm', 'e', 'm', 'o', 'r',  'y', 2, 0};
 constexpr char kResults[] = "control/proplet/results";
 
 std::string Guest(const std::string& name) {
@@ -122,8 +122,8 @@ TEST_F(PropellerWorkerTest, WhatCannotRunIsReportedByName) {
     EXPECT_TRUE(manager_->Hears(kResults, absl::StrCat(R"("task_id":")", task))) << Logs();
     EXPECT_EQ(manager_->Heard(kResults, why), 1u) << why << "\n" << Logs();
   };
-  manager_->Start("t1", "empty", "n1", absl::string_view(kWithoutHandler, sizeof(kWithoutHandler)));
-  fails("t1", "has no handler");
+  manager_->Start("t1", "empty", "n1", absl::string_view(kWithoutFunction, sizeof(kWithoutFunction)));
+  fails("t1", "exports no function `empty`");
   manager_->Start("t2", "secret", "n1", Guest("hello"), R"(,"encrypted":true)");
   manager_->Say("control/manager/start",
                 R"({"id":"t3","name":"secret","image_url":"x","encrypted":true,"proplet_id":"n1"})");
@@ -141,6 +141,73 @@ TEST_F(PropellerWorkerTest, WhatCannotRunIsReportedByName) {
   EXPECT_EQ(Call("hello").output, "Hello, there!");
   EXPECT_THAT(mesh_->control().Output(), testing::Not(HasSubstr("s3cret")));
   EXPECT_THAT(mesh_->control().Output(), HasSubstr("control/manager/start is not taken: is no JSON object"));
+}
+
+TEST_F(PropellerWorkerTest, AModuleWithoutHandlerIsRunOnceAndItsResultReported) {
+  const std::string command = Guest("test_command");
+  const auto ends = [&](const std::string& task, const std::string& results, const std::string& error) {
+    const std::string text =
+        absl::StrCat(R"({"error":)", error.empty() ? "null" : "\"" + error + "\"",
+                     R"(,"proplet_id":"n1","results":")", results, R"(","task_id":")", task, "\"}");
+    EXPECT_TRUE(manager_->Hears(kResults, text)) << text << "\n" << Logs();
+    EXPECT_EQ(manager_->Heard(kResults, absl::StrCat(R"("task_id":")", task)), 1u) << task;
+  };
+  manager_->Start("t1", "job", "n1", command, R"(,"cli_args":["a","b c"],"env":{"NAME":"value"})");
+  ends("t1", "job a b c NAME=value", "");
+  manager_->Start("t2", "add", "n1", command, R"(,"inputs":["40","2"])");
+  ends("t2", "42", "");
+  manager_->Start("t3", "job", "n1", command, R"(,"cli_args":["exit"])");
+  ends("t3", "before", "it exited with code 3");
+  manager_->Start("t4", "job", "n1", command, R"(,"cli_args":["trap"])");
+  EXPECT_TRUE(manager_->Hears(kResults, "it failed: wasm `unreachable` instruction executed")) << Logs();
+  // Nothing of them is callable, or left behind; a function of the same name is another matter.
+  EXPECT_THAT(Call("job").error, HasSubstr("NOT_FOUND"));
+  EXPECT_TRUE(Eventually([&] { return Modules() == 0; }));
+  manager_->Start("t5", "job", "n1", Guest("hello"));
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t5"))) << Logs();
+  // Calls are answered while something runs that would last for a minute.
+  manager_->Start("t6", "job", "n1", command, R"(,"cli_args":["spin"])");
+  ASSERT_TRUE(
+      Eventually([&] { return absl::StrContains(mesh_->agent().Output(), "is run once on host h"); }));
+  EXPECT_EQ(Call("job").output, "Hello, there!") << Logs();
+}
+
+TEST_F(PropellerWorkerTest, NothingIsRunASecondTimeAfterARestart) {
+  const auto runs = [&] {
+    const std::string log = mesh_->agent().Output();
+    int count = 0;
+    for (std::size_t at = 0; (at = log.find("is run once on host h", at)) != std::string::npos; ++at) ++count;
+    return count;
+  };
+  const auto begin = [&](const std::string& task) {
+    const int before = runs();
+    manager_->Start(task, "job", "n1", Guest("test_command"), R"(,"cli_args":["sleep"])");
+    return Eventually([&] { return runs() == before + 1; });
+  };
+  ASSERT_TRUE(begin("t1")) << Logs();
+  mesh_->control().Kill();
+  StartControl();
+  EXPECT_TRUE(manager_->Hears(kResults, "lost with a restart of weft-control")) << Logs();
+  // weft-control lives, its agent or its host does not.
+  ASSERT_TRUE(mesh_->WaitForHost("h"));
+  ASSERT_TRUE(begin("t2")) << Logs();
+  mesh_->agent().Kill();
+  EXPECT_TRUE(manager_->Hears(kResults, "the agent of this node went away while it ran")) << Logs();
+  mesh_->StartAgent();
+  ASSERT_TRUE(mesh_->WaitForHost("h"));
+  host_.reset();
+  host_.emplace(mesh_->StartHost("h", kFirstTenantUid));
+  ASSERT_TRUE(mesh_->WaitForHost("h"));
+  manager_->Start("t3", "hello", "n1", Guest("hello"));  // weft-control has found its agent again.
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("t3"))) << Logs();
+  ASSERT_TRUE(begin("t4")) << Logs();
+  const int begun = runs();
+  host_.reset();
+  EXPECT_TRUE(manager_->Hears(kResults, "its host has left")) << Logs();
+  host_.emplace(mesh_->StartHost("h", kFirstTenantUid));
+  ASSERT_TRUE(mesh_->WaitForHost("h"));
+  EXPECT_TRUE(Answers("hello")) << Logs();
+  EXPECT_EQ(runs(), begun) << Logs();
 }
 
 TEST_F(PropellerWorkerTest, ABrokerThatComesBackReplaysNothing) {

@@ -55,7 +55,9 @@ void PropellerManager::Start(const std::string& id, const std::string& name, con
                              absl::string_view module, const std::string& more) {
   Say("control/manager/start",
       absl::StrCat(R"({"id":")", id, R"(","name":")", name, R"(","state":0,"file":")",
-                   absl::Base64Escape(module), R"(","cli_args":null,"broadcast":false,"daemon":true,)",
+                   absl::Base64Escape(module), "\",",
+                   absl::StrContains(more, "cli_args") ? "" : R"("cli_args":null,)",
+                   R"("broadcast":false,"daemon":true,)",
                    R"("latent":false,"encrypted":false,"proplet_id":")", proplet, "\"", more, "}"));
 }
 

@@ -81,6 +81,8 @@ std::string ModuleStore::PathOf(const std::string& sha256) const {
   return absl::StrCat(directory_, "/", sha256, kSuffix);
 }
 
+void ModuleStore::Remove(const std::string& sha256) { unlink(PathOf(sha256).c_str()); }
+
 void ModuleStore::KeepOnly(const std::set<std::string>& sha256s) {
   ForEachFile(directory_, [&](const std::string& name) {
     const std::size_t dot = name.find('.');

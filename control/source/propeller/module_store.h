@@ -33,6 +33,7 @@ class ModuleStore {
   // OK where it is there, and is what its name says.
   absl::Status Check(const std::string& sha256) const;
   std::string PathOf(const std::string& sha256) const;
+  void Remove(const std::string& sha256);
   // Removes whatever is not named here: modules of former runs, halves of writes.
   void KeepOnly(const std::set<std::string>& sha256s);
   uint64_t bytes() const;

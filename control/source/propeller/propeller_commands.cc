@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/status.h"
 
@@ -64,6 +65,53 @@ bool BytesOf(const element& from, const char* key, std::string* bytes) {
          absl::Base64Unescape(absl::string_view(text.data(), text.size()), bytes);
 }
 
+// An integer, as a number or as text.
+bool IntegerOf(const element& value, int64_t* number) {
+  std::string_view text;
+  uint64_t large = 0;
+  if (value.get(*number) == simdjson::SUCCESS) return true;
+  if (value.get(text) == simdjson::SUCCESS) {
+    if (absl::SimpleAtoi(absl::string_view(text.data(), text.size()), number)) return true;
+    if (!absl::SimpleAtoi(absl::string_view(text.data(), text.size()), &large)) return false;
+  } else if (value.get(large) != simdjson::SUCCESS) {
+    return false;
+  }
+  *number = static_cast<int64_t>(large);  // The same bits
+  return true;
+}
+
+// What is wrong with them; empty: nothing. Never a value: they may be secrets.
+std::string ReadArguments(const element& root, PropellerCommand* command) {
+  simdjson::dom::array list;
+  simdjson::dom::object map;
+  std::string_view text;
+  element value;
+  if (root["cli_args"].get(value) == simdjson::SUCCESS && !IsEmpty(value)) {
+    if (value.get(list) != simdjson::SUCCESS) return "cli_args: is no list";
+    for (const element& each : list) {
+      if (each.get(text) != simdjson::SUCCESS) return "cli_args: holds what is no text";
+      command->args.emplace_back(text);
+    }
+  }
+  if (root["env"].get(value) == simdjson::SUCCESS && !IsEmpty(value)) {
+    if (value.get(map) != simdjson::SUCCESS) return "env: is no map";
+    for (const auto& [name, each] : map) {
+      if (each.get(text) != simdjson::SUCCESS) return "env: holds what is no text";
+      if (name.find('=') != std::string_view::npos) return "env: a name holds a `=`";
+      command->env.push_back(absl::StrCat(std::string(name), "=", std::string(text)));
+    }
+  }
+  if (root["inputs"].get(value) == simdjson::SUCCESS && !IsEmpty(value)) {
+    if (value.get(list) != simdjson::SUCCESS) return "inputs: is no list";
+    for (const element& each : list) {
+      int64_t number = 0;
+      if (!IntegerOf(each, &number)) return "inputs: holds what is no integer";
+      command->inputs.push_back(number);
+    }
+  }
+  return "";
+}
+
 void ReadStart(const element& root, PropellerCommand* command) {
   command->broadcast = BoolOf(root, "broadcast");
   command->image = TextOf(root, "image_url");
@@ -73,13 +121,15 @@ void ReadStart(const element& root, PropellerCommand* command) {
     command->refusal = "it is encrypted, which weft cannot run";
     return;
   }
-  // Nothing of a function's caller reaches it but its request; what would be ignored is refused.
-  for (const char* key : {"cli_args", "env", "inputs", "parent_results", "hal_storage_path"}) {
+  // What would be ignored is refused.
+  for (const char* key : {"parent_results", "hal_storage_path"}) {
     element value;
     if (root[key].get(value) != simdjson::SUCCESS || IsEmpty(value)) continue;
-    command->refusal = absl::StrCat(key, ": a function of weft takes none, callers send requests");
+    command->refusal = absl::StrCat(key, ": weft hands none of it to a module");
     return;
   }
+  command->refusal = ReadArguments(root, command);
+  if (!command->refusal.empty()) return;
   if (has_file) {
     command->image.clear();
     if (!BytesOf(root, "file", &command->module)) command->refusal = "file: is no base64";
@@ -181,10 +231,11 @@ std::string MetricsText(const std::string& proplet) {
        {"memory_metrics", {{"rss_bytes", resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE))}}}});
 }
 
-std::string ResultText(const std::string& proplet, const std::string& task, const std::string& error) {
+std::string ResultText(const std::string& proplet, const std::string& task, const std::string& results,
+                       const std::string& error) {
   return Dump({{"task_id", task},
                {"proplet_id", proplet},
-               {"results", ""},
+               {"results", results},
                {"error", error.empty() ? json(nullptr) : json(error)}});
 }
 

@@ -29,9 +29,14 @@ struct PropellerCommand {
   std::string module;      // kStart: the module itself. kChunk: a part of it.
   std::string refusal;     // kStart: what of it weft cannot do; empty: nothing.
   std::string invocation;  // Id
+  // Of a start, for a module that is run once: its command line, NAME=value, and integers for its function.
+  std::vector<std::string> args;
+  std::vector<std::string> env;
+  std::vector<int64_t> inputs;
   uint64_t chunk_index = 0;
   uint64_t chunks = 0;
 
+  bool HasArguments() const { return !args.empty() || !env.empty() || !inputs.empty(); }
   bool IsFor(const std::string& id) const { return proplet.empty() ? broadcast : proplet == id; }
 };
 
@@ -56,8 +61,9 @@ std::string CreateText(const std::string& proplet);
 std::string AliveText(const std::string& proplet, bool alive);
 // What this process, which is the proplet, takes of the machine.
 std::string MetricsText(const std::string& proplet);
-// `error` empty: it runs.
-std::string ResultText(const std::string& proplet, const std::string& task, const std::string& error);
+// `error` empty: it runs, or has ended well, with these results.
+std::string ResultText(const std::string& proplet, const std::string& task, const std::string& results,
+                       const std::string& error);
 std::string InvokeResultText(const std::string& proplet, const PropellerCommand& invoke,
                              const std::string& error);
 std::string RegistryText(const std::string& image);

@@ -24,9 +24,9 @@ constexpr std::size_t kErrorBytesMax = 500;
 
 std::string PropellerTasks::FunctionOf(const Task& task) const { return absl::StrCat(ns_, "/", task.name); }
 
-void PropellerTasks::Tell(const std::string& task, const std::string& error) {
+void PropellerTasks::Tell(const std::string& task, const std::string& error, const std::string& results) {
   if (reports_.size() >= kReportsMax) return;
-  reports_.push_back({task, std::string(Utf8Prefix(error, kErrorBytesMax))});
+  reports_.push_back({task, std::string(Utf8Prefix(error, kErrorBytesMax)), results});
 }
 
 PropellerTasks::Tasks::iterator PropellerTasks::FailAt(Tasks::iterator task, const std::string& error) {
@@ -61,31 +61,44 @@ bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
   task.image = start.image;
   task.order = ++orders_;
   task.since_ns = now_ns;
+  task.arguments = start.HasArguments();
+  for (const std::string& arg : start.args) task.run.add_args(arg);
+  for (const std::string& variable : start.env) task.run.add_env(variable);
+  for (const int64_t input : start.inputs) task.run.add_inputs(input);
   changed_ = true;
   return true;
 }
 
-void PropellerTasks::Module(const std::string& image, const std::string& sha256, uint64_t now_ns) {
+void PropellerTasks::Module(const std::string& image, const std::string& sha256, bool serves,
+                            uint64_t now_ns) {
   std::vector<std::string> waiting;
   for (const auto& [id, task] : tasks_) {
     if (task.phase == Phase::kFetching && task.image == image) waiting.push_back(id);
   }
-  for (const std::string& id : waiting) ModuleOf(id, sha256, now_ns);
+  for (const std::string& id : waiting) ModuleOf(id, sha256, serves, now_ns);
 }
 
-void PropellerTasks::ModuleOf(const std::string& id, const std::string& sha256, uint64_t now_ns) {
+void PropellerTasks::ModuleOf(const std::string& id, const std::string& sha256, bool serves,
+                              uint64_t now_ns) {
   const auto found = tasks_.find(id);
   if (found == tasks_.end() || found->second.phase != Phase::kFetching) return;
   Task& task = found->second;
+  // Nothing of a function's caller reaches it but its request; what would be ignored is refused.
+  if (serves && task.arguments) {
+    const char* what = task.run.env_size() != 0 ? "env" : task.run.args_size() != 0 ? "cli_args" : "inputs";
+    FailAt(found, absl::StrCat(what, ": a function of weft takes none, callers send requests"));
+    return;
+  }
   task.image.clear();
   task.sha256 = sha256;
-  task.phase = Phase::kPlacing;
+  task.phase = serves ? Phase::kPlacing : Phase::kToRun;
   task.since_ns = now_ns;
   changed_ = true;
+  if (!serves) return;
   for (auto next = tasks_.begin(); next != tasks_.end();) {
     const auto other = next++;  // It may go.
     const auto& [other_id, each] = *other;
-    if (other == found || each.name != task.name || each.sha256.empty()) continue;
+    if (other == found || each.name != task.name || each.sha256.empty() || RunsOnce(each)) continue;
     if (each.sha256 == sha256) {
       task.placed |= each.placed;
       continue;
@@ -109,7 +122,8 @@ void PropellerTasks::Stop(const std::string& id, uint64_t now_ns) {
     return other.first != id && each.name == found->second.name &&
            (each.phase == Phase::kPlacing || each.phase == Phase::kReady);
   });
-  if (goes_on || found->second.phase == Phase::kFetching) {
+  // What is run once goes on to its end at the host, and nobody is told of that.
+  if (goes_on || found->second.phase == Phase::kFetching || RunsOnce(found->second)) {
     tasks_.erase(found);
     return;
   }
@@ -173,6 +187,8 @@ uint64_t PropellerTasks::DueNs(const Task& task) const {
     case Phase::kDraining:
       return task.since_ns + kDrainNs;
     case Phase::kReady:
+    case Phase::kToRun:
+    case Phase::kRunning:  // The agent tells of its end in any case, or is gone.
       break;
   }
   return 0;
@@ -228,7 +244,8 @@ std::set<std::string> PropellerTasks::Modules() const {
 std::vector<PropellerPlacement> PropellerTasks::Placements() const {
   std::vector<PropellerPlacement> placements;
   for (const auto& [id, task] : tasks_) {
-    if (!task.sha256.empty()) placements.push_back({id, task.name, task.phase == Phase::kReady});
+    if (task.sha256.empty() || RunsOnce(task)) continue;
+    placements.push_back({id, task.name, task.phase == Phase::kReady});
   }
   return placements;
 }
@@ -248,7 +265,7 @@ std::vector<api::Endpoint> PropellerTasks::Endpoints(
   };
   std::map<std::string, Chosen> functions;
   for (const Task* task : InOrder()) {
-    if (task->sha256.empty()) continue;
+    if (task->sha256.empty() || RunsOnce(*task)) continue;
     Chosen& chosen = functions[FunctionOf(*task)];
     chosen.ready |= task->phase == Phase::kReady;
     const bool worse =
@@ -281,6 +298,8 @@ std::string PropellerTasks::Save() const {
                      {"name", task.name},
                      {"image", task.image},
                      {"sha256", task.sha256},
+                     {"arguments", task.arguments},
+                     {"begun", RunsOnce(task)},
                      {"ready", task.phase == Phase::kReady}});
   }
   json saved;
@@ -299,6 +318,10 @@ absl::Status PropellerTasks::Load(absl::string_view text,
     const auto found = from.find(key);
     return found != from.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
+  const auto is = [](const json& from, const char* key) {
+    const auto found = from.find(key);
+    return found != from.end() && found->is_boolean() && found->get<bool>();
+  };
   for (const json& each : saved["tasks"]) {
     if (!each.is_object() || tasks_.size() >= kTasksMax) return absl::DataLossError("is no list of tasks");
     const std::string id = text_of(each, "id");
@@ -312,8 +335,15 @@ absl::Status PropellerTasks::Load(absl::string_view text,
     }
     task.order = ++orders_;
     task.since_ns = now_ns;
-    const auto ready = each.find("ready");
-    task.placed = !task.sha256.empty() && ready != each.end() && ready->is_boolean() && ready->get<bool>();
+    if (is(each, "begun")) {
+      Tell(id, "it was to be run once; what came of it was lost with a restart of weft-control");
+      continue;
+    }
+    if (is(each, "arguments")) {
+      Tell(id, "its arguments were lost with a restart of weft-control; it has not run");
+      continue;
+    }
+    task.placed = !task.sha256.empty() && is(each, "ready");
     if (!task.sha256.empty()) task.phase = task.placed ? Phase::kReady : Phase::kPlacing;
     const absl::Status good = task.sha256.empty() ? absl::OkStatus() : check(task.sha256);
     if (good.ok()) {

@@ -2,8 +2,9 @@
 // The tasks that Propeller's manager gave to this node, and the placements that follow. A task is fetched,
 // placed and then ready; one that was stopped drains. While it comes or goes its endpoint is draining: other
 // nodes learn of it meanwhile, so that they know a caller before it calls, and until it has called its last.
-// Of several tasks of one name the newest gives the module. Pure: commands, outcomes and time come in. One
-// thread.
+// Of several tasks of one name the newest gives the module. A task whose module serves no calls is run once
+// instead, at most once whatever restarts: that it begins is saved before it does. Pure: commands, outcomes
+// and time come in. One thread.
 #ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
 #define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
 
@@ -21,6 +22,7 @@
 #include "control/model/mesh_state.h"
 #include "control/model/offer.h"
 #include "control/source/propeller/propeller_commands.h"
+#include "dataplane/api/run.pb.h"
 #include "dataplane/base/clock.h"
 
 namespace weft::control {
@@ -37,22 +39,32 @@ class PropellerTasks {
 
   struct Report {
     std::string task;
-    std::string error;  // Empty: it runs.
+    std::string error;    // Empty: it runs, or has ended well.
+    std::string results;  // Of one that was run once
   };
 
   PropellerTasks(std::string ns, std::string host) : ns_(std::move(ns)), host_(std::move(host)) {}
 
   // A start. Returns whether its module is to come: by Module(), or by Fail().
   bool Start(const PropellerCommand& start, uint64_t now_ns);
-  // The module of all tasks that wait for `image`, or of the task `task`.
-  void Module(const std::string& image, const std::string& sha256, uint64_t now_ns);
-  void ModuleOf(const std::string& task, const std::string& sha256, uint64_t now_ns);
+  // The module of all tasks that wait for `image`, or of the task `task`. `serves`: it serves calls; else it
+  // is run once.
+  void Module(const std::string& image, const std::string& sha256, bool serves, uint64_t now_ns);
+  void ModuleOf(const std::string& task, const std::string& sha256, bool serves, uint64_t now_ns);
   void Stop(const std::string& task, uint64_t now_ns);
   void Fail(const std::string& task, const std::string& error);
   // Those that still wait for `image`.
   void FailImage(const std::string& image, const std::string& error);
   // Who waits for a module waits anew: the registry was asked again.
   void WaitAnew(uint64_t now_ns);
+
+  // What is to be run once since the last call, once it is saved that it begins; `path_of` tells where a
+  // module lies. Each is answered by Ended(), or all by LoseRuns().
+  std::vector<api::RunOnce> TakeRuns(const std::function<std::string(const std::string&)>& path_of);
+  void Ended(const api::RunEnded& ended);
+  void LoseRuns(const std::string& why);
+  // That they begin could not be saved: they do not.
+  void DropRuns(const std::string& why);
 
   // The agent's word, as Source::OnProgrammed() has it.
   void OnProgrammed(const std::string& node, const MeshState& mesh, const std::vector<std::string>& failed,
@@ -79,19 +91,24 @@ class PropellerTasks {
                     uint64_t now_ns);
 
  private:
-  enum class Phase : uint8_t { kFetching, kPlacing, kReady, kDraining };
+  enum class Phase : uint8_t { kFetching, kPlacing, kReady, kDraining, kToRun, kRunning };
   struct Task {
     std::string name;
     std::string image;   // While it is fetched
     std::string sha256;  // Of the module; empty while it is fetched
     Phase phase = Phase::kFetching;
-    bool placed = false;  // The agent says so.
+    bool placed = false;     // The agent says so.
+    bool arguments = false;  // `run` holds some.
+    api::RunOnce run;        // Of one that is run once, what its start said. Not saved: it may hold secrets.
     uint64_t order = 0;
     uint64_t since_ns = 0;  // In this phase
   };
   using Tasks = std::map<std::string, Task>;
 
-  void Tell(const std::string& task, const std::string& error);
+  void Tell(const std::string& task, const std::string& error, const std::string& results = "");
+  static bool RunsOnce(const Task& task) {
+    return task.phase == Phase::kToRun || task.phase == Phase::kRunning;
+  }
   Tasks::iterator FailAt(Tasks::iterator task, const std::string& error);
   // When OnTime() has something to do for it.
   uint64_t DueNs(const Task& task) const;

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "control/source/propeller/module_exports.h"
 #include "dataplane/base/durable_file.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/text.h"
@@ -46,10 +47,12 @@ void PropellerWorker::LoadTasks(uint64_t now_ns) {
   modules_.KeepOnly(tasks_.Modules());
 }
 
-void PropellerWorker::SaveTasks() {
-  if (const absl::Status status = ReplaceFile(TasksPath(options_), tasks_.Save(), 0600); !status.ok()) {
+bool PropellerWorker::SaveTasks() {
+  const absl::Status status = ReplaceFile(TasksPath(options_), tasks_.Save(), 0600);
+  if (!status.ok()) {
     Note(absl::StrCat("tasks are not saved, a restart would forget them: ", status.message()));
   }
+  return status.ok();
 }
 
 void PropellerWorker::Note(const std::string& what) {
@@ -110,6 +113,17 @@ void PropellerWorker::OnProgrammed(const MeshState& mesh, const std::vector<std:
   if (node_.empty()) return;
   tasks_.OnProgrammed(node_, mesh, failed, all, NowNs());
   if (all) modules_.KeepOnly(tasks_.Modules());
+  due_ = true;
+}
+
+void PropellerWorker::OnAgentLost() {
+  if (node_.empty()) return;
+  tasks_.LoseRuns("the agent of this node went away while it ran; what came of it is lost");
+  due_ = true;
+}
+
+void PropellerWorker::OnRunEnded(const api::RunEnded& ended) {
+  tasks_.Ended(ended);
   due_ = true;
 }
 
@@ -215,11 +229,28 @@ void PropellerWorker::Start(PropellerCommand start) {
   if (start.image.empty()) {
     const absl::StatusOr<std::string> sha256 = modules_.Put(start.module);
     if (!sha256.ok()) return tasks_.Fail(start.task, std::string(sha256.status().message()));
-    return tasks_.ModuleOf(start.task, *sha256, now_ns_);
+    return tasks_.ModuleOf(start.task, *sha256, Serves(start.module, *sha256), now_ns_);
   }
   if (!chunks_.Want(start.image) || !subscribed_) return;
   Say("registry/proplet", RegistryText(start.image));
   ask_at_ns_ = now_ns_ + kAskAgainNs;
+}
+
+bool PropellerWorker::Serves(absl::string_view module, const std::string& sha256) {
+  const bool serves = ServesCalls(module);
+  if (!serves) run_modules_.insert(sha256);
+  return serves;
+}
+
+// No generation takes these back, as OnProgrammed() does others.
+void PropellerWorker::SweepRuns() {
+  if (run_modules_.empty()) return;
+  const std::set<std::string> needed = tasks_.Modules();
+  std::erase_if(run_modules_, [&](const std::string& sha256) {
+    if (needed.contains(sha256)) return false;
+    modules_.Remove(sha256);
+    return true;
+  });
 }
 
 void PropellerWorker::TakeChunk(PropellerCommand chunk) {
@@ -230,7 +261,7 @@ void PropellerWorker::TakeChunk(PropellerCommand chunk) {
       chunks_.Take(chunk.image, chunk.chunk_index, chunk.chunks, std::move(chunk.module));
   if (module.ok() && module->empty()) return;
   const absl::StatusOr<std::string> sha256 = module.ok() ? modules_.Put(*module) : module;
-  if (sha256.ok()) return tasks_.Module(chunk.image, *sha256, now_ns_);
+  if (sha256.ok()) return tasks_.Module(chunk.image, *sha256, Serves(*module, *sha256), now_ns_);
   tasks_.FailImage(chunk.image, absl::StrCat(chunk.image, ": ", sha256.status().message()));
 }
 
@@ -239,7 +270,14 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
   if (node_.empty()) return changes;
   due_ = false;
   const bool changed = tasks_.TakeChanged();
-  if (changed) SaveTasks();
+  // What is run once must be known to have begun before it does.
+  if (changed && !SaveTasks()) tasks_.DropRuns("it was not run: that it begins could not be saved");
+  for (api::RunOnce& run :
+       tasks_.TakeRuns([this](const std::string& sha256) { return modules_.PathOf(sha256); })) {
+    runs_.push_back(std::move(run));
+  }
+  if (tasks_.TakeChanged()) SaveTasks();  // Some of them are not run.
+  SweepRuns();
   if (changed || !std::exchange(spoken_, true)) {
     spoken_ = true;
     if (subscribed_)
@@ -269,7 +307,7 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
   if (!subscribed_) return changes;
   // After what the other nodes are told: whoever acts upon a result finds the task where it is.
   for (const PropellerTasks::Report& report : std::exchange(reports_, {})) {
-    Say("control/proplet/results", ResultText(proplet_, report.task, report.error));
+    Say("control/proplet/results", ResultText(proplet_, report.task, report.results, report.error));
   }
   return changes;
 }

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,6 +54,9 @@ class PropellerWorker final : public Source {
   bool ReadsAtStart() const override { return false; }
   void OnAgent(const std::string& node) override;
   void OnProgrammed(const MeshState& mesh, const std::vector<std::string>& failed, bool all) override;
+  void OnAgentLost() override;
+  std::vector<api::RunOnce> TakeRuns() override { return std::exchange(runs_, {}); }
+  void OnRunEnded(const api::RunEnded& ended) override;
   std::vector<std::string> TakeNotes() override { return std::exchange(notes_, {}); }
   std::string Name() const override { return origin_; }
   std::string Describe() const override;
@@ -62,11 +66,13 @@ class PropellerWorker final : public Source {
   PropellerWorker(PropellerWorkerOptions options, ModuleStore modules);
 
   void LoadTasks(uint64_t now_ns);
-  void SaveTasks();
+  bool SaveTasks();
   void TakeEvent(const MqttEvent& event);
   void TakeMessage(const MqttEvent& event);
   void Start(PropellerCommand start);
   void TakeChunk(PropellerCommand chunk);
+  bool Serves(absl::string_view module, const std::string& sha256);
+  void SweepRuns();
   void AskRegistry();
   void AskAgain();
   void Begin();
@@ -92,6 +98,9 @@ class PropellerWorker final : public Source {
   uint64_t beat_at_ns_ = 0;
   uint64_t ask_at_ns_ = 0;                       // 0: no module is waited for.
   std::vector<PropellerTasks::Report> reports_;  // Until there is a connection
+
+  std::set<std::string> run_modules_;  // That are run once, not yet removed
+  std::vector<api::RunOnce> runs_;     // To be handed to the agent
 
   uint64_t now_ns_ = 0;
   uint64_t event_ns_ = 0;  // Of the oldest message since the last change; 0: none

@@ -41,7 +41,7 @@ class PropellerTasksTest : public testing::Test {
  protected:
   void Start(const std::string& id, const std::string& name, char module) {
     EXPECT_TRUE(tasks_.Start(StartOf(id, name), now_ns_));
-    tasks_.ModuleOf(id, Sha(module), now_ns_);
+    tasks_.ModuleOf(id, Sha(module), true, now_ns_);
   }
   // "fn=a ready"
   std::vector<std::string> Endpoints() {
@@ -232,11 +232,20 @@ TEST(PropellerCommandsTest, WhatIsSaidIsRead) {
                                                                   std::string(1'025, 'a'), "\"}"))
           ->refusal,
       HasSubstr("more than 1024 bytes"));
-  for (const char* more : {R"("env":{"A":"b"})", R"("inputs":["1"])", R"("cli_args":["--port"])",
-                           R"("parent_results":{"a":1})", R"("hal_storage_path":"/x")"}) {
+  start = ParsePropellerCommand(
+      "control/manager/start",
+      R"({"id":"t","name":"f","file":"AA==","cli_args":["--port","9"],"env":{"A":"b=c"},"inputs":["-1",7,"18446744073709551615"]})");
+  EXPECT_EQ(start->refusal, "");
+  EXPECT_THAT(start->args, ElementsAre("--port", "9"));
+  EXPECT_THAT(start->env, ElementsAre("A=b=c"));
+  EXPECT_THAT(start->inputs, ElementsAre(-1, 7, -1));
+  for (const char* more :
+       {R"("parent_results":{"a":1})", R"("hal_storage_path":"/x")", R"("env":["A"])", R"("env":{"A":7})",
+        R"("env":{"A=B":"s3cret"})", R"("inputs":["1.5"])", R"("inputs":"7")", R"("cli_args":[7])"}) {
     const auto refused = ParsePropellerCommand(
         "control/manager/start", absl::StrCat(R"({"id":"t","name":"f","file":"AA==",)", more, "}"));
-    EXPECT_THAT(refused->refusal, HasSubstr("takes none")) << more;
+    EXPECT_NE(refused->refusal, "") << more;
+    EXPECT_THAT(refused->refusal, testing::Not(HasSubstr("s3cret")));
   }
 }
 
@@ -401,10 +410,16 @@ TEST(PropellerWorkerFuzzTest, RandomCommandsBreakNothing) {
     } else if (command->kind == PropellerCommand::Kind::kChunk) {
       const auto module =
           modules.Take(command->image, command->chunk_index, command->chunks, command->module);
-      if (module.ok() && !module->empty()) tasks.Module(command->image, Sha('a'), now_ns);
+      if (module.ok() && !module->empty())
+        tasks.Module(command->image, Sha('a'), random.Below(2) == 0, now_ns);
       if (!module.ok()) tasks.FailImage(command->image, "x");
     }
     tasks.OnTime(now_ns);
+    for (const api::RunOnce& run : tasks.TakeRuns([](const std::string& sha) { return sha; })) {
+      api::RunEnded ended;
+      ended.set_run(run.run());
+      if (random.Below(2) == 0) tasks.Ended(ended);
+    }
     ASSERT_LE(tasks.size(), PropellerTasks::kTasksMax);
     tasks.TakeReports();
   }

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tasks of a Propeller worker whose modules are run once: what is asked for, told and kept, and that nothing
+// is run a second time.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "control/source/propeller/module_exports.h"
+#include "control/source/propeller/propeller_tasks.h"
+
+namespace weft::control {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+class PropellerRunsTest : public testing::Test {
+ protected:
+  // With arguments, of which one is a secret.
+  static PropellerCommand StartOf(const std::string& id, const std::string& image = "") {
+    PropellerCommand start;
+    start.kind = PropellerCommand::Kind::kStart;
+    start.task = id;
+    start.name = "fn";
+    start.image = image;
+    start.args = {"a"};
+    start.env = {"TOKEN=s3cret"};
+    start.inputs = {7};
+    return start;
+  }
+  void Begin(const std::string& id, bool serves = false) {
+    EXPECT_TRUE(tasks_.Start(StartOf(id), now_ns_));
+    tasks_.ModuleOf(id, sha_, serves, now_ns_);
+  }
+  std::vector<api::RunOnce> Runs() {
+    return tasks_.TakeRuns([](const std::string& sha) { return "/modules/" + sha; });
+  }
+  void End(const api::RunOnce& run, const std::string& result, const std::string& error) {
+    api::RunEnded ended;
+    ended.set_run(run.run());
+    ended.set_result(result);
+    ended.set_error(error);
+    tasks_.Ended(ended);
+  }
+  std::vector<std::string> Reports() {
+    std::vector<std::string> reports;
+    for (const PropellerTasks::Report& each : tasks_.TakeReports()) {
+      reports.push_back(absl::StrCat(each.task, ": ", each.results, "|", each.error));
+    }
+    return reports;
+  }
+
+  const std::string sha_ = std::string(64, 'a');
+  uint64_t now_ns_ = 1'000 * kNsPerSecond;
+  PropellerTasks tasks_{"ns", "h"};
+};
+
+TEST_F(PropellerRunsTest, WhatTheStartSaidIsAskedForOnceAndTheEndIsItsResult) {
+  Begin("t1");
+  EXPECT_THAT(tasks_.Modules(), ElementsAre(sha_));
+  const std::vector<api::RunOnce> runs = Runs();
+  ASSERT_EQ(runs.size(), 1u);
+  EXPECT_EQ(runs[0].function().name(), "ns/fn");
+  EXPECT_EQ(runs[0].entry(), "fn");
+  EXPECT_EQ(runs[0].host(), "h");
+  EXPECT_EQ(runs[0].module(), "/modules/" + sha_);
+  EXPECT_EQ(runs[0].sha256(), std::string(32, '\xaa'));
+  EXPECT_THAT(runs[0].args(), ElementsAre("a"));
+  EXPECT_THAT(runs[0].env(), ElementsAre("TOKEN=s3cret"));
+  EXPECT_THAT(runs[0].inputs(), ElementsAre(7));
+  EXPECT_THAT(Runs(), IsEmpty());
+  EXPECT_FALSE(tasks_.Start(StartOf("t1"), now_ns_));  // Heard again while it runs.
+  tasks_.OnTime(now_ns_ + 2 * PropellerTasks::kPatienceNs);
+  EXPECT_THAT(Reports(), IsEmpty());
+  // No call goes there.
+  EXPECT_THAT(tasks_.Placements(), IsEmpty());
+  EXPECT_THAT(tasks_.Endpoints("n1", [](const std::string& sha) { return sha; }), IsEmpty());
+  End(runs[0], "printed", "");
+  EXPECT_THAT(Reports(), ElementsAre("t1: printed|"));
+  EXPECT_EQ(tasks_.size(), 0u);
+  End(runs[0], "again", "");
+  EXPECT_THAT(Reports(), IsEmpty());
+}
+
+TEST_F(PropellerRunsTest, AFunctionOfTheSameNameIsAnotherMatter) {
+  Begin("t0", true);
+  EXPECT_THAT(Reports(), ElementsAre("t0: |env: a function of weft takes none, callers send requests"));
+  PropellerCommand function = StartOf("t1");
+  function.args.clear();
+  function.env.clear();
+  function.inputs.clear();
+  EXPECT_TRUE(tasks_.Start(function, now_ns_));
+  tasks_.ModuleOf("t1", std::string(64, 'b'), true, now_ns_);
+  Begin("t2");
+  EXPECT_EQ(Runs().size(), 1u);
+  EXPECT_THAT(Reports(), IsEmpty());
+  EXPECT_EQ(tasks_.Placements().size(), 1u);
+  tasks_.Stop("t2", now_ns_);
+  EXPECT_EQ(tasks_.size(), 1u);
+}
+
+TEST_F(PropellerRunsTest, WhatIsStoppedOrLostIsNotTakenForAnother) {
+  Begin("t1");
+  const api::RunOnce first = Runs()[0];
+  tasks_.Stop("t1", now_ns_);
+  Begin("t1");
+  End(first, "of the first", "");
+  EXPECT_THAT(Reports(), IsEmpty());
+  EXPECT_EQ(Runs().size(), 1u);
+  tasks_.LoseRuns("lost");
+  EXPECT_THAT(Reports(), ElementsAre("t1: |lost"));
+  Begin("t2");
+  tasks_.LoseRuns("lost");  // It has not begun.
+  EXPECT_THAT(Reports(), IsEmpty());
+  tasks_.DropRuns("not saved");
+  EXPECT_THAT(Runs(), IsEmpty());
+  EXPECT_THAT(Reports(), ElementsAre("t2: |not saved"));
+  PropellerCommand large = StartOf("t3");
+  large.args = {std::string(20'000, 'x')};
+  EXPECT_TRUE(tasks_.Start(large, now_ns_));
+  tasks_.ModuleOf("t3", sha_, false, now_ns_);
+  EXPECT_THAT(Runs(), IsEmpty());
+  EXPECT_THAT(Reports(), ElementsAre(HasSubstr("at most 16384")));
+}
+
+TEST_F(PropellerRunsTest, ARestartRunsNothingAgainAndKeepsNoSecret) {
+  Begin("t1");
+  const std::string to_run = tasks_.Save();
+  EXPECT_EQ(Runs().size(), 1u);
+  const std::string running = tasks_.Save();
+  tasks_ = PropellerTasks("ns", "h");
+  EXPECT_TRUE(tasks_.Start(StartOf("t2", "image"), now_ns_));
+  const std::string fetching = tasks_.Save();
+  for (const std::string& text : {to_run, running, fetching}) {
+    EXPECT_THAT(text, Not(HasSubstr("s3cret")));
+    tasks_ = PropellerTasks("ns", "h");
+    ASSERT_TRUE(tasks_.Load(text, [](const std::string&) { return absl::OkStatus(); }, now_ns_).ok());
+    EXPECT_EQ(tasks_.size(), 0u);
+    EXPECT_THAT(Runs(), IsEmpty());
+    EXPECT_THAT(Reports(), ElementsAre(HasSubstr("lost with a restart of weft-control")));
+  }
+}
+
+TEST(ServesCallsTest, OnlyAGoodModuleWithoutHandlerIsRunOnce) {
+  const std::string magic("\0asm\1\0\0\0", 8);
+  const auto exports = [&](const std::string& name) {
+    const char bytes = static_cast<char>(name.size());
+    return magic + std::string("\0\1x\7", 4) + static_cast<char>(bytes + 4) + '\1' + bytes + name +
+           std::string("\0\0", 2);
+  };
+  EXPECT_FALSE(ServesCalls(magic));
+  EXPECT_FALSE(ServesCalls(exports("_start")));
+  EXPECT_TRUE(ServesCalls(exports("weft_handle")));
+  EXPECT_TRUE(ServesCalls(""));
+  EXPECT_TRUE(ServesCalls("a component, or text"));
+  const std::string whole = exports("_start");
+  for (std::size_t bytes = magic.size() + 1; bytes < whole.size(); ++bytes) {
+    if (bytes == magic.size() + 3) continue;  // A custom section, whole
+    EXPECT_TRUE(ServesCalls(whole.substr(0, bytes))) << bytes;
+  }
+  EXPECT_TRUE(ServesCalls(magic + "\7\xff\xff\xff\xff\xff\xff"));
+}
+
+}  // namespace
+}  // namespace weft::control
