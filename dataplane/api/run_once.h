@@ -21,13 +21,8 @@ inline constexpr std::size_t kRunErrorBytesMax = 1'000;
 // Of one host, that have not ended. It runs one after the other.
 inline constexpr std::size_t kRunsMax = 64;
 
-// Names of functions and hosts are for others to check.
-inline absl::Status CheckRunOnce(const api::RunOnce& run) {
-  if (run.run().empty() || run.run().size() > kRunNameBytesMax || run.entry().size() > kRunNameBytesMax) {
-    return absl::InvalidArgumentError("the name of a run or of its function is empty or too long");
-  }
-  if (run.sha256().size() != 32)
-    return absl::InvalidArgumentError("the hash of the module is not one of SHA-256");
+// Of what it is given only.
+inline absl::Status CheckRunGiven(const api::RunOnce& run) {
   if (run.args_size() > kRunTextsMax || run.env_size() > kRunTextsMax || run.inputs_size() > kRunInputsMax) {
     return absl::InvalidArgumentError(absl::StrCat(
         "at most ", kRunTextsMax, " arguments, as many variables and ", kRunInputsMax, " inputs are taken"));
@@ -48,6 +43,16 @@ inline absl::Status CheckRunOnce(const api::RunOnce& run) {
   if (bytes <= kRunTextBytesMax) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("arguments and variables have ", bytes, " bytes; at most ", kRunTextBytesMax));
+}
+
+// Names of functions and hosts are for others to check.
+inline absl::Status CheckRunOnce(const api::RunOnce& run) {
+  if (run.run().empty() || run.run().size() > kRunNameBytesMax || run.entry().size() > kRunNameBytesMax) {
+    return absl::InvalidArgumentError("the name of a run or of its function is empty or too long");
+  }
+  if (run.sha256().size() != 32)
+    return absl::InvalidArgumentError("the hash of the module is not one of SHA-256");
+  return CheckRunGiven(run);
 }
 
 }  // namespace weft

@@ -262,7 +262,8 @@ void HostProgram::OnRunOnce(const api::RunOnce& run, UniqueFd module) {
       if (!status.ok()) runner_.reset();
     }
   }
-  if (status.ok()) return runner_->Add(run, std::move(module));
+  if (status.ok() && runner_->TryAdd(api::RunOnce(run), std::move(module))) return;
+  if (status.ok()) status = absl::ResourceExhaustedError("the host has too many runs to do already");
   api::RunEnded ended;
   ended.set_run(run.run());
   ended.set_error(std::string(status.message()));

@@ -211,7 +211,12 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
   const bool plain = self.fiber == nullptr && self.phase_ != Phase::kInitialize && self.phase_ != Phase::kRun;
   const uint32_t limit_ms =
       plain ? std::min(options.time_limit_ms, options.plain_limit_ms) : options.time_limit_ms;
-  if (options.run != nullptr && options.run->stopped()) return wasmtime_error_new("stopped");
+  if (RunState* const run = options.run; run != nullptr) {
+    if (run->stopped()) return wasmtime_error_new("stopped");
+    // What it has slept counts, too.
+    run->late = self.function_.host().NowNs() >= run->end_ns;
+    if (run->late) return wasmtime_error_new("time limit");
+  }
   if (self.ticks_ > limit_ms + 1) {
     self.cause_ = "the call exceeded its time limit";
     self.function_.CountTimeLimit();

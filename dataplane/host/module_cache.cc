@@ -153,7 +153,7 @@ absl::Status ModuleCache::Store(const Sha256& hash, const std::string& fingerpri
                                 absl::Span<const char> code) const {
   Trim();
   const std::string name = FileName(hash, fingerprint);
-  const std::string aside = absl::StrCat(name, ".", getpid(), ".new");
+  const std::string aside = absl::StrCat(name, ".", gettid(), ".new");
   UniqueFd fd(openat(fd_.get(), aside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("create ", directory_, "/", aside));
   const Sha256 checksum = ChecksumOf(name, {code.data(), code.size()});

@@ -102,12 +102,14 @@ Runner::~Runner() {
   thread_.join();
 }
 
-void Runner::Add(api::RunOnce run, UniqueFd module) {
+bool Runner::TryAdd(api::RunOnce&& run, UniqueFd&& module) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (jobs_.size() >= kRunsMax) return false;
     jobs_.push_back({std::move(run), std::move(module)});
   }
   changed_.notify_one();
+  return true;
 }
 
 std::vector<api::RunEnded> Runner::TakeDone() {

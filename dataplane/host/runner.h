@@ -31,13 +31,14 @@ class Runner {
   // may be null.
   static absl::StatusOr<std::unique_ptr<Runner>> Create(const EngineOptions& engine,
                                                         const ModuleCache* cache);
-  // Ends the run that is under way, within some ms, and forgets the others.
+  // Ends the run that is under way, within some ms unless it still compiles, and forgets the others.
   ~Runner();
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
-  // Queues a run. The agent bounds how many there are. Any thread.
-  void Add(api::RunOnce run, UniqueFd module);
+  // Queues a run; false, the arguments untouched, where kRunsMax wait already: the agent bounds how many
+  // there are, but after its own restart, or control's, it knows nothing of the earlier ones. Any thread.
+  bool TryAdd(api::RunOnce&& run, UniqueFd&& module);
   // Readable while TakeDone() has something.
   int done_fd() const { return done_fd_.get(); }
   std::vector<api::RunEnded> TakeDone();

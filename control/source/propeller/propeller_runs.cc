@@ -11,8 +11,11 @@
 namespace weft::control {
 namespace {
 
-// No start by the same id has the same name for its run.
-std::string RunOf(const std::string& task, uint64_t order) { return absl::StrCat(task, "#", order); }
+// No start by the same id has the same name for its run, before a restart of this process or after: hosts may
+// still be at the runs of the former one.
+std::string RunOf(const std::string& task, uint64_t order, uint64_t since_ns) {
+  return absl::StrCat(task, "#", order, "#", since_ns);
+}
 
 }  // namespace
 
@@ -26,7 +29,7 @@ std::vector<api::RunOnce> PropellerTasks::TakeRuns(
       continue;
     }
     api::RunOnce run = std::exchange(task.run, {});
-    run.set_run(RunOf(it->first, task.order));
+    run.set_run(RunOf(it->first, task.order, task.since_ns));
     run.mutable_function()->set_name(FunctionOf(task));
     run.set_host(host_);
     run.set_module(path_of(task.sha256));
@@ -45,7 +48,8 @@ std::vector<api::RunOnce> PropellerTasks::TakeRuns(
 
 void PropellerTasks::Ended(const api::RunEnded& ended) {
   const auto found = std::find_if(tasks_.begin(), tasks_.end(), [&](const auto& task) {
-    return task.second.phase == Phase::kRunning && RunOf(task.first, task.second.order) == ended.run();
+    const auto& [id, each] = task;
+    return each.phase == Phase::kRunning && RunOf(id, each.order, each.since_ns) == ended.run();
   });
   if (found == tasks_.end()) return;  // It was stopped.
   Tell(found->first, ended.error(), ended.result());

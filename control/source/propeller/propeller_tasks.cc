@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "control/source/propeller/module_store.h"
+#include "dataplane/api/run_once.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/text.h"
 
@@ -48,6 +49,13 @@ bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
   if (status.ok() && tasks_.size() >= kTasksMax) {
     status = absl::ResourceExhaustedError(absl::StrCat("this node has ", kTasksMax, " tasks already"));
   }
+  api::RunOnce run;
+  if (status.ok()) {
+    for (const std::string& arg : start.args) run.add_args(arg);
+    for (const std::string& variable : start.env) run.add_env(variable);
+    for (const int64_t input : start.inputs) run.add_inputs(input);
+    status = CheckRunGiven(run);
+  }
   if (!status.ok()) {
     Tell(start.task, std::string(status.message()));
     return false;
@@ -62,9 +70,7 @@ bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
   task.order = ++orders_;
   task.since_ns = now_ns;
   task.arguments = start.HasArguments();
-  for (const std::string& arg : start.args) task.run.add_args(arg);
-  for (const std::string& variable : start.env) task.run.add_env(variable);
-  for (const int64_t input : start.inputs) task.run.add_inputs(input);
+  task.run = std::move(run);
   changed_ = true;
   return true;
 }

@@ -119,9 +119,8 @@ TEST_F(PropellerRunsTest, WhatIsStoppedOrLostIsNotTakenForAnother) {
   EXPECT_THAT(Reports(), ElementsAre("t2: |not saved"));
   PropellerCommand large = StartOf("t3");
   large.args = {std::string(20'000, 'x')};
-  EXPECT_TRUE(tasks_.Start(large, now_ns_));
-  tasks_.ModuleOf("t3", sha_, false, now_ns_);
-  EXPECT_THAT(Runs(), IsEmpty());
+  EXPECT_FALSE(tasks_.Start(large, now_ns_));
+  EXPECT_EQ(tasks_.size(), 0u);
   EXPECT_THAT(Reports(), ElementsAre(HasSubstr("at most 16384")));
 }
 
@@ -141,6 +140,18 @@ TEST_F(PropellerRunsTest, ARestartRunsNothingAgainAndKeepsNoSecret) {
     EXPECT_THAT(Runs(), IsEmpty());
     EXPECT_THAT(Reports(), ElementsAre(HasSubstr("lost with a restart of weft-control")));
   }
+}
+
+TEST_F(PropellerRunsTest, WhatARunOfTheFormerProcessCameToIsNotTheNextOnes) {
+  Begin("t1");
+  const std::vector<api::RunOnce> former = Runs();
+  ASSERT_EQ(former.size(), 1u);
+  tasks_ = PropellerTasks("ns", "h");
+  now_ns_ += kNsPerSecond;
+  Begin("t1");
+  EXPECT_EQ(Runs().size(), 1u);
+  End(former[0], "of the former", "");
+  EXPECT_THAT(Reports(), IsEmpty());
 }
 
 TEST(ServesCallsTest, OnlyAGoodModuleWithoutHandlerIsRunOnce) {

@@ -52,7 +52,7 @@ class RunnerTest : public ::testing::Test {
     return done.size() == 1 ? done[0] : api::RunEnded();
   }
   api::RunEnded Run(const api::RunOnce& run, const std::string& guest = kCommand) {
-    runner_->Add(run, Open(guest));
+    EXPECT_TRUE(runner_->TryAdd(api::RunOnce(run), Open(guest)));
     return Next();
   }
 
@@ -96,7 +96,7 @@ TEST_F(RunnerTest, AModuleThatOnlyReckonsNeedsNoMemory) {
   api::RunOnce run = RunOf({});
   run.set_sha256({reinterpret_cast<const char*>(hash.data()), hash.size()});
   run.add_inputs(41);
-  runner_->Add(run, std::move(file));
+  ASSERT_TRUE(runner_->TryAdd(std::move(run), std::move(file)));
   const api::RunEnded ended = Next();
   EXPECT_EQ(ended.error(), "");
   EXPECT_EQ(ended.result(), "42");
@@ -109,7 +109,7 @@ TEST_F(RunnerTest, WhatEndsARunBadlyIsToldByName) {
   EXPECT_THAT(Run(RunOf({"trap"})).error(), HasSubstr("it failed: wasm `unreachable` instruction executed"));
   EXPECT_EQ(Run(RunOf({"much"})).error(),
             absl::StrCat("it printed more than ", kRunResultBytesMax, " bytes"));
-  for (const char* what : {"spin", "sleep"}) {
+  for (const char* what : {"spin", "sleep", "both"}) {
     api::RunOnce run = RunOf({what});
     run.mutable_function()->mutable_guest_limits()->set_run_ns_max(50 * kNsPerMs);
     EXPECT_EQ(Run(run).error(), "it ran longer than its limit of 50 ms") << what;
@@ -138,7 +138,7 @@ TEST_F(RunnerTest, RunsFollowEachOtherAndTheEndOfTheHostEndsThem) {
   api::RunOnce run = RunOf({"a"});
   for (const char* name : {"r1", "r2"}) {
     run.set_run(name);
-    runner_->Add(run, Open());
+    ASSERT_TRUE(runner_->TryAdd(api::RunOnce(run), Open()));
   }
   std::vector<std::string> ended;
   while (ended.size() < 2) {
@@ -148,8 +148,10 @@ TEST_F(RunnerTest, RunsFollowEachOtherAndTheEndOfTheHostEndsThem) {
   }
   EXPECT_THAT(ended, ::testing::ElementsAre("r1", "r2"));
   // Each would last for its limit of a minute.
-  runner_->Add(RunOf({"spin"}), Open());
-  runner_->Add(RunOf({"sleep"}), Open());
+  EXPECT_TRUE(runner_->TryAdd(RunOf({"spin"}), Open()));
+  for (std::size_t i = 1; i < kRunsMax; ++i) EXPECT_TRUE(runner_->TryAdd(RunOf({"sleep"}), Open()));
+  // One may have begun; the rest waits, and no more do.
+  EXPECT_FALSE(runner_->TryAdd(RunOf({"sleep"}), Open()) && runner_->TryAdd(RunOf({"sleep"}), Open()));
   const uint64_t begun_ns = NowNs();
   runner_.reset();
   EXPECT_LT(NowNs() - begun_ns, Runner::kRunNs);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static volatile unsigned sink;
@@ -25,6 +26,16 @@ int main(int argc, char** argv) {
     for (;;) sink++;
   }
   if (strcmp(what, "sleep") == 0) sleep(3600);
+  if (strcmp(what, "both") == 0) { /* For 65 ms, asleep or not for no more than 40 each. */
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const long long end = now.tv_sec * 1000000000LL + now.tv_nsec + 65000000;
+    usleep(40000);
+    do {
+      clock_gettime(CLOCK_MONOTONIC, &now);
+    } while (now.tv_sec * 1000000000LL + now.tv_nsec < end);
+    return 0;
+  }
   if (strcmp(what, "much") == 0) {
     for (;;) puts("more and more");
   }
