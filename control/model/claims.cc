@@ -10,6 +10,8 @@
 namespace weft::control {
 namespace {
 
+constexpr std::size_t kExpectMin = 1'000;
+
 constexpr const char* kLists[kEntryKinds] = {"nodes", "functions", "endpoints", "allow"};
 
 std::string PlaceOf(const std::string& origin, const Entry& entry) {
@@ -85,6 +87,16 @@ Claims::Origin* Claims::Try(const std::string& name, bool open, bool allow_shrin
   return &origin;
 }
 
+void Claims::Expect(Origin* origin, std::size_t entries) {
+  if (entries < kExpectMin) return;  // Else a table would be copied each time, to grow by a little.
+  origin->said.reserve(origin->said.size() + entries);
+  slots_.reserve(slots_.size() + entries);
+  state_.Reserve(entries);
+  touched_keys_.reserve(entries);
+  touched_.reserve(entries);
+  steps_.reserve(entries);
+}
+
 void Claims::Put(Origin* origin, const EntryPtr& key, const EntryPtr& after) {
   const auto said = origin->said.find(key);
   const EntryPtr before = said == origin->said.end() ? nullptr : *said;
@@ -120,24 +132,24 @@ Claims::Claim* Claims::ClaimAt(Slot* slot, const Claim& claim) {
 }
 
 void Claims::AddClaim(Claim claim) {
-  const EntryPtr entry = claim.entry;
-  const EntryKey key = entry->key();
-  const auto found = slots_.find(key);
-  if (found != slots_.end()) {
-    auto& claims = (*found)->claims;
-    const auto order = [](const Claim& c) { return std::tie(c.entry->implied, c.origin->name); };
-    const auto at = std::find_if(claims.begin(), claims.end(),
-                                 [&](const Claim& each) { return order(claim) < order(each); });
-    claims.insert(at, std::move(claim));
-    return;
+  const EntryKey key = claim.entry->key();
+  bool fresh = false;
+  const auto make = [&](const Slots::constructor& construct) {
+    fresh = true;
+    auto slot = std::make_unique<Slot>();
+    slot->claims.push_back(claim);
+    construct(std::move(slot));
+  };
+  Slot* const slot = slots_.lazy_emplace(key, make)->get();
+  if (fresh && key.kind == EntryKind::kEndpoint) {
+    of_function_[key.names[0]].insert(slot);
+    on_node_[key.names[1]].insert(slot);
   }
-  auto slot = std::make_unique<Slot>();
-  slot->claims.push_back(std::move(claim));
-  if (key.kind == EntryKind::kEndpoint) {
-    of_function_[key.names[0]].insert(slot.get());
-    on_node_[key.names[1]].insert(slot.get());
-  }
-  slots_.insert(std::move(slot));
+  if (fresh) return;
+  const auto order = [](const Claim& c) { return std::tie(c.entry->implied, c.origin->name); };
+  const auto at = std::find_if(slot->claims.begin(), slot->claims.end(),
+                               [&](const Claim& each) { return order(claim) < order(each); });
+  slot->claims.insert(at, std::move(claim));
 }
 
 void Claims::RemoveClaim(const Claim& claim) {
@@ -175,25 +187,31 @@ void Claims::TouchFunction(absl::string_view name) {
 // Endpoints follow their nodes, functions that nobody says their endpoints.
 void Claims::TouchReferers() {
   for (std::size_t i = 0; i < touched_.size(); ++i) {
+    if (touched_[i].holder->kind != EntryKind::kNode) continue;
     const EntryKey key = touched_[i].holder->key();
-    if (key.kind != EntryKind::kNode) continue;
     if ((touched_[i].before != nullptr) == slots_.contains(key)) continue;
     const auto endpoints = on_node_.find(key.names[0]);
     if (endpoints == on_node_.end()) continue;
     for (const Slot* slot : endpoints->second) Touch(slot->claims.front().entry);
   }
+  absl::string_view last;  // Endpoints of a function mostly follow each other.
   for (std::size_t i = 0; i < touched_.size(); ++i) {
     // Touching moves the elements, not what they point to.
-    const EntryPtr holder = touched_[i].holder;
-    const EntryKey key = holder->key();
-    if (key.kind == EntryKind::kEndpoint) TouchFunction(key.names[0]);
+    const Entry& holder = *touched_[i].holder;
+    if (holder.kind != EntryKind::kEndpoint) continue;
+    const absl::string_view function = holder.key().names[0];
+    if (std::exchange(last, function) != function) TouchFunction(function);
   }
 }
 
-EntryPtr Claims::InForce(const EntryKey& key) const {
-  const auto slot = slots_.find(key);
+const Claims::Slot* Claims::SlotOf(const EntryKey& key) const {
+  const auto found = slots_.find(key);
+  return found == slots_.end() ? nullptr : found->get();
+}
+
+EntryPtr Claims::InForce(const EntryKey& key, const Slot* slot) const {
   if (key.kind == EntryKind::kEndpoint && !slots_.contains(NodeKey(key.names[1]))) return nullptr;
-  if (slot != slots_.end()) return (*slot)->claims.front().entry;
+  if (slot != nullptr) return slot->claims.front().entry;
   if (key.kind != EntryKind::kFunction) return nullptr;
   const auto endpoints = of_function_.find(key.names[0]);
   if (endpoints == of_function_.end()) return nullptr;
@@ -215,23 +233,27 @@ void Claims::Show(const EntryPtr& holder, const EntryPtr& after) {
 
 std::vector<MeshError> Claims::Check(bool references) {
   TouchReferers();
-  for (const Touched& touched : touched_) Show(touched.holder, InForce(touched.holder->key()));
-  Errors errors;
-  for (const Touched& touched : touched_) {
+  for (Touched& touched : touched_) {
     const EntryKey key = touched.holder->key();
-    if (key.kind == EntryKind::kNode || key.kind == EntryKind::kFunction) CheckDuplicates(key, &errors);
+    touched.slot = SlotOf(key);
+    touched.after = InForce(key, touched.slot);
+    Show(touched.holder, touched.after);
+  }
+  Errors errors;
+  const auto declares = [](const Touched& touched) {
+    return touched.holder->kind == EntryKind::kNode || touched.holder->kind == EntryKind::kFunction;
+  };
+  for (const Touched& touched : touched_) {
+    if (touched.slot != nullptr && declares(touched)) CheckDuplicates(*touched.slot, &errors);
   }
   TakeIds(&errors);
   for (const Touched& touched : touched_) {
-    const EntryKey key = touched.holder->key();
-    if (key.kind == EntryKind::kFunction && references && !slots_.contains(key)) {
-      CheckReferers(of_function_, key.names[0], &errors);
+    if (touched.holder->kind == EntryKind::kFunction && references && touched.slot == nullptr) {
+      CheckReferers(of_function_, touched.holder->key().names[0], &errors);
     }
-    if (key.kind == EntryKind::kNode || key.kind == EntryKind::kFunction) continue;
-    const auto slot = slots_.find(key);
-    if (slot == slots_.end()) continue;
-    if (key.kind == EntryKind::kEndpoint && references) CheckReferences(**slot, &errors);
-    CheckDuplicates(key, &errors);
+    if (touched.slot == nullptr || declares(touched)) continue;
+    if (touched.holder->kind == EntryKind::kEndpoint && references) CheckReferences(*touched.slot, &errors);
+    CheckDuplicates(*touched.slot, &errors);
   }
   if (state_.size() > kMeshEntriesMax && !tried_.empty()) {
     errors.AddOf({tried_.back()->name, Where{}, "",
@@ -240,11 +262,10 @@ std::vector<MeshError> Claims::Check(bool references) {
   return errors.Take();
 }
 
-void Claims::CheckDuplicates(const EntryKey& key, Errors* errors) const {
-  const auto slot = slots_.find(key);
-  if (slot == slots_.end() || (*slot)->claims.size() < 2 || errors->full()) return;
+void Claims::CheckDuplicates(const Slot& slot, Errors* errors) {
+  if (slot.claims.size() < 2 || errors->full()) return;
   std::vector<const Claim*> outright;
-  for (const Claim& claim : (*slot)->claims) {
+  for (const Claim& claim : slot.claims) {
     if (!claim.entry->implied) outright.push_back(&claim);
   }
   // What is tried comes last, so that an error names it rather than what it clashes with.
@@ -258,6 +279,10 @@ void Claims::CheckDuplicates(const EntryKey& key, Errors* errors) const {
 }
 
 void Claims::CheckReferences(const Slot& slot, Errors* errors) const {
+  if (std::all_of(slot.claims.begin(), slot.claims.end(),
+                  [](const Claim& claim) { return claim.origin->open; })) {
+    return;
+  }
   const EntryKey key = slot.key();
   const bool function = slots_.contains(FunctionKey(key.names[0]));
   const bool node = slots_.contains(NodeKey(key.names[1]));
@@ -290,15 +315,14 @@ void Claims::TakeIds(Errors* errors) {
     for (const Touched& touched : touched_) {
       if (touched.holder->kind != EntryKind::kFunction) continue;
       const absl::string_view name = touched.holder->key().names[0];
-      const EntryPtr now = state_.Find(FunctionKey(name));
-      if ((now != nullptr) != come || (touched.before != nullptr) == come) continue;
+      if ((touched.after != nullptr) != come || (touched.before != nullptr) == come) continue;
       const FunctionId id = id_of_(name);
       if (!come) {
         const auto found = ids_.find(id);
         if (found != ids_.end() && found->second->key().names[0] == name) ids_.erase(found);
         continue;
       }
-      const auto [it, fresh] = ids_.emplace(id, now);
+      const auto [it, fresh] = ids_.emplace(id, touched.after);
       if (id.value != 0 && fresh) continue;
       const std::string other =
           id.value == 0 ? "of no function" : absl::StrCat("of function \"", it->second->key().names[0], "\"");
@@ -332,9 +356,10 @@ void Claims::GiveIdsBack() {
 }
 
 void Claims::Commit(std::vector<EntryChange>* changes) {
-  for (const Touched& touched : touched_) {
-    EntryPtr now = state_.Find(touched.holder->key());
-    if (!SameValue(touched.before, now)) changes->push_back({touched.before, std::move(now)});
+  changes->reserve(changes->size() + touched_.size());
+  for (Touched& touched : touched_) {
+    if (SameValue(touched.before, touched.after)) continue;
+    changes->push_back({std::move(touched.before), std::move(touched.after)});
   }
   for (Origin* origin : tried_) origin->known = true;
   End();

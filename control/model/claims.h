@@ -76,6 +76,8 @@ class Claims {
   void Begin();
   // Has `origin` take part in the try.
   Origin* Try(const std::string& origin, bool open, bool allow_shrink);
+  // About so many entries are new to `origin`: makes room for them at once.
+  void Expect(Origin* origin, std::size_t entries);
   // `origin` says `after` from now on in place of what it said of the key of `key`; null: nothing.
   void Put(Origin* origin, const EntryPtr& key, const EntryPtr& after);
   // Brings state() up to what is said, and returns why that must not be, at most kMergeErrorsMax. Without
@@ -103,7 +105,9 @@ class Claims {
   struct SlotHash {
     using is_transparent = void;
     std::size_t operator()(const EntryKey& key) const { return EntryHash{}(key); }
-    std::size_t operator()(const std::unique_ptr<Slot>& slot) const { return EntryHash{}(slot->key()); }
+    std::size_t operator()(const std::unique_ptr<Slot>& slot) const {
+      return EntryHash{}(slot->claims.front().entry);
+    }
   };
   struct SlotEq {
     using is_transparent = void;
@@ -127,6 +131,8 @@ class Claims {
   struct Touched {
     EntryPtr holder;
     EntryPtr before;
+    EntryPtr after = nullptr;    // What is in force of it now, by Check(),
+    const Slot* slot = nullptr;  // and what is said of it; null: nothing.
   };
   class Errors;
 
@@ -138,11 +144,13 @@ class Claims {
   void TouchFunction(absl::string_view name);
   void TouchReferers();
   void Show(const EntryPtr& holder, const EntryPtr& after);
-  // What is in force of `key` by what is said.
-  EntryPtr InForce(const EntryKey& key) const;
+  // What is in force of `key` by what is said: `slot`, or where that is null, nothing.
+  EntryPtr InForce(const EntryKey& key, const Slot* slot) const;
+  // Null where nothing is said of it.
+  const Slot* SlotOf(const EntryKey& key) const;
   void TakeIds(Errors* errors);
   void GiveIdsBack();
-  void CheckDuplicates(const EntryKey& key, Errors* errors) const;
+  static void CheckDuplicates(const Slot& slot, Errors* errors);
   void CheckReferences(const Slot& slot, Errors* errors) const;
   // Those of `referers` that were not touched themselves.
   void CheckReferers(const Referers& referers, absl::string_view name, Errors* errors) const;

@@ -10,10 +10,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
+#include <tuple>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/hash/hash.h"
 #include "absl/strings/string_view.h"
 #include "dataplane/api/mesh.pb.h"
 
@@ -30,15 +29,17 @@ enum class EntryKind : uint8_t { kNode, kFunction, kEndpoint, kAllow };
 inline constexpr std::size_t kEntryKinds = 4;
 
 // The names that tell an entry from the others of its kind: a node's; a function's; function, node and host;
-// from and to. Views: of an entry, valid as long as the entry.
+// from and to. Views: of an entry, valid as long as the entry. Made by the functions below and by Entry.
 struct EntryKey {
   EntryKind kind = EntryKind::kNode;
   std::array<absl::string_view, 3> names;
+  std::size_t hash = 0;  // Of the others
 
-  friend auto operator<=>(const EntryKey&, const EntryKey&) = default;
-  template <typename H>
-  friend H AbslHashValue(H h, const EntryKey& key) {
-    return H::combine(std::move(h), key.kind, key.names[0], key.names[1], key.names[2]);
+  friend bool operator==(const EntryKey& a, const EntryKey& b) {
+    return a.hash == b.hash && a.kind == b.kind && a.names == b.names;
+  }
+  friend auto operator<=>(const EntryKey& a, const EntryKey& b) {
+    return std::tie(a.kind, a.names) <=> std::tie(b.kind, b.names);
   }
 };
 
@@ -50,7 +51,8 @@ EntryKey AllowKey(absl::string_view from, absl::string_view to);
 struct Entry {
   static constexpr uint32_t kNoIndex = UINT32_MAX;
 
-  std::string bytes;  // The message's encoding, in the order of its fields: the names come first.
+  std::string bytes;     // The message's encoding, in the order of its fields: the names come first.
+  std::size_t hash = 0;  // Of its key: what a table of 100,000 is searched and grown by without reading names
   Where where;
   uint32_t index = kNoIndex;  // In the source's list of its kind; kNoIndex where it has no lists.
   EntryKind kind = EntryKind::kNode;
@@ -90,8 +92,8 @@ bool SameValue(const EntryPtr& a, const EntryPtr& b);
 // Sets of entries that are found by their keys, without one made for the purpose.
 struct EntryHash {
   using is_transparent = void;
-  std::size_t operator()(const EntryKey& key) const { return absl::Hash<EntryKey>{}(key); }
-  std::size_t operator()(const EntryPtr& entry) const { return (*this)(entry->key()); }
+  std::size_t operator()(const EntryKey& key) const { return key.hash; }
+  std::size_t operator()(const EntryPtr& entry) const { return entry->hash; }
 };
 struct EntryEq {
   using is_transparent = void;
@@ -107,7 +109,7 @@ using EntrySet = absl::flat_hash_set<EntryPtr, EntryHash, EntryEq>;
 // What one source says: it may say the same name outright and as implied.
 struct SaidEq {
   bool operator()(const EntryPtr& a, const EntryPtr& b) const {
-    return a->implied == b->implied && a->key() == b->key();
+    return a == b || (a->hash == b->hash && a->implied == b->implied && a->key() == b->key());
   }
 };
 struct SaidHash {

@@ -16,6 +16,7 @@ std::vector<Putting> PuttingsOf(const SourceOffer& offer, const SaidSet& before,
   }
   SaidSet now;
   now.reserve(offer.said.size());
+  puttings.reserve(offer.said.size());
   for (const EntryPtr& entry : offer.said) {
     const auto [first, fresh] = now.insert(entry);
     if (!fresh) {

@@ -101,9 +101,13 @@ EntryPtr MeshState::Find(const EntryKey& key) const {
 }
 
 void MeshState::Put(EntryPtr after) {
-  Erase(after->key());
-  ++counts_[static_cast<std::size_t>(after->kind)];
-  entries_.insert(std::move(after));
+  const auto [held, fresh] = entries_.insert(after);
+  if (fresh) {
+    ++counts_[static_cast<std::size_t>(after->kind)];
+  } else if (*held != after) {
+    entries_.erase(held);
+    entries_.insert(std::move(after));
+  }
 }
 
 void MeshState::Erase(const EntryKey& key) {

@@ -21,6 +21,8 @@ class MeshState {
   // Null where nothing is in force.
   EntryPtr Find(const EntryKey& key) const;
   bool Contains(const EntryKey& key) const { return entries_.contains(key); }
+  // There is room for `more` further entries then.
+  void Reserve(std::size_t more) { entries_.reserve(entries_.size() + more); }
   // `after` is in force from now on, in place of what had its key.
   void Put(EntryPtr after);
   void Erase(const EntryKey& key);

@@ -87,6 +87,9 @@ std::vector<MeshError> Model::Try(absl::Span<const std::string> origins, std::ve
     errors.insert(errors.end(), pending.errors.begin(), pending.errors.end());
     Claims::Origin* origin = claims_.Try(name, pending.open, pending.allow_shrink);
     spoke.push_back(!origin->said.empty());
+    claims_.Expect(origin, static_cast<std::size_t>(
+                               std::count_if(pending.puttings.begin(), pending.puttings.end(),
+                                             [](const Putting& put) { return put.after != nullptr; })));
     for (const Putting& put : pending.puttings) claims_.Put(origin, put.key, put.after);
   }
   std::vector<MeshError> wrong = claims_.Check();
