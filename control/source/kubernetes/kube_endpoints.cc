@@ -79,7 +79,6 @@ std::map<std::string, KubeHost> KubeEndpointWriter::HostsOf(const std::string& n
     return slice->ipv6 == service->ipv6 && !slice->endpoints.empty();
   });
   // A pod stands in a slice of each family, and in two slices while it moves between them: the best counts.
-  std::map<std::string, int> ranks;
   std::map<std::string, KubeHost> hosts;
   for (const KubeSlice* slice : slices) {
     if (!slice->weft && slice->port == 0) continue;
@@ -88,11 +87,8 @@ std::map<std::string, KubeHost> KubeEndpointWriter::HostsOf(const std::string& n
       // Whose second address it is cannot be told.
       if (endpoint.pod.empty() && !first_family && has_first_family) continue;
       const int rank = (slice->weft ? 4 : 0) + (endpoint.draining ? 0 : 2) + (first_family ? 1 : 0);
-      const std::string host = HostOf(endpoint);
-      int& best = ranks.try_emplace(host, -1).first->second;
-      if (rank <= best) continue;
-      best = rank;
-      hosts[host] = {slice, &endpoint};
+      KubeHost& best = hosts[HostOf(endpoint)];
+      if (rank > best.rank) best = {slice, &endpoint, rank};
     }
   }
   return hosts;

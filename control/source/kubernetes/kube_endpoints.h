@@ -44,6 +44,7 @@ class KubeAddresses {
 struct KubeHost {
   const KubeSlice* slice = nullptr;
   const KubeEndpoint* endpoint = nullptr;
+  int rank = -1;  // The higher the better
 };
 
 // By Service

@@ -23,6 +23,8 @@ namespace {
 using simdjson::dom::element;
 
 constexpr uint64_t kPortMax = 65'535;
+// A token of the next page is some hundred bytes.
+constexpr std::size_t kHeadBytesMax = 4096;
 
 // One parser a thread: it keeps its buffers. What it returns lives until its next use.
 absl::StatusOr<element> Parse(absl::string_view text) {
@@ -307,6 +309,17 @@ absl::string_view KubeKindPath(KubeKind kind) {
                                           "/apis/gateway.networking.k8s.io/v1/grpcroutes",
                                           "/apis/gateway.networking.k8s.io/v1beta1/referencegrants"};
   return kPaths[static_cast<std::size_t>(kind)];
+}
+
+std::string NextOfKubePage(absl::string_view text) {
+  // The server says what the list is before what is in it.
+  const absl::string_view head = text.substr(0, kHeadBytesMax);
+  const std::size_t items = head.find("\"items\":");
+  if (items == absl::string_view::npos) return "";
+  const std::size_t comma = head.rfind(',', items);
+  if (comma == absl::string_view::npos) return "";
+  const absl::StatusOr<element> root = Parse(absl::StrCat(head.substr(0, comma), "}"));
+  return root.ok() ? TextOf((*root)["metadata"]["continue"]) : "";
 }
 
 absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text) {

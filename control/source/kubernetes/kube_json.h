@@ -116,6 +116,9 @@ struct KubeEvent {
   std::string message;  // Of an error; the type of what is unknown
 };
 
+// The token of the next page, as read of the beginning of a page alone, which costs next to nothing: so that
+// it can be asked for before this one is read. Empty where there is none, or the beginning does not say.
+std::string NextOfKubePage(absl::string_view text);
 // Text that is no list or event is INTERNAL.
 absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text);
 absl::StatusOr<KubeEvent> ParseKubeEvent(KubeKind kind, absl::string_view line);

@@ -258,10 +258,11 @@ SourceOffer KubeState::TakeOffer(const std::string& origin) {
   // say what events deleted, or lists, of which EndList() is asked.
   offer.allow_shrink = !offer.whole;
   changed_ = false;
+  static const std::vector<EntryPtr> kNothing;
   const auto say = [&offer](const std::string& name, const std::vector<EntryPtr>& now, auto* said_of) {
     std::vector<EntryPtr> said;
     const auto before = said_of->find(name);
-    AppendDifference(before == said_of->end() ? std::vector<EntryPtr>() : before->second, now, &said, &offer);
+    AppendDifference(before == said_of->end() ? kNothing : before->second, now, &said, &offer);
     if (!said.empty()) {
       said_of->insert_or_assign(name, std::move(said));
     } else if (before != said_of->end()) {

@@ -43,6 +43,7 @@ std::string Escaped(absl::string_view text) {
 
 void KubeWatch::OnTime(uint64_t now_ns) {
   now_ns_ = now_ns;
+  if (!waiting_.empty()) TakeWaiting();
   if (retry_at_ns_ == 0 || now_ns < retry_at_ns_ || !access_->ready()) return;
   retry_at_ns_ = 0;
   if (version_.empty()) {
@@ -74,6 +75,7 @@ void KubeWatch::Rest() {
 void KubeWatch::Fail(const absl::Status& why) {
   Cancel();
   Rest();
+  std::string().swap(waiting_);  // All is listed again.
   const std::string problem(Utf8Prefix(why.message(), kMessageBytesMax));
   if (problem != problem_) Note(absl::StrCat(problem, "; trying again"));
   problem_ = problem;
@@ -126,10 +128,15 @@ HttpHandlers KubeWatch::WholeBody(std::function<void(const absl::Status&, long)>
 
 absl::StatusOr<KubePage> KubeWatch::PageOf(const absl::Status& status, long code) {
   if (absl::Status answer = StatusOf(status, code); !answer.ok()) return answer;
-  absl::StatusOr<KubePage> page = buffer_.size() <= kPageBytesMax
-                                      ? ParseKubePage(kind_, buffer_)
-                                      : absl::ResourceExhaustedError("a page is too long");
+  absl::StatusOr<KubePage> page = ReadPage(buffer_);
   std::string().swap(buffer_);
+  return page;
+}
+
+absl::StatusOr<KubePage> KubeWatch::ReadPage(absl::string_view body) const {
+  absl::StatusOr<KubePage> page = body.size() <= kPageBytesMax
+                                      ? ParseKubePage(kind_, body)
+                                      : absl::ResourceExhaustedError("a page is too long");
   if (page.ok()) return page;
   return absl::InternalError(absl::StrCat(access_->server(), ": ", page.status().message()));
 }
@@ -139,7 +146,15 @@ void KubeWatch::AskPage() {
        kListTimeoutMs, WholeBody([this](const absl::Status& status, long code) { TakePage(status, code); }));
 }
 
+// The next page is asked for before this one is read, in the loop's next turn: reading it takes the time in
+// which the server makes the next.
 void KubeWatch::TakePage(const absl::Status& status, long code) {
+  if (!waiting_.empty() && !TakeWaiting()) return;
+  next_ = status.ok() && code == 200 ? NextOfKubePage(buffer_) : "";
+  if (!next_.empty()) {
+    waiting_ = std::move(buffer_);
+    return AskPage();
+  }
   absl::StatusOr<KubePage> page = PageOf(status, code);
   const bool optional = kind_ == KubeKind::kPolicy || IsOfGatewayApi(kind_);
   if (absl::IsNotFound(page.status()) && optional) return Absent("");
@@ -152,7 +167,22 @@ void KubeWatch::TakePage(const absl::Status& status, long code) {
   next_ = std::move(page->next);
   if (!next_.empty()) return AskPage();
   version_ = std::move(page->resource_version);
+  std::string().swap(waiting_);
   EndList();
+}
+
+// False where the request under way is not the one for the page that follows: it was taken back.
+bool KubeWatch::TakeWaiting() {
+  absl::StatusOr<KubePage> page = ReadPage(waiting_);
+  waiting_.clear();
+  if (buffer_.empty()) std::swap(buffer_, waiting_);  // Of the right size already
+  if (page.ok() && page->next != next_) page = absl::InternalError("a page's beginning contradicts its end");
+  if (!page.ok()) {
+    Fail(page.status());
+    return false;
+  }
+  for (KubeItem& item : page->items) TakeItem(std::move(item));
+  return true;
 }
 
 // A cluster without a kind, or that does not show it (`why`), has none of it. Should it be gone, what was

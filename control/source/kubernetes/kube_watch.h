@@ -42,7 +42,10 @@ class KubeWatch {
   KubeWatch& operator=(const KubeWatch&) = delete;
   ~KubeWatch() { Cancel(); }
 
-  uint64_t wake_ns() const { return access_->ready() ? retry_at_ns_ : 0; }  // CLOCK_MONOTONIC; 0: never
+  uint64_t wake_ns() const {  // CLOCK_MONOTONIC; 0: never
+    if (!waiting_.empty()) return 1;
+    return access_->ready() ? retry_at_ns_ : 0;
+  }
   // Is told of each object that is listed or watched, with the time, and of each that is gone by an event.
   using OnItem = std::function<void(const KubeItem& item, bool gone, uint64_t now_ns)>;
   void SetOnItem(OnItem on_item) { on_item_ = std::move(on_item); }
@@ -75,7 +78,10 @@ class KubeWatch {
   HttpHandlers WholeBody(std::function<void(const absl::Status&, long)> done);
   // What was gathered.
   absl::StatusOr<KubePage> PageOf(const absl::Status& status, long code);
+  // `body` as a page of the kind.
+  absl::StatusOr<KubePage> ReadPage(absl::string_view body) const;
   void TakePage(const absl::Status& status, long code);
+  bool TakeWaiting();
   void EndList();
   void Check();
   void Watch();
@@ -107,6 +113,7 @@ class KubeWatch {
   std::string version_;         // Where the watch goes on; empty: it is to be listed.
   uint64_t revision_ = 0;       // The same as a number, the highest seen; 0 where the server's is none
   std::string next_;            // Of a list under way: the next page
+  std::string waiting_;         // … and the page before that, which is read while the server makes the next
   bool check_ = false;          // It failed: whether the server is where it was is asked first.
   uint64_t open_since_ns_ = 0;  // Of the watch; 0: it does not stand.
 

@@ -158,6 +158,21 @@ TEST_F(KubeSourceTest, WhatIsThereAndWhatComesChangesAndGoesIsTaken) {
   EXPECT_TRUE(RunUntilSynced());
 }
 
+TEST_F(KubeSourceTest, AnEventThatChangesNothingIsNoCauseOfALaterChange) {
+  Start(kube_->Options());
+  ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
+  const uint64_t before = source_->Health().events;
+  kube_->Replace(absl::StrCat(kNodes, "/n1"),
+                 R"({"metadata":{"name":"n1","labels":{"topology.kubernetes.io/zone":"z1","beat":"2"}}})");
+  ASSERT_TRUE(RunUntil([&] { return source_->Health().events > before; }));
+  const uint64_t after_ns = NowNs();
+  kube_->Replace(
+      absl::StrCat(kSlices, "/f-1"),
+      SliceJson("f-1", "f", PodJson("u1", R"({"ready":false,"serving":true,"terminating":true})")));
+  ASSERT_TRUE(RunUntilEndpoints({"f u1 draining"}));
+  EXPECT_GE(last_.event_ns, after_ns);
+}
+
 TEST_F(KubeSourceTest, PoliciesAreTakenAndTheirStatusSaysSo) {
   options_.absent_ns = 200 * kNsPerMs;
   Start(kube_->Options());

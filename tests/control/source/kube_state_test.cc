@@ -284,6 +284,17 @@ TEST(KubeJsonTest, WhatIsNoAnswerIsTold) {
   EXPECT_EQ(KubeMessageOf("<html>"), "");
 }
 
+TEST(KubeJsonTest, TheNextPageIsKnownByTheBeginningOfOne) {
+  const std::string head = R"({"kind":"ServiceList","metadata":{"resourceVersion":"7","continue":"a\"b")";
+  EXPECT_EQ(NextOfKubePage(head + R"(,"remainingItemCount":3},"items":[{"torn)"), "a\"b");
+  // Where the beginning does not say, all is read first.
+  EXPECT_EQ(NextOfKubePage(R"({"metadata":{"resourceVersion":"7"},"items":[]})"), "");
+  EXPECT_EQ(NextOfKubePage(R"({"items":[],"metadata":{"continue":"a"}})"), "");
+  EXPECT_EQ(NextOfKubePage(head + R"(,"items":[]},"items":[]})"), "");
+  EXPECT_EQ(NextOfKubePage(head + std::string(100'000, ' ') + R"(},"items":[]})"), "");
+  EXPECT_EQ(NextOfKubePage(""), "");
+}
+
 TEST(KubeJsonTest, CredentialsAreReadOrRefused) {
   EXPECT_EQ(ParseKubeCredential(R"({"status":{"token":"t"}})")->token, "t");
   EXPECT_EQ(ParseKubeCredential(R"({"status":{"token":"t","expirationTimestamp":"1970-01-02T00:00:00Z"}})")

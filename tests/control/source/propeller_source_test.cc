@@ -174,6 +174,21 @@ TEST_F(PropellerSourceTest, WhatIsListedAndWhatIsSaidIsTaken) {
   }
 }
 
+TEST_F(PropellerSourceTest, ABeatIsNoCauseOfALaterChange) {
+  broker_.emplace();
+  StartSource();
+  ASSERT_TRUE(RunUntilSynced());
+  Serve("t1", 4001);
+  ASSERT_TRUE(RunUntilEndpoints({4001}));
+  const uint64_t before = source_->Health().events;
+  Say("proplet/alive", R"({"proplet_id":"p1","status":"alive"})");
+  ASSERT_TRUE(RunUntil([&] { return source_->Health().events > before; }));
+  const uint64_t after_ns = NowNs();
+  Say("proplet/results", R"({"task_id":"t1","proplet_id":"p1","results":"started at port 4002"})");
+  ASSERT_TRUE(RunUntilEndpoints({4002}));
+  EXPECT_GE(event_ns_, after_ns);
+}
+
 TEST_F(PropellerSourceTest, ALostBrokerTakesNothingBackAndWhatEndedMeanwhileGoes) {
   Listener stays, ends;
   broker_.emplace();
