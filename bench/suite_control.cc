@@ -216,6 +216,10 @@ absl::Status ChangeRows(ChangeSource& source, Node& node, const Plan& plan, json
     if (bare.idle_fraction >= kIdleMin) break;
   }
   WEFT_RETURN_IF_ERROR(node.StartControl(source.Settings()));
+  WEFT_RETURN_IF_ERROR(source.Tell([&node] {
+    const absl::StatusOr<Sync> sync = AskSync(node.control_socket());
+    return sync.ok() ? sync->events : 0;
+  }));
   WEFT_RETURN_IF_ERROR(WaitForSync(node).status());
   absl::SleepFor(absl::Seconds(2));
   WEFT_ASSIGN_OR_RETURN(const Sync counted, AskSync(node.control_socket()));
@@ -265,9 +269,8 @@ absl::Status RunSource(ChangeSource& source, const Plan& plan,
       const std::unique_ptr<Node> node,
       Node::Start({{.uid = kCalleeUid, .hosts = {"h"}, .serve = {"app/*"}, .call_as = "app"}}, ""));
   const std::string own = absl::StrCat("control/", source.name());
-  // Of files there is no bare list: they are on this machine.
   const bool of_etcd = source.name() == "etcd" && (wanted("control/memory") || wanted("control/rest"));
-  if (source.name() != "file" && (wanted(own + "_sync") || of_etcd)) {
+  if (source.HasList() && (wanted(own + "_sync") || of_etcd)) {
     WEFT_ASSIGN_OR_RETURN(json row, SyncRow(source, *node, plan));
     if (wanted(own + "_sync")) rows->push_back(std::move(row));
     if (source.name() == "etcd" && wanted("control/memory")) rows->push_back(MemoryRow(*node, plan));
@@ -323,8 +326,10 @@ void Print(const json& rows) {
 
 // The sources, each with how it is made.
 using MakeSource = absl::StatusOr<std::unique_ptr<ChangeSource>> (*)();
-constexpr std::pair<const char*, MakeSource> kSources[] = {
-    {"etcd", NewEtcdChangeSource}, {"kubernetes", NewKubeChangeSource}, {"file", NewFileChangeSource}};
+constexpr std::pair<const char*, MakeSource> kSources[] = {{"etcd", NewEtcdChangeSource},
+                                                           {"kubernetes", NewKubeChangeSource},
+                                                           {"mqtt", NewMqttChangeSource},
+                                                           {"file", NewFileChangeSource}};
 
 }  // namespace
 

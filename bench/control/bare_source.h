@@ -68,6 +68,7 @@ int BareEtcdWatch(const BareServer& server);
 int BareFilesWatch(const std::string& directory);
 int BareKubeList(const BareServer& server);
 int BareKubeWatch(const BareServer& server);
+int BareMqttWatch(const std::string& port, const std::string& base_topic);
 
 }  // namespace weft::bench
 

@@ -59,6 +59,11 @@ class ChangeSource {
   virtual std::vector<std::string> WatchArguments() const = 0;
   // Makes `functions` functions and their endpoints there; `progress` is told how far it is.
   virtual absl::Status Fill(int functions, const std::function<void(const std::string&)>& progress) = 0;
+  // Whether weft-control reads it as a list that a bare program can read, too.
+  virtual bool HasList() const { return true; }
+  // Says all to a weft-control that has just begun, where the source keeps nothing for it; `taken` is how
+  // many messages that has taken so far, and may be asked often.
+  virtual absl::Status Tell(const std::function<uint64_t()>& /*taken*/) { return absl::OkStatus(); }
   virtual absl::StatusOr<std::unique_ptr<ChangeWriter>> NewWriter() = 0;
 };
 
@@ -67,6 +72,9 @@ absl::StatusOr<std::unique_ptr<ChangeSource>> NewEtcdChangeSource();
 
 // Starts an API server and its etcd. NOT_FOUND where this machine has none.
 absl::StatusOr<std::unique_ptr<ChangeSource>> NewKubeChangeSource();
+
+// Starts a broker, and the lists of a manager. NOT_FOUND where this machine has none.
+absl::StatusOr<std::unique_ptr<ChangeSource>> NewMqttChangeSource();
 
 // Makes a directory.
 absl::StatusOr<std::unique_ptr<ChangeSource>> NewFileChangeSource();

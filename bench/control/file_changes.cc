@@ -71,6 +71,7 @@ class FileChangeSource final : public ChangeSource {
  public:
   std::string name() const override { return "file"; }
   Numbering numbering() const override { return Numbering::kByTime; }
+  bool HasList() const override { return false; }  // They are on this machine.
   std::string Settings() const override { return absl::StrCat("files: ", directory_ / "mesh.d", "\n"); }
   std::vector<std::string> WatchArguments() const override { return {directory_ / "mesh.d"}; }
 

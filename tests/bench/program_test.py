@@ -109,6 +109,18 @@ class ProgramTest(unittest.TestCase):
         self.assertGreater(rows['control/memory']['rss_bytes'], 1_000_000)
         self.assertIn('cpu_fraction', rows['control/rest'])
 
+    def test_control_follows_what_propeller_says_at_a_real_mosquitto(self):
+        done = run('control', '--functions', '100', '--seconds', '1', '--quick', '--filter', 'mqtt', '--json', '-')
+        if 'no mosquitto on this machine' in done.stderr:
+            self.skipTest('no mosquitto on this machine')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
+        self.assertEqual(set(rows), {'control/mqtt_change', 'limit/wake'})
+        change = rows['control/mqtt_change']
+        self.assertEqual(change['samples'], change['events'])
+        self.assertGreater(change['p50_ns'], 0)
+        self.assertGreater(change['total_p50_ns'], change['p50_ns'])
+
     def test_wrong_usage_exits_with_2_and_says_what(self):
         for arguments in ([], ['nosuch'], ['local', '--filter', '('], ['local', '--filter', 'nosuchrow'],
                           ['local', '--seconds', '-1']):
