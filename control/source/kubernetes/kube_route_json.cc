@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "control/source/kubernetes/kube_element.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
@@ -18,6 +19,7 @@ using simdjson::dom::element;
 
 constexpr uint64_t kPortMax = 65'535;
 constexpr uint64_t kWeightMax = 1'000'000;
+constexpr absl::Duration kTimeoutMax = absl::Hours(1);
 
 // The same text for the same JSON, whatever the order of its keys.
 std::string Normalized(const element& from) {
@@ -141,6 +143,28 @@ std::string NarrowsBy(const element& match) {
   return all ? "" : "path";
 }
 
+// What a FunctionPolicy may say too, and the Gateway API's durations are written alike: "1h30m", "250ms".
+absl::Status ReadTimeouts(const element& from, KubeRule* rule) {
+  element timeouts;
+  if (from["timeouts"].get(timeouts) != simdjson::SUCCESS || IsEmpty(timeouts)) return absl::OkStatus();
+  const std::string other = KeyBeside(timeouts, {"request"});
+  if (!other.empty() && rule->unsupported.empty()) rule->unsupported = absl::StrCat("timeouts.", other);
+  std::string text;
+  WEFT_RETURN_IF_ERROR(ReadText(timeouts, "request", &text));
+  if (text.empty()) return absl::OkStatus();
+  absl::Duration timeout;
+  if (!absl::ParseDuration(text, &timeout) || timeout < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat("timeouts.request: \"", text, "\" is no duration"));
+  }
+  // 0 is none at all, and a call of weft's always has one.
+  if (timeout < absl::Microseconds(1) || timeout > kTimeoutMax) {
+    if (rule->unsupported.empty()) rule->unsupported = absl::StrCat("timeouts.request of ", text);
+    return absl::OkStatus();
+  }
+  rule->timeout_ns = static_cast<uint64_t>(absl::ToInt64Nanoseconds(timeout));
+  return absl::OkStatus();
+}
+
 absl::Status ReadRule(const element& from, const std::string& ns, KubeRoute* route) {
   KubeRule& rule = route->rules.emplace_back();
   // Any one of several matches is enough.
@@ -155,8 +179,9 @@ absl::Status ReadRule(const element& from, const std::string& ns, KubeRoute* rou
     return absl::OkStatus();
   }));
   if (index != 0 && !all) rule.unsupported = narrows;
-  const std::string other = KeyBeside(from, {"name", "matches", "backendRefs"});
+  const std::string other = KeyBeside(from, {"name", "matches", "backendRefs", "timeouts"});
   if (!other.empty() && rule.unsupported.empty()) rule.unsupported = other;
+  WEFT_RETURN_IF_ERROR(ReadTimeouts(from, &rule));
   return ReadList(from, "backendRefs",
                   [&](const element& backend) { return ReadBackend(backend, ns, &rule); });
 }

@@ -40,6 +40,7 @@ struct KubeBackendRef {
 struct KubeRule {
   std::string unsupported;  // What of it weft cannot do; empty: nothing, it is for all calls alike.
   std::vector<KubeBackendRef> backends;
+  uint64_t timeout_ns = 0;  // Of a call; 0: not said
   friend bool operator==(const KubeRule&, const KubeRule&) = default;
 };
 

@@ -37,6 +37,7 @@ class RouteReader {
 
   // Of the first rule that is for all calls, which later ones do not change; null where there is none.
   const std::vector<KubeBackend>* backends() const { return taken_ ? &backends_ : nullptr; }
+  uint64_t timeout_ns() const { return timeout_ns_; }
   const std::vector<std::string>& dropped() const { return dropped_; }
   std::size_t shadowed() const { return shadowed_; }
   // Of the references of all rules that are not dropped.
@@ -59,6 +60,7 @@ class RouteReader {
       if (taken_ || ref.weight == 0) continue;
       backends_.push_back({NameOf(ref.ns, ref.name), ref.weight, problem.message});
     }
+    if (!taken_) timeout_ns_ = rule.timeout_ns;
     shadowed_ += taken_ ? 1 : 0;
     taken_ = true;
   }
@@ -103,6 +105,7 @@ class RouteReader {
   const KubeRoute& route_;
   bool taken_ = false;
   std::vector<KubeBackend> backends_;
+  uint64_t timeout_ns_ = 0;
   std::vector<std::string> dropped_;
   std::size_t shadowed_ = 0;
   std::vector<Problem> unresolved_;
@@ -179,7 +182,7 @@ class Router {
     }
     const auto [first, is_first] = routing_.splits.try_emplace(service);
     if (is_first) {
-      first->second = {name, *reader.backends()};
+      first->second = {name, *reader.backends(), reader.timeout_ns()};
       kinds_[service] = known.kind;
     } else if (kinds_[service] != known.kind) {
       return no("Conflicted", absl::StrCat(first->second.said_by, " says where calls of ", service, " go"));

@@ -39,6 +39,7 @@ struct KubeBackend {
 struct KubeSplit {
   std::string said_by;                // "httproutes NAMESPACE/NAME"
   std::vector<KubeBackend> backends;  // None: nowhere
+  uint64_t timeout_ns = 0;            // Of a call; 0: not said
   friend bool operator==(const KubeSplit&, const KubeSplit&) = default;
 };
 

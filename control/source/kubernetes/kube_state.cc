@@ -241,6 +241,9 @@ std::vector<EntryPtr> KubeState::FunctionNow(const std::string& name) {
       function.value = std::get<KubePolicy>(policy->second.object).function;
     }
     function.value.set_name(name);
+    if (split != nullptr && split->timeout_ns != 0) {
+      function.value.mutable_policy()->set_timeout_ns(split->timeout_ns);
+    }
     // Shares are of all calls, not of those that stay near.
     if (split != nullptr && split->backends.size() > 1) {
       function.value.mutable_policy()->set_any_locality(true);

@@ -264,7 +264,11 @@ TEST_F(KubeRoutesTest, WhatIsNotForAllCallsIsDroppedAndNamed) {
       {absl::StrCat(R"({"matches":[{"queryParams":[{"name":"a"}]}],)", backends, "}"),
        "rules[0].matches[0].queryParams"},
       {absl::StrCat(R"({"filters":[{"type":"URLRewrite"}],)", backends, "}"), "rules[0].filters"},
-      {absl::StrCat(R"({"timeouts":{"request":"1s"},)", backends, "}"), "rules[0].timeouts"},
+      {absl::StrCat(R"({"timeouts":{"request":"1s"},)", backends, "}"), ""},
+      {absl::StrCat(R"({"timeouts":{"request":"0s"},)", backends, "}"), "rules[0].timeouts.request of 0s"},
+      {absl::StrCat(R"({"timeouts":{"request":"2h"},)", backends, "}"), "rules[0].timeouts.request of 2h"},
+      {absl::StrCat(R"({"timeouts":{"request":"1s","backendRequest":"1s"},)", backends, "}"),
+       "rules[0].timeouts.backendRequest"},
       {absl::StrCat(R"({"somethingNew":7,)", backends, "}"), "rules[0].somethingNew"},
       {R"({"backendRefs":[{"name":"b","filters":[{"type":"RequestMirror"}]}]})",
        "rules[0].backendRefs[0].filters"},
@@ -293,6 +297,28 @@ TEST_F(KubeRoutesTest, WhatIsNotForAllCallsIsDroppedAndNamed) {
   EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
   PutRoute({.rules = ""});
   EXPECT_THAT(Conditions().at(0), "Accepted False UnsupportedValue: it has no rule");
+}
+
+TEST_F(KubeRoutesTest, TheTimeoutOfARequestIsThatOfTheFunctionsCalls) {
+  Put(KubeKind::kPolicy,
+      R"({"metadata":{"namespace":"v","name":"f"},"spec":{"timeout":"2s","idempotent":true}})");
+  const auto put = [this](const std::string& timeouts) {
+    return PutRoute({.rules = absl::StrCat("{", timeouts, Backends("b"), "}")});
+  };
+  put("");
+  EXPECT_EQ(PolicyOf("v/f").timeout_ns(), 2'000'000'000u);
+  put(R"("timeouts":{"request":"1m250ms"},)");
+  EXPECT_EQ(PolicyOf("v/f").timeout_ns(), 60'250'000'000u);
+  EXPECT_TRUE(PolicyOf("v/f").idempotent());
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
+  for (const char* bad : {R"("soon")", R"("-1s")", "7"}) {
+    EXPECT_THAT(put(absl::StrCat(R"("timeouts":{"request":)", bad, "},")), StartsWith("spec.rules[0]: "));
+  }
+  EXPECT_EQ(PolicyOf("v/f").timeout_ns(), 60'250'000'000u);
+  // Of a rule that does not count nothing does.
+  PutRoute(
+      {.rules = absl::StrCat("{", Backends("b"), R"(},{"timeouts":{"request":"1s"},)", Backends("c"), "}")});
+  EXPECT_EQ(PolicyOf("v/f").timeout_ns(), 2'000'000'000u);
 }
 
 TEST_F(KubeRoutesTest, AParentIsAServiceOfItsNamespaceAtTheFunctionsPort) {
