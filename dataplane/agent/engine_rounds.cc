@@ -264,7 +264,8 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
     bytes += target.ByteSizeLong() + 4;  // With its tag and length.
     *route.add_targets() = std::move(target);
   }
-  if (route.targets().empty() && route.code() == 0) {
+  route.set_refused_share(route.targets().empty() ? 0 : plan.refused_share);
+  if (route.targets().empty() && (route.code() == 0 || plan.refused_share != 0)) {
     route.set_code(static_cast<uint32_t>(absl::StatusCode::kUnavailable));
     route.set_reason(absl::StrCat("UNAVAILABLE: ", call.second, ": ", why_not));
   }

@@ -103,6 +103,15 @@ PlanRoute ToAll(const FunctionPlan& function) {
   return route;
 }
 
+// Some calls fail, where they are made: those of other nodes are past that.
+PlanRoute WithRefusals(const FunctionPlan& function, PlanRoute route) {
+  if (function.refused_share == 0 || route.targets.empty()) return route;
+  route.code = static_cast<uint32_t>(absl::StatusCode::kUnavailable);
+  route.reason = function.refused;
+  route.refused_share = function.refused_share;
+  return route;
+}
+
 // Its calls leave by the engine of the worker that it was dealt to.
 PlanRoute Dealt(const EngineState& state, const Session& session, PlanRoute route) {
   if (state.engines.size() < 2) return route;
@@ -183,6 +192,30 @@ class RemotePlan {
   Weights draining_;
 };
 
+// The part of a function's calls, by weight, that goes to endpoints that are none.
+class RefusedPart {
+ public:
+  void Add(const api::Endpoint& endpoint) {
+    all_ += endpoint.weight();
+    if (endpoint.refuse().empty()) return;
+    refused_ += endpoint.weight();
+    reasons_.push_back(endpoint.refuse());
+  }
+  void Tell(const std::string& function, FunctionPlan* plan) const {
+    if (refused_ == 0) return;
+    plan->refused_share = static_cast<uint32_t>(std::min<uint64_t>((refused_ << 32) / all_, UINT32_MAX));
+    plan->refused = absl::StrCat("UNAVAILABLE: a part of the calls of ", function,
+                                 " goes nowhere: ", Utf8Prefix(absl::StrJoin(reasons_, "; "), 1000));
+    const uint64_t per_mille = (refused_ * 1000 + all_ / 2) / all_;
+    plan->notes.push_back(absl::StrCat(per_mille / 10, ".", per_mille % 10, "% of the calls fail"));
+  }
+
+ private:
+  uint64_t all_ = 0;
+  uint64_t refused_ = 0;
+  std::vector<std::string> reasons_;
+};
+
 std::string NoteOn(const EndpointKey& key, const api::Endpoint& endpoint, bool reached) {
   return absl::StrCat("node ", key.node, " host ", key.host,
                       !reached                                     ? ": node not reachable"
@@ -222,9 +255,11 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   bool here = false;
   bool elsewhere = false;
   RemotePlan remote(model, state, node, nullptr);
+  RefusedPart refused;
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
     const auto& [key, endpoint] = *it;
+    refused.Add(endpoint);
     if (!endpoint.http().empty() || !endpoint.refuse().empty()) {
       elsewhere = true;
       plan.notes.push_back(NoteOnUncallable(key, endpoint));
@@ -257,6 +292,7 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   plan.none_ready = plan.targets.empty();
   if (plan.none_ready) plan.targets = std::move(draining);
   remote.Choose(&plan);
+  if (!plan.targets.empty() || !plan.remote.empty()) refused.Tell(function, &plan);
   if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
   return plan;
 }
@@ -303,7 +339,8 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
   if (session.inside_of != 0) return OwnHostOnly(function, session, call);
   // What comes from another node stays on this one.
   if (session.is_engine) return {function.targets, function.prospects, function.code, function.reason};
-  if (state.Find(session.inside) == nullptr) return Dealt(state, session, ToAll(function));
+  if (state.Find(session.inside) == nullptr)
+    return WithRefusals(function, Dealt(state, session, ToAll(function)));
   // Its own engine may reach other ends than this node's.
   FunctionPlan own = function;
   RemotePlan remote(model, state, node, &session);
@@ -312,7 +349,7 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
     if (it->first.node != node) remote.Add(it->first, it->second);
   }
   remote.Choose(&own);
-  return Dealt(state, session, ToAll(own));
+  return WithRefusals(own, Dealt(state, session, ToAll(own)));
 }
 
 namespace {

@@ -47,6 +47,9 @@ struct FunctionPlan {
   bool leaves = false;
   uint32_t code = 0;  // Why there is no target on this node: NOT_FOUND or UNAVAILABLE.
   std::string reason;
+  // Of 2^32 calls so many fail for `refused`, though there are targets: the part of endpoints that are none.
+  uint32_t refused_share = 0;
+  std::string refused;
   // Each endpoint and what became of it, for explain: "host b: loading".
   std::vector<std::string> notes;
 };
@@ -56,6 +59,7 @@ struct PlanRoute {
   std::vector<SessionId> prospects;
   uint32_t code = 0;
   std::string reason;
+  uint32_t refused_share = 0;  // As FunctionPlan has it; then code and reason are of that.
 };
 
 using RouteKey = std::pair<SessionId, Call>;

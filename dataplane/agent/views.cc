@@ -180,9 +180,9 @@ std::vector<api::Item> RouteItems(const Engine& engine) {
       AddText(&item, "from", session.host);
       AddText(&item, "to", absl::StrJoin(targets, ","));
       AddText(&item, "state",
-              !subscription.sent ? "being made"
-              : targets.empty()  ? subscription.route.reason()
-                                 : "ready");
+              !subscription.sent                                           ? "being made"
+              : targets.empty() || subscription.route.refused_share() != 0 ? subscription.route.reason()
+                                                                           : "ready");
     }
   }
   return items;

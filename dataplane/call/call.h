@@ -30,9 +30,13 @@ inline constexpr uint32_t kLocalPath = 0;
 struct RouteEntry {
   FunctionId callee_id;
   std::unique_ptr<AdaptiveRoute> adaptive;  // Where the policy asks for it; then calls are watched.
+  // Of 2^32 calls so many fail with `code` and `reason`, though there are targets.
+  uint32_t refused_share = 0;
+  // Calls that drew no such failure and then found no room: as many as come again draw no more.
+  uint32_t spared_calls = 0;
   TargetSet targets;
   Policy policy;
-  absl::StatusCode code = absl::StatusCode::kUnavailable;  // Why there is no target.
+  absl::StatusCode code = absl::StatusCode::kUnavailable;  // Why there is no target, or not for all.
   std::string reason = "no route yet";
   bool known = false;  // The agent has said something.
   uint64_t generation = 0;

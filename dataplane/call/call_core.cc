@@ -170,7 +170,7 @@ RouteEntry& CallCore::Route(absl::string_view caller, absl::string_view callee) 
 }
 
 void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy,
-                        absl::StatusCode code, absl::string_view reason) {
+                        absl::StatusCode code, absl::string_view reason, uint32_t refused_share) {
   for (Target& target : targets) {
     if (target.path == kNoPath)
       target.path = target.link == kLocalLink ? kLocalPath : links_[target.link]->path;
@@ -188,6 +188,8 @@ void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Po
     }
   }
   route.targets = TargetSet(std::move(targets));
+  route.refused_share = refused_share;
+  route.spared_calls = 0;
   route.policy = policy;
   route.code = code;
   route.reason = std::string(reason);

@@ -81,9 +81,10 @@ class CallCore {
   // --- Routes.
   // The entry of the pair, made where there is none.
   RouteEntry& Route(absl::string_view caller, absl::string_view callee);
-  // No targets: calls fail with `code` and `reason`. Targets without a path get that of their link.
+  // No targets: calls fail with `code` and `reason`; else `refused_share` of 2^32 do. Targets without a path
+  // get that of their link.
   void SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy, absl::StatusCode code,
-                absl::string_view reason);
+                absl::string_view reason, uint32_t refused_share = 0);
 
   // --- Calling.
   // Sends a call for the next Publish(). `now_ns` dates its deadline. kStarted fills `handle`.
@@ -208,11 +209,15 @@ class CallCore {
   StartState StartCall(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
   StartState StartOddly(RouteEntry& route, const CallSpec& spec, const Target* target);
   StartState StartInParts(OutgoingCall& call, const Target& target);
-  StartState SendOneWayInParts(Link& link, const MessageHeader& header, const CallSpec& spec, uint64_t now_ns,
-                               bool* in_parts);
+  StartState NoRoom(RouteEntry& route);
+  StartState SendOneWayInParts(RouteEntry& route, Link& link, const MessageHeader& header,
+                               const CallSpec& spec, uint64_t now_ns, bool* in_parts);
   bool SendRequest(OutgoingCall& call, const Target& target);
   static MessageHeader RequestHeader(const OutgoingCall& call, const Target& target);
   const Target* ChooseTarget(const RouteEntry& route, uint32_t avoid = kNoPath);
+  // The target of a call that is not tried again; null where the route has none, or fails this one.
+  const Target* ChooseFirst(RouteEntry& route);
+  bool Refuses(RouteEntry& route);
   bool SpillsOver(const RouteEntry& route, const CallSpec& spec, const Target** target);
   // The try of a call has ended without success: tries again or ends it.
   void TryFailed(OutgoingCall& call, absl::StatusCode code, bool not_executed, absl::string_view text);

@@ -19,6 +19,13 @@ inline const Target* CallCore::ChooseTarget(const RouteEntry& route, uint32_t av
   return route.targets.Choose(random_, [this](uint32_t path) { return outstanding_[path]; }, avoid);
 }
 
+inline const Target* CallCore::ChooseFirst(RouteEntry& route) {
+  if (route.refused_share != 0) [[unlikely]] {
+    if (Refuses(route)) return nullptr;
+  }
+  return ChooseTarget(route);
+}
+
 inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Target& target) {
   return MessageHeader{.function_id = call.route->callee_id.value,
                        .deadline_ns = call.deadline_ns,
@@ -31,7 +38,7 @@ inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Tar
 template <bool kNow>
 WEFT_HOT_INLINE StartState CallCore::StartCall(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
                                                CallHandle* handle) {
-  const Target* target = ChooseTarget(route);
+  const Target* target = ChooseFirst(route);
   if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
       [[unlikely]] {
     if (!SpillsOver(route, spec, &target)) return StartOddly(route, spec, target);
@@ -89,7 +96,7 @@ WEFT_HOT_INLINE StartState CallCore::StartNow(RouteEntry& route, const CallSpec&
 inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
                                        bool* in_parts) {
   *in_parts = false;
-  const Target* const target = ChooseTarget(route);
+  const Target* const target = ChooseFirst(route);
   if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
       [[unlikely]]
     return StartOddly(route, spec, target);
@@ -102,7 +109,7 @@ inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, 
       .kind = MessageKind::kOneWay,
       .flags = spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace};
   if (!link.channel->TrySend(header, spec.request, Lane::kRequest)) [[unlikely]]
-    return SendOneWayInParts(link, header, spec, now_ns, in_parts);
+    return SendOneWayInParts(route, link, header, spec, now_ns, in_parts);
   MarkDirty(link);
   ++link.requests_sent;
   ++counters_.requests_sent;
@@ -113,7 +120,7 @@ inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, 
 inline StartState CallCore::SendRun(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
                                     uint64_t deadline_ns, uint32_t* sent) {
   // One choice for all of them: they travel together.
-  const Target* const target = ChooseTarget(route);
+  const Target* const target = ChooseFirst(route);
   if (target == nullptr || target->link == kLocalLink) [[unlikely]]
     return StartOddly(route, {}, target);
   Link& link = *links_[target->link];
@@ -125,7 +132,7 @@ inline StartState CallCore::SendRun(RouteEntry& route, std::span<const std::span
   const uint32_t count = link.channel->TrySendRun(first, messages, Lane::kRequest);
   if (count == 0) [[unlikely]] {
     ++counters_.ring_full;
-    return StartState::kNoRoom;
+    return NoRoom(route);
   }
   link.channel->Publish();
   table_.TakeIds(count);

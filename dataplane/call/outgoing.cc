@@ -20,6 +20,24 @@ StartState CallCore::NoTarget(RouteEntry& route) {
               route.reason.empty() ? absl::StrCat("no host serves ", route.callee) : route.reason);
 }
 
+// The part of a route that is not to be had is drawn once a call, by numbers of its own: those that choose
+// among targets are even rather than random, and half of them would be gone.
+bool CallCore::Refuses(RouteEntry& route) {
+  if (route.targets.empty()) return false;
+  if (route.spared_calls != 0) {
+    --route.spared_calls;
+    return false;
+  }
+  return static_cast<uint32_t>(random_.Next() >> 32) < route.refused_share;
+}
+
+// For a call that had its draw and is to come again.
+StartState CallCore::NoRoom(RouteEntry& route) {
+  // Bounded, since not all do.
+  if (route.refused_share != 0 && route.spared_calls < options_.calls_max) ++route.spared_calls;
+  return StartState::kNoRoom;
+}
+
 // Whether a call that was to run here goes to the next target instead, since the function has as many calls
 // under way as it may.
 bool CallCore::SpillsOver(const RouteEntry& route, const CallSpec& spec, const Target** target) {
@@ -41,7 +59,7 @@ StartState CallCore::StartOddly(RouteEntry& route, const CallSpec& spec, const T
                              " bytes is longer than the limit of ", message_bytes_max_));
   }
   ++counters_.ring_full;  // Or the table of calls is.
-  return StartState::kNoRoom;
+  return NoRoom(route);
 }
 
 // A request that its ring did not take whole: puts it on its way in parts, or takes its call back.
@@ -57,7 +75,7 @@ StartState CallCore::StartInParts(OutgoingCall& call, const Target& target) {
   wheel_.Remove(call.slot);
   table_.Remove(call);
   --counters_.calls_started;
-  return StartState::kNoRoom;
+  return NoRoom(route);
 }
 
 bool CallCore::AwaitRoomBriefly(const RouteEntry& route) {
@@ -70,12 +88,12 @@ bool CallCore::AwaitRoomBriefly(const RouteEntry& route) {
   return false;
 }
 
-StartState CallCore::SendOneWayInParts(Link& link, const MessageHeader& header, const CallSpec& spec,
-                                       uint64_t now_ns, bool* in_parts) {
+StartState CallCore::SendOneWayInParts(RouteEntry& route, Link& link, const MessageHeader& header,
+                                       const CallSpec& spec, uint64_t now_ns, bool* in_parts) {
   // Without `done` nobody would learn how long the payload has to stay.
   if (spec.request.bytes() <= link.channel->whole_bytes_max() || spec.done == nullptr) {
     ++counters_.ring_full;
-    return StartState::kNoRoom;
+    return NoRoom(route);
   }
   SendJob& job = AddJob(link, header, spec.request, Lane::kRequest);
   *in_parts = true;

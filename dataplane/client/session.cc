@@ -185,7 +185,7 @@ void Session::OnRoute(const api::Route& route) {
   if (targets.empty() && code == absl::StatusCode::kOk) code = absl::StatusCode::kUnavailable;
   if (targets.empty() && reason.empty()) reason = absl::StrCat("no host serves ", route.callee(), " now");
   entry.generation = route.generation();
-  core_->SetRoute(entry, std::move(targets), policy, code, reason);
+  core_->SetRoute(entry, std::move(targets), policy, code, reason, route.refused_share());
 }
 
 void Session::OnChannelOpen(const api::ChannelOpen& open) {

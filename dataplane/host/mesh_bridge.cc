@@ -63,8 +63,9 @@ uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, b
 Function* MeshBridge::EnterLocal(Callee& callee, CallContext& context, bool own_timeout, Status* refusal) {
   MeshCallee& mine = static_cast<MeshCallee&>(callee);
   const std::span<const weft::Target> near = mine.route->targets.near();
-  // Of several targets the call layer chooses one, which may be this host: then Start() comes back to it.
-  if (near.size() != 1 || near[0].link != kLocalLink) return nullptr;
+  // Of several targets, or where a part of the calls fails, the call layer chooses: where it chooses this
+  // host, Start() comes back to it.
+  if (near.size() != 1 || near[0].link != kLocalLink || mine.route->refused_share != 0) return nullptr;
   if (mine.route->targets.targets().size() != 1 && !mine.function->limit.MayEnter(1)) [[unlikely]]
     return nullptr;
   context.deadline_ns = DeadlineNs(*mine.route, context.deadline_ns, own_timeout);

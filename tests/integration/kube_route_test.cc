@@ -40,6 +40,17 @@ nlohmann::json Route(const std::string& backends) {
       "]}]}}"));
 }
 
+bool Change(Kube* kube, const std::string& backends) {
+  nlohmann::json route = nlohmann::json::parse(*kube->Ask("GET", absl::StrCat(kRoutes, "/split")));
+  route["spec"] = Route(backends)["spec"];
+  // A status that was written meanwhile makes it another version.
+  return Eventually([&] {
+    const auto now = nlohmann::json::parse(*kube->Ask("GET", absl::StrCat(kRoutes, "/split")));
+    route["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"];
+    return kube->Ask("PUT", absl::StrCat(kRoutes, "/split"), route.dump()).ok();
+  });
+}
+
 TEST(KubeRouteTest, AnHttpRouteSplitsCallsNinetyToTenAndSaysWhatIsMissing) {
   if (!Mesh::Privileged()) GTEST_SKIP() << "hosts under users of their own need root";
   if (!Kube::Installed()) GTEST_SKIP() << "no kube-apiserver on this machine";
@@ -83,22 +94,23 @@ TEST(KubeRouteTest, AnHttpRouteSplitsCallsNinetyToTenAndSaysWhatIsMissing) {
   EXPECT_GE(split["tags"]["2"]["ok"], kCalls * 9 / 100) << split;
   EXPECT_LE(split["tags"]["2"]["ok"], kCalls * 11 / 100) << split;
 
-  const auto change = [&kube](const std::string& backends) {
-    nlohmann::json route = nlohmann::json::parse(*kube.Ask("GET", absl::StrCat(kRoutes, "/split")));
-    route["spec"] = Route(backends)["spec"];
-    // A status that was written meanwhile makes it another version.
-    return Eventually([&] {
-      route["metadata"].erase("resourceVersion");
-      const auto now = nlohmann::json::parse(*kube.Ask("GET", absl::StrCat(kRoutes, "/split")));
-      route["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"];
-      return kube.Ask("PUT", absl::StrCat(kRoutes, "/split"), route.dump()).ok();
-    });
-  };
-  ASSERT_TRUE(change(R"({"name":"echo-v1","weight":0},{"name":"echo-v2"})"));
+  ASSERT_TRUE(Change(&kube, R"({"name":"echo-v1","weight":0},{"name":"echo-v2"})"));
   ASSERT_TRUE(Eventually([&] { return mesh.Ctl(kExplain).output.find("host a") == std::string::npos; }));
   const nlohmann::json moved = calls();
   EXPECT_EQ(moved["tags"]["2"]["ok"], kCalls) << moved;
-  ASSERT_TRUE(change(R"({"name":"gone"})"));
+  // The share of a backend that is not to be had fails, whatever else there is, and is not tried there.
+  ASSERT_TRUE(Change(&kube, R"({"name":"echo-v2","weight":90},{"name":"gone","weight":10})"));
+  ASSERT_TRUE(mesh.WaitForCtl(kExplain, "10.0% of the calls fail")) << mesh.Ctl(kExplain).output;
+  const nlohmann::json partly = calls();
+  const std::string said = partly["texts"]["UNAVAILABLE"].dump();
+  const int failed = partly["codes"].value("UNAVAILABLE", 0);
+  std::printf("%d of %d calls failed by a backend that is not there and has a tenth of the weights\n", failed,
+              kCalls);
+  EXPECT_THAT(failed, testing::AllOf(testing::Ge(kCalls * 8 / 100), testing::Le(kCalls * 12 / 100)))
+      << partly;
+  EXPECT_EQ(partly["ok"], kCalls - failed) << partly;
+  EXPECT_THAT(said, HasSubstr("there is no Service app/gone"));
+  ASSERT_TRUE(Change(&kube, R"({"name":"gone"})"));
   ASSERT_TRUE(mesh.WaitForCtl(kExplain, "there is no Service app/gone")) << mesh.Ctl(kExplain).output;
   const Ran call = mesh.Ctl({"call", "app/echo", "x"});
   EXPECT_EQ(call.exit_code, 1);

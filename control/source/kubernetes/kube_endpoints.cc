@@ -119,13 +119,13 @@ void KubeEndpointWriter::Add(const std::string& function, const std::string& hos
 }
 
 void KubeEndpointWriter::AddRefusal(const std::string& function, const std::string& host,
-                                    const std::string& why) {
+                                    const std::string& why, uint32_t weight) {
   Said<api::Endpoint>& said = mesh_->endpoints.emplace_back();
   said.implied = true;
   said.value.set_function(function);
   said.value.set_node(kKubeOutside);
   said.value.set_host(host);
-  said.value.set_weight(kWeightDefault);
+  said.value.set_weight(weight);
   said.value.set_refuse(why);
   outside_ = true;
 }
@@ -139,7 +139,8 @@ void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& 
     const auto ready = static_cast<std::size_t>(
         std::count_if(hosts.back().begin(), hosts.back().end(),
                       [](const auto& host) { return !host.second.endpoint->draining; }));
-    counts.emplace_back(backend.weight, ready != 0 ? ready : hosts.back().size());
+    // One that has none has its part too: that of the calls that fail.
+    counts.emplace_back(backend.weight, std::max<std::size_t>(1, ready != 0 ? ready : hosts.back().size()));
   }
   const std::vector<std::vector<uint32_t>> shares = ShareWeights(counts);
   // A pod may be behind several of them.
@@ -150,7 +151,9 @@ void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& 
       const std::string why = backend.problem.empty()
                                   ? absl::StrCat("Service ", backend.service, " has no endpoint")
                                   : backend.problem;
-      AddRefusal(function, absl::StrCat("backend-", i), absl::StrCat(split.said_by, ": ", why));
+      AddRefusal(function, absl::StrCat("backend-", i), absl::StrCat(split.said_by, ": ", why),
+                 shares[i].front());
+      continue;
     }
     std::size_t next = 0;
     for (const auto& [host, at] : hosts[i]) {
@@ -163,7 +166,8 @@ void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& 
     }
   }
   if (split.backends.empty()) {
-    AddRefusal(function, "backend", absl::StrCat(split.said_by, ": names no backend with a weight"));
+    AddRefusal(function, "backend", absl::StrCat(split.said_by, ": names no backend with a weight"),
+               kWeightDefault);
   }
   for (const auto& [host, at] : all) Add(function, host, at.first, at.second);
 }

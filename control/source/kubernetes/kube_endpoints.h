@@ -71,7 +71,8 @@ class KubeEndpointWriter {
  private:
   std::map<std::string, KubeHost> HostsOf(const std::string& name) const;
   void Add(const std::string& function, const std::string& host, const KubeHost& at, uint32_t weight);
-  void AddRefusal(const std::string& function, const std::string& host, const std::string& why);
+  void AddRefusal(const std::string& function, const std::string& host, const std::string& why,
+                  uint32_t weight);
 
   const KubeSlicesOf& slices_;
   const FindService find_;

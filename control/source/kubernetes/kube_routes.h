@@ -31,7 +31,7 @@ struct KubeRouteObjects {
 struct KubeBackend {
   std::string service;  // NAMESPACE/NAME
   uint32_t weight = 0;  // Above 0
-  std::string problem;  // Why its share of the calls goes nowhere; empty: it goes to the Service's endpoints.
+  std::string problem;  // Why its share of the calls fails; empty: it goes to the Service's endpoints.
   friend bool operator==(const KubeBackend&, const KubeBackend&) = default;
 };
 

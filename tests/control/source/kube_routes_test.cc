@@ -100,7 +100,7 @@ class KubeRoutesTest : public testing::Test {
   std::string PutRoute(const RouteText& route, KubeKind kind = KubeKind::kHttpRoute) {
     return Put(kind, RouteJson(route));
   }
-  // "HOST WEIGHT", or why there is none
+  // "HOST WEIGHT", or "WEIGHT: " and why there is none
   const SourceMesh& Mesh() {
     said_.Take(state_.TakeOffer("k"));
     return said_.mesh();
@@ -110,7 +110,8 @@ class KubeRoutesTest : public testing::Test {
     for (const auto& said : Mesh().endpoints) {
       const api::Endpoint& e = said.value;
       if (e.function() != function) continue;
-      all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), " ", e.weight()) : e.refuse());
+      all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), " ", e.weight())
+                                       : absl::StrCat(e.weight(), ": ", e.refuse()));
     }
     return all;
   }
@@ -188,18 +189,24 @@ TEST_F(KubeRoutesTest, ABackendThatIsNotToBeHadSaysWhy) {
   EXPECT_THAT(
       EndpointsOf("v/f"),
       UnorderedElementsAre(
-          "b1 1000", "b2 1000", "httproutes v/r: rules[0].backendRefs[1]: there is no Service v/gone",
-          "httproutes v/r: rules[0].backendRefs[2]: Service v/b has no TCP port 1",
-          "httproutes v/r: rules[0].backendRefs[3]: port 9090 of Service v/b is not the one that functions "
-          "are "
-          "called at",
-          "httproutes v/r: rules[0].backendRefs[4]: a g.example/Bucket is no Service of the core group",
-          "httproutes v/r: rules[0].backendRefs[5]: no ReferenceGrant of namespace w lets a route of v refer "
-          "to "
-          "Service b",
-          "httproutes v/r: Service v/empty has no endpoint"));
+          "b1 500", "b2 500", "1000: httproutes v/r: rules[0].backendRefs[1]: there is no Service v/gone",
+          "1000: httproutes v/r: rules[0].backendRefs[2]: Service v/b has no TCP port 1",
+          "1000: httproutes v/r: rules[0].backendRefs[3]: port 9090 of Service v/b is not the one that "
+          "functions are called at",
+          "1000: httproutes v/r: rules[0].backendRefs[4]: a g.example/Bucket is no Service of the core group",
+          "1000: httproutes v/r: rules[0].backendRefs[5]: no ReferenceGrant of namespace w lets a route of v "
+          "refer to Service b",
+          "1000: httproutes v/r: Service v/empty has no endpoint"));
   ASSERT_EQ(Conditions().size(), 2u);
   EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False BackendNotFound: rules[0].backendRefs[1]: "));
+  // Its share is that of its weight, beside what pods have.
+  PutRoute({.rules = absl::StrCat("{", Backends("b=90,gone=10"), "}")});
+  EXPECT_THAT(EndpointsOf("v/f"),
+              UnorderedElementsAre("222: httproutes v/r: rules[0].backendRefs[1]: there is no Service v/gone",
+                                   "b1 1000", "b2 1000"));
+  EXPECT_TRUE(AnyLocality("v/f"));
+  PutRoute({.rules = absl::StrCat("{", Backends("b=1,gone=0"), "}")});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));
   // None at all
   PutRoute({.rules = R"({"backendRefs":[{"name":"b","namespace":"w"}]})"});
   EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False RefNotPermitted"));
@@ -209,7 +216,7 @@ TEST_F(KubeRoutesTest, ABackendThatIsNotToBeHadSaysWhy) {
   EXPECT_THAT(Conditions()[1], StartsWith("ResolvedRefs False UnsupportedProtocol"));
   for (const std::string& rule : {std::string("{}"), absl::StrCat("{", Backends("b=0"), "}")}) {
     PutRoute({.rules = rule});
-    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("httproutes v/r: names no backend with a weight"));
+    EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("100: httproutes v/r: names no backend with a weight"));
   }
 }
 

@@ -165,6 +165,43 @@ TEST_F(EngineTest, UnknownFunctionIsNotFoundAndKnownOneIsUnavailable) {
   EXPECT_THAT((front.routes[{"web/front", "web/back"}].reason()), testing::HasSubstr("host b: not attached"));
 }
 
+TEST_F(EngineTest, ThePartOfAnEndpointThatIsNoneFails) {
+  FakeHost& front = Attach("a", "web", {"web/front"});
+  Attach("b", "web", {"web/back"});
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/back", "b");  // Its weight is 100.
+  AddEndpoint(&mesh, "web/back", "none");
+  mesh.mutable_endpoints(1)->set_weight(25);
+  mesh.mutable_endpoints(1)->set_refuse("route r: there is no Service s");
+  Program(mesh);
+  Subscribe(front, "web/front", "web/back");
+  Settle();
+  const api::Route& route = front.routes[{"web/front", "web/back"}];
+  ASSERT_EQ(route.targets_size(), 1);
+  EXPECT_EQ(route.refused_share(), UINT32_MAX / 5);
+  EXPECT_EQ(route.code(), kUnavailable);
+  EXPECT_THAT(route.reason(), testing::HasSubstr("web/back goes nowhere: route r: there is no Service s"));
+  // It is not counted where nothing is left to call.
+  api::Program delta;
+  api::Endpoint& gone = *delta.add_delete_endpoints();
+  gone.set_function("web/back");
+  gone.set_node("n1");
+  gone.set_host("b");
+  ProgramDelta(delta);
+  Settle();
+  EXPECT_EQ(route.refused_share(), 0u);
+  EXPECT_EQ(route.targets_size(), 0);
+  // And not where the backend is there again.
+  AddEndpoint(&mesh, "web/back", "none");
+  mesh.mutable_endpoints()->SwapElements(1, 2);
+  mesh.mutable_endpoints()->RemoveLast();
+  Program(mesh);
+  Settle();
+  EXPECT_EQ(route.targets_size(), 1);
+  EXPECT_EQ(route.refused_share(), 0u);
+  EXPECT_EQ(route.code(), 0u);
+}
+
 TEST_F(EngineTest, ClientCallsAsItsNamespaceAndAsNothingElse) {
   Attach("b", "web", {"web/back"});
   FakeHost& client = AttachClient("web");

@@ -96,6 +96,45 @@ TEST(LocalityTest, NodesBehindOneChannelShareCallsByWeightAndByWhatIsUnderWayThe
   EXPECT_EQ(held.caller.core.Outstanding(*held.link), 400u);
 }
 
+TEST(LocalityTest, APartOfTheCallsFailsWithItsReasonAndIsTriedNowhereElse) {
+  Nodes nodes({.retries = 2, .idempotent = true}, {300, 100});
+  const std::vector<Target> targets(nodes.route->targets.targets().begin(),
+                                    nodes.route->targets.targets().end());
+  const auto refuse = [&](double part) {
+    nodes.caller.core.SetRoute(*nodes.route, targets, {}, StatusCode::kUnavailable, "no Service b",
+                               static_cast<uint32_t>(part * 0x1p32));
+  };
+  const auto one = [&] {
+    CallSpec spec;
+    spec.request = BytesOf(nodes.request);
+    spec.done = [](void*, const CallOutcome&) {};
+    CallHandle handle;
+    return nodes.caller.core.Start(*nodes.route, spec, nodes.caller.now_ns, &handle);
+  };
+  refuse(0.1);
+  int failed = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    failed += one() == StartState::kFailed ? 1 : 0;
+    nodes.Settle();
+  }
+  EXPECT_NEAR(failed, 1'000, 150);
+  EXPECT_EQ(nodes.caller.core.start_error(), absl::UnavailableError("no Service b"));
+  // The others go where they went.
+  const uint64_t ran = nodes.executions["n0"] + nodes.executions["n1"];
+  EXPECT_EQ(ran, 10'000u - static_cast<uint64_t>(failed));
+  EXPECT_NEAR(static_cast<double>(nodes.executions["n1"]), static_cast<double>(ran) / 4, 200);
+  // One that finds no room was drawn: it is not, each time that it comes again.
+  refuse(0.5);
+  nodes.keeps = true;
+  StartState state = StartState::kFailed;
+  for (int i = 0; i < 10'000 && state != StartState::kNoRoom; ++i) state = one();
+  for (int i = 0; i < 1'000; ++i) ASSERT_EQ(one(), StartState::kNoRoom);
+  refuse(0);
+  nodes.keeps = false;
+  nodes.Settle();
+  EXPECT_EQ(one(), StartState::kStarted);
+}
+
 TEST(LocalityTest, ARetryGoesToAnotherNodeOverTheSameChannel) {
   Nodes nodes({.retries = 1, .idempotent = true}, {100, 100, 100});
   nodes.codes["n1"] = StatusCode::kUnavailable;
