@@ -57,6 +57,12 @@ class Instance {
   // limit.
   absl::Status RunExport(const std::string& entry, const std::vector<int64_t>& inputs, std::string* value);
 
+  // Of the memory that it exports, which never shrinks; 0 without one.
+  uint64_t MemoryBytes() {
+    AtGrown(0, 0);
+    return memory_bytes_;
+  }
+
   // Makes sure of a stack for this instance's fibers, which it has until Drop(); false where the engine has
   // none left. One whose module suspends has it from Reset() on.
   WEFT_HOT bool TakeStack();

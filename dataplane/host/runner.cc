@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -69,11 +70,18 @@ std::string ErrorOf(const absl::Status& status, const RunState& state, uint64_t 
   return absl::StrCat("it failed: ", CauseOf(status.message()));
 }
 
-absl::Status RunIn(Function& function, const api::RunOnce& run, std::string* value) {
+uint64_t ThreadCpuNs() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<uint64_t>(now.tv_nsec);
+}
+
+absl::Status RunIn(Function& function, const api::RunOnce& run, std::string* value, api::RunEnded* ended) {
   Instance* const instance = function.Take();  // The clean one that Create() has made
   if (instance == nullptr) return absl::ResourceExhaustedError(function.start_fault());
   const absl::Status status =
       instance->RunExport(run.entry(), {run.inputs().begin(), run.inputs().end()}, value);
+  ended->set_memory_bytes(instance->MemoryBytes());
   instance->Spoil();
   function.GiveBack(instance);
   return status;
@@ -171,6 +179,8 @@ api::RunEnded Runner::Run(const Job& job) const {
   state.env.assign(run.env().begin(), run.env().end());
   uint64_t run_ns = 0;
   std::string value;
+  api::RunEnded ended;
+  ended.set_run(run.run());
   const auto ran = [&]() -> absl::Status {
     EngineOptions engine_options;
     FunctionOptions options;
@@ -186,14 +196,16 @@ api::RunEnded Runner::Run(const Job& job) const {
     options.keep = true;  // One instance, and it is never made clean.
     options.time_limit_ms = static_cast<uint32_t>(run_ns / kNsPerMs);
     options.run = &state;
-    state.end_ns = NowNs() + run_ns;
+    const uint64_t begin_ns = NowNs(), begin_cpu_ns = ThreadCpuNs();
+    state.end_ns = begin_ns + run_ns;
     WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Function> function,
                           Function::Create(host, run.function().name(), std::move(module), options));
-    return RunIn(*function, run, &value);
+    const absl::Status status = RunIn(*function, run, &value, &ended);
+    ended.set_cpu_ns(ThreadCpuNs() - begin_cpu_ns);
+    ended.set_elapsed_ns(NowNs() - begin_ns);
+    return status;
   };
   const absl::Status status = ran();
-  api::RunEnded ended;
-  ended.set_run(run.run());
   ended.set_error(std::string(Utf8Prefix(ErrorOf(status, state, run_ns), kRunErrorBytesMax)));
   // What it printed before it failed helps to find out why.
   ended.set_result(state.output.empty() ? value : state.output);

@@ -156,6 +156,15 @@ TEST_F(PropellerWorkerTest, AModuleWithoutHandlerIsRunOnceAndItsResultReported) 
   ends("t1", "job a b c NAME=value", "");
   manager_->Start("t2", "add", "n1", command, R"(,"inputs":["40","2"])");
   ends("t2", "42", "");
+  EXPECT_TRUE(manager_->Hears("control/proplet/task_metrics", R"("task_id":"t2")")) << Logs();
+  manager_->Start("l1", "add", "n1", command, R"(,"latent":true)");
+  manager_->Say("control/manager/invoke",
+                R"({"id":"l1","invocation_id":"i1","inputs":["5","6"],"proplet_id":"n1"})");
+  EXPECT_TRUE(manager_->Hears(
+      "control/proplet/invoke_results",
+      R"({"error":null,"invocation_id":"i1","proplet_id":"n1","results":"11","task_id":"l1"})"))
+      << Logs();
+  manager_->Stop("l1");
   manager_->Start("t3", "job", "n1", command, R"(,"cli_args":["exit"])");
   ends("t3", "before", "it exited with code 3");
   manager_->Start("t4", "job", "n1", command, R"(,"cli_args":["trap"])");

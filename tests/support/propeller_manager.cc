@@ -53,12 +53,12 @@ void PropellerManager::Say(const std::string& topic, const std::string& payload)
 
 void PropellerManager::Start(const std::string& id, const std::string& name, const std::string& proplet,
                              absl::string_view module, const std::string& more) {
-  Say("control/manager/start",
-      absl::StrCat(R"({"id":")", id, R"(","name":")", name, R"(","state":0,"file":")",
-                   absl::Base64Escape(module), "\",",
-                   absl::StrContains(more, "cli_args") ? "" : R"("cli_args":null,)",
-                   R"("broadcast":false,"daemon":true,)",
-                   R"("latent":false,"encrypted":false,"proplet_id":")", proplet, "\"", more, "}"));
+  Say("control/manager/start", absl::StrCat(R"({"id":")", id, R"(","name":")", name,
+                                            R"(","state":0,"file":")", absl::Base64Escape(module), "\",",
+                                            absl::StrContains(more, "cli_args") ? "" : R"("cli_args":null,)",
+                                            R"("broadcast":false,"daemon":true,)",
+                                            absl::StrContains(more, "latent") ? "" : R"("latent":false,)",
+                                            R"("encrypted":false,"proplet_id":")", proplet, "\"", more, "}"));
 }
 
 void PropellerManager::StartImage(const std::string& id, const std::string& name, const std::string& proplet,

@@ -14,6 +14,9 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 
 namespace weft::control {
@@ -114,6 +117,11 @@ std::string ReadArguments(const element& root, PropellerCommand* command) {
 
 void ReadStart(const element& root, PropellerCommand* command) {
   command->broadcast = BoolOf(root, "broadcast");
+  command->latent = BoolOf(root, "latent");
+  // By default it is, as Propeller's own worker has it.
+  element profile;
+  command->monitored = root["monitoring_profile"].get(profile) != simdjson::SUCCESS || IsEmpty(profile) ||
+                       (BoolOf(profile, "enabled") && BoolOf(profile, "export_to_mqtt"));
   command->image = TextOf(root, "image_url");
   element file;
   const bool has_file = root["file"].get(file) == simdjson::SUCCESS && !IsEmpty(file);
@@ -188,6 +196,7 @@ absl::StatusOr<PropellerCommand> ParsePropellerCommand(absl::string_view topic, 
   } else if (command.kind == Kind::kInvoke) {
     command.broadcast = BoolOf(root, "broadcast");
     command.invocation = TextOf(root, "invocation_id");
+    command.refusal = ReadArguments(root, &command);
   }
   return command;
 }
@@ -239,13 +248,31 @@ std::string ResultText(const std::string& proplet, const std::string& task, cons
                {"error", error.empty() ? json(nullptr) : json(error)}});
 }
 
-std::string InvokeResultText(const std::string& proplet, const PropellerCommand& invoke,
+std::string InvokeResultText(const std::string& proplet, const std::string& task,
+                             const std::string& invocation, const std::string& results,
                              const std::string& error) {
-  return Dump({{"task_id", invoke.task},
-               {"invocation_id", invoke.invocation},
+  return Dump({{"task_id", task},
+               {"invocation_id", invocation},
                {"proplet_id", proplet},
-               {"results", ""},
-               {"error", error}});
+               {"results", results},
+               {"error", error.empty() ? json(nullptr) : json(error)}});
+}
+
+// Without what is not measured: the manager takes what is missing for none.
+std::string TaskMetricsText(const std::string& proplet, const std::string& task,
+                            const PropellerUsage& usage) {
+  const double cpu_percent =
+      usage.elapsed_ns == 0 ? 0
+                            : 100 * static_cast<double>(usage.cpu_ns) / static_cast<double>(usage.elapsed_ns);
+  return Dump({{"task_id", task},
+               {"proplet_id", proplet},
+               {"metrics",
+                {{"cpu_percent", cpu_percent},
+                 {"memory_bytes", usage.memory_bytes},
+                 {"uptime_seconds", usage.elapsed_ns / kNsPerSecond},
+                 {"thread_count", 1}}},
+               {"aggregated", nullptr},
+               {"timestamp", absl::FormatTime(absl::RFC3339_full, absl::Now(), absl::UTCTimeZone())}});
 }
 
 std::string RegistryText(const std::string& image) {

@@ -27,9 +27,11 @@ struct PropellerCommand {
   bool broadcast = false;
   std::string image;       // Name of the module at the registry; empty: it came along, or there is none.
   std::string module;      // kStart: the module itself. kChunk: a part of it.
-  std::string refusal;     // kStart: what of it weft cannot do; empty: nothing.
+  std::string refusal;     // kStart, kInvoke: what of it weft cannot do; empty: nothing.
   std::string invocation;  // Id
-  // Of a start, for a module that is run once: its command line, NAME=value, and integers for its function.
+  bool latent = false;     // kStart: it is run by invocations.
+  bool monitored = false;  // kStart: what it takes is to be told.
+  // For a module that is run once: its command line, NAME=value, and integers for its function.
   std::vector<std::string> args;
   std::vector<std::string> env;
   std::vector<int64_t> inputs;
@@ -38,6 +40,13 @@ struct PropellerCommand {
 
   bool HasArguments() const { return !args.empty() || !env.empty() || !inputs.empty(); }
   bool IsFor(const std::string& id) const { return proplet.empty() ? broadcast : proplet == id; }
+};
+
+// What a module took that was run once.
+struct PropellerUsage {
+  uint64_t cpu_ns = 0;
+  uint64_t elapsed_ns = 0;  // 0: it is not known.
+  uint64_t memory_bytes = 0;
 };
 
 // Topics below the base topic that a worker subscribes to.
@@ -64,8 +73,10 @@ std::string MetricsText(const std::string& proplet);
 // `error` empty: it runs, or has ended well, with these results.
 std::string ResultText(const std::string& proplet, const std::string& task, const std::string& results,
                        const std::string& error);
-std::string InvokeResultText(const std::string& proplet, const PropellerCommand& invoke,
+std::string InvokeResultText(const std::string& proplet, const std::string& task,
+                             const std::string& invocation, const std::string& results,
                              const std::string& error);
+std::string TaskMetricsText(const std::string& proplet, const std::string& task, const PropellerUsage& usage);
 std::string RegistryText(const std::string& image);
 std::string WorkerText(const std::string& node, const std::string& host,
                        const std::vector<PropellerPlacement>& placements);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tasks whose modules are run once: handed over, and what became of them.
+// Tasks whose modules are run once, and invocations of latent ones: handed over, and what became of them.
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "control/source/propeller/module_store.h"
 #include "control/source/propeller/propeller_tasks.h"
@@ -17,11 +18,32 @@ std::string RunOf(const std::string& task, uint64_t order, uint64_t since_ns) {
   return absl::StrCat(task, "#", order, "#", since_ns);
 }
 
+// In place of one of the same name.
+void SetVariable(const std::string& variable, api::RunOnce* run) {
+  const absl::string_view name = absl::string_view(variable).substr(0, variable.find('=') + 1);
+  for (std::string& each : *run->mutable_env()) {
+    if (!absl::StartsWith(each, name)) continue;
+    each = variable;
+    return;
+  }
+  run->add_env(variable);
+}
+
 }  // namespace
+
+void PropellerTasks::FillRun(const std::string& id, const Task& task, uint64_t order, uint64_t now_ns,
+                             api::RunOnce* run) const {
+  run->set_run(RunOf(id, order, now_ns));
+  run->mutable_function()->set_name(FunctionOf(task));
+  run->set_host(host_);
+  run->set_sha256(BytesOfHex(task.sha256));
+  run->set_entry(task.name);
+}
 
 std::vector<api::RunOnce> PropellerTasks::TakeRuns(
     const std::function<std::string(const std::string&)>& path_of) {
-  std::vector<api::RunOnce> runs;
+  std::vector<api::RunOnce> runs = std::exchange(invoked_, {});
+  for (api::RunOnce& run : runs) run.set_module(path_of(run.module()));
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     Task& task = it->second;
     if (task.phase != Phase::kToRun) {
@@ -29,12 +51,8 @@ std::vector<api::RunOnce> PropellerTasks::TakeRuns(
       continue;
     }
     api::RunOnce run = std::exchange(task.run, {});
-    run.set_run(RunOf(it->first, task.order, task.since_ns));
-    run.mutable_function()->set_name(FunctionOf(task));
-    run.set_host(host_);
+    FillRun(it->first, task, task.order, task.since_ns, &run);
     run.set_module(path_of(task.sha256));
-    run.set_sha256(BytesOfHex(task.sha256));
-    run.set_entry(task.name);
     if (const absl::Status good = CheckRunOnce(run); !good.ok()) {
       it = FailAt(it, std::string(good.message()));
       continue;
@@ -46,13 +64,58 @@ std::vector<api::RunOnce> PropellerTasks::TakeRuns(
   return runs;
 }
 
+void PropellerTasks::Invoke(const PropellerCommand& invoke, uint64_t now_ns) {
+  const absl::Status status = NewInvocation(invoke, now_ns);
+  if (status.ok()) return;
+  Report report = ReportOf(invoke.task, std::string(status.message()));
+  report.invoked = true;
+  report.invocation = invoke.invocation;
+  Tell(std::move(report));
+}
+
+absl::Status PropellerTasks::NewInvocation(const PropellerCommand& invoke, uint64_t now_ns) {
+  const auto found = tasks_.find(invoke.task);
+  if (found == tasks_.end() || found->second.phase == Phase::kFetching) {
+    // Propeller's manager starts it anew where it reads these words.
+    return absl::NotFoundError(absl::StrCat("task ", invoke.task, " has not been precompiled here"));
+  }
+  const Task& task = found->second;
+  if (!RunsOnce(task)) return absl::UnimplementedError("weft's functions are called over the mesh");
+  if (task.phase != Phase::kLatent) return absl::FailedPreconditionError("it is no latent task");
+  if (!invoke.refusal.empty()) return absl::InvalidArgumentError(invoke.refusal);
+  if (invocations_.size() >= kInvocationsMax) {
+    return absl::ResourceExhaustedError(absl::StrCat("it has ", kInvocationsMax, " invocations already"));
+  }
+  api::RunOnce run = task.run;
+  if (!invoke.inputs.empty()) run.mutable_inputs()->Assign(invoke.inputs.begin(), invoke.inputs.end());
+  for (const std::string& variable : invoke.env) SetVariable(variable, &run);
+  FillRun(found->first, task, ++orders_, now_ns, &run);
+  run.set_module(task.sha256);
+  if (absl::Status good = CheckRunOnce(run); !good.ok()) return good;
+  Report report = ReportOf(invoke.task, "");
+  report.invoked = true;
+  report.invocation = invoke.invocation;
+  invocations_.emplace(run.run(), std::move(report));
+  invoked_.push_back(std::move(run));
+  return absl::OkStatus();
+}
+
 void PropellerTasks::Ended(const api::RunEnded& ended) {
+  if (auto invoked = invocations_.extract(ended.run()); !invoked.empty()) {
+    Report& report = invoked.mapped();
+    report.error = ended.error();
+    report.results = ended.result();
+    return Tell(std::move(report));
+  }
   const auto found = std::find_if(tasks_.begin(), tasks_.end(), [&](const auto& task) {
     const auto& [id, each] = task;
     return each.phase == Phase::kRunning && RunOf(id, each.order, each.since_ns) == ended.run();
   });
   if (found == tasks_.end()) return;  // It was stopped.
-  Tell(found->first, ended.error(), ended.result());
+  Report report = ReportOf(found->first, ended.error());
+  report.results = ended.result();
+  if (found->second.monitored) report.usage = {ended.cpu_ns(), ended.elapsed_ns(), ended.memory_bytes()};
+  Tell(std::move(report));
   tasks_.erase(found);
   changed_ = true;
 }
@@ -61,6 +124,12 @@ void PropellerTasks::LoseRuns(const std::string& why) {
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     it = it->second.phase == Phase::kRunning ? FailAt(it, why) : std::next(it);
   }
+  for (auto& [run, report] : std::exchange(invocations_, {})) {
+    Report lost = report;
+    lost.error = why;
+    Tell(std::move(lost));
+  }
+  invoked_.clear();
 }
 
 void PropellerTasks::DropRuns(const std::string& why) {

@@ -25,9 +25,17 @@ constexpr std::size_t kErrorBytesMax = 500;
 
 std::string PropellerTasks::FunctionOf(const Task& task) const { return absl::StrCat(ns_, "/", task.name); }
 
-void PropellerTasks::Tell(const std::string& task, const std::string& error, const std::string& results) {
+PropellerTasks::Report PropellerTasks::ReportOf(const std::string& task, const std::string& error) {
+  Report report;
+  report.task = task;
+  report.error = error;
+  return report;
+}
+
+void PropellerTasks::Tell(Report report) {
   if (reports_.size() >= kReportsMax) return;
-  reports_.push_back({task, std::string(Utf8Prefix(error, kErrorBytesMax)), results});
+  report.error = std::string(Utf8Prefix(report.error, kErrorBytesMax));
+  reports_.push_back(std::move(report));
 }
 
 PropellerTasks::Tasks::iterator PropellerTasks::FailAt(Tasks::iterator task, const std::string& error) {
@@ -70,6 +78,8 @@ bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
   task.order = ++orders_;
   task.since_ns = now_ns;
   task.arguments = start.HasArguments();
+  task.latent = start.latent;
+  task.monitored = start.monitored;
   task.run = std::move(run);
   changed_ = true;
   return true;
@@ -97,7 +107,7 @@ void PropellerTasks::ModuleOf(const std::string& id, const std::string& sha256, 
   }
   task.image.clear();
   task.sha256 = sha256;
-  task.phase = serves ? Phase::kPlacing : Phase::kToRun;
+  task.phase = serves ? Phase::kPlacing : task.latent ? Phase::kLatent : Phase::kToRun;
   task.since_ns = now_ns;
   changed_ = true;
   if (!serves) return;
@@ -193,6 +203,7 @@ uint64_t PropellerTasks::DueNs(const Task& task) const {
     case Phase::kDraining:
       return task.since_ns + kDrainNs;
     case Phase::kReady:
+    case Phase::kLatent:
     case Phase::kToRun:
     case Phase::kRunning:  // The agent tells of its end in any case, or is gone.
       break;
@@ -305,7 +316,9 @@ std::string PropellerTasks::Save() const {
                      {"image", task.image},
                      {"sha256", task.sha256},
                      {"arguments", task.arguments},
-                     {"begun", RunsOnce(task)},
+                     {"begun", HasBegun(task)},
+                     {"latent", task.latent},
+                     {"kept", task.phase == Phase::kLatent},
                      {"ready", task.phase == Phase::kReady}});
   }
   json saved;
@@ -349,8 +362,11 @@ absl::Status PropellerTasks::Load(absl::string_view text,
       Tell(id, "its arguments were lost with a restart of weft-control; it has not run");
       continue;
     }
+    task.latent = is(each, "latent");
     task.placed = !task.sha256.empty() && is(each, "ready");
-    if (!task.sha256.empty()) task.phase = task.placed ? Phase::kReady : Phase::kPlacing;
+    if (!task.sha256.empty()) {
+      task.phase = is(each, "kept") ? Phase::kLatent : task.placed ? Phase::kReady : Phase::kPlacing;
+    }
     const absl::Status good = task.sha256.empty() ? absl::OkStatus() : check(task.sha256);
     if (good.ok()) {
       tasks_.insert_or_assign(id, std::move(task));

@@ -3,8 +3,9 @@
 // placed and then ready; one that was stopped drains. While it comes or goes its endpoint is draining: other
 // nodes learn of it meanwhile, so that they know a caller before it calls, and until it has called its last.
 // Of several tasks of one name the newest gives the module. A task whose module serves no calls is run once
-// instead, at most once whatever restarts: that it begins is saved before it does. Pure: commands, outcomes
-// and time come in. One thread.
+// instead, at most once whatever restarts: that it begins is saved before it does. A latent one is run by
+// each invocation, of which nothing is saved: a restart forgets them. Pure: commands, outcomes and time come
+// in. One thread.
 #ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
 #define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
 
@@ -36,11 +37,15 @@ class PropellerTasks {
   static constexpr uint64_t kSettleNs = 500 * kNsPerMs;
   static constexpr uint64_t kDrainNs = 2 * kNsPerSecond;
   static constexpr std::size_t kReportsMax = 1'000;
+  static constexpr std::size_t kInvocationsMax = 256;
 
   struct Report {
     std::string task;
     std::string error;    // Empty: it runs, or has ended well.
     std::string results;  // Of one that was run once
+    PropellerUsage usage;
+    bool invoked = false;  // It is of an invocation:
+    std::string invocation;
   };
 
   PropellerTasks(std::string ns, std::string host) : ns_(std::move(ns)), host_(std::move(host)) {}
@@ -52,6 +57,8 @@ class PropellerTasks {
   void Module(const std::string& image, const std::string& sha256, bool serves, uint64_t now_ns);
   void ModuleOf(const std::string& task, const std::string& sha256, bool serves, uint64_t now_ns);
   void Stop(const std::string& task, uint64_t now_ns);
+  // Of a latent task that is run once. A report follows in any case.
+  void Invoke(const PropellerCommand& invoke, uint64_t now_ns);
   void Fail(const std::string& task, const std::string& error);
   // Those that still wait for `image`.
   void FailImage(const std::string& image, const std::string& error);
@@ -91,7 +98,7 @@ class PropellerTasks {
                     uint64_t now_ns);
 
  private:
-  enum class Phase : uint8_t { kFetching, kPlacing, kReady, kDraining, kToRun, kRunning };
+  enum class Phase : uint8_t { kFetching, kPlacing, kReady, kDraining, kToRun, kRunning, kLatent };
   struct Task {
     std::string name;
     std::string image;   // While it is fetched
@@ -99,16 +106,27 @@ class PropellerTasks {
     Phase phase = Phase::kFetching;
     bool placed = false;     // The agent says so.
     bool arguments = false;  // `run` holds some.
-    api::RunOnce run;        // Of one that is run once, what its start said. Not saved: it may hold secrets.
+    bool latent = false;
+    bool monitored = false;
+    api::RunOnce run;  // Of one that is run once, what its start said. Not saved: it may hold secrets.
     uint64_t order = 0;
     uint64_t since_ns = 0;  // In this phase
   };
   using Tasks = std::map<std::string, Task>;
 
-  void Tell(const std::string& task, const std::string& error, const std::string& results = "");
-  static bool RunsOnce(const Task& task) {
+  void Tell(Report report);
+  void Tell(const std::string& task, const std::string& error) { Tell(ReportOf(task, error)); }
+  static Report ReportOf(const std::string& task, const std::string& error);
+  // That it is to run, or does, is saved.
+  static bool HasBegun(const Task& task) {
     return task.phase == Phase::kToRun || task.phase == Phase::kRunning;
   }
+  // Its module serves no calls.
+  static bool RunsOnce(const Task& task) { return HasBegun(task) || task.phase == Phase::kLatent; }
+  // What is the same for all runs of a task; its path is not known here.
+  void FillRun(const std::string& id, const Task& task, uint64_t order, uint64_t now_ns,
+               api::RunOnce* run) const;
+  absl::Status NewInvocation(const PropellerCommand& invoke, uint64_t now_ns);
   Tasks::iterator FailAt(Tasks::iterator task, const std::string& error);
   // When OnTime() has something to do for it.
   uint64_t DueNs(const Task& task) const;
@@ -122,6 +140,8 @@ class PropellerTasks {
   uint64_t orders_ = 0;
   bool changed_ = false;
   std::vector<Report> reports_;
+  std::map<std::string, Report> invocations_;  // That run, or are to: by the names of their runs
+  std::vector<api::RunOnce> invoked_;          // To be taken, each with its module's hash for a path
 };
 
 }  // namespace weft::control

@@ -212,8 +212,7 @@ void PropellerWorker::TakeMessage(const MqttEvent& event) {
       return tasks_.Stop(command->task, now_ns_);  // Whoever it is for, as Propeller's own worker does.
     case PropellerCommand::Kind::kInvoke:
       if (!command->IsFor(proplet_)) return;
-      return Say("control/proplet/invoke_results",
-                 InvokeResultText(proplet_, *command, "weft's functions are called over the mesh"));
+      return tasks_.Invoke(*command, now_ns_);
     case PropellerCommand::Kind::kChunk:
       return TakeChunk(*std::move(command));
     case PropellerCommand::Kind::kOther:
@@ -307,9 +306,21 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
   if (!subscribed_) return changes;
   // After what the other nodes are told: whoever acts upon a result finds the task where it is.
   for (const PropellerTasks::Report& report : std::exchange(reports_, {})) {
-    Say("control/proplet/results", ResultText(proplet_, report.task, report.results, report.error));
+    SayReport(report);
   }
   return changes;
+}
+
+void PropellerWorker::SayReport(const PropellerTasks::Report& report) {
+  const auto& [task, error, results, usage, invoked, invocation] = report;
+  if (invoked) {
+    return Say("control/proplet/invoke_results",
+               InvokeResultText(proplet_, task, invocation, results, error));
+  }
+  if (usage.elapsed_ns != 0) {
+    Say("control/proplet/task_metrics", TaskMetricsText(proplet_, task, usage));
+  }
+  Say("control/proplet/results", ResultText(proplet_, task, results, error));
 }
 
 std::string PropellerWorker::Describe() const {

@@ -80,6 +80,7 @@ class PropellerWorker final : public Source {
   void Lost(const std::string& why);
   void Note(const std::string& what);
   void Say(const std::string& topic, const std::string& payload, bool retain = false);
+  void SayReport(const PropellerTasks::Report& report);
   std::vector<SourceChange> TakeChanges();
 
   PropellerWorkerOptions options_;

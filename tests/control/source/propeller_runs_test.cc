@@ -154,6 +154,115 @@ TEST_F(PropellerRunsTest, WhatARunOfTheFormerProcessCameToIsNotTheNextOnes) {
   EXPECT_THAT(Reports(), IsEmpty());
 }
 
+TEST_F(PropellerRunsTest, WhatARunTookIsToldWhereItIsMonitored) {
+  for (const bool monitored : {true, false}) {
+    PropellerCommand start = StartOf("t1");
+    start.monitored = monitored;
+    EXPECT_TRUE(tasks_.Start(start, now_ns_));
+    tasks_.ModuleOf("t1", sha_, false, now_ns_);
+    const std::vector<api::RunOnce> runs = Runs();
+    ASSERT_EQ(runs.size(), 1u);
+    api::RunEnded ended;
+    ended.set_run(runs[0].run());
+    ended.set_cpu_ns(3);
+    ended.set_elapsed_ns(4);
+    ended.set_memory_bytes(5);
+    tasks_.Ended(ended);
+    const std::vector<PropellerTasks::Report> reports = tasks_.TakeReports();
+    ASSERT_EQ(reports.size(), 1u);
+    EXPECT_EQ(reports[0].usage.cpu_ns, monitored ? 3u : 0u);
+    EXPECT_EQ(reports[0].usage.elapsed_ns, monitored ? 4u : 0u);
+    EXPECT_EQ(reports[0].usage.memory_bytes, monitored ? 5u : 0u);
+  }
+  EXPECT_THAT(
+      TaskMetricsText("p", "t1", {kNsPerSecond, 4 * kNsPerSecond, 65'536}),
+      HasSubstr(
+          R"("metrics":{"cpu_percent":25.0,"memory_bytes":65536,"thread_count":1,"uptime_seconds":4},"proplet_id":"p","task_id":"t1")"));
+}
+
+class PropellerInvokeTest : public PropellerRunsTest {
+ protected:
+  void BeginLatent(bool arguments = true) {
+    PropellerCommand start = StartOf("t1");
+    start.latent = true;
+    if (!arguments) {
+      start.args.clear();
+      start.env.clear();
+      start.inputs.clear();
+    }
+    EXPECT_TRUE(tasks_.Start(start, now_ns_));
+    tasks_.ModuleOf("t1", sha_, false, now_ns_);
+  }
+  void Invoke(const std::string& invocation, std::vector<std::string> env = {},
+              std::vector<int64_t> inputs = {}) {
+    PropellerCommand invoke;
+    invoke.task = "t1";
+    invoke.invocation = invocation;
+    invoke.env = std::move(env);
+    invoke.inputs = std::move(inputs);
+    tasks_.Invoke(invoke, now_ns_);
+  }
+  std::vector<std::string> Invoked() {
+    std::vector<std::string> reports;
+    for (const PropellerTasks::Report& each : tasks_.TakeReports()) {
+      EXPECT_TRUE(each.invoked);
+      EXPECT_EQ(each.task, "t1");
+      reports.push_back(absl::StrCat(each.invocation, ": ", each.results, "|", each.error));
+    }
+    return reports;
+  }
+};
+
+TEST_F(PropellerInvokeTest, ALatentTaskIsRunByEachInvocation) {
+  Invoke("i0");
+  EXPECT_THAT(Invoked(), ElementsAre("i0: |task t1 has not been precompiled here"));
+  BeginLatent();
+  EXPECT_THAT(Runs(), IsEmpty());
+  EXPECT_THAT(tasks_.Modules(), ElementsAre(sha_));
+  EXPECT_THAT(tasks_.Placements(), IsEmpty());
+  Invoke("i1");
+  Invoke("i2", {"TOKEN=other", "MORE=1"}, {8, 9});
+  const std::vector<api::RunOnce> runs = Runs();
+  ASSERT_EQ(runs.size(), 2u);
+  EXPECT_EQ(runs[0].module(), "/modules/" + sha_);
+  EXPECT_THAT(runs[0].env(), ElementsAre("TOKEN=s3cret"));
+  EXPECT_THAT(runs[0].inputs(), ElementsAre(7));
+  EXPECT_THAT(runs[1].args(), ElementsAre("a"));
+  EXPECT_THAT(runs[1].env(), ElementsAre("TOKEN=other", "MORE=1"));
+  EXPECT_THAT(runs[1].inputs(), ElementsAre(8, 9));
+  EXPECT_THAT(Runs(), IsEmpty());
+  EXPECT_THAT(Invoked(), IsEmpty());
+  End(runs[1], "second", "");
+  End(runs[1], "again", "");
+  End(runs[0], "", "it failed");
+  EXPECT_THAT(Invoked(), ElementsAre("i2: second|", "i1: |it failed"));
+  Invoke("i3");
+  EXPECT_EQ(Runs().size(), 1u);
+  tasks_.LoseRuns("lost");
+  EXPECT_THAT(Invoked(), ElementsAre("i3: |lost"));
+  EXPECT_EQ(tasks_.size(), 1u);
+  for (std::size_t i = 0; i <= PropellerTasks::kInvocationsMax; ++i) Invoke("many");
+  EXPECT_THAT(Invoked(), ElementsAre(HasSubstr("invocations already")));
+  EXPECT_EQ(Runs().size(), PropellerTasks::kInvocationsMax);
+  tasks_.Stop("t1", now_ns_);
+  EXPECT_EQ(tasks_.size(), 0u);
+}
+
+TEST_F(PropellerInvokeTest, ALatentTaskOutlivesARestartAndItsInvocationsDoNot) {
+  BeginLatent(false);
+  Invoke("i1");
+  EXPECT_EQ(Runs().size(), 1u);
+  const std::string saved = tasks_.Save();
+  tasks_ = PropellerTasks("ns", "h");
+  ASSERT_TRUE(tasks_.Load(saved, [](const std::string&) { return absl::OkStatus(); }, now_ns_).ok());
+  EXPECT_THAT(tasks_.Modules(), ElementsAre(sha_));
+  EXPECT_THAT(tasks_.Endpoints("n1", [](const std::string& sha) { return sha; }), IsEmpty());
+  EXPECT_THAT(Runs(), IsEmpty());
+  Invoke("i2");
+  EXPECT_EQ(Runs().size(), 1u);
+  EXPECT_THAT(Invoked(), IsEmpty());
+}
+
 TEST(ServesCallsTest, OnlyAGoodModuleWithoutHandlerIsRunOnce) {
   const std::string magic("\0asm\1\0\0\0", 8);
   const auto exports = [&](const std::string& name) {

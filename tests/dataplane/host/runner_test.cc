@@ -112,10 +112,19 @@ TEST_F(RunnerTest, WhatEndsARunBadlyIsToldByName) {
   for (const char* what : {"spin", "sleep", "both"}) {
     api::RunOnce run = RunOf({what});
     run.mutable_function()->mutable_guest_limits()->set_run_ns_max(50 * kNsPerMs);
-    EXPECT_EQ(Run(run).error(), "it ran longer than its limit of 50 ms") << what;
+    const api::RunEnded ended = Run(run);
+    EXPECT_EQ(ended.error(), "it ran longer than its limit of 50 ms") << what;
+    EXPECT_GE(ended.elapsed_ns(), 50 * kNsPerMs);
+    if (what == absl::string_view("sleep")) {
+      EXPECT_LT(ended.cpu_ns(), ended.elapsed_ns());
+    }
   }
   api::RunOnce large = RunOf({"memory"});
-  EXPECT_EQ(Run(large).error(), "");
+  const api::RunEnded grown = Run(large);
+  EXPECT_EQ(grown.error(), "");
+  EXPECT_GE(grown.memory_bytes(), uint64_t{32} << 20);
+  EXPECT_LT(grown.memory_bytes(), uint64_t{64} << 20);
+  EXPECT_GT(grown.cpu_ns(), 0u);
   large.mutable_function()->mutable_guest_limits()->set_memory_bytes_max(8 << 20);
   EXPECT_EQ(Run(large).error(), "it exited with code 4");
   EXPECT_EQ(Run(RunOf({"fine"})).error(), "");
@@ -125,6 +134,7 @@ TEST_F(RunnerTest, WhatCannotRunIsToldByName) {
   api::RunOnce run = RunOf({});
   run.set_sha256(std::string(32, 'x'));
   EXPECT_THAT(Run(run).error(), HasSubstr("does not have the SHA-256 that was announced"));
+  EXPECT_EQ(Run(run).elapsed_ns(), 0u);  // It did not begin.
   run = RunOf({}, "test_tool");
   EXPECT_EQ(Run(run, "test_tool").error(), "the module exports no function `fn`, `_start`, `run` or `main`");
   run = RunOf({std::string(kRunTextBytesMax, 'x')});
