@@ -52,6 +52,8 @@ class NodeLink final : private identity::KeyExchangeObserver {
   struct Inside {
     uint16_t worker = 0;
     UniqueFd socket;
+    UniqueFd
+        twin;  // Of the socket, which the host cannot make, as another user; invalid where there is none.
     api::InsideEngine given;
   };
   // Announces a worker inside `host` to the other nodes. RESOURCE_EXHAUSTED: there are as many as may be, or

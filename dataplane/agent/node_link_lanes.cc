@@ -25,6 +25,7 @@
 #include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
 #include "dataplane/identity/messages.h"
+#include "dataplane/port/udp_socket.h"
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
@@ -130,6 +131,8 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
     last = socket.status();
     if (!socket.ok()) continue;
     inside.socket = *std::move(socket);
+    if (absl::StatusOr<UniqueFd> twin = port::TwinOf(inside.socket.get()); twin.ok())
+      inside.twin = *std::move(twin);
     break;
   }
   if (slot > inside_max) return last;

@@ -48,6 +48,7 @@ void Server::OpenInside(Connection& host) {
   std::vector<UniqueFd> fds;
   fds.push_back(std::move(theirs));
   fds.push_back(std::move(inside->socket));
+  if (inside->twin.valid()) fds.push_back(std::move(inside->twin));
   spdlog::info("host {} runs the node engine for its own calls, as worker {}", name, inside->worker);
   if (!Watch(held.socket.get(), held.id, EPOLLIN).ok()) return Close(held.id, "its socket cannot be watched");
   SendTo(host, message.SerializeAsString(), std::move(fds));

@@ -64,9 +64,10 @@ class SessionEvents {
   // For node engines only.
   virtual void OnNodeTable(const api::NodeTable& table) {}
   virtual void OnPeerKeys(const api::PeerKeys& keys) {}
-  // Run a node engine that attaches by `agent` and speaks to other nodes by `socket`, in place of any earlier
-  // one. For a session that asked for it.
-  virtual void OnInsideEngine(const api::InsideEngine& engine, UniqueFd agent, UniqueFd socket) {}
+  // Run a node engine that attaches by `agent` and speaks to other nodes by `socket` and, where it is
+  // valid, its `twin`, in place of any earlier one. For a session that asked for it.
+  virtual void OnInsideEngine(const api::InsideEngine& engine, UniqueFd agent, UniqueFd socket,
+                              UniqueFd twin) {}
   // Placed functions that are loaded and ready, for an agent that has been restarted.
   virtual std::vector<std::string> Loaded() { return {}; }
   // Further counters for the agent's statistics.

@@ -248,9 +248,10 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
     case api::ToHost::kNodeTable:
       return events_->OnNodeTable(message.node_table());
     case api::ToHost::kInsideEngine:
-      if (received.fds.size() != 2) return;
+      if (received.fds.size() != 2 && received.fds.size() != 3) return;
       return events_->OnInsideEngine(message.inside_engine(), std::move(received.fds[0]),
-                                     std::move(received.fds[1]));
+                                     std::move(received.fds[1]),
+                                     received.fds.size() == 3 ? std::move(received.fds[2]) : UniqueFd());
     case api::ToHost::kPeerKeys:
       return events_->OnPeerKeys(message.peer_keys());
     case api::ToHost::kBarrier:

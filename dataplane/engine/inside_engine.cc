@@ -52,9 +52,10 @@ NodeEngineOptions OptionsOf(const api::InsideEngine& given, std::shared_ptr<Uniq
 
 absl::StatusOr<std::unique_ptr<InsideEngine>> InsideEngine::Create(const api::InsideEngine& given,
                                                                    UniqueFd agent, UniqueFd socket,
-                                                                   Poller* poller) {
+                                                                   UniqueFd twin, Poller* poller) {
   port::UdpPort::Options udp;
   udp.socket = std::move(socket);
+  udp.twin = std::move(twin);
   udp.datagram_bytes_max = given.datagram_bytes_max();
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::UdpPort> port, port::UdpPort::Create(std::move(udp)));
   auto held = std::make_shared<UniqueFd>(std::move(agent));

@@ -25,10 +25,11 @@ namespace weft::engine {
 
 class InsideEngine {
  public:
-  // `agent` and `socket` are those that came with `given`. The thread sleeps in `poller`, which outlives the
-  // engine and wakes when it has something to do. Connects to the agent at once.
+  // `agent`, `socket` and `twin`, which may be invalid, are those that came with `given`. The thread sleeps
+  // in `poller`, which outlives the engine and wakes when it has something to do. Connects to the agent at
+  // once.
   static absl::StatusOr<std::unique_ptr<InsideEngine>> Create(const api::InsideEngine& given, UniqueFd agent,
-                                                              UniqueFd socket, Poller* poller);
+                                                              UniqueFd socket, UniqueFd twin, Poller* poller);
   // Takes leave of the peers.
   ~InsideEngine();
   InsideEngine(const InsideEngine&) = delete;

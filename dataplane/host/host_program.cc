@@ -159,12 +159,13 @@ void HostProgram::WaitWithEngine(uint64_t wake_ns) {
   idle_turns_ = 0;
 }
 
-void HostProgram::OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket) {
+void HostProgram::OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket,
+                                 UniqueFd twin) {
   if (!options_.inside_engine) return;
   bridge_->set_inside_engine(nullptr);
   inside_.reset();
-  absl::StatusOr<std::unique_ptr<engine::InsideEngine>> inside =
-      engine::InsideEngine::Create(given, std::move(agent), std::move(socket), &session_->poller());
+  absl::StatusOr<std::unique_ptr<engine::InsideEngine>> inside = engine::InsideEngine::Create(
+      given, std::move(agent), std::move(socket), std::move(twin), &session_->poller());
   if (!inside.ok()) {
     spdlog::error("no node engine inside, calls to other nodes go through the agent's: {}",
                   std::string(inside.status().message()));

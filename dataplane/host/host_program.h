@@ -57,7 +57,8 @@ class HostProgram final : public SessionEvents, public GuestLog {
   void OnUnplace(const std::string& function) override;
   void OnRunOnce(const api::RunOnce& run, UniqueFd module) override;
   void OnDrain() override;
-  void OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket) override;
+  void OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket,
+                      UniqueFd twin) override;
   std::vector<std::string> Loaded() override;
   void AddCounters(const std::function<void(absl::string_view, uint64_t)>& add) override;
 

@@ -34,13 +34,16 @@ class SleepWatch {
   }
 
   // From now until Disarm(). What came before counts: readable at once. False where the kernel cannot watch
-  // one more now; then there is no sleeping.
-  bool Arm(int socket) {
-    if (armed_ < 0 && Add(socket)) armed_ = socket;
-    return armed_ >= 0;
+  // one more now; then there is no sleeping. `second`: one more socket, or -1.
+  bool Arm(int socket, int second = -1) {
+    if (armed_[0] < 0 && Add(socket)) armed_[0] = socket;
+    if (second >= 0 && armed_[1] < 0 && Add(second)) armed_[1] = second;
+    return armed_[0] >= 0 && armed_[1] == second;
   }
   void Disarm() {
-    if (armed_ >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, std::exchange(armed_, -1), nullptr);
+    for (int& armed : armed_) {
+      if (armed >= 0) epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, std::exchange(armed, -1), nullptr);
+    }
   }
 
  private:
@@ -53,7 +56,7 @@ class SleepWatch {
   }
 
   UniqueFd epoll_;
-  int armed_ = -1;
+  int armed_[2] = {-1, -1};
 };
 
 }  // namespace weft::port

@@ -28,6 +28,25 @@ constexpr std::size_t kReceiveFrameBytes = 1 << 16;
 constexpr uint32_t kLargeBytes = 1200;
 constexpr uint32_t kStreamDatagrams = 64;
 
+// Invalid where there is none: then all use the port's own socket.
+UniqueFd MakeTwin(int socket, UniqueFd given, const UdpPort::Options& options, PortStatus* status) {
+  absl::StatusOr<UniqueFd> twin = absl::FailedPreconditionError("its worker would be chosen by the peer");
+  if (given.valid()) {
+    twin = std::move(given);
+  } else if (options.workers <= 1) {
+    twin = TwinOf(socket);
+  }
+  if (!twin.ok()) {
+    status->choices.push_back({"connected socket", "no", std::string(twin.status().message())});
+    return UniqueFd();
+  }
+  PortStatus alike;  // As the first one's.
+  SetUpSocket(twin->get(), &alike);
+  status->choices.push_back({"connected socket", "for the peer that gets nearly all",
+                             "saves a look at the routes for each datagram, both ways"});
+  return *std::move(twin);
+}
+
 std::size_t StrideOf(std::size_t bytes) { return (bytes + kCacheLineBytes - 1) & ~(kCacheLineBytes - 1); }
 
 }  // namespace
@@ -46,12 +65,14 @@ absl::StatusOr<std::unique_ptr<UdpPort>> UdpPort::Create(Options options) {
   WEFT_ASSIGN_OR_RETURN(const Address local, LocalAddressOf(socket.get()));
   status.detail = local.ToString();
   SetUpSocket(socket.get(), &status);
+  UniqueFd twin = MakeTwin(socket.get(), std::move(options.twin), options, &status);
   WEFT_ASSIGN_OR_RETURN(SleepWatch sleep, SleepWatch::Create());
-  return std::unique_ptr<UdpPort>(
-      new UdpPort(std::move(options), std::move(socket), std::move(sleep), local, std::move(status)));
+  return std::unique_ptr<UdpPort>(new UdpPort(std::move(options), std::move(socket), std::move(twin),
+                                              std::move(sleep), local, std::move(status)));
 }
 
-UdpPort::UdpPort(Options options, UniqueFd socket, SleepWatch sleep, Address local, PortStatus status)
+UdpPort::UdpPort(Options options, UniqueFd socket, UniqueFd twin, SleepWatch sleep, Address local,
+                 PortStatus status)
     : socket_(std::move(socket)),
       sleep_(std::move(sleep)),
       local_(local),
@@ -67,6 +88,7 @@ UdpPort::UdpPort(Options options, UniqueFd socket, SleepWatch sleep, Address loc
   socklen_t family_bytes = sizeof(family);
   getsockopt(socket_.get(), SOL_SOCKET, SO_DOMAIN, &family, &family_bytes);
   family_ = static_cast<sa_family_t>(family);
+  if (twin.valid()) direct_ = DirectSocket(std::move(twin), family_, local_);
   segmentation_ = HasSegmentation(socket_.get(), &status_);
   may_coalesce_ = options.workers <= 1;
   if (!may_coalesce_) {
@@ -87,7 +109,7 @@ UdpPort::UdpPort(Options options, UniqueFd socket, SleepWatch sleep, Address loc
     status_.choices.push_back({"io_uring", "not used", "plain system calls were asked for"});
     return;
   }
-  absl::StatusOr<std::unique_ptr<UdpRing>> ring = UdpRing::Create(socket_.get(), &status_);
+  absl::StatusOr<std::unique_ptr<UdpRing>> ring = UdpRing::Create(socket_.get(), direct_.fd(), &status_);
   if (!ring.ok()) {
     status_.fell_back = true;
     status_.choices.push_back(
@@ -126,13 +148,30 @@ absl::Status UdpPort::SetPath(uint64_t path, const Address& address) {
   Target* const known = paths_.Find(path);
   if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", path));
   WEFT_ASSIGN_OR_RETURN(*known, TargetOf(address));
+  if (direct_.Carries(path)) direct_.Part();
   return absl::OkStatus();
+}
+
+void UdpPort::RemovePath(uint64_t path) {
+  paths_.Remove(path);
+  if (direct_.Carries(path)) direct_.Part();
+}
+
+void UdpPort::ReviewDirect() {
+  const uint64_t path = direct_.Review();
+  const Target* const target = paths_.Find(path);
+  // Where the kernel refuses, the next window asks again.
+  if (target != nullptr) (void)direct_.Lead(path, target->address, target->name, target->name_bytes);
 }
 
 // ---- Receiving.
 
 WEFT_HOT std::size_t UdpPort::Receive(Received* burst, std::size_t count) {
-  if (ready_head_ == ready_.size()) Round(true);
+  if (ready_head_ == ready_.size()) {
+    if (direct_.due() && held_ == 0) [[unlikely]]
+      ReviewDirect();
+    Round(true);
+  }
   std::size_t given = 0;
   while (given < count && ready_head_ < ready_.size()) {
     const uint32_t index = ready_[ready_head_];
@@ -162,19 +201,25 @@ WEFT_HOT void UdpPort::Release(const Received* burst, std::size_t count) {
 }
 
 Address UdpPort::SourceOf(const Received& received) const {
-  return Address::FromSockaddr(reinterpret_cast<const sockaddr*>(&receive_[received.frame].source));
+  const ReceiveFrame& frame = receive_[received.frame];
+  // The peer changes only while no frame is out.
+  if (frame.header.msg_name == nullptr) return direct_.peer();
+  return Address::FromSockaddr(reinterpret_cast<const sockaddr*>(&frame.source));
 }
 
-WEFT_HOT std::size_t UdpPort::PostReceives() {
-  const std::size_t count = std::min(receives_a_round_, free_.size());
+WEFT_HOT std::size_t UdpPort::PostReceives(bool direct) {
+  const std::size_t count = std::min(attempts_[direct].a_round, free_.size());
+  const bool named = !direct || !direct_.sources_known();
   for (std::size_t i = 0; i < count; ++i) {
     const uint32_t index = free_.back();
     free_.pop_back();
     ReceiveFrame& frame = receive_[index];
     frame.vector = {frame.data, kReceiveFrameBytes};
     frame.header = {};
-    frame.header.msg_name = &frame.source;
-    frame.header.msg_namelen = sizeof(sockaddr_in6);
+    if (named) {
+      frame.header.msg_name = &frame.source;
+      frame.header.msg_namelen = sizeof(sockaddr_in6);
+    }
     frame.header.msg_iov = &frame.vector;
     frame.header.msg_iovlen = 1;
     if (coalescing_) {
@@ -187,10 +232,12 @@ WEFT_HOT std::size_t UdpPort::PostReceives() {
   return count;
 }
 
-WEFT_HOT void UdpPort::TakeReceiveResult(uint32_t index, int result) {
+WEFT_HOT void UdpPort::TakeReceiveResult(uint32_t index, bool direct, int result) {
   ReceiveFrame& frame = receive_[index];
   if (result < 0) {
-    if (result != -EAGAIN && result != -EWOULDBLOCK && result != -EINTR) ++counters_.receive_errors;
+    // The direct socket also tells what became of what was sent (ICMP).
+    if (result != -EAGAIN && result != -EWOULDBLOCK && result != -EINTR && !direct)
+      ++counters_.receive_errors;
     free_.push_back(index);
     return;
   }
@@ -221,7 +268,7 @@ WEFT_HOT std::size_t UdpPort::Round(bool receive) {
   std::size_t sends = BuildMessages();
   // A path that was removed has no name to send to.
   for (std::size_t i = 0; i < sends;) {
-    if (send_headers_[i].msg_hdr.msg_name != nullptr) {
+    if (messages_[i].way != Message::kNowhere) {
       ++i;
       continue;
     }
@@ -231,67 +278,72 @@ WEFT_HOT std::size_t UdpPort::Round(bool receive) {
     --sends;
     FinishMessages(sends);
   }
-  const std::size_t receives = receive ? PostReceives() : 0;
+  const bool direct = receive && direct_.TakesTurn();
+  const std::size_t receives = receive ? PostReceives(direct) : 0;
   int error = 0;
   // One operation alone is cheaper as a system call of its own than by a ring.
   if (ring_ == nullptr || sends + receives <= 1) {
-    RoundBySystemCalls(sends, receives);
+    RoundBySystemCalls(sends, receives, direct);
   } else if (!ring_->Round(send_headers_, send_results_, sends, receive_headers_, receive_results_, receives,
-                           &error)) {
+                           direct, &error)) {
     LeaveRing(error);
     for (std::size_t i = 0; i < receives; ++i) free_.push_back(posted_[i]);
     return 0;
   }
   std::size_t settled = 0;
   for (std::size_t i = 0; i < sends; ++i) {
-    TakeSendResult(messages_[i], send_results_[i]);
-    settled += Slot(messages_[i].first).done ? 1 : 0;
+    settled += TakeSendResult(messages_[i], send_results_[i]) ? 1 : 0;
   }
   while (send_head_ != send_tail_ && Slot(send_head_).done) ++send_head_;
   std::size_t arrived = 0;
   for (std::size_t i = 0; i < receives; ++i) {
-    TakeReceiveResult(posted_[i], receive_results_[i]);
+    TakeReceiveResult(posted_[i], direct, receive_results_[i]);
     arrived += receive_results_[i] >= 0 ? 1 : 0;
   }
   if (receives == 0) return settled;
-  NoteArrivals(arrived, receives);
+  direct_.NoteReceived(direct, arrived, receive_results_[receives - 1] == -EAGAIN);
+  NoteArrivals(direct, arrived, receives);
   return settled;
 }
 
 // As many attempts as lately had something, and one more: at low load one, in a stream many. From one to two
 // only where a second attempt in a row brought something: else the answer to what came would be sent with
 // attempts to receive, which find nothing and cost a ring's enter instead of a plain call.
-WEFT_HOT void UdpPort::NoteArrivals(std::size_t arrived, std::size_t attempts) {
+WEFT_HOT void UdpPort::NoteArrivals(bool direct, std::size_t arrived, std::size_t attempts) {
+  Attempts& next = attempts_[direct];
   const bool all = arrived == attempts;
-  if (all && (attempts > 1 || last_had_all_)) {
-    receives_a_round_ = std::min(2 * attempts, kRoundReceivesMax);
+  if (all && (attempts > 1 || next.had_all)) {
+    next.a_round = std::min(2 * attempts, kRoundReceivesMax);
   } else {
-    receives_a_round_ = attempts > 1 ? std::min(arrived + 1, kRoundReceivesMax) : 1;
+    next.a_round = attempts > 1 ? std::min(arrived + 1, kRoundReceivesMax) : 1;
   }
-  last_had_all_ = all;
-  const bool stream = receives_a_round_ == kRoundReceivesMax || large_in_a_row_ >= kStreamDatagrams;
+  next.had_all = all;
+  const bool stream = next.a_round == kRoundReceivesMax || large_in_a_row_ >= kStreamDatagrams;
   if (stream && may_coalesce_) Coalesce();
 }
 
-WEFT_HOT void UdpPort::RoundBySystemCalls(std::size_t sends, std::size_t receives) {
+WEFT_HOT void UdpPort::RoundBySystemCalls(std::size_t sends, std::size_t receives, bool direct) {
   for (std::size_t i = 0; i < sends; ++i) {
     const msghdr& header = send_headers_[i].msg_hdr;
-    const ssize_t sent = messages_[i].count > 1
-                             ? sendmsg(socket_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL)
-                             : sendto(socket_.get(), header.msg_iov->iov_base, header.msg_iov->iov_len,
-                                      MSG_DONTWAIT | MSG_NOSIGNAL,
-                                      static_cast<const sockaddr*>(header.msg_name), header.msg_namelen);
+    const int fd = messages_[i].way == Message::kDirect ? direct_.fd() : socket_.get();
+    const ssize_t sent =
+        messages_[i].count > 1
+            ? sendmsg(fd, &header, MSG_DONTWAIT | MSG_NOSIGNAL)
+            : sendto(fd, header.msg_iov->iov_base, header.msg_iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL,
+                     static_cast<const sockaddr*>(header.msg_name), header.msg_namelen);
     send_results_[i] = sent < 0 ? -errno : static_cast<int>(sent);
   }
   bool empty = false;
+  const int fd = direct ? direct_.fd() : socket_.get();
   for (std::size_t i = 0; i < receives; ++i) {
     msghdr& header = *receive_headers_[i];
     ssize_t received = -1;
     if (!empty && coalescing_) {
-      received = recvmsg(socket_.get(), &header, MSG_DONTWAIT);
+      received = recvmsg(fd, &header, MSG_DONTWAIT);
     } else if (!empty) {
-      received = recvfrom(socket_.get(), header.msg_iov->iov_base, header.msg_iov->iov_len, MSG_DONTWAIT,
-                          static_cast<sockaddr*>(header.msg_name), &header.msg_namelen);
+      received = recvfrom(fd, header.msg_iov->iov_base, header.msg_iov->iov_len, MSG_DONTWAIT,
+                          static_cast<sockaddr*>(header.msg_name),
+                          header.msg_name == nullptr ? nullptr : &header.msg_namelen);
     }
     receive_results_[i] = received >= 0 ? static_cast<int>(received) : empty ? -EAGAIN : -errno;
     empty = received < 0;
@@ -304,6 +356,8 @@ void UdpPort::Coalesce() {
   may_coalesce_ = false;
   const int on = 1;
   coalescing_ = setsockopt(socket_.get(), IPPROTO_UDP, UDP_GRO, &on, sizeof(on)) == 0;
+  if (coalescing_ && direct_.fd() >= 0)
+    (void)setsockopt(direct_.fd(), IPPROTO_UDP, UDP_GRO, &on, sizeof(on));  // Else it gets single ones.
   status_.choices.push_back(
       {"UDP_GRO", coalescing_ ? "on" : "off",
        coalescing_ ? "there was a stream: several datagrams arrive by one receive" : std::strerror(errno)});
@@ -318,7 +372,8 @@ void UdpPort::LeaveRing(int error) {
 
 bool UdpPort::PrepareSleep() {
   if (send_head_ != send_tail_) Flush();
-  return send_head_ == send_tail_ && ready_head_ == ready_.size() && sleep_.Arm(socket_.get());
+  return send_head_ == send_tail_ && ready_head_ == ready_.size() &&
+         sleep_.Arm(socket_.get(), direct_.open() ? direct_.fd() : -1);
 }
 
 FrameCounts UdpPort::frames() const {

@@ -2,8 +2,9 @@
 // The UDP port: one socket of one worker, driven by io_uring where the kernel lets it and by plain system
 // calls where it does not, so that there is a way between nodes on every machine. What a round has to do,
 // sends and attempts to receive, is one io_uring_enter; a single operation is a plain system call, which
-// costs less. Sends to one peer of one size leave as one (UDP_SEGMENT), and in a stream the kernel hands
-// several datagrams over as one (UDP_GRO). Made on any thread, used on the worker's only.
+// costs less. The peer that gets most has a connected socket beside it (direct_socket.h). Sends to one peer
+// of one size leave as one (UDP_SEGMENT), and in a stream the kernel hands several datagrams over as one
+// (UDP_GRO). Made on any thread, used on the worker's only.
 #ifndef WEFT_DATAPLANE_PORT_UDP_PORT_H_
 #define WEFT_DATAPLANE_PORT_UDP_PORT_H_
 
@@ -18,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/port/direct_socket.h"
 #include "dataplane/port/path_table.h"
 #include "dataplane/port/port.h"
 #include "dataplane/port/sleep_watch.h"
@@ -31,7 +33,8 @@ class UdpPort {
 
   struct Options {
     Address local;         // Where to bind; looked at only without `socket`.
-    UniqueFd socket;       // A bound UDP socket from elsewhere, instead.
+    UniqueFd socket;       // A bound UDP socket from elsewhere, instead,
+    UniqueFd twin = {};    // and, where its maker could make one, TwinOf() it.
     uint32_t workers = 1;  // That share the address; made one after the other, in the order of their hints.
     std::size_t datagram_bytes_max = 1472;
     std::size_t send_depth = 256;  // Datagrams finished and not yet taken by the kernel; a power of two.
@@ -52,7 +55,7 @@ class UdpPort {
   // port::NetworkPort.
   absl::StatusOr<uint64_t> AddPath(const Address& address);
   absl::Status SetPath(uint64_t path, const Address& address);
-  void RemovePath(uint64_t path) { paths_.Remove(path); }
+  void RemovePath(uint64_t path);
   Address SourceOf(const Received& received) const;
   int sleep_fd() const { return sleep_.fd(); }
   bool PrepareSleep();
@@ -62,6 +65,8 @@ class UdpPort {
   FrameCounts frames() const;
 
   const Address& local() const { return local_; }
+  // Whether what is sent to `path` now leaves by the connected socket.
+  bool IsDirect(uint64_t path) const { return direct_.Carries(path); }
 
  private:
   // One receive fills one frame, with one datagram or, where the kernel coalesced, with several of `segment`
@@ -84,6 +89,7 @@ class UdpPort {
     uint32_t bytes = 0;
     bool done = false;   // Taken or lost; its place is free once all before it are.
     bool alone = false;  // Was refused in company.
+    bool named = false;  // Was refused by the connected socket.
   };
   struct Target {
     Address address = {};
@@ -97,27 +103,31 @@ class UdpPort {
     uint32_t bytes = 0;
     uint32_t segment = 0;
     bool closed = false;  // Takes no more.
+    enum : uint8_t { kNowhere, kByName, kDirect } way = kNowhere;
     alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))] = {};
   };
 
-  UdpPort(Options options, UniqueFd socket, SleepWatch sleep, Address local, PortStatus status);
+  UdpPort(Options options, UniqueFd socket, UniqueFd twin, SleepWatch sleep, Address local,
+          PortStatus status);
 
   absl::StatusOr<Target> TargetOf(const Address& address) const;
   std::size_t Round(bool receive);
   std::size_t BuildMessages();
   bool JoinMessage(Message* message, std::size_t slot) const;
   void FinishMessages(std::size_t count);
-  void TakeSendResult(const Message& message, int result);
+  bool TakeSendResult(const Message& message, int result);
   void CountLost(int error, uint32_t datagrams);
-  std::size_t PostReceives();
-  void NoteArrivals(std::size_t arrived, std::size_t attempts);
-  void TakeReceiveResult(uint32_t frame, int result);
-  void RoundBySystemCalls(std::size_t sends, std::size_t receives);
+  std::size_t PostReceives(bool direct);
+  void NoteArrivals(bool direct, std::size_t arrived, std::size_t attempts);
+  void TakeReceiveResult(uint32_t frame, bool direct, int result);
+  void RoundBySystemCalls(std::size_t sends, std::size_t receives, bool direct);
+  void ReviewDirect();
   void Coalesce();
   void LeaveRing(int error);
   SendSlot& Slot(std::size_t number) { return send_[number & send_mask_]; }
 
   UniqueFd socket_;
+  DirectSocket direct_;
   SleepWatch sleep_;
   Address local_;
   sa_family_t family_;
@@ -140,8 +150,12 @@ class UdpPort {
   std::vector<uint32_t> ready_;  // A queue from ready_head_; emptied as a whole.
   std::size_t ready_head_ = 0;
   uint32_t held_ = 0;
-  std::size_t receives_a_round_ = 1;
-  bool last_had_all_ = false;  // The last round received as often as it tried to.
+  // Of either socket, the direct one second.
+  struct Attempts {
+    std::size_t a_round = 1;
+    bool had_all = false;  // The last round received as often as it tried to.
+  };
+  Attempts attempts_[2];
 
   // Sending: slots [send_head_, send_tail_) are in use, less those done.
   std::unique_ptr<uint8_t[]> send_memory_;

@@ -23,7 +23,7 @@ WEFT_HOT void UdpPort::FinishSend(uint64_t path, std::size_t bytes) {
   SendSlot& slot = Slot(send_tail_++);
   slot.path = path;
   slot.bytes = static_cast<uint32_t>(bytes);
-  slot.done = slot.alone = false;
+  slot.done = slot.alone = slot.named = false;
 }
 
 WEFT_HOT void UdpPort::Flush() {
@@ -32,7 +32,7 @@ WEFT_HOT void UdpPort::Flush() {
   for (std::size_t round = 0; round <= send_mask_ / kRoundSendsMax; ++round) {
     // In a stream there is probably something to receive, and it comes along; else what was sent is yet to be
     // answered.
-    if (send_head_ == send_tail_ || Round(receives_a_round_ > 1) == 0) return;
+    if (send_head_ == send_tail_ || Round(attempts_[direct_.leads()].a_round > 1) == 0) return;
   }
 }
 
@@ -47,9 +47,10 @@ WEFT_HOT bool UdpPort::JoinMessage(Message* message, std::size_t number) const {
   constexpr std::size_t kHint = offsetof(weft_packet_header, worker_hint);
   if (slot.bytes < sizeof(weft_packet_header) || std::memcmp(slot.data + kHint, first.data + kHint, 2) != 0)
     return false;
-  if (message->closed || slot.alone || slot.path != first.path || slot.bytes > message->segment ||
-      slot.bytes == 0 || message->count == kSegmentsMax || message->bytes + slot.bytes > kBytesMax ||
-      message->first + message->count != number || (number & send_mask_) == 0) {
+  if (message->closed || slot.alone || slot.named != first.named || slot.path != first.path ||
+      slot.bytes > message->segment || slot.bytes == 0 || message->count == kSegmentsMax ||
+      message->bytes + slot.bytes > kBytesMax || message->first + message->count != number ||
+      (number & send_mask_) == 0) {
     return false;
   }
   ++message->count;
@@ -82,7 +83,12 @@ WEFT_HOT void UdpPort::FinishMessages(std::size_t count) {
     Message& message = messages_[i];
     msghdr& header = send_headers_[i].msg_hdr;
     header = {};
-    if (Target* const target = paths_.Find(Slot(message.first).path); target != nullptr) {
+    const SendSlot& first = Slot(message.first);
+    message.way = Message::kNowhere;
+    if (direct_.Carries(first.path) && !first.named) {
+      message.way = Message::kDirect;
+    } else if (Target* const target = paths_.Find(first.path); target != nullptr) {
+      message.way = Message::kByName;
       header.msg_name = &target->name;
       header.msg_namelen = target->name_bytes;
     }
@@ -125,12 +131,19 @@ void UdpPort::CountLost(int error, uint32_t datagrams) {
   }
 }
 
-WEFT_HOT void UdpPort::TakeSendResult(const Message& message, int result) {
+// Whether that led to something: it was taken, lost, or is to be tried another way.
+WEFT_HOT bool UdpPort::TakeSendResult(const Message& message, int result) {
   if (result == -EAGAIN || result == -EWOULDBLOCK || result == -EINTR) {
     counters_.send_busy += message.count;
-    return;
+    return false;
   }
   const int error = -result;
+  if (error > 0 && message.way == Message::kDirect) {
+    // A connected socket also tells what became of earlier datagrams (ICMP) and then sends nothing. The other
+    // one's word counts.
+    for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).named = true;
+    return true;
+  }
   if (error > 0 && message.count > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
     // Refused as company, for want of the device's help or because a segment is longer than the path takes:
     // each is tried alone, which tells which is at fault.
@@ -139,7 +152,7 @@ WEFT_HOT void UdpPort::TakeSendResult(const Message& message, int result) {
       status_.choices.push_back({"UDP_SEGMENT", "off", "the device takes no segmented sends (EIO)"});
     }
     for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).alone = true;
-    return;
+    return true;
   }
   if (error > 0) {
     CountLost(error, message.count);
@@ -147,7 +160,9 @@ WEFT_HOT void UdpPort::TakeSendResult(const Message& message, int result) {
     counters_.sent += message.count;
     counters_.sent_bytes += message.bytes;
   }
+  direct_.NoteSent(Slot(message.first).path, message.count);
   for (uint32_t i = 0; i < message.count; ++i) Slot(message.first + i).done = true;
+  return true;
 }
 
 }  // namespace weft::port

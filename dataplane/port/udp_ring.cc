@@ -37,7 +37,8 @@ constexpr Mode kModes[] = {
 
 }  // namespace
 
-UdpRing::UdpRing(std::unique_ptr<io_uring> ring, int socket) : ring_(std::move(ring)), socket_(socket) {}
+UdpRing::UdpRing(std::unique_ptr<io_uring> ring, int socket, int direct)
+    : ring_(std::move(ring)), sockets_{socket, direct} {}
 
 UdpRing::~UdpRing() {
   // The kernel ends a ring some time after its last descriptor is closed, and would keep the socket so long.
@@ -45,7 +46,7 @@ UdpRing::~UdpRing() {
   io_uring_queue_exit(ring_.get());
 }
 
-absl::StatusOr<std::unique_ptr<UdpRing>> UdpRing::Create(int socket, PortStatus* status) {
+absl::StatusOr<std::unique_ptr<UdpRing>> UdpRing::Create(int socket, int direct, PortStatus* status) {
   auto ring = std::make_unique<io_uring>();
   int error = 0;
   const Mode* chosen = nullptr;
@@ -57,13 +58,14 @@ absl::StatusOr<std::unique_ptr<UdpRing>> UdpRing::Create(int socket, PortStatus*
     if (error != EINVAL) break;
   }
   if (error != 0) return absl::ErrnoToStatus(error, "set up io_uring");
-  std::unique_ptr<UdpRing> result(new UdpRing(std::move(ring), socket));
+  std::unique_ptr<UdpRing> result(new UdpRing(std::move(ring), socket, direct));
   io_uring_probe* const probe = io_uring_get_probe_ring(result->ring_.get());
   const bool has_messages = probe != nullptr && io_uring_opcode_supported(probe, IORING_OP_SENDMSG) != 0 &&
                             io_uring_opcode_supported(probe, IORING_OP_RECVMSG) != 0;
   if (probe != nullptr) io_uring_free_probe(probe);
   if (!has_messages) return absl::UnimplementedError("this kernel's io_uring has no sendmsg and recvmsg");
-  result->fixed_file_ = io_uring_register_files(result->ring_.get(), &socket, 1) == 0;
+  result->fixed_file_ =
+      io_uring_register_files(result->ring_.get(), result->sockets_, direct < 0 ? 1 : 2) == 0;
   status->choices.push_back({"io_uring", chosen->name, chosen->why});
   status->choices.push_back({"receive", "inline; alone, by a plain system call",
                              "polling so costs less than multishot; sleeping waits on the socket"});
@@ -83,21 +85,22 @@ bool UdpRing::Enable(int* error) {
 
 WEFT_HOT bool UdpRing::Round(mmsghdr* sends, int* send_results, std::size_t send_count,
                              msghdr* const* receives, int* receive_results, std::size_t receive_count,
-                             int* error) {
+                             bool receive_direct, int* error) {
   if (!enabled_ && !Enable(error)) return false;
-  const int fd = fixed_file_ ? 0 : socket_;
+  const int files[2] = {fixed_file_ ? 0 : sockets_[0], fixed_file_ ? 1 : sockets_[1]};
   const unsigned flags = fixed_file_ ? IOSQE_FIXED_FILE : 0;
   for (std::size_t i = 0; i < send_count; ++i) {
     io_uring_sqe* const sqe = io_uring_get_sqe(ring_.get());
     WEFT_CHECK(sqe != nullptr);
-    io_uring_prep_sendmsg(sqe, fd, &sends[i].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL);
+    io_uring_prep_sendmsg(sqe, files[sends[i].msg_hdr.msg_name == nullptr], &sends[i].msg_hdr,
+                          MSG_DONTWAIT | MSG_NOSIGNAL);
     io_uring_sqe_set_flags(sqe, flags);
     io_uring_sqe_set_data64(sqe, i);
   }
   for (std::size_t i = 0; i < receive_count; ++i) {
     io_uring_sqe* const sqe = io_uring_get_sqe(ring_.get());
     WEFT_CHECK(sqe != nullptr);
-    io_uring_prep_recvmsg(sqe, fd, receives[i], MSG_DONTWAIT);
+    io_uring_prep_recvmsg(sqe, files[receive_direct], receives[i], MSG_DONTWAIT);
     io_uring_sqe_set_flags(sqe, flags);
     io_uring_sqe_set_data64(sqe, kRoundSendsMax + i);
   }

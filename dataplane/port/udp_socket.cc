@@ -88,6 +88,31 @@ absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortSta
   return fd;
 }
 
+absl::StatusOr<UniqueFd> TwinOf(int fd) {
+  WEFT_ASSIGN_OR_RETURN(const Address local, LocalAddressOf(fd));
+  if (local.is_any()) return absl::FailedPreconditionError("the address is unspecified");
+  int family = AF_INET;
+  socklen_t family_bytes = sizeof(family);
+  getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &family_bytes);
+  UniqueFd twin(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_UDP));
+  if (!twin.valid()) return absl::ErrnoToStatus(errno, "create a second UDP socket");
+  sockaddr_storage name;
+  const socklen_t bytes = local.ToSockaddr(static_cast<sa_family_t>(family), &name);
+  const auto* const generic = reinterpret_cast<const sockaddr*>(&name);
+  // The address is shared for this moment only: who comes later finds it taken.
+  const auto share = [&](int on) {
+    return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0 &&
+           setsockopt(twin.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0;
+  };
+  const bool bound = share(1) && bind(twin.get(), generic, bytes) == 0;
+  const int error = errno;
+  const bool alone = share(0);
+  if (!bound) return absl::ErrnoToStatus(error, absl::StrCat("bind UDP ", local.ToString(), " twice"));
+  if (!alone || connect(twin.get(), generic, bytes) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("connect UDP ", local.ToString(), " to itself"));
+  return twin;
+}
+
 absl::Status AwaitUdpFree(const Address& local) { return Bind(local, /*shared=*/false).status(); }
 
 absl::StatusOr<Address> LocalAddressOf(int fd) {

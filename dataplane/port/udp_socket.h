@@ -23,6 +23,11 @@ absl::StatusOr<UniqueFd> BindUdp(const Address& local, uint32_t workers, PortSta
 // predecessor that is still being ended would have a place in the order, and shift others when it goes.
 absl::Status AwaitUdpFree(const Address& local);
 
+// A second socket at the address of `fd`, which must be a single one, by the same user. It is connected to
+// that address itself, so that nothing comes to it, and ready to be connected to a peer. FAILED_PRECONDITION
+// for an unspecified address: what such a socket sends as would depend on the first peer.
+absl::StatusOr<UniqueFd> TwinOf(int fd);
+
 // FAILED_PRECONDITION where `fd` is no bound UDP socket; else its address.
 absl::StatusOr<Address> LocalAddressOf(int fd);
 

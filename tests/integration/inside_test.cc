@@ -247,7 +247,7 @@ TEST_F(InsideTest, AnEngineInsideThatClaimsAnothersFunctionOrKeyIdGetsNothing) {
   api::ToHost said;
   std::vector<UniqueFd> fds;
   ASSERT_TRUE(Liar::Hear(liar.host(), api::ToHost::kInsideEngine, &said, &fds)) << Logs();
-  ASSERT_EQ(fds.size(), 2u);
+  ASSERT_EQ(fds.size(), 3u);
   const UniqueFd engine = std::move(fds[0]);
   const uint32_t bits = said.inside_engine().key_index_bits();
   api::FromHost hello;
