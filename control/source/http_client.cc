@@ -217,6 +217,8 @@ void HttpClient::OnEvents(const std::vector<pollfd>& entries) {
   }
   inside_ = false;
   Collect();
+  // What libcurl then wants at once, such as to hand out what it has read, belongs to these events.
+  OnTime(NowNs());
 }
 
 void HttpClient::OnTime(uint64_t now_ns) {
