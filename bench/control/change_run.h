@@ -48,7 +48,7 @@ Histogram MeasureWake(const std::function<void()>& work);
 
 struct ChangeRun {
   Histogram
-      ours;  // By event, from the arrival at weft-control of the change that holds it to its acknowledgement
+      ours;  // By event, from the arrival at weft-control of the change that holds it until it is in force
   Histogram total;  // By event, from written to that
   Histogram wake;   // As MeasureWake(), during the same time
   uint64_t events = 0;

@@ -26,6 +26,16 @@ constexpr uint64_t kSavePausePerEntryNs = 50 * kNsPerUs;
 // Changes at once after which the memory that taking them needed is given back, and that of sending them.
 constexpr std::size_t kTrimChanges = 10'000;
 
+// An acknowledgement lies in the socket no longer than this, unless this thread did not run for so long.
+constexpr uint64_t kUnreadNsMax = kNsPerSecond;
+
+// When the agent had it in force, by its word: its clock is this machine's. Elsewhere, and where it does not
+// say, when its word was read.
+uint64_t TimeOf(const api::Programmed& programmed, uint64_t now_ns) {
+  const uint64_t at_ns = programmed.at_ns();
+  return at_ns <= now_ns && now_ns - at_ns < kUnreadNsMax ? at_ns : now_ns;
+}
+
 double Ms(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
 
 }  // namespace
@@ -326,10 +336,10 @@ void Controller::OnProgrammed(uint64_t revision, const api::Programmed& programm
   last_problem_.clear();
   const std::vector<std::string> cut_off(programmed.cut_off().begin(), programmed.cut_off().end());
   const std::vector<std::string> failed(programmed.failed().begin(), programmed.failed().end());
-  const Change* change = record_.SetProgrammed(revision, now_ns, cut_off, failed);
+  const Change* change = record_.SetProgrammed(revision, TimeOf(programmed, now_ns), now_ns, cut_off, failed);
   if (change != nullptr && change->timed()) {
     spdlog::info("generation {} ({}) programmed {:.3f} ms after its event", programmed.generation(),
-                 change->cause, Ms(now_ns - change->event_ns));
+                 change->cause, Ms(change->programmed_ns - change->event_ns));
   } else {
     spdlog::info("generation {} programmed", programmed.generation());
   }

@@ -20,13 +20,13 @@ void Record::SetGeneration(uint64_t revision, uint64_t generation) {
   }
 }
 
-const Change* Record::SetProgrammed(uint64_t revision, uint64_t now_ns, std::vector<std::string> cut_off,
-                                    std::vector<std::string> failed) {
+const Change* Record::SetProgrammed(uint64_t revision, uint64_t at_ns, uint64_t now_ns,
+                                    std::vector<std::string> cut_off, std::vector<std::string> failed) {
   Change* newest = nullptr;
   for (auto change = changes_.rbegin(); change != changes_.rend() && change->programmed_ns == 0; ++change) {
     if (change->revision > revision) continue;
-    change->programmed_ns = now_ns;
-    if (change->timed()) times_.Record(now_ns - change->event_ns);
+    change->programmed_ns = at_ns >= change->event_ns ? at_ns : now_ns;
+    if (change->timed()) times_.Record(change->programmed_ns - change->event_ns);
     if (newest == nullptr) newest = &*change;
   }
   if (newest == nullptr) return nullptr;

@@ -36,8 +36,10 @@ class Record {
   void SetGeneration(uint64_t revision, uint64_t generation);
   // The time of an event counts once for each change that this acknowledgement brought into force. Returns
   // the newest of them; null where none was waiting.
-  const Change* SetProgrammed(uint64_t revision, uint64_t now_ns, std::vector<std::string> cut_off,
-                              std::vector<std::string> failed);
+  // It was in force at `at_ns`, and is known to be at `now_ns`: which is the time of an event that is younger
+  // than what brings it into force, one that was taken back.
+  const Change* SetProgrammed(uint64_t revision, uint64_t at_ns, uint64_t now_ns,
+                              std::vector<std::string> cut_off, std::vector<std::string> failed);
 
   const std::deque<Change>& changes() const { return changes_; }  // Oldest first
   const Histogram& times() const { return times_; }

@@ -304,6 +304,7 @@ void Server::Acknowledge(const Output& output) {
   spdlog::info("generation {} is programmed", output.programmed.generation());
   api::AdminReply reply;
   *reply.mutable_programmed() = output.programmed;
+  reply.mutable_programmed()->set_at_ns(NowNs());
   std::vector<SessionId> programmers;
   for (const auto& [id, connection] : connections_) {
     if (connection->programs) programmers.push_back(id);

@@ -98,6 +98,32 @@ TEST_F(ControllerTest, AnEditIsProgrammedAndTimed) {
   EXPECT_EQ(controller_->Changes(change.revision).items_size(), 0);
 }
 
+TEST_F(ControllerTest, AChangeIsInForceWhenTheAgentSaysThatItWas) {
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  agent_.acknowledge = false;
+  Write("a.yaml", MeshOn("h2"));
+  ASSERT_TRUE(RunUntil([&] { return Hosts() == std::vector<std::string>{"h2"}; }));
+  agent_.at_ns = NowNs();
+  agent_.AcknowledgeNow();
+  ASSERT_TRUE(RunUntilProgrammed({"h2"}));
+  EXPECT_EQ(controller_->record().changes().back().programmed_ns, agent_.at_ns);
+
+  // By a clock that is not this machine's: when its word was read.
+  for (const uint64_t clock_ns : {uint64_t{1}, uint64_t{1} << 62}) {
+    const std::vector<std::string> hosts = {absl::StrCat("of", clock_ns)};
+    Write("a.yaml", MeshOn(hosts[0]));
+    ASSERT_TRUE(RunUntil([&] { return Hosts() == hosts; }));
+    agent_.at_ns = clock_ns;
+    const uint64_t before_ns = NowNs();
+    agent_.AcknowledgeNow();
+    ASSERT_TRUE(RunUntilProgrammed(hosts));
+    EXPECT_GE(controller_->record().changes().back().programmed_ns, before_ns);
+    EXPECT_LE(controller_->record().changes().back().programmed_ns, NowNs());
+  }
+}
+
 TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {
   Write("a.yaml", MeshOn("h1"));
   Start();

@@ -34,6 +34,7 @@ void ScriptedAgent::Send(const api::AdminReply& reply) {
 void ScriptedAgent::AcknowledgeNow() {
   api::AdminReply reply;
   reply.mutable_programmed()->set_generation(generation);
+  reply.mutable_programmed()->set_at_ns(at_ns);
   for (const std::string& host : cut_off) reply.mutable_programmed()->add_cut_off(host);
   Send(reply);
 }

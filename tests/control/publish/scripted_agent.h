@@ -33,6 +33,7 @@ class ScriptedAgent {
   std::string refuse;        // Not empty: every Program is answered by Failed with this reason.
   std::string node = "n1";
   std::vector<std::string> cut_off;
+  uint64_t at_ns = 0;  // When it says that a generation was in force
 
   // Acknowledges everything that was taken, where `acknowledge` was false.
   void AcknowledgeNow();
