@@ -53,6 +53,10 @@ void Model::Offer(SourceOffer offer) {
     // What is held back because it would take too much away is not let in by the next event.
     if (!held.puttings.empty()) pending.allow_shrink &= held.allow_shrink;
     pending.puttings = Joined(std::move(held.puttings), std::move(pending.puttings));
+    // What came and went while it was held back is nothing that the source would take back.
+    const SaidSet& said = origin == claims_.origins().end() ? kNothing : origin->second.said;
+    std::erase_if(pending.puttings,
+                  [&said](const Putting& put) { return put.after == nullptr && !said.contains(put.key); });
     pending.errors = std::move(held.errors);
   }
   held = std::move(pending);

@@ -67,6 +67,23 @@ TEST_F(ModelTest, WhatAListMayNotTakeAwayTheNextEventDoesNotEither) {
   EXPECT_TRUE(Has("other"));
 }
 
+TEST_F(ModelTest, WhatComesAndGoesWhileASourceIsHeldBackIsForgotten) {
+  Accept(Base("k").Build());
+  Accept(MeshBuilder("other").Node("n2").Build());
+  SourceOffer come = OfferOf(MeshBuilder("k").Node("n2").Endpoint("v/f", "n1", "h").Build());
+  come.whole = false;
+  model_.Offer(come);
+  EXPECT_FALSE(model_.Evaluate().errors.empty());
+  SourceOffer go;
+  go.origin = "k";
+  go.whole = false;
+  go.unsaid = come.said;
+  model_.Offer(go);
+  // Not: "would take away all of its 1 endpoints"
+  EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
+  EXPECT_TRUE(model_.Sources().front().current);
+}
+
 TEST_F(ModelTest, ASourceCutBeforeItsEndpointsDeletesNothing) {
   Accept(Base("a").Endpoint("v/f", "n1", "h").Build());
   model_.Offer(Base("a").Build());
