@@ -12,6 +12,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
@@ -44,13 +46,22 @@ Exchange::Exchange(KeyExchangeOptions options, KeyExchangeObserver* observer)
       files_(options_.credentials),
       random_(options_.seed != 0 ? options_.seed : RandomSeed()) {}
 
+absl::Status Exchange::LoadFirst() {
+  absl::Status why = absl::UnavailableError(
+      absl::StrCat(options_.credentials.certificate, " was written to while it was read"));
+  for (const uint64_t until_ns = NowNs() + options_.start_patience_ns;;) {
+    absl::StatusOr<std::shared_ptr<const Credentials>> loaded = files_.Poll(UnixTime());
+    if (loaded.ok()) credentials_ = *std::move(loaded);
+    if (credentials_ != nullptr) return absl::OkStatus();
+    if (!loaded.ok()) why = loaded.status();
+    if (NowNs() >= until_ns) return why;
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+}
+
 absl::Status Exchange::Start() {
   WEFT_CHECK(RAND_bytes(incarnation_.data(), static_cast<int>(incarnation_.size())) == 1);
-  WEFT_ASSIGN_OR_RETURN(credentials_, files_.Poll(UnixTime()));
-  if (credentials_ == nullptr) {
-    return absl::UnavailableError(
-        absl::StrCat(options_.credentials.certificate, " was written to while it was read"));
-  }
+  WEFT_RETURN_IF_ERROR(LoadFirst());
   if (credentials_->id().name != options_.node) {
     return absl::InvalidArgumentError(absl::StrCat(options_.credentials.certificate, " is of node \"",
                                                    credentials_->id().name, "\", this is \"", options_.node,

@@ -92,6 +92,7 @@ class Exchange final : public KeyExchange {
  public:
   Exchange(KeyExchangeOptions options, KeyExchangeObserver* observer);
   absl::Status Start();
+  absl::Status LoadFirst();
 
   int fd() const override { return epoll_.get(); }
   uint64_t NextTimerNs() const override;

@@ -120,6 +120,9 @@ struct KeyExchangeOptions {
   uint64_t backoff_min_ns = 20 * kNsPerMs;
   uint64_t backoff_max_ns = 2 * kNsPerSecond;
   uint64_t reload_ns = kNsPerSecond;  // The files are looked at so often.
+  // Files that are not good together at the start, as while they are being replaced, are looked at again for
+  // so long.
+  uint64_t start_patience_ns = 500 * kNsPerMs;
   // Connections without a verified peer: SSL state of about 50 KiB each once they have sent something.
   uint32_t unfinished_max = 256;
   uint32_t unfinished_per_source_max = 32;

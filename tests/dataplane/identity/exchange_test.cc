@@ -6,7 +6,9 @@
 
 #include <memory>
 #include <set>
+#include <thread>
 
+#include "absl/time/clock.h"
 #include "tests/dataplane/identity/test_node.h"
 
 namespace weft::identity {
@@ -61,6 +63,31 @@ class ExchangeTest : public testing::Test {
   std::unique_ptr<TestNode> a_;
   std::unique_ptr<TestNode> b_;
 };
+
+TEST_F(ExchangeTest, ACertificateThatIsBeingWrittenAtTheStartIsWaitedFor) {
+  std::string path;
+  std::string whole;
+  std::thread writer;
+  TestNode node(&world_, "a", 1, [&](KeyExchangeOptions* options) {
+    path = options->credentials.certificate;
+    whole = test::ReadFile(path);
+    test::WriteFile(path, whole.substr(0, whole.size() / 2));
+    options->start_patience_ns = 60 * kNsPerSecond;
+    writer = std::thread([&] {
+      absl::SleepFor(absl::Milliseconds(100));
+      test::WriteFile(path, whole);
+    });
+  });
+  writer.join();
+  EXPECT_TRUE(node.alive());
+  // Not for ever
+  test::WriteFile(path, "x");
+  KeyExchangeOptions options;
+  options.credentials = {path, path, path};
+  options.node = "a";
+  options.start_patience_ns = 1;
+  EXPECT_FALSE(KeyExchange::Create(std::move(options), &node).ok());
+}
 
 TEST_F(ExchangeTest, BothSidesDeriveTheSameKeysForEachLaneAndDirection) {
   a_ = Make("a", 2);
