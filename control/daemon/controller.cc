@@ -50,7 +50,9 @@ Controller::Controller(ControllerOptions options)
     : options_(std::move(options)), model_(options_.allow_shrink) {}
 
 Controller::~Controller() {
-  if (writer_ != nullptr && save_at_ns_ != 0) Save();
+  if (writer_ == nullptr) return;
+  if (save_at_ns_ != 0) Save();
+  TellSaveError(writer_->Finish());
 }
 
 absl::Status Controller::Start() {
@@ -247,12 +249,14 @@ void Controller::LogNotes() {
 
 void Controller::AddPollEntries(std::vector<pollfd>* entries) const {
   for (const Watched& each : sources_) each.source->AddPollEntries(entries);
+  entries->push_back({writer_->error_fd(), POLLIN, 0});
   if (link_->fd() >= 0) entries->push_back({link_->fd(), link_->poll_events(), 0});
 }
 
 void Controller::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
   for (const pollfd& entry : entries) {
     if (entry.revents != 0 && entry.fd == link_->fd()) link_->OnEvents(entry.revents, now_ns);
+    if (entry.revents != 0 && entry.fd == writer_->error_fd()) TellSaveError(writer_->TakeError());
   }
   std::vector<SourceChange> changes;
   for (const Watched& each : sources_) {
@@ -302,10 +306,11 @@ void Controller::SaveSoon() {
 void Controller::Save() {
   save_at_ns_ = 0;
   saved_at_ns_ = NowNs();
-  if (const absl::Status error = writer_->TakeError(); !error.ok()) {
-    spdlog::error("cannot save the last good state: {}", std::string(error.message()));
-  }
   writer_->Write({link_ == nullptr ? first_generation_ : link_->generation(), model_.Accepted()});
+}
+
+void Controller::TellSaveError(const absl::Status& error) {
+  if (!error.ok()) spdlog::error("cannot save the last good state: {}", std::string(error.message()));
 }
 
 void Controller::OnConnected() {

@@ -99,6 +99,7 @@ class Controller : private AgentLinkObserver {
   void SaveSoon();
   uint64_t NextSaveNs() const;  // 0: none yet
   void Save();
+  static void TellSaveError(const absl::Status& error);
   std::string DescribeSources() const;
   void AddSourceRows(api::QueryReply* reply) const;
 

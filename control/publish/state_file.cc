@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <google/protobuf/message_lite.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -189,10 +190,13 @@ absl::StatusOr<std::unique_ptr<StateWriter>> StateWriter::Create(const std::stri
   if (access(directory.c_str(), W_OK | X_OK) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("write to directory ", directory));
   }
-  return std::unique_ptr<StateWriter>(new StateWriter(directory));
+  UniqueFd error_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!error_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
+  return std::unique_ptr<StateWriter>(new StateWriter(directory, std::move(error_fd)));
 }
 
-StateWriter::StateWriter(std::string directory) : directory_(std::move(directory)) {
+StateWriter::StateWriter(std::string directory, UniqueFd error_fd)
+    : directory_(std::move(directory)), error_fd_(std::move(error_fd)) {
   // Signals are for the main thread.
   sigset_t all, before;
   sigfillset(&all);
@@ -201,13 +205,16 @@ StateWriter::StateWriter(std::string directory) : directory_(std::move(directory
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-StateWriter::~StateWriter() {
+StateWriter::~StateWriter() { (void)Finish(); }
+
+absl::Status StateWriter::Finish() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  return TakeError();
 }
 
 void StateWriter::Write(LastGood state) {
@@ -221,6 +228,8 @@ void StateWriter::Write(LastGood state) {
 
 absl::Status StateWriter::TakeError() {
   const std::lock_guard<std::mutex> lock(mutex_);
+  eventfd_t failed = 0;
+  (void)eventfd_read(error_fd_.get(), &failed);
   return std::exchange(error_, absl::OkStatus());
 }
 
@@ -238,6 +247,7 @@ void StateWriter::Run() {
     state.reset();  // Entries that nobody else holds any more
     lock.lock();
     error_ = status;
+    if (!error_.ok()) (void)eventfd_write(error_fd_.get(), 1);
   }
 }
 

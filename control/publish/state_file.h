@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "control/model/offer.h"
+#include "dataplane/base/fd.h"
 
 namespace weft::control {
 
@@ -34,21 +35,26 @@ class StateWriter {
  public:
   // Makes `directory` (mode 0750) where it is missing, and checks that it can be written.
   static absl::StatusOr<std::unique_ptr<StateWriter>> Create(const std::string& directory);
-  // Writes what is waiting, then ends the thread.
+  // As Finish()
   ~StateWriter();
   StateWriter(const StateWriter&) = delete;
   StateWriter& operator=(const StateWriter&) = delete;
 
   // Has `state` written; replaces what still waits, so at most one is kept. Does not block on the disk.
   void Write(LastGood state);
+  // Readable from a write that failed until TakeError().
+  int error_fd() const { return error_fd_.get(); }
   // The error of the last write, once. OK where it went well or nothing was written since.
   absl::Status TakeError();
+  // Writes what is waiting, ends the thread, and returns what TakeError() does. Nothing is written any more.
+  absl::Status Finish();
 
  private:
-  explicit StateWriter(std::string directory);
+  StateWriter(std::string directory, UniqueFd error_fd);
   void Run();
 
   std::string directory_;
+  UniqueFd error_fd_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::optional<LastGood> waiting_;  // Under mutex_, as what follows

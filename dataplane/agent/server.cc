@@ -29,6 +29,7 @@ constexpr uint64_t kTagAgentListener = kTagSpecial | 1;
 constexpr uint64_t kTagAdminListener = kTagSpecial | 2;
 constexpr uint64_t kTagStop = kTagSpecial | 3;
 constexpr uint64_t kTagEngine = kTagSpecial | 4;
+constexpr uint64_t kTagStore = kTagSpecial | 5;
 // A connection's process, not its socket.
 constexpr uint64_t kTagProcess = uint64_t{1} << 62;
 
@@ -166,6 +167,7 @@ absl::Status Server::Listen() {
   WEFT_RETURN_IF_ERROR(Watch(admin_listener_.get(), kTagAdminListener, EPOLLIN));
   WEFT_RETURN_IF_ERROR(Watch(agent_listener_.get(), kTagAgentListener, EPOLLIN));
   WEFT_RETURN_IF_ERROR(Watch(door_.fd(), kTagEngine, EPOLLIN));
+  WEFT_RETURN_IF_ERROR(Watch(store_->error_fd(), kTagStore, EPOLLIN));
   if (options_.stop.valid()) WEFT_RETURN_IF_ERROR(Watch(options_.stop.get(), kTagStop, EPOLLIN));
   return absl::OkStatus();
 }
@@ -258,6 +260,11 @@ void Server::Serve(uint64_t tag, uint32_t events) {
     return;
   }
   if (tag == kTagEngine) return AcceptEngine();
+  if (tag == kTagStore) {
+    if (const absl::Status error = store_->TakeError(); !error.ok())
+      spdlog::error("a generation is programmed but not saved: {}", error.ToString());
+    return;
+  }
   if (tag == kTagAgentListener || tag == kTagAdminListener) return Accept(tag == kTagAdminListener);
   const SessionId id = tag & ~kTagProcess;
   const auto found = connections_.find(id);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -70,8 +71,10 @@ absl::Status Rename(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-Store::Store(const std::string& directory)
-    : path_(absl::StrCat(directory, "/routes.pb")), log_path_(absl::StrCat(directory, "/routes.log")) {
+Store::Store(const std::string& directory, UniqueFd error_fd)
+    : path_(absl::StrCat(directory, "/routes.pb")),
+      log_path_(absl::StrCat(directory, "/routes.log")),
+      error_fd_(std::move(error_fd)) {
   // Signals are for the main thread.
   sigset_t all, before;
   sigfillset(&all);
@@ -96,7 +99,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Create(const std::string& director
   if (access(directory.c_str(), W_OK | X_OK) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("write to state directory ", directory));
   }
-  return std::unique_ptr<Store>(new Store(directory));
+  UniqueFd error_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!error_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
+  return std::unique_ptr<Store>(new Store(directory, std::move(error_fd)));
 }
 
 absl::StatusOr<Model> Store::Load() {
@@ -163,12 +168,11 @@ absl::Status Store::Save(std::shared_ptr<const Model> model) {
   bool busy = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    error = std::exchange(error_, absl::OkStatus());
+    if (std::exchange(failed_, false)) saved_ = nullptr;  // What is on disk is not what was thought to be.
     written = std::exchange(written_generation_, 0);
     log_bytes_max = std::max(kLogBytesMin, snapshot_bytes_);
     busy = writing_ || waiting_ != nullptr;
   }
-  if (!error.ok()) saved_ = nullptr;  // What is on disk is not what was thought to be.
   if (written != 0) {
     std::erase_if(records_, [written](const Record& record) { return record.generation <= written; });
     error.Update(CutLog());
@@ -186,6 +190,13 @@ absl::Status Store::Save(std::shared_ptr<const Model> model) {
   }
   if (saved_ != model || (!busy && log_bytes_ > log_bytes_max)) WriteWhole(std::move(model));
   return error;
+}
+
+absl::Status Store::TakeError() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  eventfd_t failed = 0;
+  (void)eventfd_read(error_fd_.get(), &failed);
+  return std::exchange(error_, absl::OkStatus());
 }
 
 // What the log holds from here on builds on `model`.
@@ -266,6 +277,8 @@ void Store::Run() {
       snapshot_bytes_ = bytes;
     } else {
       error_ = status;
+      failed_ = true;
+      (void)eventfd_write(error_fd_.get(), 1);
     }
   }
 }

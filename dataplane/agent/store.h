@@ -47,14 +47,17 @@ class Store {
   // `model` is what Load() returned, or came after what was saved last. Nobody changes it any more. Not
   // synced, since all hosts would wait for the disk: after a crash of the kernel the files may be older ones,
   // or damaged, which Load finds, and control programs what is missing. One of more than kRecordEntriesMax
-  // changes is written by a thread: a crash before it is done loses it and those after it likewise. An error
-  // may be that of an earlier generation's; the next one tries again.
+  // changes is written by a thread: a crash before it is done loses it and those after it likewise. After an
+  // error, here or of the thread, the next one tries again.
   absl::Status Save(std::shared_ptr<const Model> model);
+  // Readable from a failure of the thread until TakeError(), which returns it.
+  int error_fd() const { return error_fd_.get(); }
+  absl::Status TakeError();
 
   const std::string& path() const { return path_; }
 
  private:
-  explicit Store(const std::string& directory);
+  Store(const std::string& directory, UniqueFd error_fd);
 
   absl::Status Replay(Model* model);
   absl::Status Append(const Model& model, const api::Program& delta);
@@ -76,12 +79,14 @@ class Store {
   std::deque<Record>
       records_;  // Behind the snapshot that was written, or is being written: what a new log begins with.
 
+  const UniqueFd error_fd_;
   std::mutex mutex_;  // Of all below
   std::condition_variable wake_;
   std::shared_ptr<const Model> waiting_;
   bool writing_ = false;
   bool stop_ = false;
-  absl::Status error_;
+  absl::Status error_;   // For TakeError()
+  bool failed_ = false;  // For Save()
   uint64_t written_generation_ =
       0;  // Of the newest snapshot that was written whole, not yet seen by the owner; 0: none
   uint64_t snapshot_bytes_ = 0;

@@ -4,6 +4,7 @@
 #include "dataplane/agent/store.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -143,6 +144,21 @@ TEST_F(StoreTest, ATornOrRottenRecordEndsTheLog) {
   Open();
   EXPECT_EQ(WeightOf("h1"), 1u);
   EXPECT_EQ(model_.generation(), 1u);
+}
+
+TEST_F(StoreTest, ASnapshotThatCannotBeWrittenIsToldAtOnceAndTriedAgain) {
+  Open();
+  mkdir((snapshot() + ".new").c_str(), 0700);
+  Save(Many());
+  pollfd failed{store_->error_fd(), POLLIN, 0};
+  ASSERT_EQ(poll(&failed, 1, 10'000), 1);
+  EXPECT_EQ(store_->TakeError().message().find("open "), 0u);
+  EXPECT_EQ(poll(&failed, 1, 0), 0);
+  rmdir((snapshot() + ".new").c_str());
+  Save(EndpointOn("h1", 7));
+  Open();
+  EXPECT_EQ(model_.generation(), 2u);
+  EXPECT_EQ(model_.endpoints().size(), Store::kRecordEntriesMax + 2);
 }
 
 TEST_F(StoreTest, ADamagedSnapshotIsSetAsideWithItsLog) {
