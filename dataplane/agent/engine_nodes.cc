@@ -31,8 +31,8 @@ class CallersOfSome {
       to_.insert(absl::StrCat(to, "/*"));
       to_.insert(callee);
     }
-    for (const auto& [from, to] : model.allow()) {
-      if (to_.contains(to)) from_.insert(from);
+    for (const auto& [rule, allowed] : model.allow()) {
+      if (to_.contains(rule.second)) from_.insert(rule.first);
     }
   }
   bool Contain(const std::string& caller) const {

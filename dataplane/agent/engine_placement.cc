@@ -82,7 +82,7 @@ void Engine::TakeModel(std::shared_ptr<const Model> model) {
     Touch();
   };
   // Rules and nodes bear on any route.
-  if (&before->allow() != &model_->allow() && before->allow() != model_->allow()) touch();
+  Model::Rules::EachDifference(before->allow(), model_->allow(), touch);
   Model::Nodes::EachDifference(before->nodes(), model_->nodes(), touch);
   Model::Functions::EachDifference(before->functions(), model_->functions(),
                                    [&](const std::string& name, const auto*, const auto*) { changed(name); });

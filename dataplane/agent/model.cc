@@ -79,14 +79,8 @@ absl::Status Model::ApplyUpserts(const api::Mesh& mesh) {
   for (const api::Allow& rule : mesh.allow()) {
     WEFT_RETURN_IF_ERROR(CheckRuleSide(rule.from()));
     WEFT_RETURN_IF_ERROR(CheckRuleSide(rule.to()));
-  }
-  if (!mesh.allow().empty()) {
-    Rules rules = *allow_;
-    for (const api::Allow& rule : mesh.allow()) rules.emplace(rule.from(), rule.to());
-    allow_ = std::make_shared<const Rules>(std::move(rules));
-  }
-  if (nodes_.size() + functions_.size() + endpoints_.size() + allow_->size() > kModelEntriesMax) {
-    return absl::ResourceExhaustedError(absl::StrCat("a mesh of more than ", kModelEntriesMax, " entries"));
+    // One that is put again would look like a change.
+    if (!allow_.contains({rule.from(), rule.to()})) allow_.Put({rule.from(), rule.to()}, {});
   }
   return absl::OkStatus();
 }
@@ -97,12 +91,14 @@ absl::Status Model::Apply(const api::Program& part) {
   for (const api::Endpoint& key : part.delete_endpoints()) {
     endpoints_.Erase({key.function(), key.node(), key.host()});
   }
-  if (!part.delete_allow().empty()) {
-    Rules rules = *allow_;
-    for (const api::Allow& rule : part.delete_allow()) rules.erase({rule.from(), rule.to()});
-    allow_ = std::make_shared<const Rules>(std::move(rules));
+  for (const api::Allow& rule : part.delete_allow()) allow_.Erase({rule.from(), rule.to()});
+  WEFT_RETURN_IF_ERROR(ApplyUpserts(part.upsert()));
+  // What is new comes first, and what goes perhaps in a later part: only the whole must hold.
+  const std::size_t entries_max = part.last() ? kModelEntriesMax : 2 * kModelEntriesMax;
+  if (nodes_.size() + functions_.size() + endpoints_.size() + allow_.size() > entries_max) {
+    return absl::ResourceExhaustedError(absl::StrCat("a mesh of more than ", kModelEntriesMax, " entries"));
   }
-  return ApplyUpserts(part.upsert());
+  return absl::OkStatus();
 }
 
 bool Model::Allows(absl::string_view caller, absl::string_view callee) const {
@@ -111,8 +107,8 @@ bool Model::Allows(absl::string_view caller, absl::string_view callee) const {
   const std::string to_all = absl::StrCat(NamespaceOf(callee), "/*");
   const std::string from(caller);
   const std::string to(callee);
-  return allow_->contains({from, to}) || allow_->contains({from, to_all}) ||
-         allow_->contains({from_all, to}) || allow_->contains({from_all, to_all});
+  return allow_.contains({from, to}) || allow_.contains({from, to_all}) || allow_.contains({from_all, to}) ||
+         allow_.contains({from_all, to_all});
 }
 
 void Model::EachSnapshotPart(const std::function<void(const api::Program&)>& take) const {
@@ -138,8 +134,8 @@ void Model::EachSnapshotPart(const std::function<void(const api::Program&)>& tak
     *part.mutable_upsert()->add_endpoints() = endpoint;
     next();
   }
-  for (const auto& [from, to] : *allow_) {
-    *part.mutable_upsert()->add_allow() = RuleOf(from, to);
+  for (const auto& [rule, allowed] : allow_) {
+    *part.mutable_upsert()->add_allow() = RuleOf(rule.first, rule.second);
     next();
   }
   take(part);
@@ -181,16 +177,11 @@ std::optional<api::Program> Model::DeltaFrom(const Model& before, std::size_t en
                               gone.set_node(key.node);
                               gone.set_host(key.host);
                             });
-  if (before.allow_ != allow_) {
-    for (const auto& [from, to] : *allow_) {
-      if (before.allow_->contains({from, to})) continue;
-      if (++entries <= entries_max) *delta.mutable_upsert()->add_allow() = RuleOf(from, to);
-    }
-    for (const auto& [from, to] : *before.allow_) {
-      if (allow_->contains({from, to})) continue;
-      if (++entries <= entries_max) *delta.add_delete_allow() = RuleOf(from, to);
-    }
-  }
+  Rules::EachDifference(before.allow_, allow_, [&](const auto& rule, const Allowed*, const Allowed* allowed) {
+    if (++entries > entries_max) return;
+    *(allowed != nullptr ? delta.mutable_upsert()->add_allow() : delta.add_delete_allow()) =
+        RuleOf(rule.first, rule.second);
+  });
   if (entries > entries_max) return std::nullopt;
   return delta;
 }

@@ -8,9 +8,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -41,13 +39,14 @@ class Model {
   using Nodes = CowMap<std::string, api::Node>;
   using Functions = CowMap<std::string, api::Function>;
   using Endpoints = CowMap<EndpointKey, api::Endpoint>;
-  using Rules = std::set<std::pair<std::string, std::string>>;
+  struct Allowed {};
+  using Rules = CowMap<std::pair<std::string, std::string>, Allowed>;  // By from and to
 
   uint64_t generation() const { return generation_; }
   const Nodes& nodes() const { return nodes_; }
   const Functions& functions() const { return functions_; }
   const Endpoints& endpoints() const { return endpoints_; }
-  const Rules& allow() const { return *allow_; }
+  const Rules& allow() const { return allow_; }
 
   // Takes one part of a generation in. INVALID_ARGUMENT names what is wrong with it; the model is then half
   // changed and of no more use. A snapshot's parts go into an empty model.
@@ -71,7 +70,7 @@ class Model {
   Nodes nodes_;
   Functions functions_;
   Endpoints endpoints_;
-  std::shared_ptr<const Rules> allow_ = std::make_shared<const Rules>();
+  Rules allow_;
 };
 
 // OK for a function's name or a namespace: what may stand for a caller.

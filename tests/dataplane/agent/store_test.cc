@@ -176,6 +176,59 @@ TEST_F(StoreTest, ADamagedSnapshotIsSetAsideWithItsLog) {
   EXPECT_EQ(ReadFile(snapshot() + ".damaged"), "garbage");
 }
 
+TEST(ModelTest, WhatGoesMakesRoomForWhatIsNewInAPartBefore) {
+  api::Program all;
+  for (std::size_t i = 0; i < kModelEntriesMax; ++i) {
+    all.mutable_upsert()->add_functions()->set_name(absl::StrCat("a/f", i));
+  }
+  all.set_last(true);
+  Model full;
+  ASSERT_TRUE(full.Apply(all).ok());
+  api::Program come;
+  come.mutable_upsert()->add_functions()->set_name("a/new");
+  api::Program go;
+  go.add_delete_functions("a/f0");
+  go.set_last(true);
+  Model moved = full;
+  EXPECT_TRUE(moved.Apply(come).ok());
+  EXPECT_TRUE(moved.Apply(go).ok());
+  EXPECT_EQ(moved.functions().size(), kModelEntriesMax);
+  come.set_last(true);
+  EXPECT_TRUE(absl::IsResourceExhausted(full.Apply(come)));
+}
+
+TEST(ModelTest, ARuleMoreCopiesNotTheOthers) {
+  Model before;
+  for (int part = 0; part < 3; ++part) {
+    api::Program rules;
+    for (int i = 0; i < 500; ++i) {
+      api::Allow& rule = *rules.mutable_upsert()->add_allow();
+      rule.set_from(absl::StrCat("a", part, "/f", i));
+      rule.set_to("b/*");
+    }
+    ASSERT_TRUE(before.Apply(rules).ok());
+  }
+  Model after = before;
+  api::Program one;
+  for (const char* const from : {"z/*", "a0/f1"}) {  // The second is known.
+    one.mutable_upsert()->add_allow()->set_from(from);
+    one.mutable_upsert()->mutable_allow()->rbegin()->set_to("b/*");
+  }
+  one.add_delete_allow()->set_from("a2/f7");
+  one.mutable_delete_allow(0)->set_to("b/*");
+  ASSERT_TRUE(after.Apply(one).ok());
+  EXPECT_EQ(before.allow().size(), 1'500u);
+  EXPECT_EQ(after.allow().size(), 1'500u);
+  EXPECT_EQ(&*before.allow().begin(), &*after.allow().begin());
+  EXPECT_TRUE(after.Allows("z/g", "b/f"));
+  EXPECT_FALSE(after.Allows("a2/f7", "b/f"));
+  EXPECT_TRUE(before.Allows("a2/f7", "b/f"));
+  const std::optional<api::Program> delta = after.DeltaFrom(before, 2);
+  ASSERT_TRUE(delta.has_value());
+  EXPECT_EQ(delta->upsert().allow_size(), 1);
+  EXPECT_EQ(delta->delete_allow_size(), 1);
+}
+
 // The same things done to a CowMap and to a std::map; copies keep what they had, and a difference tells
 // exactly what changed.
 TEST(CowMapTest, DoesWhatAMapDoesAndTellsWhatChanged) {
