@@ -51,9 +51,12 @@ absl::Status Exchange::LoadFirst() {
       absl::StrCat(options_.credentials.certificate, " was written to while it was read"));
   for (const uint64_t until_ns = NowNs() + options_.start_patience_ns;;) {
     absl::StatusOr<std::shared_ptr<const Credentials>> loaded = files_.Poll(UnixTime());
-    if (loaded.ok()) credentials_ = *std::move(loaded);
+    if (loaded.ok()) {
+      credentials_ = *std::move(loaded);
+    } else {
+      why = loaded.status();
+    }
     if (credentials_ != nullptr) return absl::OkStatus();
-    if (!loaded.ok()) why = loaded.status();
     if (NowNs() >= until_ns) return why;
     absl::SleepFor(absl::Milliseconds(20));
   }
