@@ -48,7 +48,7 @@ constexpr uint64_t kLookNs = 20 * kNsPerMs;
 struct Plan {
   bool quick = false;
   int functions = 0;
-  int sync_pairs = 3;
+  int sync_pairs = 9;
   uint64_t bare_ns = 4 * kNsPerSecond;
   uint64_t change_ns = 60 * kNsPerSecond;
   uint64_t rest_ns = 30 * kNsPerSecond;
@@ -173,6 +173,8 @@ absl::StatusOr<json> SyncRow(ChangeSource& source, Node& node, const Plan& plan)
   row["programmed_seconds"] = Median(programmed);
   row["limit_seconds"] = Median(limits);
   row["ratios"][absl::StrCat("limit/", source.name(), "_sync")] = Median(ratios);
+  row["ratio_min"] = *std::min_element(ratios.begin(), ratios.end());
+  row["ratio_max"] = *std::max_element(ratios.begin(), ratios.end());
   return row;
 }
 
