@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// The endpoints of one function on other nodes, as far as they can be called: which engine of this node leads
+// to which engine of theirs. Part of PlanFunction() and PlanCall(), on the registry's thread.
+#ifndef WEFT_DATAPLANE_AGENT_REMOTE_PLAN_H_
+#define WEFT_DATAPLANE_AGENT_REMOTE_PLAN_H_
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dataplane/agent/engine_state.h"
+#include "dataplane/agent/model.h"
+#include "dataplane/agent/plan.h"
+
+namespace weft::agent {
+
+class RemotePlan {
+ public:
+  // For calls by the engine inside `host`, where there is one, or else by this node's. `self` is this node's
+  // name. Borrows `model` and `state`.
+  RemotePlan(const Model& model, const EngineState& state, const std::string& self, const Session* host);
+
+  // False: it cannot be called now.
+  bool Add(const EndpointKey& key, const api::Endpoint& endpoint);
+  // Draining ones serve where no other is left, here or elsewhere.
+  void Choose(FunctionPlan* plan) const;
+
+ private:
+  using Weights = std::map<std::pair<SessionId, std::string>, uint32_t>;
+  struct Way {
+    SessionId engine;
+    const std::set<std::string>* up;
+  };
+
+  std::vector<PlanTarget> Targets(const Weights& ends) const;
+
+  const Model& model_;
+  const std::string zone_;
+  std::vector<Way> ways_;  // The preferred first.
+  Weights ready_;
+  Weights draining_;
+};
+
+}  // namespace weft::agent
+
+#endif  // WEFT_DATAPLANE_AGENT_REMOTE_PLAN_H_
