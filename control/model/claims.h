@@ -23,20 +23,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "control/model/entry.h"
+#include "control/model/mesh_error.h"
 #include "control/model/mesh_state.h"
 #include "dataplane/base/function_id.h"
 
 namespace weft::control {
-
-struct MeshError {
-  std::string origin;
-  Where where;
-  std::string key;  // As in "endpoints[3]"; empty where the source has no lists.
-  std::string message;
-
-  // "mesh.yaml:14:3: endpoints[3]: message"
-  std::string ToString() const;
-};
 
 // Errors that one look reports at most.
 inline constexpr std::size_t kMergeErrorsMax = 20;
@@ -46,11 +37,6 @@ inline constexpr std::size_t kMergeErrorsMax = 20;
 inline constexpr std::size_t kMeshEntriesMax = 250'000;
 
 using FunctionIdSource = std::function<FunctionId(absl::string_view)>;
-
-// The error of `entry`, which `origin` says.
-MeshError ErrorOf(const std::string& origin, const Entry& entry, std::string message);
-// "duplicate node "n1", first at a.yaml:3"
-std::string DuplicateMessage(const Entry& entry, const std::string& first_origin, const Entry& first);
 
 class Claims {
  public:
