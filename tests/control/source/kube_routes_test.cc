@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What routes of the Gateway API make of the mesh and of their status, without a server: JSON in, endpoints
-// with weights and conditions out.
+// What routes of the Gateway API make of the mesh and of their conditions.
 #include "control/source/kubernetes/kube_routes.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "control/model/merge.h"
-#include "control/source/kubernetes/kube_route_status.h"
-#include "control/source/kubernetes/kube_state.h"
 #include "dataplane/base/random.h"
-#include "tests/control/source/kube_event.h"
-#include "tests/control/source/said_mesh.h"
+#include "tests/control/source/kube_routes_fixture.h"
 
 namespace weft::control {
 namespace {
@@ -25,120 +19,6 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::StartsWith;
 using testing::UnorderedElementsAre;
-
-constexpr char kParent[] = R"({"group":"","kind":"Service","name":"f"})";
-
-// "b=90,c=10": backends of namespace v
-std::string Backends(const std::string& text) {
-  std::string json;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find(',', at), text.size());
-    const std::string one = text.substr(at, end - at);
-    const std::size_t is = one.find('=');
-    absl::StrAppend(&json, json.empty() ? "" : ",", R"({"name":")", one.substr(0, is), R"(","port":4811)",
-                    is == std::string::npos ? "" : absl::StrCat(R"(,"weight":)", one.substr(is + 1)), "}");
-    at = end + 1;
-  }
-  return absl::StrCat(R"("backendRefs":[)", json, "]");
-}
-
-struct RouteText {
-  std::string name = "r";
-  std::string ns = "v";
-  std::string created = "2026-11-01T00:00:00Z";
-  std::string parents = kParent;
-  std::string rules = "{}";
-  std::string status = "{}";
-};
-
-std::string RouteJson(const RouteText& route) {
-  return absl::StrCat(R"({"metadata":{"namespace":")", route.ns, R"(","name":")", route.name,
-                      R"(","resourceVersion":"9","generation":3,"creationTimestamp":")", route.created,
-                      R"("},"spec":{"parentRefs":[)", route.parents, R"(],"rules":[)", route.rules,
-                      R"(]},"status":)", route.status, "}");
-}
-
-class KubeRoutesTest : public testing::Test {
- protected:
-  void SetUp() override {
-    Put(KubeKind::kNode, R"({"metadata":{"name":"n1"}})");
-    for (const char* name : {"f", "b", "c"}) PutService(name);
-    PutPods("f", {"f1"});
-    PutPods("b", {"b1", "b2"});
-    PutPods("c", {"c1"});
-  }
-  std::string Put(KubeKind kind, const std::string& json, const std::string& type = "MODIFIED") {
-    return PutEvent(&state_, kind, json, type);
-  }
-  void PutService(const std::string& name, const std::string& ns = "v") {
-    EXPECT_EQ(
-        Put(KubeKind::kService, absl::StrCat(R"({"metadata":{"namespace":")", ns, R"(","name":")", name,
-                                             R"("},"spec":{"ports":[{"name":"metrics","port":9090},)",
-                                             R"({"name":"w","port":4811,"appProtocol":"weft/host"}]}})")),
-        "");
-  }
-  // "b1" is a pod that is ready, "b1-" one that drains.
-  void PutPods(const std::string& service, const std::vector<std::string>& pods,
-               const std::string& ns = "v") {
-    std::string endpoints;
-    for (std::string pod : pods) {
-      const bool drains = pod.back() == '-';
-      if (drains) pod.pop_back();
-      absl::StrAppend(&endpoints, endpoints.empty() ? "" : ",",
-                      R"({"addresses":["10.1.0.1"],"nodeName":"n1",)", R"("conditions":{"terminating":)",
-                      drains ? "true" : "false", R"(},"targetRef":{"kind":"Pod","uid":")", pod, R"("}})");
-    }
-    EXPECT_EQ(
-        Put(KubeKind::kSlice,
-            absl::StrCat(
-                R"({"metadata":{"namespace":")", ns, R"(","name":")", service,
-                R"(-1","labels":{"kubernetes.io/service-name":")", service,
-                R"("}},"addressType":"IPv4","ports":[{"name":"w","port":4811,"appProtocol":"weft/host"}],)",
-                R"("endpoints":[)", endpoints, "]}")),
-        "");
-  }
-  std::string PutRoute(const RouteText& route, KubeKind kind = KubeKind::kHttpRoute) {
-    return Put(kind, RouteJson(route));
-  }
-  // "HOST WEIGHT", or "WEIGHT: " and why there is none
-  const SourceMesh& Mesh() {
-    said_.Take(state_.TakeOffer("k"));
-    return said_.mesh();
-  }
-  std::vector<std::string> EndpointsOf(const std::string& function) {
-    std::vector<std::string> all;
-    for (const auto& said : Mesh().endpoints) {
-      const api::Endpoint& e = said.value;
-      if (e.function() != function) continue;
-      all.push_back(e.refuse().empty() ? absl::StrCat(e.host(), " ", e.weight())
-                                       : absl::StrCat(e.weight(), ": ", e.refuse()));
-    }
-    return all;
-  }
-  api::Policy PolicyOf(const std::string& function) {
-    for (const auto& said : Mesh().functions) {
-      if (said.value.name() == function) return said.value.policy();
-    }
-    return {};
-  }
-  bool AnyLocality(const std::string& function) { return PolicyOf(function).any_locality(); }
-  // "TYPE STATUS REASON: MESSAGE" of each condition of the route's parents
-  std::vector<std::string> Conditions(const std::string& key = "v/r", KubeKind kind = KubeKind::kHttpRoute) {
-    std::vector<std::string> all;
-    const auto found = state_.Routing().statuses.find({kind, key});
-    if (found == state_.Routing().statuses.end()) return all;
-    for (const KubeParentStatus& status : found->second) {
-      for (const KubeCondition& each : status.conditions) {
-        all.push_back(absl::StrCat(each.type, " ", each.is ? "True" : "False", " ", each.reason,
-                                   each.message.empty() ? "" : ": ", each.message));
-      }
-    }
-    return all;
-  }
-
-  KubeState state_{4810};
-  SaidMesh said_;
-};
 
 TEST_F(KubeRoutesTest, WeightsSplitTheCallsOfAServiceOverTheEndpointsOfOthers) {
   EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("f1 100"));
@@ -446,60 +326,6 @@ TEST(ShareWeightsTest, SharesAreExactAsFarAsWholeNumbersGo) {
   EXPECT_THAT(ShareWeights(Backends{{999, 1}, {1, 3}}),
               ElementsAre(ElementsAre(1'000), ElementsAre(1, 0, 0)));
   EXPECT_THAT(ShareWeights(Backends{{1, 0}, {1, 1}}), ElementsAre(IsEmpty(), ElementsAre(1'000)));
-}
-
-class RouteStatusTest : public testing::Test {
- protected:
-  static KubeRoute Route(const std::string& parents) {
-    KubeRoute route;
-    route.generation = 3;
-    route.version.assign(1, '9');
-    route.status_parents = parents;
-    return route;
-  }
-  static nlohmann::json ParentsOf(const std::optional<std::string>& patch) {
-    EXPECT_TRUE(patch.has_value());
-    if (!patch.has_value()) return {};
-    const nlohmann::json json = nlohmann::json::parse(*patch);
-    EXPECT_EQ(json["metadata"]["resourceVersion"], "9");
-    return json["status"]["parents"];
-  }
-  const std::vector<KubeParentStatus> wanted_ = {
-      {R"({"group":"","kind":"Service","name":"f"})", {{"Accepted", true, "Accepted", ""}}}};
-  const std::string other_ = R"({"controllerName":"example.org/other","parentRef":{"name":"gateway"}})";
-};
-
-TEST_F(RouteStatusTest, SaysItOnceAndLeavesOthersInTheirPlace) {
-  const nlohmann::json said =
-      ParentsOf(RouteStatusPatch(Route(absl::StrCat("[", other_, "]")), wanted_, "2026-11-26T00:00:00Z"));
-  ASSERT_EQ(said.size(), 2u);
-  EXPECT_EQ(said[0], nlohmann::json::parse(other_));
-  EXPECT_EQ(said[1]["controllerName"], "mesh.weft/control");
-  EXPECT_EQ(said[1]["parentRef"]["name"], "f");
-  EXPECT_EQ(said[1]["conditions"][0]["observedGeneration"], 3);
-  EXPECT_EQ(RouteStatusPatch(Route(said.dump()), wanted_, "2026-11-27T00:00:00Z"), std::nullopt);
-  // Wherever it stands
-  const nlohmann::json turned = {said[1], said[0]};
-  EXPECT_EQ(RouteStatusPatch(Route(turned.dump()), wanted_, "2026-11-27T00:00:00Z"), std::nullopt);
-  // What turns has a new time, what does not keeps the old one, and what others add stays.
-  nlohmann::json held = said;
-  held[1]["conditions"].push_back({{"type", "Theirs"}, {"status", "True"}});
-  std::vector<KubeParentStatus> wanted = wanted_;
-  wanted[0].conditions = {{"Accepted", true, "Accepted", "news"}, {"ResolvedRefs", true, "ResolvedRefs", ""}};
-  const nlohmann::json now = ParentsOf(RouteStatusPatch(Route(held.dump()), wanted, "2026-11-27T00:00:00Z"));
-  ASSERT_EQ(now[1]["conditions"].size(), 3u);
-  EXPECT_EQ(now[1]["conditions"][0]["lastTransitionTime"], "2026-11-26T00:00:00Z");
-  EXPECT_EQ(now[1]["conditions"][0]["message"], "news");
-  EXPECT_EQ(now[1]["conditions"][1]["lastTransitionTime"], "2026-11-27T00:00:00Z");
-  EXPECT_EQ(now[1]["conditions"][2]["type"], "Theirs");
-  // A parent that the route names no more goes, and nothing else.
-  EXPECT_EQ(ParentsOf(RouteStatusPatch(Route(said.dump()), {}, "")), nlohmann::json::array({said[0]}));
-  EXPECT_EQ(RouteStatusPatch(Route(absl::StrCat("[", other_, "]")), {}, ""), std::nullopt);
-  EXPECT_EQ(RouteStatusPatch(Route(""), {}, ""), std::nullopt);
-  for (const char* odd : {"[7]", R"([{"controllerName":7}])", R"([{"controllerName":"mesh.weft/control"}])",
-                          R"([{"controllerName":"mesh.weft/control","conditions":7,"parentRef":{}}])", "7"}) {
-    EXPECT_NE(RouteStatusPatch(Route(odd), wanted_, ""), std::nullopt) << odd;
-  }
 }
 
 }  // namespace

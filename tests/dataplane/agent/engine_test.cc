@@ -3,14 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "absl/strings/str_cat.h"
 #include "dataplane/agent/refusal.h"
 #include "tests/dataplane/agent/engine_fixture.h"
 
 namespace weft::agent::test {
 namespace {
 
-using testing::Test;
 using Hosts = std::set<std::string>;
 
 constexpr uint32_t kPermissionDenied = 7;
@@ -215,125 +213,6 @@ TEST_F(EngineTest, ClientCallsAsItsNamespaceAndAsNothingElse) {
   EXPECT_EQ(engine_->forged_callers(), 2u);
 }
 
-TEST_F(EngineTest, DeathOfAHostWithdrawsItsTargetsAtOnce) {
-  FakeHost& front = Attach("a", "web", {"web/front"});
-  FakeHost& b = Attach("b", "web", {"web/back"});
-  Attach("c", "web", {"web/back"});
-  Subscribe(front, "web/front", "web/back");
-  Settle();
-  ASSERT_EQ(TargetsAt(front, "web/front", "web/back"), (Hosts{"b", "c"}));
-  // Even while a round is stuck on another host.
-  FakeHost& deaf = Attach("d", "web", {"web/deaf"});
-  Settle();
-  deaf.deaf = true;
-  Subscribe(front, "web/front", "web/deaf");
-  Settle();
-  Kill(b);
-  Settle();
-  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"c"});
-  ASSERT_EQ(front.closed.size(), 1u);
-  EXPECT_EQ(front.closed.begin()->second.first, kUnavailable);
-  EXPECT_THAT(front.closed.begin()->second.second, testing::HasSubstr("host b"));
-}
-
-TEST_F(EngineTest, HostThatDoesNotAnswerIsCutOffAfter100MsAndNamed) {
-  FakeHost& front = Attach("a", "web", {"web/front"});
-  FakeHost& other = Attach("d", "web", {"web/other"});
-  Attach("b", "web", {"web/back"});
-  Subscribe(front, "web/front", "web/back");
-  Subscribe(other, "web/other", "web/back");
-  Settle();
-  front.deaf = true;
-  Attach("c", "web", {"web/back"});
-  api::Mesh mesh;
-  AddEndpoint(&mesh, "web/back", "c");
-  const uint64_t generation = Program(mesh);
-  Pass(99 * kNsPerMs);
-  EXPECT_FALSE(Acknowledged(generation));
-  Pass(30 * kNsPerMs);
-  ASSERT_TRUE(Acknowledged(generation));
-  ASSERT_EQ(programmed_[generation].cut_off_size(), 1);
-  EXPECT_EQ(programmed_[generation].cut_off(0), "a");
-  EXPECT_EQ(TargetsAt(other, "web/other", "web/back"), Hosts{"c"});
-}
-
-TEST_F(EngineTest, TimeThatTheAgentLostIsNotHeldAgainstHosts) {
-  FakeHost& front = Attach("a", "web", {"web/front"});
-  Attach("b", "web", {"web/back"});
-  Subscribe(front, "web/front", "web/back");
-  Settle();
-  front.deaf = true;
-  FakeHost& maker = Attach("c", "web", {"web/back"});
-  maker.deaf = true;  // Owes its memory, while the other will owe an answer.
-  api::Mesh mesh;
-  AddEndpoint(&mesh, "web/back", "c");
-  const uint64_t generation = Program(mesh);
-  Pass(50 * kNsPerMs);
-  now_ns_ += 400 * kNsPerMs;
-  engine_->Excuse(400 * kNsPerMs, now_ns_);
-  Settle();
-  EXPECT_EQ(cut_off_, Hosts{});
-  // The machine goes on, and so does who was there all the time.
-  maker.deaf = false;
-  front.deaf = false;
-  Settle();
-  EXPECT_TRUE(Acknowledged(generation));
-  EXPECT_EQ(cut_off_, Hosts{});
-  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"c"});
-}
-
-TEST_F(EngineTest, TwoStoppedHostsCostOneWait) {
-  // The receiver of a new permission and the caller of a changed route are asked in different phases.
-  FakeHost& caller = Attach("a", "web", {"web/front"});
-  FakeHost& receiver = Attach("b", "web", {"web/back", "web/deep"});
-  Attach("c", "web", {"web/deep"});
-  FakeHost& free = Attach("d", "web", {"web/free"});
-  Subscribe(caller, "web/front", "web/back");
-  Subscribe(free, "web/free", "web/back");
-  Settle();
-  caller.deaf = receiver.deaf = true;
-  api::Mesh mesh;
-  AddEndpoint(&mesh, "web/back", "c");
-  Attach("e", "web", {"web/back"});
-  AddEndpoint(&mesh, "web/back", "e");
-  Subscribe(free, "web/free", "web/deep");
-  const uint64_t generation = Program(mesh);
-  Pass(150 * kNsPerMs);
-  EXPECT_TRUE(Acknowledged(generation));
-  EXPECT_EQ(cut_off_, (Hosts{"a", "b"}));
-}
-
-TEST_F(EngineTest, HostThatNeverHandsItsMemoryOverIsCutOff) {
-  FakeHost& front = Attach("a", "web", {"web/front"});
-  FakeHost& back = Attach("b", "web", {"web/back"});
-  Settle();
-  back.deaf = true;
-  Subscribe(front, "web/front", "web/back");
-  Pass(120 * kNsPerMs);
-  EXPECT_EQ(cut_off_, Hosts{"b"});
-  EXPECT_EQ((front.routes[{"web/front", "web/back"}].code()), kNotFound);
-}
-
-TEST_F(EngineTest, ClosedChannelIsMadeAnewWithABackoff) {
-  FakeHost& front = Attach("a", "web", {"web/front"});
-  FakeHost& back = Attach("b", "web", {"web/back"});
-  Subscribe(front, "web/front", "web/back");
-  Settle();
-  const ChannelId first = *front.channels.begin();
-  api::ChannelClosed closed;
-  closed.set_id(first);
-  closed.set_reason("poisoned: bad lap");
-  front.channels.erase(first);
-  ASSERT_TRUE(engine_->ChannelClosed(front.id, closed, now_ns_).ok());
-  Settle();
-  EXPECT_TRUE(back.channels.empty());
-  EXPECT_EQ((front.routes[{"web/front", "web/back"}].code()), kUnavailable);
-  EXPECT_THAT((front.routes[{"web/front", "web/back"}].reason()), testing::HasSubstr("bad lap"));
-  Pass(2 * kNsPerMs);
-  EXPECT_EQ(TargetsAt(front, "web/front", "web/back"), Hosts{"b"});
-  EXPECT_NE(*front.channels.begin(), first);
-}
-
 TEST_F(EngineTest, SecondHostOfANameAndSerialsNeverSentAreRefused) {
   FakeHost& a = Attach("a", "web", {"web/front"});
   Settle();
@@ -352,72 +231,6 @@ TEST_F(EngineTest, RegistrationOfSomeoneElsesFunctionIsRefused) {
   api::FunctionReport report;
   report.set_function("vision/scale");
   EXPECT_EQ(RefusalOf(engine_->Report(a.id, report)), Refusal::kFunctionNotAllowed);
-}
-
-TEST_F(EngineTest, RoutesThatOneHostMayAskForAreBounded) {
-  FakeHost& a = Attach("a", "web", {"web/front"});
-  Settle();
-  api::Subscribe subscribe;
-  subscribe.set_caller("web/front");
-  for (std::size_t i = 0; i < kSubscriptionsMax; ++i) {
-    subscribe.set_callee(absl::StrCat("web/f", i));
-    ASSERT_TRUE(engine_->Subscribe(a.id, subscribe).ok()) << i;
-  }
-  subscribe.set_callee("web/one-more");
-  EXPECT_EQ(RefusalOf(engine_->Subscribe(a.id, subscribe)), Refusal::kSubscriptionLimit);
-  subscribe.set_callee("web/f0");
-  EXPECT_TRUE(engine_->Subscribe(a.id, subscribe).ok());
-}
-
-TEST_F(EngineTest, RoutesThatOneTenantMayAskForAreBounded) {
-  api::Subscribe subscribe;
-  subscribe.set_caller("web/nobody");  // Also those that are answered by a refusal are kept.
-  const auto ask = [&](const FakeHost& host, std::size_t number) {
-    subscribe.set_callee(absl::StrCat("web/f", number));
-    return engine_->Subscribe(host.id, subscribe);
-  };
-  for (std::size_t i = 0; i < kTenantSubscriptionsMax; i += kSubscriptionsMax) {
-    const FakeHost& client = AttachClient("web");
-    for (std::size_t j = 0; j < kSubscriptionsMax; ++j) ASSERT_TRUE(ask(client, j).ok()) << i + j;
-    (void)engine_->TakeOutputs();
-  }
-  FakeHost& last = AttachClient("web");
-  EXPECT_EQ(RefusalOf(ask(last, 0)), Refusal::kSubscriptionLimit);
-  EXPECT_TRUE(ask(AttachClient("vision"), 0).ok()) << "another tenant";
-  Kill(*hosts_.at("client:1"));
-  EXPECT_TRUE(ask(last, 0).ok());
-  (void)engine_->TakeOutputs();
-}
-
-// Of 400 endpoints elsewhere, all with the longest names that they can have and an engine inside their host.
-TEST_F(EngineTest, RouteOfManyLongNamesFitsAMessage) {
-  FakeHost& a = Attach("a", "web", {"web/front"});
-  AttachRequest request;
-  request.session = 1000;
-  request.tenant = &tenants_.at("web");
-  request.host = absl::StrCat(kEnginePrefix, std::string(63, 'n'), "/", std::string(63, 'h'));
-  request.is_client = request.is_engine = true;
-  request.inside_of = a.id;
-  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
-  hosts_["engine"] = std::make_unique<FakeHost>();
-  hosts_["engine"]->id = request.session;
-  api::Mesh mesh;
-  for (int i = 0; i < 400; ++i) {
-    api::Endpoint& endpoint = *mesh.add_endpoints();
-    endpoint.set_function("web/far");
-    endpoint.set_node(absl::StrCat("node-", i / 15));
-    endpoint.set_host(absl::StrCat(std::string(59, 'p'), "-", i));
-    api::NodeReport report;
-    report.set_node(absl::StrCat(endpoint.node(), "/", endpoint.host()));
-    report.set_up(true);
-    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
-  }
-  Program(mesh);
-  Subscribe(a, "web/front", "web/far");
-  Settle();
-  const api::Route& route = a.routes.at({"web/front", "web/far"});
-  EXPECT_GT(route.targets_size(), 200);
-  EXPECT_LT(route.ByteSizeLong(), 60u * 1024);
 }
 
 // Hosts are dealt out, and stay; where their worker does not reach a node another's does.
@@ -473,65 +286,6 @@ TEST_F(EngineTest, CallsLeaveByTheWorkerThatTheirHostWasDealtTo) {
   Kill(*hosts_.at("engine:n1:1"));
   Settle();
   EXPECT_EQ(ways(), std::pair(Hosts{}, Hosts{}));
-}
-
-TEST_F(EngineTest, LimitsOfHostsFunctionsAndChannelsHold) {
-  tenants_["web"].limits.hosts = 2;
-  tenants_["web"].limits.functions = 3;
-  tenants_["web"].limits.channels = 1;
-  FakeHost& a = Attach("a", "web", {"web/1", "web/2"});
-  Attach("b", "vision", {"vision/1"});
-  Attach("c", "vision", {"vision/2"});
-  api::Hello hello;
-  hello.set_host("d");
-  hello.add_serves("web/3");
-  hello.add_serves("web/4");
-  EXPECT_EQ(RefusalOf(TryAttach("d", "web", hello)), Refusal::kFunctionLimit);
-  Attach("e", "web");
-  hello.clear_serves();
-  hello.set_host("f");
-  EXPECT_EQ(RefusalOf(TryAttach("f", "web", hello)), Refusal::kHostLimit);
-  api::Mesh mesh;
-  AddAllow(&mesh, "web/*", "vision/*");
-  Program(mesh);
-  Subscribe(a, "web/1", "vision/1");
-  Settle();
-  Subscribe(a, "web/1", "vision/2");
-  Settle();
-  EXPECT_EQ(TargetsAt(a, "web/1", "vision/1"), Hosts{"b"});
-  EXPECT_EQ((a.routes[{"web/1", "vision/2"}].code()), kUnavailable);
-  EXPECT_THAT((a.routes[{"web/1", "vision/2"}].reason()), testing::HasSubstr("limit of channels"));
-}
-
-TEST_F(EngineTest, LimitOfBytesBoundsChannelMemory) {
-  tenants_["web"].limits.bytes = 4 * 1024 * 1024;  // Half of it: one side memory of 1 MiB and a bit.
-  FakeHost& a = Attach("a", "web", {"web/1"});
-  Attach("b", "vision", {"vision/1"});
-  Attach("c", "vision", {"vision/2"});
-  api::Mesh mesh;
-  AddAllow(&mesh, "web/*", "vision/*");
-  Program(mesh);
-  Subscribe(a, "web/1", "vision/1");
-  Subscribe(a, "web/1", "vision/2");
-  Settle();
-  EXPECT_EQ(a.channels.size(), 1u);
-}
-
-// What streams in may take half of the tenant's bytes, shared out among all its processes.
-TEST_F(EngineTest, MemoryForStreamsIsSharedOutAmongHostsAndClients) {
-  TenantLimits& limits = tenants_["web"].limits;
-  limits.bytes = uint64_t{8} << 30;
-  limits.hosts = 4;
-  limits.clients = 12;
-  FakeHost& host = Attach("a", "web", {"web/front"});
-  FakeHost& client = AttachClient("web");
-  Settle();
-  EXPECT_EQ(host.welcome.reassembly_bytes_max(), 256u << 20);
-  EXPECT_EQ(client.welcome.reassembly_bytes_max(), 256u << 20);
-  limits.bytes = 1u << 20;
-  FakeHost& second = Attach("b", "web", {"web/other"});
-  Settle();
-  EXPECT_EQ(second.welcome.reassembly_bytes_max(), second.welcome.message_bytes_max()) << "one message";
 }
 
 TEST_F(EngineTest, PairThatIsGivenUpLosesItsPermission) {
