@@ -346,7 +346,8 @@ WEFT_HOT void UdpPort::RoundBySystemCalls(std::size_t sends, std::size_t receive
                           header.msg_name == nullptr ? nullptr : &header.msg_namelen);
     }
     receive_results_[i] = received >= 0 ? static_cast<int>(received) : empty ? -EAGAIN : -errno;
-    empty = received < 0;
+    // Before what waits comes the kernel's word on what was sent (ICMP).
+    empty = receive_results_[i] == -EAGAIN;
   }
 }
 

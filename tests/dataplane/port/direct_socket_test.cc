@@ -145,6 +145,35 @@ TEST_F(DirectTest, PeerThatIsGoneForAWhileCostsNoDatagramMore) {
   EXPECT_EQ(a->counters().lost_unreachable + a->counters().receive_errors, 0u);
 }
 
+// The word of the new peer's kernel comes before what the earlier peer sent, and is not the end of it.
+TEST_F(DirectTest, AnErrorIsNotTakenForTheEndOfWhatTheEarlierPeerSent) {
+  constexpr int kQueued = 40, kTogether = 4;
+  for (const bool use_io_uring : {false, true}) {
+    auto a = OpenA("10.77.0.1:4810");
+    auto b = Open(network_->far(), "10.77.0.2:4810", 1, use_io_uring);
+    const uint64_t to_b = AddPath(a, b->local()).value(), to_a = AddPath(b, a->local()).value();
+    PingPong(*a, to_b, *b, to_a, kWindows);
+    ASSERT_TRUE(b->IsDirect(to_a));
+    for (int i = 0; i < kWindows; ++i) {  // The next Receive() leads to wherever the path leads then.
+      Send(*b, to_a, 1, 64);
+      b->Flush();
+    }
+    for (int i = 0; i < kQueued; ++i) Send(*a, to_b, 1, 64);
+    a->Flush();
+    {
+      const test::InNamespace inside(network_->far());
+      ASSERT_TRUE(b->SetPath(to_a, *Address::Parse("10.77.0.1:4899")).ok());
+    }
+    for (int i = 0; i < kQueued; ++i) {
+      EXPECT_EQ(SourceOfOne(*b), a->local()) << i;
+      ASSERT_TRUE(b->IsDirect(to_a));
+      if (i != kTogether) continue;  // By then it tries to receive several at once.
+      Send(*b, to_a, 1, 64);         // Nobody is there.
+      b->Flush();
+    }
+  }
+}
+
 TEST_F(DirectTest, WhatComesByItEndsASleep) {
   auto a = OpenA("10.77.0.1:4810");
   auto b = OpenB("10.77.0.2:4810");
