@@ -143,18 +143,10 @@ void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& 
     counts.emplace_back(backend.weight, std::max<std::size_t>(1, ready != 0 ? ready : hosts.back().size()));
   }
   const std::vector<std::vector<uint32_t>> shares = ShareWeights(counts);
-  // A pod may be behind several of them.
-  std::map<std::string, std::pair<KubeHost, uint32_t>> all;
+  // A pod may be behind several of them, and get the share of each.
+  std::map<std::string, std::pair<KubeHost, uint64_t>> all;
+  uint64_t most = kEndpointWeightMax;
   for (std::size_t i = 0; i < hosts.size(); ++i) {
-    if (hosts[i].empty()) {
-      const KubeBackend& backend = split.backends[i];
-      const std::string why = backend.problem.empty()
-                                  ? absl::StrCat("Service ", backend.service, " has no endpoint")
-                                  : backend.problem;
-      AddRefusal(function, absl::StrCat("backend-", i), absl::StrCat(split.said_by, ": ", why),
-                 shares[i].front());
-      continue;
-    }
     std::size_t next = 0;
     for (const auto& [host, at] : hosts[i]) {
       const bool counted = shares[i].size() == hosts[i].size() || !at.endpoint->draining;
@@ -162,14 +154,27 @@ void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& 
       if (weight == 0) continue;
       auto& [held, sum] = all[host];
       held = at;
-      sum = std::min(sum + weight, kEndpointWeightMax);
+      sum += weight;
+      most = std::max(most, sum);
     }
+  }
+  const auto scaled = [most](uint64_t weight) {
+    return static_cast<uint32_t>(std::max<uint64_t>(1, (weight * kEndpointWeightMax + most / 2) / most));
+  };
+  for (std::size_t i = 0; i < hosts.size(); ++i) {
+    if (!hosts[i].empty()) continue;
+    const KubeBackend& backend = split.backends[i];
+    const std::string why = backend.problem.empty()
+                                ? absl::StrCat("Service ", backend.service, " has no endpoint")
+                                : backend.problem;
+    AddRefusal(function, absl::StrCat("backend-", i), absl::StrCat(split.said_by, ": ", why),
+               scaled(shares[i].front()));
   }
   if (split.backends.empty()) {
     AddRefusal(function, "backend", absl::StrCat(split.said_by, ": names no backend with a weight"),
                kWeightDefault);
   }
-  for (const auto& [host, at] : all) Add(function, host, at.first, at.second);
+  for (const auto& [host, at] : all) Add(function, host, at.first, scaled(at.second));
 }
 
 }  // namespace weft::control

@@ -57,7 +57,12 @@ TEST_F(KubeRoutesTest, PodsThatComeDrainAndStandBehindSeveralKeepTheShares) {
   EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000", "c1 222"));
   PutPods("c", {"b1"});
   PutPods("b", {"b1", "b2"});
-  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 1000"));  // At most that
+  // 45 and 10 against 45: the one with most gets the most that there is.
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", "b2 818"));
+  // The part that fails keeps its share, too.
+  PutRoute({.rules = absl::StrCat("{", Backends("b=40,c=40,missing=20"), "}")});
+  PutPods("b", {"b1"});
+  EXPECT_THAT(EndpointsOf("v/f"), ElementsAre("b1 1000", StartsWith("250: ")));
 }
 
 TEST_F(KubeRoutesTest, ABackendThatIsNotToBeHadSaysWhy) {
