@@ -57,6 +57,10 @@ uint64_t RaiseDescriptorLimit() {
   return (limit.rlim_cur - std::min<uint64_t>(kSpareFds, limit.rlim_cur / 2)) / 2;
 }
 
+void TellSaveError(const absl::Status& error) {
+  if (!error.ok()) spdlog::error("a generation is programmed but not saved: {}", error.ToString());
+}
+
 }  // namespace
 
 Server::Server(ServerOptions options) : options_(std::move(options)), started_ns_(NowNs()) {
@@ -107,7 +111,9 @@ uint32_t Server::TenantOfHost(const std::string& host) const {
   return static_cast<uint32_t>(tenants.size());
 }
 
-Server::~Server() = default;
+Server::~Server() {
+  if (store_ != nullptr) TellSaveError(store_->Finish());
+}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
@@ -260,11 +266,7 @@ void Server::Serve(uint64_t tag, uint32_t events) {
     return;
   }
   if (tag == kTagEngine) return AcceptEngine();
-  if (tag == kTagStore) {
-    if (const absl::Status error = store_->TakeError(); !error.ok())
-      spdlog::error("a generation is programmed but not saved: {}", error.ToString());
-    return;
-  }
+  if (tag == kTagStore) return TellSaveError(store_->TakeError());
   if (tag == kTagAgentListener || tag == kTagAdminListener) return Accept(tag == kTagAdminListener);
   const SessionId id = tag & ~kTagProcess;
   const auto found = connections_.find(id);

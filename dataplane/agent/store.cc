@@ -83,13 +83,16 @@ Store::Store(const std::string& directory, UniqueFd error_fd)
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-Store::~Store() {
+Store::~Store() { (void)Finish(); }
+
+absl::Status Store::Finish() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
+  return TakeError();
 }
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Create(const std::string& directory) {

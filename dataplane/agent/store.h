@@ -53,6 +53,8 @@ class Store {
   // Readable from a failure of the thread until TakeError(), which returns it.
   int error_fd() const { return error_fd_.get(); }
   absl::Status TakeError();
+  // Writes what is waiting, ends the thread, and returns what TakeError() does. Nothing is saved any more.
+  absl::Status Finish();
 
   const std::string& path() const { return path_; }
 

@@ -161,6 +161,13 @@ TEST_F(StoreTest, ASnapshotThatCannotBeWrittenIsToldAtOnceAndTriedAgain) {
   EXPECT_EQ(model_.endpoints().size(), Store::kRecordEntriesMax + 2);
 }
 
+TEST_F(StoreTest, WhatTheLastSnapshotFailedForIsToldAtTheEnd) {
+  Open();
+  mkdir((snapshot() + ".new").c_str(), 0700);
+  Save(Many());
+  EXPECT_EQ(store_->Finish().message().find("open "), 0u);
+}
+
 TEST_F(StoreTest, ADamagedSnapshotIsSetAsideWithItsLog) {
   Open();
   Save(Many());
