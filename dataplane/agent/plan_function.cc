@@ -18,7 +18,6 @@ struct Candidate {
   Kind kind = Kind::kAbsent;
   SessionId session = 0;
   uint32_t weight = 0;
-  bool open = false;  // A generation still waits for it.
   std::string note;
 };
 

@@ -54,11 +54,15 @@ std::vector<const Session*> CallersOf(const Engine& engine, const std::string& c
   return hosts;
 }
 
-std::string PathBetween(const Engine& engine, const std::vector<const Session*>& callers,
-                        const Session& callee) {
-  if (callers.empty())
-    return absl::StrCat("shared memory to host ", callee.host, ", once a host of the caller is attached");
+std::string PathBetween(const Engine& engine, const std::string& caller_name,
+                        const std::vector<const Session*>& callers, const Session& callee) {
   std::vector<std::string> paths;
+  // Clients call as a namespace, and come and go with their calls.
+  if (!absl::StrContains(caller_name, '/')) {
+    paths.push_back(absl::StrCat("shared memory between a client and host ", callee.host));
+  } else if (callers.empty()) {
+    return absl::StrCat("shared memory to host ", callee.host, ", once a host of the caller is attached");
+  }
   for (const Session* caller : callers) {
     if (caller->id == callee.id) {
       paths.push_back(absl::StrCat("inside host ", callee.host));
@@ -233,7 +237,8 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
   std::vector<api::Item> items;
   for (const PlanTarget& target : plan.leaves ? std::vector<PlanTarget>{} : plan.targets) {
     const Session& host = *engine.state().Find(target.session);
-    items.push_back(ExplainRow(caller, callee, "reachable", host.host, PathBetween(engine, callers, host),
+    items.push_back(ExplainRow(caller, callee, "reachable", host.host,
+                               PathBetween(engine, caller, callers, host),
                                absl::StrCat("allowed: ", allowed, "; ", notes)));
   }
   for (const PlanTarget& target : plan.remote) {

@@ -176,6 +176,7 @@ TEST_F(ServerTest, HostsChannelsAndRoutesAreListedWithTheirCounters) {
       EXPECT_EQ(admin.Ask(api::Query::FUNCTIONS).size(), 3u);
       EXPECT_EQ(Field(admin.Ask(api::Query::NODES).at(0), "node"), "n1");
       EXPECT_THAT(Field(admin.Explain("web/front", "web/back").at(0), "path"), HasSubstr("hosts a and b"));
+      EXPECT_THAT(Field(admin.Explain("web", "web/back").at(0), "path"), HasSubstr("a client and host b"));
     });
   });
 }
