@@ -60,6 +60,13 @@ class TreeTest(unittest.TestCase):
         lines = ['int F() {'] + ['  x();'] * 80 + ['}']
         self.assertEqual(len(list(text.long_functions('a.cc', lines))), 1)
 
+    def test_a_header_behind_another_in_its_own_source_is_found(self):
+        path = pathlib.Path('control/model/a.cc')
+        late = ['// What it is.', '#include <vector>', '#include "control/model/a.h"']
+        self.assertEqual(list(text.own_header_late(path, late)),
+                         ['control/model/a.cc:2: #include "control/model/a.h" must be the first include'])
+        self.assertEqual(list(text.own_header_late(path, late[2:] + late[:2])), [])
+
 
 if __name__ == '__main__':
     unittest.main()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Textual rules: an SPDX line first, no function over 70 lines and no unfinished words, no path of one machine.
+"""Textual rules: an SPDX line first, a source's own header before others, no function over 70 lines, no unfinished words, no path of one machine.
 
 Functions longer than the limit are listed in LONG with their length today; the list may only shrink.
 """
@@ -34,6 +34,16 @@ def long_functions(name, lines):
             start = None
 
 
+def own_header_late(path, lines):
+    """At the head of its source a header is seen to compile alone; target header_check has only those without one."""
+    own = f'#include "{path.with_suffix(".h")}"'
+    for number, line in enumerate(lines, 1):
+        if line.startswith('#include'):
+            if line != own:
+                yield f'{path}:{number}: {own} must be the first include'
+            return
+
+
 def check(root):
     found = []
     for name in tracked(root):
@@ -48,6 +58,8 @@ def check(root):
             found.append(f'{name}:1: files of bpf/ are licensed GPL-2.0 OR Apache-2.0')
         if path.suffix in ('.cc', '.h', '.c', '.hpp'):
             found.extend(long_functions(name, lines))
+        if path.suffix == '.cc' and (root / name).with_suffix('.h').is_file():
+            found.extend(own_header_late(path, lines))
         for number, line in enumerate(lines, 1):
             if name != 'tools/lint/text.py' and UNFINISHED.search(line):
                 found.append(f'{name}:{number}: unfinished word')
