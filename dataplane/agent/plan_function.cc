@@ -95,11 +95,13 @@ class RefusedPart {
     refused_ += endpoint.weight();
     reasons_.push_back(endpoint.refuse());
   }
-  void Tell(const std::string& function, FunctionPlan* plan) const {
+  // `callable`: this node's hosts can call something of it. One with an engine inside may where they cannot.
+  void Tell(const std::string& function, bool callable, FunctionPlan* plan) const {
     if (refused_ == 0) return;
     plan->refused_share = static_cast<uint32_t>(std::min<uint64_t>((refused_ << 32) / all_, UINT32_MAX));
     plan->refused = absl::StrCat("UNAVAILABLE: a part of the calls of ", function,
                                  " goes nowhere: ", Utf8Prefix(absl::StrJoin(reasons_, "; "), 1000));
+    if (!callable) return;
     const uint64_t per_mille = (refused_ * 1000 + all_ / 2) / all_;
     plan->notes.push_back(absl::StrCat(per_mille / 10, ".", per_mille % 10, "% of the calls fail"));
   }
@@ -186,7 +188,7 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   plan.none_ready = plan.targets.empty();
   if (plan.none_ready) plan.targets = std::move(draining);
   remote.Choose(&plan);
-  if (!plan.targets.empty() || !plan.remote.empty()) refused.Tell(function, &plan);
+  refused.Tell(function, !plan.targets.empty() || !plan.remote.empty(), &plan);
   if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
   return plan;
 }

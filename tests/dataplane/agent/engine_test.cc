@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/agent/refusal.h"
 #include "tests/dataplane/agent/engine_fixture.h"
 
@@ -198,6 +199,38 @@ TEST_F(EngineTest, ThePartOfAnEndpointThatIsNoneFails) {
   EXPECT_EQ(route.targets_size(), 1);
   EXPECT_EQ(route.refused_share(), 0u);
   EXPECT_EQ(route.code(), 0u);
+}
+
+TEST_F(EngineTest, ThePartThatIsNoneFailsForTheEngineInsideAHostToo) {
+  FakeHost& a = Attach("a", "web", {"web/front"});
+  AttachRequest request;
+  request.session = 1000;
+  request.tenant = &tenants_.at("web");
+  request.host = absl::StrCat(kEnginePrefix, "n1/a");
+  request.is_client = request.is_engine = true;
+  request.inside_of = a.id;
+  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
+  hosts_["engine"] = std::make_unique<FakeHost>();
+  hosts_["engine"]->id = request.session;
+  api::NodeReport report;  // The node's own engine reaches nobody.
+  report.set_node("n2");
+  report.set_up(true);
+  ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+  api::Mesh mesh;
+  for (const char* host : {"b", "none"}) {
+    api::Endpoint& endpoint = *mesh.add_endpoints();
+    endpoint.set_function("web/far");
+    endpoint.set_node("n2");
+    endpoint.set_host(host);
+    endpoint.set_weight(100);
+  }
+  mesh.mutable_endpoints(1)->set_refuse("there is no Service s");
+  Program(mesh);
+  Subscribe(a, "web/front", "web/far");
+  Settle();
+  const api::Route& route = a.routes[{"web/front", "web/far"}];
+  EXPECT_EQ(route.targets_size(), 1);
+  EXPECT_EQ(route.refused_share(), uint32_t{1} << 31);
 }
 
 TEST_F(EngineTest, ClientCallsAsItsNamespaceAndAsNothingElse) {
