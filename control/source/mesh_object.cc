@@ -75,6 +75,9 @@ nlohmann::json JsonOf(const api::Endpoint& endpoint) {
   nlohmann::json json = nlohmann::json::object();
   if (endpoint.weight() != 0 && endpoint.weight() != kWeightDefault) json["weight"] = endpoint.weight();
   if (endpoint.state() == api::ENDPOINT_DRAINING) json["state"] = "draining";
+  api::Hints hints;
+  hints.ParseFromString(endpoint.hints());
+  for (const std::string& zone : hints.zones()) json["zones"].push_back(zone);
   if (!endpoint.module().empty()) {
     json["module"] = endpoint.module();
     json["sha256"] = absl::BytesToHexString(endpoint.sha256());

@@ -21,6 +21,7 @@ constexpr uint32_t kWeightDefault = 100;
 constexpr std::size_t kItemsMax = 100'000;
 // A node goes to the agent in one message of 64 KiB at most: these take 16 KiB of it.
 constexpr std::size_t kCallAsMax = 256;
+constexpr std::size_t kZonesMax = 8;  // As Kubernetes has it
 
 Where WhereIs(const YamlMap& map) {
   const YamlPosition position = map.PositionOf("");
@@ -161,7 +162,21 @@ class Loader {
     endpoint->set_weight(static_cast<uint32_t>(map.Uint("weight", 1, 1000, kWeightDefault)));
     const bool draining = map.Enum("state", {"ready", "draining"}) == 1;
     endpoint->set_state(draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+    ReadZones(map, endpoint);
     ReadModule(map, endpoint);
+  }
+
+  static void ReadZones(YamlMap& map, api::Endpoint* endpoint) {
+    const std::vector<std::string> zones = map.Strings("zones");
+    if (zones.size() > kZonesMax) {
+      map.Error("zones", absl::StrCat(zones.size(), " zones; at most ", kZonesMax, " an endpoint"));
+      return;
+    }
+    api::Hints hints;
+    for (const std::string& zone : zones) {
+      if (map.Check("zones", CheckLabel(zone, "zone"))) hints.add_zones(zone);
+    }
+    endpoint->set_hints(hints.SerializeAsString());
   }
 
   void ReadModule(YamlMap& map, api::Endpoint* endpoint) {

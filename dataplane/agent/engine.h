@@ -168,6 +168,8 @@ class Engine {
   const Model& model() const { return *model_; }
   std::shared_ptr<const Model> shared_model() const { return model_; }
   const EngineState& state() const { return state_; }
+  // What the last round set out to bring about.
+  const Plan& plan() const { return plan_; }
   const std::string& node() const { return options_.node; }
   // How many engines this node has, among which hosts are dealt; before the first attaches.
   void set_workers(uint16_t workers) { workers_ = workers; }

@@ -105,7 +105,7 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
     return WithRefusals(function, Dealt(state, session, ToAll(function)));
   // Its own engine may reach other ends than this node's.
   FunctionPlan own = function;
-  RemotePlan remote(model, state, node, &session);
+  RemotePlan remote(model, state, node, call.second, &session);
   for (auto it = model.endpoints().lower_bound({call.second, "", ""});
        it != model.endpoints().end() && it->first.function == call.second; ++it) {
     if (it->first.node != node) remote.Add(it->first, it->second);

@@ -26,6 +26,7 @@ struct PlanTarget {
   // inside a host there ("n2/a").
   std::string node{};
   Distance distance = kSameNode;
+  bool hinted = false;  // Which is by hints of its endpoints
 };
 
 // How a caller is called in the table of the target's end: its name, and before the node engine the node too.
@@ -40,8 +41,8 @@ struct FunctionPlan {
   // meanwhile.
   std::vector<SessionId> prospects;
   bool none_ready = false;  // All of them are draining.
-  // Engines of other nodes that can be called now by this node's, each with the weight of the endpoints that
-  // are reached through it.
+  // Engines of other nodes that can be called now by this node's, each with the weight of the nearest of the
+  // endpoints that are reached through it.
   std::vector<PlanTarget> remote;
   // None of `targets` is ready, and `remote` is: calls of this node leave it.
   bool leaves = false;

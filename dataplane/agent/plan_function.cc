@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where the calls of one function go, whoever calls: PlanFunction() of plan.h.
 #include <algorithm>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -150,7 +151,7 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   bool waiting = false;
   bool here = false;
   bool elsewhere = false;
-  RemotePlan remote(model, state, node, nullptr);
+  RemotePlan remote(model, state, node, function, nullptr);
   RefusedPart refused;
   for (auto it = model.endpoints().lower_bound({function, "", ""});
        it != model.endpoints().end() && it->first.function == function; ++it) {
@@ -190,6 +191,9 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
   remote.Choose(&plan);
   refused.Tell(function, !plan.targets.empty() || !plan.remote.empty(), &plan);
   if (plan.targets.empty()) SayWhyNone(model, function, node, elsewhere, &plan);
+  std::string hints = plan.remote.empty() ? "" : remote.hints().Note();
+  // First, since many notes are cut short.
+  if (!hints.empty()) plan.notes.insert(plan.notes.begin(), std::move(hints));
   return plan;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/agent/remote_plan.h"
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
 
 namespace weft::agent {
@@ -14,8 +16,8 @@ std::string ZoneOf(const Model& model, const std::string& node) {
 }  // namespace
 
 RemotePlan::RemotePlan(const Model& model, const EngineState& state, const std::string& self,
-                       const Session* host)
-    : model_(model), zone_(ZoneOf(model, self)) {
+                       const std::string& function, const Session* host)
+    : model_(model), zone_(ZoneOf(model, self)), hints_(model, function, self, zone_) {
   const Session* const inside = host == nullptr ? nullptr : state.Find(host->inside);
   if (inside != nullptr) ways_.push_back({inside->id, &inside->nodes_up});
   if (state.engine != 0) ways_.push_back({state.engine, &state.nodes_up});
@@ -27,11 +29,27 @@ bool RemotePlan::Add(const EndpointKey& key, const api::Endpoint& endpoint) {
     // The engine inside its host there, where it has one, or else its node's.
     for (const std::string& end : {absl::StrCat(key.node, "/", key.host), key.node}) {
       if (!way.up->contains(end)) continue;
-      (draining ? draining_ : ready_)[{way.engine, end}] += endpoint.weight();
+      const auto [share, fresh] = (draining ? draining_ : ready_).try_emplace({way.engine, end});
+      AddTo(&share->second, fresh, key, endpoint);
       return true;
     }
   }
   return false;
+}
+
+void RemotePlan::AddTo(Share* share, bool fresh, const EndpointKey& key,
+                       const api::Endpoint& endpoint) const {
+  // Without hints all endpoints of a node are equally far.
+  if (fresh || hints_.count()) {
+    // Nobody hints those that drain.
+    const std::optional<Distance> hinted =
+        endpoint.state() == api::ENDPOINT_READY ? hints_.DistanceOf(endpoint) : std::nullopt;
+    const bool same_zone = !zone_.empty() && ZoneOf(model_, key.node) == zone_;
+    const Distance distance = hinted.value_or(same_zone ? kSameZone : kElsewhere);
+    if (!fresh && distance > share->distance) return;
+    if (fresh || distance < share->distance) *share = {distance, hinted.has_value(), 0};
+  }
+  share->weight += endpoint.weight();
 }
 
 void RemotePlan::Choose(FunctionPlan* plan) const {
@@ -39,13 +57,10 @@ void RemotePlan::Choose(FunctionPlan* plan) const {
   plan->leaves = plan->none_ready && !ready_.empty();
 }
 
-std::vector<PlanTarget> RemotePlan::Targets(const Weights& ends) const {
+std::vector<PlanTarget> RemotePlan::Targets(const Shares& ends) {
   std::vector<PlanTarget> targets;
-  for (const auto& [end, weight] : ends) {
-    const std::string node = end.second.substr(0, end.second.find('/'));
-    const bool same_zone = !zone_.empty() && ZoneOf(model_, node) == zone_;
-    targets.push_back({end.first, weight, end.second, same_zone ? kSameZone : kElsewhere});
-  }
+  for (const auto& [end, share] : ends)
+    targets.push_back({end.first, share.weight, end.second, share.distance, share.hinted});
   return targets;
 }
 

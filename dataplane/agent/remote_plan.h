@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "dataplane/agent/engine_state.h"
+#include "dataplane/agent/hints.h"
 #include "dataplane/agent/model.h"
 #include "dataplane/agent/plan.h"
 
@@ -21,27 +22,37 @@ class RemotePlan {
  public:
   // For calls by the engine inside `host`, where there is one, or else by this node's. `self` is this node's
   // name. Borrows `model` and `state`.
-  RemotePlan(const Model& model, const EngineState& state, const std::string& self, const Session* host);
+  RemotePlan(const Model& model, const EngineState& state, const std::string& self,
+             const std::string& function, const Session* host);
 
   // False: it cannot be called now.
   bool Add(const EndpointKey& key, const api::Endpoint& endpoint);
   // Draining ones serve where no other is left, here or elsewhere.
   void Choose(FunctionPlan* plan) const;
+  const Hints& hints() const { return hints_; }
 
  private:
-  using Weights = std::map<std::pair<SessionId, std::string>, uint32_t>;
+  // What calls to one end are for: those of its endpoints that are nearest. The others stand back.
+  struct Share {
+    Distance distance = kElsewhere;
+    bool hinted = false;
+    uint32_t weight = 0;
+  };
+  using Shares = std::map<std::pair<SessionId, std::string>, Share>;
   struct Way {
     SessionId engine;
     const std::set<std::string>* up;
   };
 
-  std::vector<PlanTarget> Targets(const Weights& ends) const;
+  void AddTo(Share* share, bool fresh, const EndpointKey& key, const api::Endpoint& endpoint) const;
+  static std::vector<PlanTarget> Targets(const Shares& ends);
 
   const Model& model_;
   const std::string zone_;
+  const Hints hints_;
   std::vector<Way> ways_;  // The preferred first.
-  Weights ready_;
-  Weights draining_;
+  Shares ready_;
+  Shares draining_;
 };
 
 }  // namespace weft::agent

@@ -76,6 +76,24 @@ std::string PathBetween(const Engine& engine, const std::string& caller_name,
   return absl::StrJoin(paths, "; ");
 }
 
+// How near another node's end is.
+const char* NearnessOf(const PlanTarget& target) {
+  if (target.distance == kSameNode) return ", hinted for this node";
+  if (target.distance != kSameZone) return "";
+  return target.hinted ? ", hinted for this zone" : ", in this zone";
+}
+
+// The nodes that calls of a route go to because they are hinted for this one.
+std::string HintedOf(const Engine& engine, const RouteKey& key) {
+  const auto route = engine.plan().routes.find(key);
+  if (route == engine.plan().routes.end()) return "";
+  std::vector<std::string> nodes;
+  for (const PlanTarget& target : route->second.targets) {
+    if (target.hinted && target.distance < kElsewhere) nodes.push_back(absl::StrCat("node ", target.node));
+  }
+  return absl::StrJoin(nodes, ",");
+}
+
 api::Item ExplainRow(const std::string& caller, const std::string& callee, const char* verdict,
                      const std::string& host, const std::string& path, const std::string& why) {
   api::Item item;
@@ -183,6 +201,8 @@ std::vector<api::Item> RouteItems(const Engine& engine) {
       AddText(&item, "callee", call.second);
       AddText(&item, "from", session.host);
       AddText(&item, "to", absl::StrJoin(targets, ","));
+      const std::string hinted = HintedOf(engine, {id, call});
+      if (!hinted.empty()) AddText(&item, "hinted", hinted);
       AddText(&item, "state",
               !subscription.sent                                           ? "being made"
               : targets.empty() || subscription.route.refused_share() != 0 ? subscription.route.reason()
@@ -246,7 +266,7 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
         ExplainRow(caller, callee, "reachable", "",
                    absl::StrCat("encrypted messages to ",
                                 absl::StrContains(target.node, '/') ? "the engine inside host " : "node ",
-                                target.node, target.distance == kSameZone ? ", in this zone" : ""),
+                                target.node, NearnessOf(target)),
                    absl::StrCat("allowed: ", allowed, "; ", notes)));
   }
   return items;

@@ -115,6 +115,7 @@ void KubeEndpointWriter::Add(const std::string& function, const std::string& hos
   endpoint.set_host(host);
   endpoint.set_weight(weight);
   endpoint.set_state(at.endpoint->draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+  if (at.endpoint->hints != 0) endpoint.set_hints(at.slice->hints[at.endpoint->hints - 1]);
   if (!weft) endpoint.set_http(KubeAddressOf(at.endpoint->ip, at.slice->port));
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "control/source/kubernetes/kube_element.h"
+#include "control/source/kubernetes/kube_hints.h"
 #include "control/source/mesh_object.h"
 #include "control/source/mesh_yaml.h"
 #include "dataplane/base/function_id.h"
@@ -198,8 +199,11 @@ absl::StatusOr<KubeObject> ReadSlice(const element& from, const std::string& ns,
     if (status.ok() && serves && slice.weft && endpoint.pod.empty()) {
       status = absl::InvalidArgumentError("is no pod, so that no weft-host is in it");
     }
+    if (status.ok() && serves) {
+      status = ReadKubeHints(each, &slice.hints, &endpoint.hints);
+      slice.endpoints.push_back(std::move(endpoint));
+    }
     if (!status.ok()) problems->Add(absl::StrCat("endpoints[", index, "]: ", status.message()));
-    if (status.ok() && serves) slice.endpoints.push_back(std::move(endpoint));
     ++index;
   }
   if (slice.port == 0 && !slice.weft && !slice.endpoints.empty()) problems->Add("names no TCP port");

@@ -56,6 +56,7 @@ struct KubeEndpoint {
   std::string node;  // Empty: not said
   std::string zone;
   bool draining = false;
+  uint32_t hints = 0;  // Which of its slice's, from 1; 0: none
   friend bool operator==(const KubeEndpoint&, const KubeEndpoint&) = default;
 };
 
@@ -68,6 +69,7 @@ struct KubeSlice {
   bool weft = false;  // Its pods are weft hosts.
   uint32_t port = 0;  // Else where they are called; 0: none
   std::vector<KubeEndpoint> endpoints;
+  std::vector<std::string> hints;  // As api::Endpoint has them; few for many endpoints
   friend bool operator==(const KubeSlice&, const KubeSlice&) = default;
 };
 

@@ -44,7 +44,7 @@ TEST(MeshObjectTest, JsonComesBackAsTheSameObject) {
        R"("memory":"1MiB","run_time":"20ms","stack":"64KiB"},"locality":"any","outlier":{"eject":"5s","failures":4},"retries":2,)"
        R"("retry_budget":20,"state":"keep","timeout":"250ms"})"},
       {"functions/v/once", R"({"idempotent":true,"retries":0})"},
-      {"endpoints/n1/h1/v/f", R"({"state":"draining","weight":7})"},
+      {"endpoints/n1/h1/v/f", R"({"state":"draining","weight":7,"zones":["z1","z2"]})"},
       {"allow/a/b/c/*", "{}"},
   };
   for (const auto& [key, json] : objects) {

@@ -151,6 +151,18 @@ TEST_F(KubeSourceTest, WhatIsThereAndWhatComesChangesAndGoesIsTaken) {
   ASSERT_TRUE(RunUntilEndpoints({"f u1 draining", "g u9"}));
   EXPECT_THAT(notes_, Not(HasSubstr("listing all again")));
   EXPECT_THAT(notes_, Not(HasSubstr("trying again")));
+  // Hints, as the server has them
+  std::string hinted = PodJson("u9");
+  hinted.back() = ',';
+  absl::StrAppend(&hinted,
+                  R"("hints":{"forZones":[{"name":"z1"},{"name":"z2"}],"forNodes":[{"name":"n1"}]}})");
+  kube_->Replace(absl::StrCat(kSlices, "/g-1"), SliceJson("g-1", "g", hinted));
+  api::Hints hints;
+  ASSERT_TRUE(RunUntil([&] {
+    return hints.ParseFromString(said_.mesh().endpoints.back().value.hints()) && hints.zones_size() == 2;
+  }));
+  EXPECT_THAT(hints.zones(), ElementsAre("z1", "z2"));
+  EXPECT_THAT(hints.nodes(), ElementsAre("n1"));
   // Deletions that the watch tells are believed, to the last one.
   kube_->Delete(absl::StrCat(kServices, "/f"));
   kube_->Delete(absl::StrCat(kServices, "/g"));

@@ -13,8 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "control/model/merge.h"
 #include "dataplane/base/random.h"
-#include "tests/control/source/kube_event.h"
-#include "tests/control/source/said_mesh.h"
+#include "tests/control/source/kube_state_fixture.h"
 
 namespace weft::control {
 namespace {
@@ -23,64 +22,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
-
-constexpr char kWeftPort[] = R"([{"name":"w","port":4811,"appProtocol":"weft/host","protocol":"TCP"}])";
-constexpr char kHttpPort[] = R"([{"name":"metrics","port":9090},{"name":"http","port":8080}])";
-
-std::string NodeJson(const std::string& name, const std::string& ip, const std::string& zone = "z1") {
-  return absl::StrCat(R"({"metadata":{"name":")", name, R"(","resourceVersion":"7","labels":)",
-                      R"({"topology.kubernetes.io/zone":")", zone, R"("}},"spec":{"podCIDRs":["10.244.)",
-                      name.substr(name.size() - 1),
-                      R"(.0/24"]},"status":{"addresses":[{"type":"Hostname","address":"x"},)",
-                      R"({"type":"InternalIP","address":")", ip, R"("}]}})");
-}
-std::string ServiceJson(const std::string& name, const std::string& spec = "{}") {
-  return absl::StrCat(R"({"metadata":{"namespace":"v","name":")", name, R"(","resourceVersion":"8"},"spec":)",
-                      spec, "}");
-}
-std::string SliceJson(const std::string& name, const std::string& service, const std::string& ports,
-                      const std::string& endpoints, const std::string& type = "IPv4") {
-  return absl::StrCat(R"({"metadata":{"namespace":"v","name":")", name,
-                      R"(","resourceVersion":"9","labels":{"kubernetes.io/service-name":")", service,
-                      R"("}},"addressType":")", type, R"(","ports":)", ports, R"(,"endpoints":[)", endpoints,
-                      "]}");
-}
-std::string PodJson(const std::string& uid, const std::string& ip, const std::string& conditions = "{}",
-                    const std::string& node = "n1") {
-  return absl::StrCat(R"({"addresses":[")", ip, R"("],"conditions":)", conditions, R"(,"nodeName":")", node,
-                      R"(","targetRef":{"kind":"Pod","uid":")", uid, R"("}})");
-}
-
-class KubeStateTest : public testing::Test {
- protected:
-  std::string Put(KubeKind kind, const std::string& json, const std::string& type = "MODIFIED") {
-    return PutEvent(&state_, kind, json, type);
-  }
-  const SourceMesh& Mesh() {
-    said_.Take(state_.TakeOffer("k"));
-    return said_.mesh();
-  }
-  std::string PutSlice(const std::string& json) { return Put(KubeKind::kSlice, json); }
-  // "FUNCTION NODE HOST[ HTTP][ draining]"
-  std::vector<std::string> Endpoints() {
-    std::vector<std::string> all;
-    for (const auto& said : Mesh().endpoints) {
-      const api::Endpoint& e = said.value;
-      EXPECT_TRUE(said.implied);
-      all.push_back(absl::StrCat(e.function(), " ", e.node(), " ", e.host(), e.http().empty() ? "" : " ",
-                                 e.http(), e.state() == api::ENDPOINT_DRAINING ? " draining" : ""));
-    }
-    return all;
-  }
-  void PutBasics() {
-    Put(KubeKind::kNode, NodeJson("n1", "10.0.0.1"));
-    Put(KubeKind::kNode, NodeJson("n2", "10.0.0.2"));
-    Put(KubeKind::kService, ServiceJson("f"));
-  }
-
-  KubeState state_{4810};
-  SaidMesh said_;
-};
 
 TEST_F(KubeStateTest, PodsOfWeftAreHostsAndOthersNeedTheGateway) {
   PutBasics();
@@ -315,6 +256,8 @@ std::vector<std::string> Texts(const SourceMesh& mesh) {
 }
 
 // Whatever comes, reading ends, no other object suffers, and the mesh that follows can be merged.
+constexpr char kHints[] = R"({"forZones":[{"name":"z1"}],"forNodes":[{"name":"n2"}]})";
+
 TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
   const std::vector<std::pair<KubeKind, std::string>> whole = {
       {KubeKind::kNode, NodeJson("n1", "10.0.0.1")},
@@ -328,7 +271,7 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
        R"({"metadata":{"namespace":"w","name":"g"},"spec":{"from":[{"group":"gateway.networking.k8s.io","kind":)"
        R"("HTTPRoute","namespace":"v"}],"to":[{"group":"","kind":"Service"}]}})"},
       {KubeKind::kService, ServiceJson("f", R"({"ipFamilies":["IPv6"],"type":"ClusterIP"})")},
-      {KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1"))},
+      {KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, HintedJson("u1", kHints))},
       {KubeKind::kSlice,
        SliceJson("f-2", "f", kHttpPort, PodJson("u2", "fd00::1", R"({"ready":true})"), "IPv6")}};
   constexpr const char* kPieces[] = {"null", "{}",   "[]",      "\"",    ":", ",",    "true",

@@ -123,6 +123,12 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{"BadEndpointState",
                   "endpoints:\n- {function: v/f, node: n1, host: h, state: gone}\n",
                   {"m.yaml:3:45: endpoints[0].state: must be ready or draining, not gone"}},
+        ErrorCase{"BadZoneOfAnEndpoint",
+                  "endpoints:\n- {function: v/f, node: n1, host: h, zones: [a, Z]}\n",
+                  {absl::StrCat("m.yaml:3:45: endpoints[0].zones: zone \"Z\": ", kLabel)}},
+        ErrorCase{"TooManyZonesOfAnEndpoint",
+                  "endpoints:\n- {function: v/f, node: n1, host: h, zones: [a, b, c, d, e, f, g, h, i]}\n",
+                  {"m.yaml:3:45: endpoints[0].zones: 9 zones; at most 8 an endpoint"}},
         ErrorCase{"ShortHash",
                   "endpoints:\n- {function: v/f, node: n1, host: h, module: /m.wasm, sha256: abcd}\n",
                   {"m.yaml:3:63: endpoints[0].sha256: must be 64 hexadecimal digits"}},
@@ -184,7 +190,7 @@ endpoints:
   sha256: 00112233445566778899AABBCCDDEEFF00112233445566778899aabbccddeeff
   weight: 7
   state: draining
-- {function: vision/plain, node: n1, host: h2}
+- {function: vision/plain, node: n1, host: h2, zones: [a, b]}
 allow:
 - {from: web/*, to: vision/scale}
 )");
@@ -216,7 +222,11 @@ allow:
             "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
   EXPECT_EQ(endpoint.weight(), 7u);
   EXPECT_EQ(endpoint.state(), api::ENDPOINT_DRAINING);
+  EXPECT_EQ(endpoint.hints(), "");
   EXPECT_EQ(mesh.endpoints.at(1).value.weight(), 100u);
+  api::Hints hints;
+  ASSERT_TRUE(hints.ParseFromString(mesh.endpoints.at(1).value.hints()));
+  EXPECT_THAT(hints.zones(), ElementsAre("a", "b"));
   EXPECT_EQ(mesh.endpoints.at(1).where.line, 25);
   EXPECT_EQ(mesh.allow.at(0).value.from(), "web/*");
 }

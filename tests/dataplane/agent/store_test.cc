@@ -78,7 +78,9 @@ class StoreTest : public testing::Test {
 TEST_F(StoreTest, WhatWasAcknowledgedIsThereWithoutAnEnd) {
   Open();
   Save(EndpointOn("h1", 10));
-  Save(EndpointOn("h2", 20));
+  api::Program hinted = EndpointOn("h2", 20);
+  hinted.mutable_upsert()->mutable_endpoints(0)->set_hints("hints");
+  Save(hinted);
   api::Program gone;
   gone.add_delete_endpoints()->CopyFrom(EndpointOn("h1", 0).upsert().endpoints(0));
   gone.mutable_upsert()->add_allow()->set_from("a/*");
@@ -94,6 +96,7 @@ TEST_F(StoreTest, WhatWasAcknowledgedIsThereWithoutAnEnd) {
   EXPECT_EQ(loaded->generation(), 3u);
   EXPECT_EQ(loaded->endpoints().size(), 1u);
   EXPECT_EQ(loaded->endpoints().begin()->first.host, "h2");
+  EXPECT_EQ(loaded->endpoints().begin()->second.hints(), "hints");
   EXPECT_TRUE(loaded->Allows("a/x", "b/y"));
   EXPECT_TRUE(loaded->nodes().contains("n2"));
   EXPECT_TRUE(loaded->functions().contains("a/f"));
