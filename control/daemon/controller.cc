@@ -182,9 +182,21 @@ void Controller::OnRunEnded(const api::RunEnded& ended) {
   for (const Watched& each : sources_) each.source->OnRunEnded(ended);
 }
 
+// Where the agent is away they ask again when it is time.
+void Controller::TakeAsked() {
+  for (const Watched& each : sources_) {
+    if (const std::vector<std::string> asked = each.source->TakeAsked(); !asked.empty()) link_->Ask(asked);
+  }
+}
+
+void Controller::OnFunctions(const std::vector<api::Item>& functions) {
+  for (const Watched& each : sources_) each.source->OnFunctions(functions);
+}
+
 void Controller::TakeChanges(std::vector<SourceChange> changes) {
   LogNotes();
   TakeRuns();
+  TakeAsked();
   if (changes.empty()) return;
   uint64_t event_ns = changes.front().event_ns;
   std::string cause = changes.front().cause;

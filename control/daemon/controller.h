@@ -90,6 +90,7 @@ class Controller : private AgentLinkObserver {
   void TakeFirstScan(std::vector<SourceChange> changes);
   void TakeChanges(std::vector<SourceChange> changes);
   void TakeRuns();
+  void TakeAsked();
   // Returns the origin.
   std::string Offer(SourceChange change);
   // `origins`: of what was offered since the last time.
@@ -110,6 +111,7 @@ class Controller : private AgentLinkObserver {
   void OnProgrammed(uint64_t revision, const api::Programmed& programmed) override;
   void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) override;
   void OnRunEnded(const api::RunEnded& ended) override;
+  void OnFunctions(const std::vector<api::Item>& functions) override;
   void OnRefused(const std::string& reason) override;
 
   ControllerOptions options_;

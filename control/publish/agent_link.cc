@@ -55,13 +55,24 @@ void AgentLink::SetTarget(absl::Span<const EntryChange> changes, uint64_t revisi
   }
 }
 
-bool AgentLink::Run(const api::RunOnce& run) {
+bool AgentLink::SendNow(const api::AdminRequest& request) {
   if (state_ != State::kReady) return false;
-  api::AdminRequest request;
-  *request.mutable_run_once() = run;
   outgoing_.push_back(request.SerializeAsString());
   Flush(NowNs());
   return true;
+}
+
+bool AgentLink::Run(const api::RunOnce& run) {
+  api::AdminRequest request;
+  *request.mutable_run_once() = run;
+  return SendNow(request);
+}
+
+bool AgentLink::Ask(const std::vector<std::string>& functions) {
+  api::AdminRequest request;
+  request.mutable_query()->set_kind(api::Query::FUNCTIONS);
+  for (const std::string& function : functions) request.mutable_query()->add_functions(function);
+  return SendNow(request);
 }
 
 short AgentLink::poll_events() const {
@@ -79,6 +90,7 @@ void AgentLink::Connect(uint64_t now_ns) {
   socket_ = *std::move(socket);
   state_ = State::kGreeting;
   hosts_.clear();
+  functions_.clear();
   unacknowledged_.clear();
   // The answer tells the generation that the agent holds. Its registrations tell the node, and come before.
   api::AdminRequest request;
@@ -144,6 +156,12 @@ void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
       if (!reply.registrations().more()) observer_->OnRegistrations(std::exchange(hosts_, {}));
       return;
     case api::AdminReply::kQueryReply: {
+      if (state_ == State::kReady) {
+        const auto& items = reply.query_reply().items();
+        functions_.insert(functions_.end(), items.begin(), items.end());
+        if (!reply.query_reply().more()) observer_->OnFunctions(std::exchange(functions_, {}));
+        return;
+      }
       generation_ = std::max(generation_, reply.query_reply().generation());
       for (const api::Item& item : reply.query_reply().items()) {
         for (const api::Item::Field& field : item.fields()) {
@@ -153,7 +171,7 @@ void AgentLink::Take(const api::AdminReply& reply, uint64_t now_ns) {
           }
         }
       }
-      if (reply.query_reply().more() || state_ != State::kGreeting) return;
+      if (reply.query_reply().more()) return;
       state_ = State::kReady;
       observer_->OnConnected();
       return BeginGeneration(now_ns);

@@ -35,6 +35,8 @@ class AgentLinkObserver {
   virtual void OnRegistrations(const std::vector<api::Registrations::Host>& hosts) = 0;
   // What Run() has asked for has ended.
   virtual void OnRunEnded(const api::RunEnded& /*ended*/) {}
+  // What Ask() has asked for: rows of functions.
+  virtual void OnFunctions(const std::vector<api::Item>& /*functions*/) {}
   // The agent will not take it, or we will not send it: tried again later, and at once with another target.
   virtual void OnRefused(const std::string& reason) = 0;
 };
@@ -59,6 +61,10 @@ class AgentLink {
   // OnDisconnected() or OnRefused() comes first: then nobody knows.
   bool Run(const api::RunOnce& run);
 
+  // Asks for what these functions' calls came to on this node; OnFunctions() follows, unless the connection
+  // goes. False where the agent does not listen.
+  bool Ask(const std::vector<std::string>& functions);
+
   int fd() const { return socket_.get(); }  // -1: none
   short poll_events() const;
   void OnEvents(short revents, uint64_t now_ns);
@@ -76,6 +82,7 @@ class AgentLink {
     uint64_t revision;
   };
 
+  bool SendNow(const api::AdminRequest& request);
   void Connect(uint64_t now_ns);
   void Disconnect(const absl::Status& why, uint64_t now_ns);
   void Refuse(const std::string& reason, uint64_t now_ns);
@@ -101,10 +108,11 @@ class AgentLink {
   uint64_t sent_revision_ = 0;
   // What of that mesh is another one now: each by an entry that has its key, with what was sent of it.
   absl::flat_hash_map<EntryPtr, EntryPtr, EntryHash, EntryEq> unsent_;
-  std::deque<std::string> outgoing_;  // Parts of one generation, and runs
+  std::deque<std::string> outgoing_;  // Parts of one generation, runs and questions
   std::deque<Unacknowledged> unacknowledged_;
 
   std::vector<api::Registrations::Host> hosts_;  // Of registrations that come in several packets
+  std::vector<api::Item> functions_;             // Of an answer that comes in several packets
   std::string node_;
   uint64_t generation_;
   uint64_t acknowledged_ = 0;

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "control/model/mesh_state.h"
 #include "control/model/offer.h"
+#include "dataplane/api/admin.pb.h"
 #include "dataplane/api/run.pb.h"
 
 namespace weft::control {
@@ -68,6 +69,11 @@ class Source {
   // OnAgentLost().
   virtual std::vector<api::RunOnce> TakeRuns() { return {}; }
   virtual void OnRunEnded(const api::RunEnded& /*ended*/) {}
+  // Functions whose counters the agent is asked for, since the last call; OnFunctions() follows, unless the
+  // connection goes.
+  virtual std::vector<std::string> TakeAsked() { return {}; }
+  // Rows of functions, those that somebody asked for.
+  virtual void OnFunctions(const std::vector<api::Item>& /*functions*/) {}
   // What an operator should read in the log, since the last call.
   virtual std::vector<std::string> TakeNotes() = 0;
   // What it is called where it is counted: "/etc/weft/mesh.d", "etcd:/weft/".

@@ -78,9 +78,11 @@ class Server {
   struct PendingQuery {
     SessionId asker = 0;
     api::Query::Kind kind = api::Query::STATUS;
+    std::set<std::string> functions_only;  // Of FUNCTIONS: these; none: all.
     uint64_t deadline_ns = 0;
     std::set<SessionId> waiting;
-    std::map<SessionId, api::Stats> stats;
+    StatsByHost stats;
+    FunctionStatsByHost functions;
   };
 
   explicit Server(ServerOptions options);
@@ -129,7 +131,8 @@ class Server {
   absl::Status HandleAdmin(Connection& connection, const api::AdminRequest& request);
   void Reply(SessionId id, const api::AdminReply& reply);
   void Fail(SessionId id, const absl::Status& why);
-  void StartQuery(Connection& connection, api::Query::Kind kind);
+  void StartQuery(Connection& connection, const api::Query& asked);
+  std::set<SessionId> WhoToAsk(const PendingQuery& query) const;
   void TakeStats(SessionId host, const api::Stats& stats);
   void FinishQuery(const PendingQuery& query);
   void ReplyItems(SessionId asker, std::vector<api::Item> items);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The admin socket: control programs, the operator asks and drains.
 #include <algorithm>
+#include <map>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -99,7 +102,7 @@ absl::Status Server::HandleAdmin(Connection& connection, const api::AdminRequest
       return absl::OkStatus();
     }
     case api::AdminRequest::kQuery:
-      StartQuery(connection, request.query().kind());
+      StartQuery(connection, request.query());
       return absl::OkStatus();
     case api::AdminRequest::kExplain: {
       const api::Explain& explain = request.explain();
@@ -179,20 +182,37 @@ void Server::TellDrained(SessionId host) {
   }
 }
 
-void Server::StartQuery(Connection& connection, api::Query::Kind kind) {
+std::set<SessionId> Server::WhoToAsk(const PendingQuery& query) const {
+  std::set<SessionId> asked;
+  if (query.kind == api::Query::STATUS) {
+    for (const auto& [worker, engine] : engine_->state().engines) asked.insert(engine);
+    return asked;
+  }
+  const std::set<std::string>& only = query.functions_only;
+  for (const auto& [id, session] : engine_->state().sessions) {
+    if (query.kind == api::Query::HOSTS || query.kind == api::Query::CHANNELS) asked.insert(id);
+    if (query.kind != api::Query::FUNCTIONS) continue;
+    // Nobody is woken who has nothing to tell.
+    const bool tells = only.empty() ? !session.registered.empty() || !session.placements.empty()
+                                    : std::any_of(only.begin(), only.end(),
+                                                  [&](const auto& name) { return Serves(session, name); });
+    if (tells) asked.insert(id);
+  }
+  return asked;
+}
+
+void Server::StartQuery(Connection& connection, const api::Query& asked) {
   PendingQuery query;
   query.asker = connection.id;
-  query.kind = kind;
+  query.kind = asked.kind();
+  query.functions_only = {asked.functions().begin(), asked.functions().end()};
   query.deadline_ns = NowNs() + kStatsNs;
-  if (kind == api::Query::HOSTS || kind == api::Query::CHANNELS) {
-    for (const auto& [id, session] : engine_->state().sessions) query.waiting.insert(id);
-  } else if (kind == api::Query::STATUS) {
-    for (const auto& [worker, engine] : engine_->state().engines) query.waiting.insert(engine);
-  }
+  query.waiting = WhoToAsk(query);
   if (query.waiting.empty()) return FinishQuery(query);
   const uint64_t number = ++last_query_;
   api::ToHost ask;
   ask.mutable_stats_query()->set_query(number);
+  ask.mutable_stats_query()->set_functions(query.kind == api::Query::FUNCTIONS);
   const std::set<SessionId> hosts = query.waiting;
   queries_.emplace(number, std::move(query));
   for (const SessionId host : hosts) {
@@ -219,14 +239,28 @@ bool Bounded(const api::Stats& stats) {
                      [](const api::ChannelStats& channel) { return Bounded(channel.counters()); });
 }
 
+// Bounded by what the host may serve: of another's function it tells nothing.
+void TakeFunctionStats(const Session& host, const api::Stats& stats,
+                       std::map<std::string, api::FunctionStats>* functions) {
+  for (const api::FunctionStats& function : stats.functions()) {
+    if (Serves(host, function.function())) (*functions)[function.function()] = function;
+  }
+}
+
 }  // namespace
 
 void Server::TakeStats(SessionId host, const api::Stats& stats) {
   const auto found = queries_.find(stats.query());
-  if (found == queries_.end() || found->second.waiting.erase(host) == 0) return;  // Too late
-  // Bounded: one host's counters must not make the whole answer too long to send.
-  if (Bounded(stats)) found->second.stats[host] = stats;
-  if (!found->second.waiting.empty()) return;
+  if (found == queries_.end() || !found->second.waiting.contains(host)) return;  // Too late
+  PendingQuery& query = found->second;
+  if (query.kind == api::Query::FUNCTIONS) {
+    TakeFunctionStats(*engine_->state().Find(host), stats, &query.functions[host]);
+    if (stats.more()) return;
+  } else if (Bounded(stats)) {  // One host's counters must not make the whole answer too long to send.
+    query.stats[host] = stats;
+  }
+  query.waiting.erase(host);
+  if (!query.waiting.empty()) return;
   const PendingQuery done = std::move(found->second);
   queries_.erase(found);
   FinishQuery(done);
@@ -237,7 +271,7 @@ void Server::FinishQuery(const PendingQuery& query) {
     case api::Query::NODES:
       return ReplyItems(query.asker, NodeItems());
     case api::Query::FUNCTIONS:
-      return ReplyItems(query.asker, FunctionItems(*engine_));
+      return ReplyItems(query.asker, FunctionItems(*engine_, query.functions_only, query.functions));
     case api::Query::HOSTS:
       return ReplyItems(query.asker, HostItems(*engine_, query.stats));
     case api::Query::ROUTES:

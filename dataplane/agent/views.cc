@@ -27,6 +27,41 @@ void AddCounters(api::Item* item, const google::protobuf::RepeatedPtrField<api::
   for (const api::Counter& counter : counters) AddNumber(item, counter.name(), counter.value());
 }
 
+// Sums of what the hosts of `function` told; those who did not tell in time are missing from them.
+void AddFunctionStats(const Engine& engine, const std::string& function, const FunctionStatsByHost& stats,
+                      api::FunctionStats* sum, std::string* counters) {
+  for (const auto& [id, session] : engine.state().sessions) {
+    if (!Serves(session, function)) continue;
+    const auto host = stats.find(id);
+    if (host == stats.end()) {
+      *counters = "not answered";
+      continue;
+    }
+    if (counters->empty()) *counters = "current";
+    const auto found = host->second.find(function);
+    if (found == host->second.end()) continue;
+    const api::FunctionStats& one = found->second;
+    sum->set_calls(sum->calls() + one.calls());
+    sum->set_failures(sum->failures() + one.failures());
+    sum->set_bytes_in(sum->bytes_in() + one.bytes_in());
+    sum->set_bytes_out(sum->bytes_out() + one.bytes_out());
+    sum->set_handler_ns(sum->handler_ns() + one.handler_ns());
+    sum->set_memory_bytes(sum->memory_bytes() + one.memory_bytes());
+    sum->set_instances(sum->instances() + one.instances());
+  }
+}
+
+std::set<std::string> KnownFunctions(const Engine& engine) {
+  std::set<std::string> names;
+  for (const auto& [name, function] : engine.model().functions()) names.insert(name);
+  for (const auto& [key, endpoint] : engine.model().endpoints()) names.insert(key.function);
+  for (const auto& [id, session] : engine.state().sessions) {
+    names.insert(session.registered.begin(), session.registered.end());
+    for (const auto& [name, placement] : session.placements) names.insert(name);
+  }
+  return names;
+}
+
 std::string HostState(const Session& session) {
   if (session.drained) return "drained";
   return session.draining ? "draining" : "attached";
@@ -139,16 +174,14 @@ std::vector<api::Item> NodeItems(const Engine& engine) {
   return items;
 }
 
-std::vector<api::Item> FunctionItems(const Engine& engine) {
-  std::set<std::string> names;
-  for (const auto& [name, function] : engine.model().functions()) names.insert(name);
-  for (const auto& [key, endpoint] : engine.model().endpoints()) names.insert(key.function);
-  for (const auto& [id, session] : engine.state().sessions) {
-    names.insert(session.registered.begin(), session.registered.end());
-    for (const auto& [name, placement] : session.placements) names.insert(name);
-  }
+bool Serves(const Session& session, const std::string& function) {
+  return session.registered.contains(function) || session.placements.contains(function);
+}
+
+std::vector<api::Item> FunctionItems(const Engine& engine, const std::set<std::string>& only,
+                                     const FunctionStatsByHost& stats) {
   std::vector<api::Item> items;
-  for (const std::string& name : names) {
+  for (const std::string& name : only.empty() ? KnownFunctions(engine) : only) {
     const FunctionPlan plan =
         PlanFunction(engine.model(), engine.state(), engine.OpenNow(), engine.node(), name);
     std::vector<std::string> hosts;
@@ -161,7 +194,18 @@ std::vector<api::Item> FunctionItems(const Engine& engine) {
             !plan.targets.empty()  ? "ready"
             : !plan.remote.empty() ? "on other nodes"
                                    : plan.reason);
+    api::FunctionStats sum;
+    std::string counters;
+    AddFunctionStats(engine, name, stats, &sum, &counters);
+    AddNumber(&item, "calls", sum.calls());
+    AddNumber(&item, "failures", sum.failures());
     AddText(&item, "endpoints", absl::StrJoin(plan.notes, "; "));
+    AddText(&item, "counters", counters);
+    AddNumber(&item, "bytes_in", sum.bytes_in());
+    AddNumber(&item, "bytes_out", sum.bytes_out());
+    AddNumber(&item, "handler_ns", sum.handler_ns());
+    AddNumber(&item, "memory_bytes", sum.memory_bytes());
+    AddNumber(&item, "instances", sum.instances());
   }
   return items;
 }

@@ -76,9 +76,22 @@ absl::Status MeshImpl::Register(absl::string_view name, Server::RawHandler handl
     return absl::AlreadyExistsError(absl::StrCat(name, " is served by this process already"));
   }
   served_.push_back({handler, state, std::move(holder)});
-  core_.Serve(name, &served_.back());
+  served_.back().function = &core_.Serve(name, &served_.back());
   session_->AddServed(std::string(name));
   return absl::OkStatus();
+}
+
+std::vector<api::FunctionStats> MeshImpl::Functions() {
+  std::vector<api::FunctionStats> all;
+  for (const Served& served : served_) {
+    api::FunctionStats& stats = all.emplace_back();
+    stats.set_function(served.function->name);
+    stats.set_calls(served.calls);
+    stats.set_failures(served.failures);
+    stats.set_bytes_in(served.bytes_in);
+    stats.set_bytes_out(served.bytes_out);
+  }
+  return all;
 }
 
 absl::Status MeshImpl::Run() {

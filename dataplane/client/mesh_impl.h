@@ -120,6 +120,7 @@ class MeshImpl final : public SessionEvents {
 
   // --- SessionEvents.
   void OnDrain() override { draining_ = true; }
+  std::vector<api::FunctionStats> Functions() override;
 
  private:
   friend class Client;
@@ -128,6 +129,11 @@ class MeshImpl final : public SessionEvents {
     Server::RawHandler handler = nullptr;
     void* state = nullptr;
     std::shared_ptr<void> holder;
+    const LocalFunction* function = nullptr;
+    uint64_t calls = 0;
+    uint64_t failures = 0;
+    uint64_t bytes_in = 0;
+    uint64_t bytes_out = 0;
   };
   // A call with a callback: started, or ended and waiting for its callback to run.
   struct Async {

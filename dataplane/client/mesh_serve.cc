@@ -67,15 +67,21 @@ void MeshImpl::OnCancel(uint32_t link, uint32_t request_id) {
 
 WEFT_HOT_INLINE void MeshImpl::Answer(const Incoming& incoming, absl::StatusCode code,
                                       std::span<const std::byte> payload) {
+  // What is counted is counted once the answer is out. A local caller may drop `incoming` with it.
+  LocalFunction& function = *incoming.function;
   if (incoming.link == kLocalLink) [[unlikely]] {
     AnswerLocal(incoming, code, payload);
-    return;
+  } else {
+    core_.ReplyNow(incoming, code, payload);
   }
-  core_.ReplyNow(incoming, code, payload);
+  auto& served = *static_cast<Served*>(function.user);
+  served.bytes_out += payload.size();
+  if (code != absl::StatusCode::kOk) [[unlikely]]
+    ++served.failures;
 }
 
 WEFT_HOT_INLINE void MeshImpl::Handle(const Incoming& incoming, std::span<const std::byte> payload) {
-  const auto& served = *static_cast<const Served*>(incoming.function->user);
+  auto& served = *static_cast<Served*>(incoming.function->user);
   ServerCall call(*this, incoming, payload);
   call.outer_ = std::exchange(current_, &call);
   ++nesting_;
@@ -85,6 +91,8 @@ WEFT_HOT_INLINE void MeshImpl::Handle(const Incoming& incoming, std::span<const 
   }
   --nesting_;
   current_ = call.outer_;
+  ++served.calls;
+  served.bytes_in += call.request_.size();
   if (call.answered_) return;
   // Nobody reads why: only the books are to be closed.
   if (incoming.one_way() && incoming.link != kLocalLink) [[likely]]

@@ -312,7 +312,29 @@ void Session::SendChannelClosed(const std::string& id, absl::string_view reason)
   Send(message);
 }
 
+// In parts that each fit a packet.
+void Session::SendFunctionStats(uint64_t query) {
+  constexpr std::size_t kFieldBytes = 8;  // More than tag and length of an entry.
+  api::FromHost message;
+  std::size_t bytes = 0;
+  for (api::FunctionStats& function : events_->Functions()) {
+    const std::size_t more_bytes = function.ByteSizeLong() + kFieldBytes;
+    if (bytes + more_bytes > kStatsBytesMax) {
+      message.mutable_stats()->set_query(query);
+      message.mutable_stats()->set_more(true);
+      Send(message);
+      message.Clear();
+      bytes = 0;
+    }
+    *message.mutable_stats()->add_functions() = std::move(function);
+    bytes += more_bytes;
+  }
+  message.mutable_stats()->set_query(query);
+  Send(message);
+}
+
 void Session::OnStatsQuery(const api::StatsQuery& query) {
+  if (query.functions()) return SendFunctionStats(query.query());
   api::FromHost message;
   api::Stats& stats = *message.mutable_stats();
   stats.set_query(query.query());

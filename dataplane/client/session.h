@@ -72,6 +72,8 @@ class SessionEvents {
   virtual std::vector<std::string> Loaded() { return {}; }
   // Further counters for the agent's statistics.
   virtual void AddCounters(const std::function<void(absl::string_view name, uint64_t value)>& add) {}
+  // What calls of each function served here came to.
+  virtual std::vector<api::FunctionStats> Functions() { return {}; }
 };
 
 class Session {
@@ -183,6 +185,7 @@ class Session {
   void OnChannelAccess(const api::ChannelAccess& access);
   void OnChannelClose(const api::ChannelClose& close);
   void OnStatsQuery(const api::StatsQuery& query);
+  void SendFunctionStats(uint64_t query);
   absl::Status OpenLink(ChannelRecord& record, const std::string& id, ReceivedMessage& received);
   void ApplyAccess(ChannelRecord& record);
   void CloseRecord(const std::string& id, absl::StatusCode code, absl::string_view reason);

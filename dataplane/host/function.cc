@@ -122,6 +122,16 @@ bool Function::IdleWork() {
   return false;
 }
 
+uint64_t Function::MemoryBytes(uint64_t* instances) const {
+  uint64_t bytes = 0;
+  for (const std::unique_ptr<Instance>& instance : all_) {
+    if (!instance->live()) continue;
+    ++*instances;
+    bytes += instance->MemoryBytes();
+  }
+  return bytes;
+}
+
 void Function::CountTrial(uint64_t ns) {
   if (path_ != Path::kTrial) return;
   trial_left_ = ns <= kTrialCallNsMax ? trial_left_ - 1 : kTrialCalls;

@@ -48,8 +48,35 @@ struct FunctionOptions {
 inline constexpr uint32_t kTrialCalls = 1000;
 inline constexpr uint64_t kTrialCallNsMax = 100'000;
 
+// Time in which a function's guests had the thread, without reading the clock at every turn: one turn in
+// kEvery is timed, and stands for those since the one before it. A prime, so that turns that alternate are
+// met alike.
+class HandlerTime {
+ public:
+  static constexpr uint32_t kEvery = 31;
+  // Counts a turn; true: it is to be timed.
+  bool Due() { return ++turns_ >= due_; }
+  void AddSample(uint64_t ns) {
+    ns_ += ns * turns_;
+    turns_ = 0;
+    due_ = kEvery;
+  }
+  // Of a turn that is timed anyway, and that Due() has not counted.
+  void Add(uint64_t ns) { ns_ += ns; }
+  uint64_t ns() const { return ns_; }
+
+ private:
+  uint64_t ns_ = 0;
+  uint32_t turns_ = 0;
+  uint32_t due_ = 1;
+};
+
 struct FunctionCounters {
   uint64_t calls = 0;
+  uint64_t failures = 0;  // Answered with another status than OK.
+  uint64_t bytes_in = 0;
+  uint64_t bytes_out = 0;
+  HandlerTime time;
   uint64_t plain_calls = 0;
   uint64_t direct_calls = 0;  // By a guest of the same process, on the caller's stack. Part of plain_calls.
   uint64_t faults = 0;        // Traps and other calls that cost the instance.
@@ -78,9 +105,18 @@ class Function {
   const FunctionCounters& counters() const { return counters_; }
   FunctionCounters& counters() { return counters_; }
   void CountTimeLimit() { ++counters_.time_limits; }
+  // A call has been answered, or given up.
+  void CountAnswer(Status status, uint64_t bytes_in, uint64_t bytes_out) {
+    counters_.bytes_in += bytes_in;
+    counters_.bytes_out += bytes_out;
+    if (status != kOk) [[unlikely]]
+      ++counters_.failures;
+  }
   // Calls that hold an instance or wait for one.
   uint32_t active() const { return active_; }
   uint32_t clean_count() const { return static_cast<uint32_t>(clean_.size()); }
+  // Linear memory of its instances, and how many of them have some. Looks at each.
+  uint64_t MemoryBytes(uint64_t* instances) const;
   // Whoever joins the host to the mesh may hang something here.
   void* user = nullptr;
   bool draining() const { return draining_; }

@@ -248,10 +248,13 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
     return false;
   Instance* instance = callee.Take();
   if (instance == nullptr) return false;
-  ++callee.counters().calls;
-  ++callee.counters().plain_calls;
-  ++callee.counters().direct_calls;
   const uint32_t bytes = static_cast<uint32_t>(request.request.size());
+  FunctionCounters& counters = callee.counters();
+  ++counters.calls;
+  ++counters.plain_calls;
+  ++counters.direct_calls;
+  const bool timed = counters.time.Due();
+  const uint64_t begin_ns = timed ? NowNs() : 0;
   instance->BeginCall(&context, nullptr);
   uint32_t status = kResourceExhausted;
   ++guest_depth_;
@@ -260,9 +263,11 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
     status = instance->HandlePlain(pointer, bytes);
   }
   --guest_depth_;
+  if (timed) [[unlikely]]
+    counters.time.AddSample(NowNs() - begin_ns);
   absl::Span<const std::byte> reply = instance->reply();
   if (instance->faulted()) [[unlikely]] {
-    ++callee.counters().faults;
+    ++counters.faults;
     status = kInternal;
     reply = {reinterpret_cast<const std::byte*>(instance->fault_text().data()),
              instance->fault_text().size()};
@@ -274,6 +279,7 @@ bool Host::CallDirect(Instance& caller, Function& callee, const OutRequest& requ
   }
   if (instance->overran()) [[unlikely]]
     callee.Demote();
+  callee.CountAnswer(static_cast<Status>(status), bytes, reply.size());
   if (reply.size() <= request.room_bytes) [[likely]] {
     if (!reply.empty()) std::memcpy(request.room, reply.data(), reply.size());
     *outcome = Outcome(status, static_cast<uint32_t>(reply.size()));

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -357,6 +359,30 @@ void HostProgram::AddCounters(const std::function<void(absl::string_view, uint64
   add("guest_queued", sum.queued);
   add("guest_refused", sum.refused);
   add("guest_log_dropped", log_dropped_);
+}
+
+// One that leaves and the one in its place are told together.
+std::vector<api::FunctionStats> HostProgram::Functions() {
+  std::map<absl::string_view, api::FunctionStats> by_name;
+  for (const std::unique_ptr<Function>& function : host_->functions()) {
+    const FunctionCounters& counters = function->counters();
+    uint64_t instances = 0;
+    const uint64_t memory_bytes = function->MemoryBytes(&instances);
+    api::FunctionStats& stats = by_name[function->name()];
+    stats.set_calls(stats.calls() + counters.calls);
+    stats.set_failures(stats.failures() + counters.failures);
+    stats.set_bytes_in(stats.bytes_in() + counters.bytes_in);
+    stats.set_bytes_out(stats.bytes_out() + counters.bytes_out);
+    stats.set_handler_ns(stats.handler_ns() + counters.time.ns());
+    stats.set_memory_bytes(stats.memory_bytes() + memory_bytes);
+    stats.set_instances(stats.instances() + instances);
+  }
+  std::vector<api::FunctionStats> all;
+  for (auto& [name, stats] : by_name) {
+    stats.set_function(std::string(name));
+    all.push_back(std::move(stats));
+  }
+  return all;
 }
 
 void HostProgram::Line(absl::string_view function, uint32_t level, absl::string_view text) {

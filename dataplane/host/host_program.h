@@ -61,6 +61,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
                       UniqueFd twin) override;
   std::vector<std::string> Loaded() override;
   void AddCounters(const std::function<void(absl::string_view, uint64_t)>& add) override;
+  std::vector<api::FunctionStats> Functions() override;
 
   // ---- GuestLog.
   void Line(absl::string_view function, uint32_t level, absl::string_view text) override;

@@ -189,10 +189,15 @@ void Host::Execute(InCall* call) {
 
 void Host::ExecutePlain(InCall* call) {
   Instance& instance = *call->instance;
+  FunctionCounters& counters = call->function->counters();
+  const bool timed = counters.time.Due();
+  const uint64_t begin_ns = timed ? NowNs() : 0;
   EnterGuest();
   const uint32_t status = instance.HandlePlain(call->guest_ptr, call->bytes);
   LeaveGuest();
-  ++call->function->counters().plain_calls;
+  if (timed) [[unlikely]]
+    counters.time.AddSample(NowNs() - begin_ns);
+  ++counters.plain_calls;
   if (instance.overran()) [[unlikely]]
     call->function->Demote();
   Complete(call, status);
@@ -223,7 +228,10 @@ bool Host::EnterHandleStage(InCall* call, uint32_t pointer) {
 void Host::PollFiber(InCall* call) {
   Instance& instance = *call->instance;
   Function& function = *call->function;
-  const bool trial = function.module().leaf();
+  HandlerTime& time = function.counters().time;
+  // The time of a leaf is read in any case: it may be on trial.
+  const bool leaf = function.module().leaf();
+  const bool timed = leaf || time.Due();
   RefreshCoarse();
   const uint64_t begin_ns = coarse_ns_;
   uint32_t result = 0;
@@ -236,6 +244,12 @@ void Host::PollFiber(InCall* call) {
     ended = weft_fiber_poll(instance.fiber, &result, &fault);
   }
   LeaveGuest();
+  const uint64_t turn_ns = timed ? NowNs() - begin_ns : 0;
+  if (leaf) {
+    time.Add(turn_ns);
+  } else if (timed) {
+    time.AddSample(turn_ns);
+  }
   if (ended == 0) {
     if (instance.yielded) PushYielded(call);
     return;
@@ -253,7 +267,7 @@ void Host::PollFiber(InCall* call) {
     return;
   }
   // A call that has overrun spent its earlier turns before `begin_ns`.
-  if (trial) function.CountTrial(instance.overran() ? UINT64_MAX : NowNs() - begin_ns);
+  if (leaf) function.CountTrial(instance.overran() ? UINT64_MAX : turn_ns);
   Complete(call, result);
 }
 
@@ -278,7 +292,12 @@ void Host::Complete(InCall* call, uint32_t status) {
   if (instance.out_calls != nullptr) [[unlikely]]
     CancelOutCalls(instance);
   call->stage = InCall::Stage::kReplying;
-  if (!Answer(call, static_cast<Status>(status), reply)) return;
+  Function& function = *call->function;
+  const uint32_t bytes = call->bytes;
+  const bool sent = Answer(call, static_cast<Status>(status), reply);
+  // Once the answer is out.
+  function.CountAnswer(static_cast<Status>(status), bytes, reply.size());
+  if (!sent) return;
   ReleaseInstance(call);
   FreeInCall(call);
 }
@@ -299,13 +318,19 @@ bool Host::Answer(InCall* call, Status status, absl::Span<const std::byte> reply
 }
 
 void Host::Fail(InCall* call, Status status, absl::string_view message) {
-  Answer(call, status, AsBytes(message.substr(0, kErrorBytesMax)));
+  message = message.substr(0, kErrorBytesMax);
+  call->function->CountAnswer(status, call->bytes, message.size());
+  Answer(call, status, AsBytes(message));
   FreeInCall(call);
 }
 
 void Host::Cancel(InCall* call) {
   Unlink(call);
   if (call->stage == InCall::Stage::kQueued) call->function->RemoveQueued(call);
+  // One that is being filled has not been counted as a call, one that is being answered has as what it came
+  // to.
+  if (call->stage != InCall::Stage::kFilling && call->stage != InCall::Stage::kReplying)
+    call->function->CountAnswer(kCancelled, call->bytes, 0);
   if (Instance* instance = call->instance; instance != nullptr) {
     CancelOutCalls(*instance);
     if (instance->fiber != nullptr) {

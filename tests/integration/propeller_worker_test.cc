@@ -4,15 +4,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "tests/support/mesh.h"
-#include "tests/support/propeller_manager.h"
+#include "tests/integration/propeller_fixture.h"
 
 namespace weft::test {
 namespace {
@@ -22,56 +17,6 @@ using testing::HasSubstr;
 // A core module that exports a memory and nothing else.
 constexpr char kWithoutFunction[] = {0,    'a', 's', 'm', 1,   0,   0,   0,   0x05, 3,   1, 0, 1,
                                      0x07, 10,  1,   6,   'm', 'e', 'm', 'o', 'r',  'y', 2, 0};
-constexpr char kResults[] = "control/proplet/results";
-
-std::string Guest(const std::string& name) {
-  return ReadFile(absl::StrCat(WEFT_GUEST_DIR, "/", name, ".wasm"));
-}
-
-std::string Runs(const std::string& task) {
-  return absl::StrCat(R"({"error":null,"proplet_id":"n1","results":"","task_id":")", task, "\"}");
-}
-
-class PropellerWorkerTest : public testing::Test {
- protected:
-  void SetUp() override {
-    if (!Mesh::Privileged()) GTEST_SKIP() << "hosts under users of their own need root";
-    if (!Mosquitto::Installed()) GTEST_SKIP() << "no mosquitto on this machine";
-    broker_.emplace();
-    manager_.emplace(*broker_);
-    NodeOptions options;
-    WriteFile(files_ / "mesh.yaml", "version: 1\nnodes: [{name: n1}]\n");
-    options.control = absl::StrCat("version: 1\nfiles: ", files_ / "mesh.yaml", "\n",
-                                   manager_->Settings("  worker: true\n  host: h\n"));
-    mesh_.emplace(std::vector<Tenant>{{"tenant", kFirstTenantUid, {"h"}, {"propeller/*"}, "", ""}}, options);
-    mesh_->StartAgent();
-    StartControl();
-    host_.emplace(mesh_->StartHost("h", kFirstTenantUid));
-    ASSERT_TRUE(mesh_->WaitForHost("h"));
-    ASSERT_TRUE(manager_->Hears("control/proplet/create", R"("proplet_id":"n1")")) << Logs();
-  }
-  void StartControl() { mesh_->StartControl({"--agent-user", absl::StrCat(kAgentUid)}); }
-  std::string Logs() {
-    return absl::StrCat(mesh_->control().Output(), mesh_->agent().Output(), manager_->Log());
-  }
-  Ran Call(const std::string& name) { return mesh_->Ctl({"call", "propeller/" + name, "there"}); }
-  bool Answers(const std::string& name) {
-    return Eventually([&] { return Call(name).output == "Hello, there!"; });
-  }
-  std::string modules() { return mesh_->path("control/modules"); }
-  // Files that are there beside stray ones
-  int Modules() { return Files("*.wasm"); }
-  int Files(const std::string& pattern) {
-    const Ran found = test::Run({"/usr/bin/find", modules(), "-type", "f", "-name", pattern});
-    return static_cast<int>(std::count(found.output.begin(), found.output.end(), '\n'));
-  }
-
-  TemporaryDirectory files_;
-  std::optional<Mosquitto> broker_;
-  std::optional<PropellerManager> manager_;
-  std::optional<Mesh> mesh_;
-  std::optional<Process> host_;
-};
 
 TEST_F(PropellerWorkerTest, AStartPlacesTheModuleAndAStopTakesItBack) {
   EXPECT_TRUE(manager_->Hears("control/proplet/alive", R"("status":"alive")"));

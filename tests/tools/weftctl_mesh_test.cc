@@ -32,7 +32,9 @@ class WeftctlMeshTest : public testing::Test {
     mesh_.StartControl();
     a_.emplace(mesh_.Start("native-server", {"--name", "a"}, kFirstTenantUid, "a.log"));
     b_.emplace(mesh_.Start("native-server", {"--name", "b"}, kFirstTenantUid, "b.log"));
-    ASSERT_TRUE(mesh_.WaitForCtl({"explain", "web/x", "demo/echo"}, "reachable")) << mesh_.control().Output();
+    // Not "reachable", which stands in "unreachable" as well.
+    ASSERT_TRUE(mesh_.WaitForCtl({"explain", "web/x", "demo/echo"}, "shared memory to host a"))
+        << mesh_.control().Output();
   }
   nlohmann::json Json(std::vector<std::string> arguments) {
     arguments.insert(arguments.end(), {"-o", "json"});
@@ -65,6 +67,18 @@ TEST_F(WeftctlMeshTest, ACallGoesThereAndBack) {
   EXPECT_TRUE(ran.output == large);
   ran = mesh_.Ctl({"call", "demo/echo", "hello", "-o", "json"});
   EXPECT_EQ(nlohmann::json::parse(ran.output)["items"][0]["base64"], "aGVsbG8=");
+}
+
+TEST_F(WeftctlMeshTest, FunctionsTellWhatTheirCallsCameTo) {
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "hello"}).output, "hello");
+  const nlohmann::json echo = Json({"get", "functions"})["items"][0];
+  EXPECT_EQ(echo["counters"], "current") << echo;
+  EXPECT_EQ(echo["calls"], 3) << echo;
+  EXPECT_EQ(echo["failures"], 0) << echo;
+  EXPECT_EQ(echo["bytes_in"], 15) << echo;
+  EXPECT_EQ(echo["bytes_out"], 15) << echo;
+  EXPECT_THAT(mesh_.Ctl({"get", "functions"}).output, HasSubstr("CALLS"));
+  EXPECT_THAT(mesh_.Ctl({"get", "functions"}).output, testing::Not(HasSubstr("BYTES_IN")));
 }
 
 TEST_F(WeftctlMeshTest, WhoSaidWhatIsToldWithIt) {

@@ -14,8 +14,8 @@ namespace weft::ctl {
 enum class Format { kTable, kWide, kJson, kYaml };  // kYaml: of policy alone
 
 // Rows whose first field has the same name form one table, in the order of the rows. Columns are named by the
-// fields, in capitals. kTable leaves out the counters of hosts and channels: what comes after a field
-// `counters`.
+// fields, in capitals. kTable leaves out the counters of hosts, channels and functions: what comes after a
+// field `counters`.
 std::string ToTables(const std::vector<api::Item>& items, bool wide);
 
 // The same, with each row of `component` as a list of names and values: for `weftctl status`.

@@ -115,6 +115,21 @@ std::string ReadArguments(const element& root, PropellerCommand* command) {
   return "";
 }
 
+// Its own worker takes the number for seconds; the manager's type is one of nanoseconds. Nobody means more
+// than thirty years.
+void ReadInterval(const element& root, PropellerCommand* command) {
+  constexpr uint64_t kLongNs = 24 * 3600 * kNsPerSecond;
+  uint64_t interval = 0;
+  if (root["monitoring_profile"]["interval"].get(interval) != simdjson::SUCCESS || interval == 0) {
+    // What it takes without one.
+    if (BoolOf(root, "daemon")) command->interval_ns = 120 * kNsPerSecond;
+  } else if (interval < kNsPerSecond) {
+    command->interval_ns = std::min(interval, kLongNs / kNsPerSecond) * kNsPerSecond;
+  } else {
+    command->interval_ns = std::clamp(interval, kNsPerSecond, kLongNs);
+  }
+}
+
 void ReadStart(const element& root, PropellerCommand* command) {
   command->broadcast = BoolOf(root, "broadcast");
   command->latent = BoolOf(root, "latent");
@@ -122,6 +137,7 @@ void ReadStart(const element& root, PropellerCommand* command) {
   element profile;
   command->monitored = root["monitoring_profile"].get(profile) != simdjson::SUCCESS || IsEmpty(profile) ||
                        (BoolOf(profile, "enabled") && BoolOf(profile, "export_to_mqtt"));
+  ReadInterval(root, command);
   command->image = TextOf(root, "image_url");
   element file;
   const bool has_file = root["file"].get(file) == simdjson::SUCCESS && !IsEmpty(file);
@@ -264,13 +280,14 @@ std::string TaskMetricsText(const std::string& proplet, const std::string& task,
   const double cpu_percent =
       usage.elapsed_ns == 0 ? 0
                             : 100 * static_cast<double>(usage.cpu_ns) / static_cast<double>(usage.elapsed_ns);
+  json metrics = {{"cpu_percent", cpu_percent},
+                  {"memory_bytes", usage.memory_bytes},
+                  {"uptime_seconds", usage.uptime_ns / kNsPerSecond},
+                  {"thread_count", 1}};
+  for (const auto& [name, count] : usage.counts) metrics[name] = count;
   return Dump({{"task_id", task},
                {"proplet_id", proplet},
-               {"metrics",
-                {{"cpu_percent", cpu_percent},
-                 {"memory_bytes", usage.memory_bytes},
-                 {"uptime_seconds", usage.elapsed_ns / kNsPerSecond},
-                 {"thread_count", 1}}},
+               {"metrics", std::move(metrics)},
                {"aggregated", nullptr},
                {"timestamp", absl::FormatTime(absl::RFC3339_full, absl::Now(), absl::UTCTimeZone())}});
 }

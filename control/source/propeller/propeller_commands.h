@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "dataplane/base/clock.h"
 
 namespace weft::control {
 
@@ -30,7 +32,8 @@ struct PropellerCommand {
   std::string refusal;     // kStart, kInvoke: what of it weft cannot do; empty: nothing.
   std::string invocation;  // Id
   bool latent = false;     // kStart: it is run by invocations.
-  bool monitored = false;  // kStart: what it takes is to be told.
+  bool monitored = false;  // kStart: what it takes is to be told,
+  uint64_t interval_ns = 10 * kNsPerSecond;  // and of one that serves calls, how often.
   // For a module that is run once: its command line, NAME=value, and integers for its function.
   std::vector<std::string> args;
   std::vector<std::string> env;
@@ -42,11 +45,13 @@ struct PropellerCommand {
   bool IsFor(const std::string& id) const { return proplet.empty() ? broadcast : proplet == id; }
 };
 
-// What a module took that was run once.
+// What a module took that was run once, or a function since that was told last.
 struct PropellerUsage {
   uint64_t cpu_ns = 0;
   uint64_t elapsed_ns = 0;  // 0: it is not known.
   uint64_t memory_bytes = 0;
+  uint64_t uptime_ns = 0;
+  std::vector<std::pair<std::string, uint64_t>> counts;  // Further ones, in weft's own words
 };
 
 // Topics below the base topic that a worker subscribes to.

@@ -114,7 +114,9 @@ void PropellerTasks::Ended(const api::RunEnded& ended) {
   if (found == tasks_.end()) return;  // It was stopped.
   Report report = ReportOf(found->first, ended.error());
   report.results = ended.result();
-  if (found->second.monitored) report.usage = {ended.cpu_ns(), ended.elapsed_ns(), ended.memory_bytes()};
+  if (found->second.monitored) {
+    report.usage = {ended.cpu_ns(), ended.elapsed_ns(), ended.memory_bytes(), ended.elapsed_ns(), {}};
+  }
   Tell(std::move(report));
   tasks_.erase(found);
   changed_ = true;

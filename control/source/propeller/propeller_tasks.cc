@@ -80,6 +80,7 @@ bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
   task.arguments = start.HasArguments();
   task.latent = start.latent;
   task.monitored = start.monitored;
+  task.interval_ns = start.interval_ns;
   task.run = std::move(run);
   changed_ = true;
   return true;
@@ -267,6 +268,15 @@ std::vector<PropellerPlacement> PropellerTasks::Placements() const {
   return placements;
 }
 
+std::vector<PropellerMeasured> PropellerTasks::Measured() const {
+  std::vector<PropellerMeasured> measured;
+  for (const auto& [id, task] : tasks_) {
+    if (task.phase == Phase::kReady && task.monitored)
+      measured.push_back({id, FunctionOf(task), task.interval_ns});
+  }
+  return measured;
+}
+
 std::vector<const PropellerTasks::Task*> PropellerTasks::InOrder() const {
   std::vector<const Task*> tasks;
   for (const auto& [id, task] : tasks_) tasks.push_back(&task);
@@ -319,6 +329,7 @@ std::string PropellerTasks::Save() const {
                      {"begun", HasBegun(task)},
                      {"latent", task.latent},
                      {"kept", task.phase == Phase::kLatent},
+                     {"metrics_s", task.monitored ? task.interval_ns / kNsPerSecond : 0},
                      {"ready", task.phase == Phase::kReady}});
   }
   json saved;
@@ -363,6 +374,12 @@ absl::Status PropellerTasks::Load(absl::string_view text,
       continue;
     }
     task.latent = is(each, "latent");
+    const auto metrics_s = each.find("metrics_s");
+    if (metrics_s != each.end() && metrics_s->is_number_unsigned()) {
+      constexpr uint64_t kSecondsMax = 24 * 3600;
+      task.interval_ns = std::min(metrics_s->get<uint64_t>(), kSecondsMax) * kNsPerSecond;
+      task.monitored = task.interval_ns != 0;
+    }
     task.placed = !task.sha256.empty() && is(each, "ready");
     if (!task.sha256.empty()) {
       task.phase = is(each, "kept") ? Phase::kLatent : task.placed ? Phase::kReady : Phase::kPlacing;

@@ -23,6 +23,7 @@
 #include "control/model/mesh_state.h"
 #include "control/model/offer.h"
 #include "control/source/propeller/propeller_commands.h"
+#include "control/source/propeller/propeller_metrics.h"
 #include "dataplane/api/run.pb.h"
 #include "dataplane/base/clock.h"
 
@@ -84,6 +85,8 @@ class PropellerTasks {
   // Modules that some task needs.
   std::set<std::string> Modules() const;
   std::vector<PropellerPlacement> Placements() const;
+  // Those that calls go to, and whose metrics are wanted.
+  std::vector<PropellerMeasured> Measured() const;
   // Endpoints on `node`; `path_of` tells where a module lies.
   std::vector<api::Endpoint> Endpoints(const std::string& node,
                                        const std::function<std::string(const std::string&)>& path_of) const;
@@ -108,6 +111,7 @@ class PropellerTasks {
     bool arguments = false;  // `run` holds some.
     bool latent = false;
     bool monitored = false;
+    uint64_t interval_ns = 0;
     api::RunOnce run;  // Of one that is run once, what its start said. Not saved: it may hold secrets.
     uint64_t order = 0;
     uint64_t since_ns = 0;  // In this phase

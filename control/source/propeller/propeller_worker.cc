@@ -75,7 +75,7 @@ std::vector<SourceChange> PropellerWorker::OnEvents(const std::vector<pollfd>& /
 uint64_t PropellerWorker::wake_ns() const {
   if (due_) return 1;
   uint64_t wake_ns = tasks_.wake_ns();
-  for (const uint64_t at_ns : {beat_at_ns_, ask_at_ns_}) {
+  for (const uint64_t at_ns : {beat_at_ns_, ask_at_ns_, metrics_.wake_ns()}) {
     if (subscribed_ && at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
   }
   return wake_ns;
@@ -86,6 +86,7 @@ std::vector<SourceChange> PropellerWorker::OnTime(uint64_t now_ns) {
   tasks_.OnTime(now_ns);
   if (subscribed_ && now_ns >= beat_at_ns_) Beat();
   if (subscribed_ && ask_at_ns_ != 0 && now_ns >= ask_at_ns_) AskAgain();
+  if (subscribed_) asked_ = metrics_.TakeDue(now_ns);
   return TakeChanges();
 }
 
@@ -125,6 +126,12 @@ void PropellerWorker::OnAgentLost() {
 void PropellerWorker::OnRunEnded(const api::RunEnded& ended) {
   tasks_.Ended(ended);
   due_ = true;
+}
+
+void PropellerWorker::OnFunctions(const std::vector<api::Item>& functions) {
+  for (const auto& [task, usage] : metrics_.Take(functions, NowNs())) {
+    if (subscribed_) Say("control/proplet/task_metrics", TaskMetricsText(proplet_, task, usage));
+  }
 }
 
 void PropellerWorker::TakeEvent(const MqttEvent& event) {
@@ -277,6 +284,7 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
   }
   if (tasks_.TakeChanged()) SaveTasks();  // Some of them are not run.
   SweepRuns();
+  if (changed) metrics_.Follow(tasks_.Measured(), now_ns_);
   if (changed || !std::exchange(spoken_, true)) {
     spoken_ = true;
     if (subscribed_)

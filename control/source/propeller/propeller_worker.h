@@ -19,6 +19,7 @@
 #include "control/source/propeller/chunked_modules.h"
 #include "control/source/propeller/module_store.h"
 #include "control/source/propeller/mqtt_client.h"
+#include "control/source/propeller/propeller_metrics.h"
 #include "control/source/propeller/propeller_tasks.h"
 #include "control/source/source.h"
 
@@ -57,6 +58,8 @@ class PropellerWorker final : public Source {
   void OnAgentLost() override;
   std::vector<api::RunOnce> TakeRuns() override { return std::exchange(runs_, {}); }
   void OnRunEnded(const api::RunEnded& ended) override;
+  std::vector<std::string> TakeAsked() override { return std::exchange(asked_, {}); }
+  void OnFunctions(const std::vector<api::Item>& functions) override;
   std::vector<std::string> TakeNotes() override { return std::exchange(notes_, {}); }
   std::string Name() const override { return origin_; }
   std::string Describe() const override;
@@ -99,6 +102,9 @@ class PropellerWorker final : public Source {
   uint64_t beat_at_ns_ = 0;
   uint64_t ask_at_ns_ = 0;                       // 0: no module is waited for.
   std::vector<PropellerTasks::Report> reports_;  // Until there is a connection
+
+  PropellerMetrics metrics_;
+  std::vector<std::string> asked_;  // Functions whose counters are wanted of the agent
 
   std::set<std::string> run_modules_;  // That are run once, not yet removed
   std::vector<api::RunOnce> runs_;     // To be handed to the agent

@@ -175,7 +175,7 @@ TEST_F(PropellerRunsTest, WhatARunTookIsToldWhereItIsMonitored) {
     EXPECT_EQ(reports[0].usage.memory_bytes, monitored ? 5u : 0u);
   }
   EXPECT_THAT(
-      TaskMetricsText("p", "t1", {kNsPerSecond, 4 * kNsPerSecond, 65'536}),
+      TaskMetricsText("p", "t1", {kNsPerSecond, 4 * kNsPerSecond, 65'536, 4 * kNsPerSecond, {}}),
       HasSubstr(
           R"("metrics":{"cpu_percent":25.0,"memory_bytes":65536,"thread_count":1,"uptime_seconds":4},"proplet_id":"p","task_id":"t1")"));
 }

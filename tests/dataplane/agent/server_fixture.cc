@@ -109,9 +109,17 @@ void Peer::MakeMemory(const api::ChannelOpen& open) {
   Send(answer, absl::Span<const int>(&fd, fd < 0 ? 0 : 1));
 }
 
-void Peer::SendStats(uint64_t query) {
+void Peer::SendStats(const api::StatsQuery& query) {
   api::FromHost stats;
-  stats.mutable_stats()->set_query(query);
+  stats.mutable_stats()->set_query(query.query());
+  for (std::size_t i = 0; query.functions() && i < function_stats_.size(); ++i) {
+    *stats.mutable_stats()->add_functions() = function_stats_[i];
+    stats.mutable_stats()->set_more(true);
+    Send(stats);
+    stats.mutable_stats()->clear_functions();
+    stats.mutable_stats()->clear_more();
+  }
+  if (query.functions()) return Send(stats);
   api::Counter& counter = *stats.mutable_stats()->add_host();
   counter.set_name("calls");
   counter.set_value(42);
@@ -171,7 +179,7 @@ void Peer::Obey(const api::ToHost& message, std::vector<UniqueFd> fds) {
       break;
     }
     case api::ToHost::kStatsQuery:
-      SendStats(message.stats_query().query());
+      SendStats(message.stats_query());
       break;
     case api::ToHost::kDrain: {
       api::FromHost drained;
@@ -224,9 +232,10 @@ std::vector<api::Item> AdminPeer::Rows() {
   }
 }
 
-std::vector<api::Item> AdminPeer::Ask(api::Query::Kind kind) {
+std::vector<api::Item> AdminPeer::Ask(api::Query::Kind kind, const std::vector<std::string>& functions) {
   api::AdminRequest request;
   request.mutable_query()->set_kind(kind);
+  for (const std::string& function : functions) request.mutable_query()->add_functions(function);
   Send(request);
   return Rows();
 }

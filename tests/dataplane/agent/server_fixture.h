@@ -57,6 +57,8 @@ class Peer {
   const std::map<std::pair<std::string, std::string>, api::Route>& routes() const { return routes_; }
   const std::set<std::string>& channels() const { return channels_; }
   const std::map<std::string, api::ChannelClose>& closes() const { return closes_; }
+  // What it tells of functions when it is asked, each in a packet of its own.
+  std::vector<api::FunctionStats>& function_stats() { return function_stats_; }
   std::map<std::string, api::ChannelAccess>& access() { return access_; }
   // Descriptors of each channel: the peer's memory and the doorbell.
   std::map<std::string, std::vector<UniqueFd>>& channel_fds() { return channel_fds_; }
@@ -72,9 +74,10 @@ class Peer {
  private:
   void Obey(const api::ToHost& message, std::vector<UniqueFd> fds);
   void MakeMemory(const api::ChannelOpen& open);
-  void SendStats(uint64_t query);
+  void SendStats(const api::StatsQuery& query);
 
   UniqueFd socket_;
+  std::vector<api::FunctionStats> function_stats_;
   std::atomic<bool> closed_ = false;
   std::string refusal_;
   api::Welcome welcome_;
@@ -100,7 +103,7 @@ class AdminPeer {
   // The next reply that is no push of registrations; nothing at the end or after 10 s.
   std::optional<api::AdminReply> Next();
   // All rows of one question.
-  std::vector<api::Item> Ask(api::Query::Kind kind);
+  std::vector<api::Item> Ask(api::Query::Kind kind, const std::vector<std::string>& functions = {});
   std::vector<api::Item> Explain(const std::string& caller, const std::string& callee);
   // A whole snapshot as generation `generation`; the acknowledgement.
   std::optional<api::Programmed> Program(uint64_t generation, const api::Mesh& mesh);

@@ -156,6 +156,45 @@ TEST_F(ServerTest, SecondAgentInTheSameDirectoryIsRefused) {
   ConnectBystanders();
 }
 
+TEST_F(ServerTest, FunctionsAreListedWithWhatTheirOwnHostsTell) {
+  Start();
+  ConnectBystanders();
+  const auto told = [](const std::string& function, uint64_t calls) {
+    api::FunctionStats stats;
+    stats.set_function(function);
+    stats.set_calls(calls);
+    stats.set_memory_bytes(65'536);
+    return stats;
+  };
+  front_->function_stats() = {told("web/back", 1'000)};  // Not its own
+  back_->function_stats() = {told("web/back", 3), told("web/back", 7), told("web/0", 2)};
+  WhileObeying(*front_, [&] {
+    WhileObeying(*back_, [&] {
+      AdminPeer admin(admin_sock());
+      const std::vector<api::Item> all = admin.Ask(api::Query::FUNCTIONS);
+      ASSERT_EQ(all.size(), 3u);
+      EXPECT_EQ(Field(all[0], "function"), "web/0");
+      EXPECT_EQ(Field(all[0], "calls"), "2");
+      EXPECT_EQ(Field(all[1], "calls"), "7");  // What it said last, once
+      EXPECT_EQ(Field(all[1], "memory_bytes"), "65536");
+      EXPECT_EQ(Field(all[2], "calls"), "0");
+      EXPECT_EQ(Field(all[2], "counters"), "current");
+    });
+  });
+  // Nobody else is asked where one function is: the host that does not answer delays nothing, and is not
+  // needed.
+  WhileObeying(*back_, [&] {
+    AdminPeer admin(admin_sock());
+    const std::vector<api::Item> one = admin.Ask(api::Query::FUNCTIONS, {"web/0"});
+    ASSERT_EQ(one.size(), 1u);
+    EXPECT_EQ(Field(one[0], "calls"), "2");
+    const std::vector<api::Item> all = admin.Ask(api::Query::FUNCTIONS);
+    ASSERT_EQ(all.size(), 3u);
+    EXPECT_EQ(Field(all[1], "counters"), "current");
+    EXPECT_EQ(Field(all[2], "counters"), "not answered");
+  });
+}
+
 TEST_F(ServerTest, HostsChannelsAndRoutesAreListedWithTheirCounters) {
   Start();
   ConnectBystanders();

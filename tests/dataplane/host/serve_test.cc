@@ -173,6 +173,41 @@ TEST_F(ServeTest, ShortLeafIsPromotedToThePlainPath) {
   EXPECT_EQ(tool.counters().plain_calls, 1u);
 }
 
+TEST_F(ServeTest, CallsFailuresBytesTimeAndMemoryAreCounted) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  const FunctionCounters& counters = tool.counters();
+  for (int i = 0; i < 3; ++i) Call(tool, "echo me");
+  EXPECT_EQ(counters.failures, 0u);
+  EXPECT_EQ(counters.bytes_out, 3 * 7u);
+  EXPECT_EQ(Call(tool, "t").status, kInternal);
+  EXPECT_EQ(counters.calls, 4u);
+  EXPECT_EQ(counters.failures, 1u);
+  EXPECT_EQ(counters.bytes_in, 3 * 7u + 1);
+  EXPECT_GT(counters.bytes_out, 3 * 7u);  // The fault's text
+  uint64_t instances = 0;
+  EXPECT_GE(tool.MemoryBytes(&instances), 65'536u);
+  EXPECT_GE(instances, 1u);
+  const uint64_t on_fibers_ns = counters.time.ns();
+  EXPECT_GT(on_fibers_ns, 0u);
+  Promote(tool, "e");
+  const uint64_t before_ns = counters.time.ns();
+  for (uint32_t i = 0; i < HandlerTime::kEvery; ++i) Call(tool, "e");
+  EXPECT_GT(counters.plain_calls, 0u);
+  EXPECT_GT(counters.time.ns(), before_ns);
+}
+
+TEST_F(ServeTest, OneTimedTurnStandsForThoseBeforeIt) {
+  HandlerTime time;
+  ASSERT_TRUE(time.Due());
+  time.AddSample(5);
+  EXPECT_EQ(time.ns(), 5u);
+  for (uint32_t i = 1; i < HandlerTime::kEvery; ++i) ASSERT_FALSE(time.Due());
+  ASSERT_TRUE(time.Due());
+  time.AddSample(2);
+  time.Add(1);
+  EXPECT_EQ(time.ns(), 5u + 2 * HandlerTime::kEvery + 1);
+}
+
 TEST_F(ServeTest, LongCallsKeepALeafOnFibers) {
   Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
   for (uint32_t i = 0; i < kTrialCalls + 100; ++i) Call(tool, i % 500 == 499 ? Tool('w', 1) : "e");
