@@ -108,6 +108,7 @@ absl::Status Controller::StartPropeller(uint64_t seed) {
     worker.ns = options.ns;
     worker.host = options.host;
     worker.proplet = options.proplet;
+    worker.run_dir = options_.admin_socket.substr(0, options_.admin_socket.rfind('/'));
     worker.state_dir = options_.state_dir;
     worker.agent_uid = options_.agent_uid;
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<PropellerWorker> source,
@@ -165,7 +166,8 @@ void Controller::TakeFirstScan(std::vector<SourceChange> changes) {
                model_.state().count(EntryKind::kEndpoint), model_.state().count(EntryKind::kAllow));
 }
 
-// A run goes to the agent beside the generations: nothing of the mesh depends on it.
+// Runs and questions go to the agent beside the generations: nothing of the mesh depends on them. What cannot
+// be asked now is asked again when it is time.
 void Controller::TakeRuns() {
   for (const Watched& each : sources_) {
     for (const api::RunOnce& run : each.source->TakeRuns()) {
@@ -175,18 +177,12 @@ void Controller::TakeRuns() {
       ended.set_error("weft-control has no connection to the agent of this node; it has not run");
       each.source->OnRunEnded(ended);
     }
+    if (const std::vector<std::string> asked = each.source->TakeAsked(); !asked.empty()) link_->Ask(asked);
   }
 }
 
 void Controller::OnRunEnded(const api::RunEnded& ended) {
   for (const Watched& each : sources_) each.source->OnRunEnded(ended);
-}
-
-// Where the agent is away they ask again when it is time.
-void Controller::TakeAsked() {
-  for (const Watched& each : sources_) {
-    if (const std::vector<std::string> asked = each.source->TakeAsked(); !asked.empty()) link_->Ask(asked);
-  }
 }
 
 void Controller::OnFunctions(const std::vector<api::Item>& functions) {
@@ -196,7 +192,6 @@ void Controller::OnFunctions(const std::vector<api::Item>& functions) {
 void Controller::TakeChanges(std::vector<SourceChange> changes) {
   LogNotes();
   TakeRuns();
-  TakeAsked();
   if (changes.empty()) return;
   uint64_t event_ns = changes.front().event_ns;
   std::string cause = changes.front().cause;

@@ -90,7 +90,6 @@ class Controller : private AgentLinkObserver {
   void TakeFirstScan(std::vector<SourceChange> changes);
   void TakeChanges(std::vector<SourceChange> changes);
   void TakeRuns();
-  void TakeAsked();
   // Returns the origin.
   std::string Offer(SourceChange change);
   // `origins`: of what was offered since the last time.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Functions that Propeller has placed, over a real broker: what their calls came to is told to the manager.
+// Functions that Propeller has placed, over a real broker: what their calls came to is told to the manager,
+// and its invocations call them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -41,6 +42,55 @@ TEST_F(PropellerFunctionsTest, WhatTheirCallsCameToIsToldInTheirInterval) {
   const std::size_t told = manager_->Heard(kMetrics, "t1");
   ASSERT_TRUE(manager_->Hears("weft/n1", R"("tasks":[{"id":"t2")")) << Logs();  // 2 s later
   EXPECT_LE(manager_->Heard(kMetrics, "t1"), told + 1);
+}
+
+TEST_F(PropellerFunctionsTest, AnInvocationIsACallWhoseAnswerIsItsResult) {
+  constexpr char kInvoked[] = "control/proplet/invoke_results";
+  const auto invoke = [&](const std::string& task, const std::string& id, const std::string& inputs) {
+    manager_->Say("control/manager/invoke", absl::StrCat(R"({"id":")", task, R"(","invocation_id":")", id,
+                                                         R"(","inputs":)", inputs, R"(,"proplet_id":"n1"})"));
+  };
+  const auto ends = [&](const std::string& id, const std::string& error, const std::string& results) {
+    EXPECT_TRUE(manager_->Hears(kInvoked, absl::StrCat(R"({"error":)", error, R"(,"invocation_id":")", id,
+                                                       R"(","proplet_id":"n1","results":")", results)))
+        << manager_->Log() << Logs();
+  };
+  manager_->Start("l1", "hello", "n1", Guest("hello"), R"(,"latent":true)");
+  manager_->Start("l2", "tool", "n1", Guest("test_tool"), R"(,"latent":true)");
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("l1"))) << Logs();
+  ASSERT_TRUE(manager_->Hears(kResults, Runs("l2"))) << Logs();
+  invoke("l1", "i1", R"(["there"])");
+  ends("i1", "null", "Hello, there!");
+  invoke("l1", "i2", R"(["a","b"])");
+  ends("i2", "null", R"(Hello, [\"a\",\"b\"]!)");
+  invoke("l1", "i3", "[]");
+  ends("i3", "null", "Hello, !");
+  invoke("l2", "i4", R"(["t"])");  // Traps
+  EXPECT_TRUE(manager_->Hears(kInvoked, R"({"error":"INTERNAL: )")) << manager_->Log();
+  invoke("nobody", "i5", "[]");
+  EXPECT_TRUE(manager_->Hears(kInvoked, "has not been precompiled here"));
+  // Said twice, it is called once.
+  const auto calls = [&] {
+    const std::string text = mesh_->Ctl({"get", "functions", "-o", "json"}).output;
+    return nlohmann::json::parse(text)["items"][0]["calls"].get<int>();
+  };
+  const int before = calls();
+  invoke("l1", "i6", R"(["once"])");
+  invoke("l1", "i6", R"(["once"])");
+  invoke("l1", "i7", R"(["then"])");
+  ends("i7", "null", "Hello, then!");
+  EXPECT_EQ(manager_->Heard(kInvoked, R"("invocation_id":"i6")"), 1u);
+  EXPECT_EQ(calls(), before + 2);
+  // The agent's restart costs it nothing but time.
+  mesh_->agent().Kill();
+  mesh_->StartAgent();
+  ASSERT_TRUE(mesh_->WaitForHost("h"));
+  invoke("l1", "i8", R"(["again"])");
+  ends("i8", "null", "Hello, again!");
+  manager_->Stop("l1");
+  ASSERT_TRUE(manager_->Hears("weft/n1", R"("name":"hello","ready":false)")) << Logs();
+  invoke("l1", "i9", "[]");
+  EXPECT_TRUE(manager_->Hears(kInvoked, "it comes or goes"));
 }
 
 }  // namespace

@@ -33,8 +33,6 @@ TEST_F(PropellerWorkerTest, AStartPlacesTheModuleAndAStopTakesItBack) {
   manager_->Start("t1", "hello", "n1", Guest("hello"));  // Heard twice: still one, and it is said to run.
   ASSERT_TRUE(manager_->Hears(kResults, Runs("t1"))) << Logs();
   EXPECT_EQ(Call("hello").output, "Hello, there!");
-  manager_->Say("control/manager/invoke", R"({"id":"t1","invocation_id":"i","proplet_id":"n1"})");
-  EXPECT_TRUE(manager_->Hears("control/proplet/invoke_results", "called over the mesh"));
   manager_->Stop("t1");
   EXPECT_TRUE(manager_->Hears("weft/n1", R"("ready":false)")) << Logs();
   EXPECT_TRUE(manager_->Hears("weft/n1", R"("tasks":[])")) << Logs();

@@ -33,7 +33,7 @@ ROWS = {
     'control/source': ['control/model', 'dataplane/config'],
     'control/source/etcd': ['control/source'],
     'control/source/kubernetes': ['control/source'],
-    'control/source/propeller': ['control/source'],
+    'control/source/propeller': ['control/source', 'dataplane/client'],
     'control/config': ['control/source/etcd', 'control/source/kubernetes', 'control/source/propeller'],
     'control/publish': ['control/model', 'dataplane/api'],
     'control/bpf': ['bpf', 'dataplane/port'],

@@ -12,7 +12,6 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -68,18 +67,20 @@ bool BytesOf(const element& from, const char* key, std::string* bytes) {
          absl::Base64Unescape(absl::string_view(text.data(), text.size()), bytes);
 }
 
-// An integer, as a number or as text.
-bool IntegerOf(const element& value, int64_t* number) {
+// A text, or an integer as one.
+bool InputOf(const element& value, std::string* input) {
   std::string_view text;
+  int64_t number = 0;
   uint64_t large = 0;
-  if (value.get(*number) == simdjson::SUCCESS) return true;
   if (value.get(text) == simdjson::SUCCESS) {
-    if (absl::SimpleAtoi(absl::string_view(text.data(), text.size()), number)) return true;
-    if (!absl::SimpleAtoi(absl::string_view(text.data(), text.size()), &large)) return false;
-  } else if (value.get(large) != simdjson::SUCCESS) {
+    *input = std::string(text);
+  } else if (value.get(number) == simdjson::SUCCESS) {
+    *input = absl::StrCat(number);
+  } else if (value.get(large) == simdjson::SUCCESS) {
+    *input = absl::StrCat(large);
+  } else {
     return false;
   }
-  *number = static_cast<int64_t>(large);  // The same bits
   return true;
 }
 
@@ -107,9 +108,8 @@ std::string ReadArguments(const element& root, PropellerCommand* command) {
   if (root["inputs"].get(value) == simdjson::SUCCESS && !IsEmpty(value)) {
     if (value.get(list) != simdjson::SUCCESS) return "inputs: is no list";
     for (const element& each : list) {
-      int64_t number = 0;
-      if (!IntegerOf(each, &number)) return "inputs: holds what is no integer";
-      command->inputs.push_back(number);
+      if (!InputOf(each, &command->inputs.emplace_back()))
+        return "inputs: holds what is neither text nor integer";
     }
   }
   return "";
@@ -212,6 +212,8 @@ absl::StatusOr<PropellerCommand> ParsePropellerCommand(absl::string_view topic, 
   } else if (command.kind == Kind::kInvoke) {
     command.broadcast = BoolOf(root, "broadcast");
     command.invocation = TextOf(root, "invocation_id");
+    if (command.invocation.size() > kIdBytesMax)
+      return absl::InvalidArgumentError("invocation_id: is too long");
     command.refusal = ReadArguments(root, &command);
   }
   return command;

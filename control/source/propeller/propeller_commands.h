@@ -34,10 +34,11 @@ struct PropellerCommand {
   bool latent = false;     // kStart: it is run by invocations.
   bool monitored = false;  // kStart: what it takes is to be told,
   uint64_t interval_ns = 10 * kNsPerSecond;  // and of one that serves calls, how often.
-  // For a module that is run once: its command line, NAME=value, and integers for its function.
+  // For a module that is run once: its command line, NAME=value, and what its function takes, integers. Of an
+  // invocation of a function of weft its inputs are the request.
   std::vector<std::string> args;
   std::vector<std::string> env;
-  std::vector<int64_t> inputs;
+  std::vector<std::string> inputs;
   uint64_t chunk_index = 0;
   uint64_t chunks = 0;
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tasks whose modules are run once, and invocations of latent ones: handed over, and what became of them.
+// Tasks whose modules are run once, and invocations: runs of latent ones, and calls of those that serve;
+// handed over, and what became of them.
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "control/source/propeller/module_store.h"
 #include "control/source/propeller/propeller_tasks.h"
@@ -29,7 +32,31 @@ void SetVariable(const std::string& variable, api::RunOnce* run) {
   run->add_env(variable);
 }
 
+// One is the request as it is; of several it is the list of them, so that none is taken apart at the wrong
+// place.
+std::string PayloadOf(const std::vector<std::string>& inputs) {
+  if (inputs.empty()) return "";
+  return inputs.size() == 1
+             ? inputs[0]
+             : nlohmann::json(inputs).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 }  // namespace
+
+absl::Status PropellerTasks::SetInputs(const std::vector<std::string>& inputs, api::RunOnce* run) {
+  run->clear_inputs();
+  for (const std::string& input : inputs) {
+    int64_t number = 0;
+    uint64_t large = 0;
+    if (!absl::SimpleAtoi(input, &number)) {
+      if (!absl::SimpleAtoi(input, &large))
+        return absl::InvalidArgumentError("inputs: holds what is no integer");
+      number = static_cast<int64_t>(large);  // The same bits
+    }
+    run->add_inputs(number);
+  }
+  return absl::OkStatus();
+}
 
 void PropellerTasks::FillRun(const std::string& id, const Task& task, uint64_t order, uint64_t now_ns,
                              api::RunOnce* run) const {
@@ -64,7 +91,20 @@ std::vector<api::RunOnce> PropellerTasks::TakeRuns(
   return runs;
 }
 
+bool PropellerTasks::HeardBefore(const PropellerCommand& invoke) {
+  if (invoke.invocation.empty()) return false;
+  const std::string name = absl::StrCat(invoke.task, "#", invoke.invocation);
+  if (!heard_.insert(name).second) return true;
+  heard_in_order_.push_back(name);
+  if (heard_in_order_.size() > kHeardMax) {
+    heard_.erase(heard_in_order_.front());
+    heard_in_order_.pop_front();
+  }
+  return false;
+}
+
 void PropellerTasks::Invoke(const PropellerCommand& invoke, uint64_t now_ns) {
+  if (HeardBefore(invoke)) return;
   const absl::Status status = NewInvocation(invoke, now_ns);
   if (status.ok()) return;
   Report report = ReportOf(invoke.task, std::string(status.message()));
@@ -80,24 +120,58 @@ absl::Status PropellerTasks::NewInvocation(const PropellerCommand& invoke, uint6
     return absl::NotFoundError(absl::StrCat("task ", invoke.task, " has not been precompiled here"));
   }
   const Task& task = found->second;
-  if (!RunsOnce(task)) return absl::UnimplementedError("weft's functions are called over the mesh");
-  if (task.phase != Phase::kLatent) return absl::FailedPreconditionError("it is no latent task");
+  if (RunsOnce(task) && task.phase != Phase::kLatent)
+    return absl::FailedPreconditionError("it is no latent task");
   if (!invoke.refusal.empty()) return absl::InvalidArgumentError(invoke.refusal);
-  if (invocations_.size() >= kInvocationsMax) {
+  if (invocations_.size() + called_.size() >= kInvocationsMax) {
     return absl::ResourceExhaustedError(absl::StrCat("it has ", kInvocationsMax, " invocations already"));
   }
+  Report report = ReportOf(invoke.task, "");
+  report.invoked = true;
+  report.invocation = invoke.invocation;
+  if (!RunsOnce(task)) return NewCall(invoke, task, std::move(report));
   api::RunOnce run = task.run;
-  if (!invoke.inputs.empty()) run.mutable_inputs()->Assign(invoke.inputs.begin(), invoke.inputs.end());
+  if (!invoke.inputs.empty()) {
+    if (absl::Status good = SetInputs(invoke.inputs, &run); !good.ok()) return good;
+  }
   for (const std::string& variable : invoke.env) SetVariable(variable, &run);
   FillRun(found->first, task, ++orders_, now_ns, &run);
   run.set_module(task.sha256);
   if (absl::Status good = CheckRunOnce(run); !good.ok()) return good;
-  Report report = ReportOf(invoke.task, "");
-  report.invoked = true;
-  report.invocation = invoke.invocation;
   invocations_.emplace(run.run(), std::move(report));
   invoked_.push_back(std::move(run));
   return absl::OkStatus();
+}
+
+absl::Status PropellerTasks::NewCall(const PropellerCommand& invoke, const Task& task, Report report) {
+  if (task.phase != Phase::kReady)
+    return absl::UnavailableError("it comes or goes: it is not to be called now");
+  if (!invoke.env.empty() || !invoke.args.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(invoke.env.empty() ? "cli_args" : "env",
+                                                   ": a function of weft takes none, only a request"));
+  }
+  FunctionCall call;
+  call.id = absl::StrCat(invoke.task, "#", ++orders_);
+  call.function = FunctionOf(task);
+  call.payload = PayloadOf(invoke.inputs);
+  if (call.payload.size() > kPayloadBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("inputs: have more than ", kPayloadBytesMax, " bytes"));
+  }
+  called_.emplace(call.id, std::move(report));
+  to_call_.push_back(std::move(call));
+  return absl::OkStatus();
+}
+
+void PropellerTasks::CallEnded(const FunctionCallEnded& ended) {
+  auto called = called_.extract(ended.id);
+  if (called.empty()) return;
+  Report& report = called.mapped();
+  if (ended.status.ok()) {
+    report.results = ended.reply;
+  } else {
+    report.error = absl::StrCat(absl::StatusCodeToString(ended.status.code()), ": ", ended.status.message());
+  }
+  Tell(std::move(report));
 }
 
 void PropellerTasks::Ended(const api::RunEnded& ended) {

@@ -61,8 +61,8 @@ bool PropellerTasks::Start(const PropellerCommand& start, uint64_t now_ns) {
   if (status.ok()) {
     for (const std::string& arg : start.args) run.add_args(arg);
     for (const std::string& variable : start.env) run.add_env(variable);
-    for (const int64_t input : start.inputs) run.add_inputs(input);
-    status = CheckRunGiven(run);
+    status = SetInputs(start.inputs, &run);
+    if (status.ok()) status = CheckRunGiven(run);
   }
   if (!status.ok()) {
     Tell(start.task, std::string(status.message()));

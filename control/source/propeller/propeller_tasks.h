@@ -3,14 +3,15 @@
 // placed and then ready; one that was stopped drains. While it comes or goes its endpoint is draining: other
 // nodes learn of it meanwhile, so that they know a caller before it calls, and until it has called its last.
 // Of several tasks of one name the newest gives the module. A task whose module serves no calls is run once
-// instead, at most once whatever restarts: that it begins is saved before it does. A latent one is run by
-// each invocation, of which nothing is saved: a restart forgets them. Pure: commands, outcomes and time come
-// in. One thread.
+// instead, at most once whatever restarts: that it begins is saved before it does. An invocation runs a
+// latent one, and calls one that serves; of them nothing is saved: a restart forgets them. Pure: commands,
+// outcomes and time come in. One thread.
 #ifndef WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
 #define WEFT_CONTROL_SOURCE_PROPELLER_PROPELLER_TASKS_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <set>
@@ -22,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "control/model/mesh_state.h"
 #include "control/model/offer.h"
+#include "control/source/propeller/function_caller.h"
 #include "control/source/propeller/propeller_commands.h"
 #include "control/source/propeller/propeller_metrics.h"
 #include "dataplane/api/run.pb.h"
@@ -39,6 +41,9 @@ class PropellerTasks {
   static constexpr uint64_t kDrainNs = 2 * kNsPerSecond;
   static constexpr std::size_t kReportsMax = 1'000;
   static constexpr std::size_t kInvocationsMax = 256;
+  // Of as many invocations it is known that they were heard: a broker may say one twice.
+  static constexpr std::size_t kHeardMax = 1'024;
+  static constexpr std::size_t kPayloadBytesMax = std::size_t{1} << 20;
 
   struct Report {
     std::string task;
@@ -58,7 +63,7 @@ class PropellerTasks {
   void Module(const std::string& image, const std::string& sha256, bool serves, uint64_t now_ns);
   void ModuleOf(const std::string& task, const std::string& sha256, bool serves, uint64_t now_ns);
   void Stop(const std::string& task, uint64_t now_ns);
-  // Of a latent task that is run once. A report follows in any case.
+  // Of a task that serves, or of a latent one that is run once. A report follows, unless it was heard before.
   void Invoke(const PropellerCommand& invoke, uint64_t now_ns);
   void Fail(const std::string& task, const std::string& error);
   // Those that still wait for `image`.
@@ -73,6 +78,10 @@ class PropellerTasks {
   void LoseRuns(const std::string& why);
   // That they begin could not be saved: they do not.
   void DropRuns(const std::string& why);
+
+  // Calls of functions that were asked for since the last time. Each is answered by CallEnded().
+  std::vector<FunctionCall> TakeCalls() { return std::exchange(to_call_, {}); }
+  void CallEnded(const FunctionCallEnded& ended);
 
   // The agent's word, as Source::OnProgrammed() has it.
   void OnProgrammed(const std::string& node, const MeshState& mesh, const std::vector<std::string>& failed,
@@ -127,10 +136,13 @@ class PropellerTasks {
   }
   // Its module serves no calls.
   static bool RunsOnce(const Task& task) { return HasBegun(task) || task.phase == Phase::kLatent; }
+  static absl::Status SetInputs(const std::vector<std::string>& inputs, api::RunOnce* run);
   // What is the same for all runs of a task; its path is not known here.
   void FillRun(const std::string& id, const Task& task, uint64_t order, uint64_t now_ns,
                api::RunOnce* run) const;
   absl::Status NewInvocation(const PropellerCommand& invoke, uint64_t now_ns);
+  absl::Status NewCall(const PropellerCommand& invoke, const Task& task, Report report);
+  bool HeardBefore(const PropellerCommand& invoke);
   Tasks::iterator FailAt(Tasks::iterator task, const std::string& error);
   // When OnTime() has something to do for it.
   uint64_t DueNs(const Task& task) const;
@@ -146,6 +158,10 @@ class PropellerTasks {
   std::vector<Report> reports_;
   std::map<std::string, Report> invocations_;  // That run, or are to: by the names of their runs
   std::vector<api::RunOnce> invoked_;          // To be taken, each with its module's hash for a path
+  std::map<std::string, Report> called_;       // Calls under way, by their names
+  std::vector<FunctionCall> to_call_;
+  std::set<std::string> heard_;
+  std::deque<std::string> heard_in_order_;
 };
 
 }  // namespace weft::control

@@ -63,12 +63,16 @@ void PropellerWorker::Note(const std::string& what) {
 
 void PropellerWorker::AddPollEntries(std::vector<pollfd>* entries) const {
   if (mqtt_ != nullptr) entries->push_back({mqtt_->fd(), POLLIN, 0});
+  if (caller_ != nullptr) entries->push_back({caller_->done_fd(), POLLIN, 0});
 }
 
 std::vector<SourceChange> PropellerWorker::OnEvents(const std::vector<pollfd>& /*entries*/, uint64_t now_ns) {
   now_ns_ = now_ns;
   if (mqtt_ == nullptr) return {};
   for (const MqttEvent& event : mqtt_->Take()) TakeEvent(event);
+  if (caller_ != nullptr) {
+    for (const FunctionCallEnded& ended : caller_->TakeDone()) tasks_.CallEnded(ended);
+  }
   return TakeChanges();
 }
 
@@ -248,6 +252,21 @@ bool PropellerWorker::Serves(absl::string_view module, const std::string& sha256
   return serves;
 }
 
+void PropellerWorker::StartCalls() {
+  for (FunctionCall& call : tasks_.TakeCalls()) {
+    if (caller_ == nullptr) {
+      absl::StatusOr<std::unique_ptr<FunctionCaller>> caller =
+          FunctionCaller::Create(options_.run_dir, options_.ns);
+      if (!caller.ok()) {
+        tasks_.CallEnded({call.id, caller.status(), ""});
+        continue;
+      }
+      caller_ = *std::move(caller);
+    }
+    caller_->Add(std::move(call));
+  }
+}
+
 // No generation takes these back, as OnProgrammed() does others.
 void PropellerWorker::SweepRuns() {
   if (run_modules_.empty()) return;
@@ -283,6 +302,7 @@ std::vector<SourceChange> PropellerWorker::TakeChanges() {
     runs_.push_back(std::move(run));
   }
   if (tasks_.TakeChanged()) SaveTasks();  // Some of them are not run.
+  StartCalls();
   SweepRuns();
   if (changed) metrics_.Follow(tasks_.Measured(), now_ns_);
   if (changed || !std::exchange(spoken_, true)) {

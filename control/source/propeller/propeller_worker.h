@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "control/source/propeller/chunked_modules.h"
+#include "control/source/propeller/function_caller.h"
 #include "control/source/propeller/module_store.h"
 #include "control/source/propeller/mqtt_client.h"
 #include "control/source/propeller/propeller_metrics.h"
@@ -31,6 +32,7 @@ struct PropellerWorkerOptions {
   std::string ns = "propeller";  // Tasks are functions of it.
   std::string host;              // That runs them
   std::string proplet;           // Id at the manager; empty: the node's name
+  std::string run_dir;           // Of the agent, for calls
   std::string state_dir;         // Tasks and modules are kept in a directory within.
   uid_t agent_uid = 0;           // Who opens the modules
 };
@@ -76,6 +78,7 @@ class PropellerWorker final : public Source {
   void TakeChunk(PropellerCommand chunk);
   bool Serves(absl::string_view module, const std::string& sha256);
   void SweepRuns();
+  void StartCalls();
   void AskRegistry();
   void AskAgain();
   void Begin();
@@ -106,8 +109,9 @@ class PropellerWorker final : public Source {
   PropellerMetrics metrics_;
   std::vector<std::string> asked_;  // Functions whose counters are wanted of the agent
 
-  std::set<std::string> run_modules_;  // That are run once, not yet removed
-  std::vector<api::RunOnce> runs_;     // To be handed to the agent
+  std::set<std::string> run_modules_;       // That are run once, not yet removed
+  std::vector<api::RunOnce> runs_;          // To be handed to the agent
+  std::unique_ptr<FunctionCaller> caller_;  // Since the first invocation of a function
 
   uint64_t now_ns_ = 0;
   uint64_t event_ns_ = 0;  // Of the oldest message since the last change; 0: none

@@ -27,7 +27,7 @@ class PropellerRunsTest : public testing::Test {
     start.image = image;
     start.args = {"a"};
     start.env = {"TOKEN=s3cret"};
-    start.inputs = {7};
+    start.inputs = {"7"};
     return start;
   }
   void Begin(const std::string& id, bool serves = false) {
@@ -194,7 +194,7 @@ class PropellerInvokeTest : public PropellerRunsTest {
     tasks_.ModuleOf("t1", sha_, false, now_ns_);
   }
   void Invoke(const std::string& invocation, std::vector<std::string> env = {},
-              std::vector<int64_t> inputs = {}) {
+              std::vector<std::string> inputs = {}) {
     PropellerCommand invoke;
     invoke.task = "t1";
     invoke.invocation = invocation;
@@ -221,7 +221,7 @@ TEST_F(PropellerInvokeTest, ALatentTaskIsRunByEachInvocation) {
   EXPECT_THAT(tasks_.Modules(), ElementsAre(sha_));
   EXPECT_THAT(tasks_.Placements(), IsEmpty());
   Invoke("i1");
-  Invoke("i2", {"TOKEN=other", "MORE=1"}, {8, 9});
+  Invoke("i2", {"TOKEN=other", "MORE=1"}, {"8", "9"});
   const std::vector<api::RunOnce> runs = Runs();
   ASSERT_EQ(runs.size(), 2u);
   EXPECT_EQ(runs[0].module(), "/modules/" + sha_);
@@ -241,7 +241,7 @@ TEST_F(PropellerInvokeTest, ALatentTaskIsRunByEachInvocation) {
   tasks_.LoseRuns("lost");
   EXPECT_THAT(Invoked(), ElementsAre("i3: |lost"));
   EXPECT_EQ(tasks_.size(), 1u);
-  for (std::size_t i = 0; i <= PropellerTasks::kInvocationsMax; ++i) Invoke("many");
+  for (std::size_t i = 0; i <= PropellerTasks::kInvocationsMax; ++i) Invoke(absl::StrCat("many", i));
   EXPECT_THAT(Invoked(), ElementsAre(HasSubstr("invocations already")));
   EXPECT_EQ(Runs().size(), PropellerTasks::kInvocationsMax);
   tasks_.Stop("t1", now_ns_);
@@ -261,6 +261,41 @@ TEST_F(PropellerInvokeTest, ALatentTaskOutlivesARestartAndItsInvocationsDoNot) {
   Invoke("i2");
   EXPECT_EQ(Runs().size(), 1u);
   EXPECT_THAT(Invoked(), IsEmpty());
+}
+
+TEST_F(PropellerInvokeTest, AnInvocationOfATaskThatServesIsACallMadeOnce) {
+  PropellerCommand start = StartOf("t1");
+  start.args.clear();
+  start.env.clear();
+  start.inputs.clear();
+  EXPECT_TRUE(tasks_.Start(start, now_ns_));
+  tasks_.ModuleOf("t1", sha_, true, now_ns_);
+  Invoke("early");
+  EXPECT_THAT(Invoked(), ElementsAre(HasSubstr("not to be called now")));
+  MeshState mesh;
+  for (const api::Endpoint& each : tasks_.Endpoints("n1", [](const std::string& sha) { return sha; }))
+    mesh.Put(MakeEntry(each));
+  tasks_.OnProgrammed("n1", mesh, {}, true, now_ns_);
+  tasks_.OnTime(now_ns_ + PropellerTasks::kSettleNs);
+  EXPECT_EQ(tasks_.TakeReports().size(), 1u);
+  Invoke("i1", {}, {"x y"});
+  Invoke("i1", {}, {"x y"});  // Said twice
+  Invoke("i2", {}, {"a", "b"});
+  Invoke("i3", {"A=b"});
+  EXPECT_THAT(Invoked(), ElementsAre(HasSubstr("i3: |env: ")));
+  const std::vector<FunctionCall> calls = tasks_.TakeCalls();
+  ASSERT_EQ(calls.size(), 2u);
+  EXPECT_EQ(calls[0].function, "ns/fn");
+  EXPECT_EQ(calls[0].payload, "x y");
+  EXPECT_EQ(calls[1].payload, R"(["a","b"])");
+  EXPECT_THAT(tasks_.TakeCalls(), IsEmpty());
+  EXPECT_THAT(Runs(), IsEmpty());
+  tasks_.LoseRuns("the agent is away");  // Calls go on without it.
+  EXPECT_THAT(Invoked(), IsEmpty());
+  tasks_.CallEnded({calls[1].id, absl::OkStatus(), "answer"});
+  tasks_.CallEnded({calls[1].id, absl::OkStatus(), "again"});
+  tasks_.CallEnded({calls[0].id, absl::DeadlineExceededError("late"), ""});
+  EXPECT_THAT(Invoked(), ElementsAre("i2: answer|", "i1: |DEADLINE_EXCEEDED: late"));
 }
 
 TEST(ServesCallsTest, OnlyAGoodModuleWithoutHandlerIsRunOnce) {

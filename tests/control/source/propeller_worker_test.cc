@@ -237,10 +237,10 @@ TEST(PropellerCommandsTest, WhatIsSaidIsRead) {
   EXPECT_EQ(start->refusal, "");
   EXPECT_THAT(start->args, ElementsAre("--port", "9"));
   EXPECT_THAT(start->env, ElementsAre("A=b=c"));
-  EXPECT_THAT(start->inputs, ElementsAre(-1, 7, -1));
+  EXPECT_THAT(start->inputs, ElementsAre("-1", "7", "18446744073709551615"));
   for (const char* more :
        {R"("parent_results":{"a":1})", R"("hal_storage_path":"/x")", R"("env":["A"])", R"("env":{"A":7})",
-        R"("env":{"A=B":"s3cret"})", R"("inputs":["1.5"])", R"("inputs":"7")", R"("cli_args":[7])"}) {
+        R"("env":{"A=B":"s3cret"})", R"("inputs":[1.5])", R"("inputs":"7")", R"("cli_args":[7])"}) {
     const auto refused = ParsePropellerCommand(
         "control/manager/start", absl::StrCat(R"({"id":"t","name":"f","file":"AA==",)", more, "}"));
     EXPECT_NE(refused->refusal, "") << more;
