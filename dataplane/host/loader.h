@@ -4,17 +4,16 @@
 #ifndef WEFT_DATAPLANE_HOST_LOADER_H_
 #define WEFT_DATAPLANE_HOST_LOADER_H_
 
-#include <condition_variable>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/job_queue.h"
 #include "dataplane/host/function.h"
 #include "dataplane/host/module.h"
 
@@ -42,22 +41,17 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   // Queues a module. The agent bounds how many there are. Any thread.
-  void Add(Job job);
+  void Add(Job job) { queue_.TryAdd(std::move(job)); }
   // Readable while TakeDone() has something.
-  int done_fd() const { return done_fd_.get(); }
-  std::vector<Done> TakeDone();
+  int done_fd() const { return queue_.done_fd(); }
+  std::vector<Done> TakeDone() { return queue_.TakeDone(); }
 
  private:
   Loader(const ModuleCache* cache, UniqueFd done_fd);
   void Run();
 
   const ModuleCache* const cache_;
-  const UniqueFd done_fd_;  // An eventfd.
-  std::mutex mutex_;        // Guards the rest.
-  std::condition_variable changed_;
-  std::deque<Job> jobs_;
-  std::vector<Done> done_;
-  bool stop_ = false;
+  JobQueue<Job, Done> queue_;
   std::thread thread_;
 };
 

@@ -2,14 +2,12 @@
 // The runner's thread: a small engine for each run, the run, and what is said of it.
 #include "dataplane/host/runner.h"
 
-#include <errno.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -91,56 +89,31 @@ absl::Status RunIn(Function& function, const api::RunOnce& run, std::string* val
 
 absl::StatusOr<std::unique_ptr<Runner>> Runner::Create(const EngineOptions& engine,
                                                        const ModuleCache* cache) {
-  UniqueFd done_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!done_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
+  WEFT_ASSIGN_OR_RETURN(UniqueFd done_fd, (JobQueue<Job, api::RunEnded>::MakeFd()));
   return std::unique_ptr<Runner>(new Runner(engine, cache, std::move(done_fd)));
 }
 
 Runner::Runner(const EngineOptions& engine, const ModuleCache* cache, UniqueFd done_fd)
-    : engine_options_(engine), cache_(cache), done_fd_(std::move(done_fd)), thread_([this] { Loop(); }) {
+    : engine_options_(engine), cache_(cache), queue_(std::move(done_fd)), thread_([this] { Loop(); }) {
   pthread_setname_np(thread_.native_handle(), "weft-runner");
 }
 
 Runner::~Runner() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    stop_.store(true, std::memory_order_relaxed);
-  }
-  changed_.notify_one();
+  queue_.Stop();
+  stop_.store(true, std::memory_order_relaxed);  // Relaxed: join() orders what the thread did.
   thread_.join();
 }
 
 bool Runner::TryAdd(api::RunOnce&& run, UniqueFd&& module) {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (jobs_.size() >= kRunsMax) return false;
-    jobs_.push_back({std::move(run), std::move(module)});
-  }
-  changed_.notify_one();
-  return true;
-}
-
-std::vector<api::RunEnded> Runner::TakeDone() {
-  uint64_t ignored;
-  [[maybe_unused]] const ssize_t bytes = read(done_fd_.get(), &ignored, sizeof ignored);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return std::exchange(done_, {});
+  Job job{std::move(run), std::move(module)};
+  if (queue_.TryAdd(std::move(job), kRunsMax)) return true;
+  run = std::move(job.run);
+  module = std::move(job.module);
+  return false;
 }
 
 void Runner::Loop() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  for (;;) {
-    changed_.wait(lock, [this] { return stop_.load(std::memory_order_relaxed) || !jobs_.empty(); });
-    if (stop_.load(std::memory_order_relaxed)) return;
-    const Job job = std::move(jobs_.front());
-    jobs_.pop_front();
-    lock.unlock();
-    api::RunEnded ended = Run(job);
-    lock.lock();
-    done_.push_back(std::move(ended));
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = write(done_fd_.get(), &one, sizeof one);
-  }
+  while (const std::optional<Job> job = queue_.Take()) queue_.Finish(Run(*job));
 }
 
 // The limits of this run: its function's, within the host's.

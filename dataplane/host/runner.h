@@ -5,10 +5,7 @@
 #define WEFT_DATAPLANE_HOST_RUNNER_H_
 
 #include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -17,6 +14,7 @@
 #include "dataplane/api/run.pb.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/base/job_queue.h"
 #include "dataplane/host/engine.h"
 #include "dataplane/host/module_cache.h"
 
@@ -40,8 +38,8 @@ class Runner {
   // there are, but after its own restart, or control's, it knows nothing of the earlier ones. Any thread.
   bool TryAdd(api::RunOnce&& run, UniqueFd&& module);
   // Readable while TakeDone() has something.
-  int done_fd() const { return done_fd_.get(); }
-  std::vector<api::RunEnded> TakeDone();
+  int done_fd() const { return queue_.done_fd(); }
+  std::vector<api::RunEnded> TakeDone() { return queue_.TakeDone(); }
 
  private:
   struct Job {
@@ -57,12 +55,8 @@ class Runner {
 
   const EngineOptions engine_options_;
   const ModuleCache* const cache_;
-  const UniqueFd done_fd_;         // An eventfd.
-  std::atomic<bool> stop_{false};  // Read by the guest's clock; the rest is guarded by mutex_.
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Job> jobs_;
-  std::vector<api::RunEnded> done_;
+  std::atomic<bool> stop_{false};  // Read by the guest's clock.
+  JobQueue<Job, api::RunEnded> queue_;
   std::thread thread_;
 };
 
