@@ -192,6 +192,9 @@ void Controller::OnFunctions(const std::vector<api::Item>& functions) {
 void Controller::TakeChanges(std::vector<SourceChange> changes) {
   LogNotes();
   TakeRuns();
+  for (const Watched& each : sources_) {
+    for (const SourceOffer& offer : each.source->TakePrepared()) model_.Prepare(offer);
+  }
   if (changes.empty()) return;
   uint64_t event_ns = changes.front().event_ns;
   std::string cause = changes.front().cause;

@@ -40,7 +40,40 @@ bool Model::Restore(std::vector<SourceOffer> offers) {
   return good;
 }
 
+void Model::Prepare(const SourceOffer& offer) {
+  if (offer.whole) {
+    const bool first = claims_.origins().empty() && pending_.empty();
+    ahead_ = first ? std::make_unique<Ahead>() : nullptr;
+    if (first) ahead_->origin = offer.origin;
+  }
+  if (ahead_ == nullptr || ahead_->origin != offer.origin) return;
+  Claims& claims = ahead_->claims;
+  claims.Begin();
+  Claims::Origin* const origin = claims.Try(offer.origin, offer.open, offer.allow_shrink);
+  for (const EntryPtr& entry : offer.said) claims.Put(origin, entry, entry);
+  for (const EntryPtr& entry : offer.unsaid) claims.Put(origin, entry, nullptr);
+  if (claims.Check().empty()) {
+    claims.Commit(&ahead_->changes);
+  } else {
+    ahead_ = nullptr;  // What is wrong is told when it is said.
+  }
+}
+
+bool Model::TakeAhead(const SourceOffer& offer) {
+  const std::unique_ptr<Ahead> ahead = std::move(ahead_);
+  if (ahead == nullptr || !offer.whole || !offer.prepared || ahead->origin != offer.origin) return false;
+  if (!claims_.origins().empty() || !pending_.empty()) return false;
+  const Claims::Origin& origin = ahead->claims.origins().at(offer.origin);
+  if (origin.open != offer.open || origin.allow_shrink != offer.allow_shrink) return false;
+  if (origin.said.size() != offer.said.size()) return false;
+  claims_ = std::move(ahead->claims);
+  changes_ = std::move(ahead->changes);
+  errors_.erase(offer.origin);
+  return true;
+}
+
 void Model::Offer(SourceOffer offer) {
+  if (TakeAhead(offer)) return;
   static const SaidSet kNothing;
   const auto origin = claims_.origins().find(offer.origin);
   Pending pending;
@@ -142,6 +175,7 @@ void Model::CheckShrink(const std::string& name, const Pending& pending, bool sp
 
 Model::Outcome Model::Evaluate() {
   Outcome outcome;
+  outcome.changes = std::exchange(changes_, {});
   if (pending_.empty()) return outcome;
   const auto offered = [this] {
     std::vector<std::string> origins;

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,11 @@ class Model {
   // Takes the last good states from disk, for the time until their sources speak. False, and nothing taken,
   // where they do not agree: another version wrote them.
   bool Restore(std::vector<SourceOffer> offers);
+
+  // What `offer.origin` is about to say once it knows all of it: first from nothing (`whole`), then by the
+  // difference. None of it is in force, or to be seen, before it is said as a whole and as `prepared`. That
+  // then costs nearly nothing where nobody has said anything by then; else what was prepared is forgotten.
+  void Prepare(const SourceOffer& offer);
 
   // `offer.origin` says this now. Nothing happens before Evaluate(). A difference is one to what the source
   // said last, whether that was accepted or not.
@@ -77,6 +83,15 @@ class Model {
     std::vector<MeshError> errors;  // It contradicts itself.
   };
 
+  // The mesh that one source's word will make of nothing.
+  struct Ahead {
+    std::string origin;
+    Claims claims;
+    std::vector<EntryChange> changes;  // That made it
+  };
+
+  // Takes what was prepared where `offer` says it; false, and nothing taken, where it cannot stand for that.
+  bool TakeAhead(const SourceOffer& offer);
   // Accepts what `origins` offer, all of it or nothing, and appends what changed. Returns why not.
   std::vector<MeshError> Try(absl::Span<const std::string> origins, std::vector<EntryChange>* changes);
   void CheckShrink(const std::string& name, const Pending& pending, bool spoke,
@@ -84,6 +99,8 @@ class Model {
 
   bool allow_shrink_;
   Claims claims_;
+  std::unique_ptr<Ahead> ahead_;      // Null: nothing is prepared
+  std::vector<EntryChange> changes_;  // Taken since Evaluate()
   std::map<std::string, Pending> pending_;
   std::map<std::string, std::vector<std::string>> errors_;  // By origin, of what is held back or unreadable.
 };

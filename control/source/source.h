@@ -74,6 +74,8 @@ class Source {
   virtual std::vector<std::string> TakeAsked() { return {}; }
   // Rows of functions, those that somebody asked for.
   virtual void OnFunctions(const std::vector<api::Item>& /*functions*/) {}
+  // What it is about to say, as far as it knows by now (Model::Prepare), since the last call.
+  virtual std::vector<SourceOffer> TakePrepared() { return {}; }
   // What an operator should read in the log, since the last call.
   virtual std::vector<std::string> TakeNotes() = 0;
   // What it is called where it is counted: "/etc/weft/mesh.d", "etcd:/weft/".

@@ -9,6 +9,12 @@
 #include "dataplane/base/status.h"
 
 namespace weft::control {
+namespace {
+
+// Functions prepared between two looks at what has come: about a millisecond.
+constexpr std::size_t kPrepareMax = 64;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<KubeSource>> KubeSource::Create(KubeOptions kube,
                                                                const KubeWatchOptions& options) {
@@ -58,6 +64,7 @@ uint64_t KubeSource::wake_ns() const {
   earlier(access_.wake_ns());
   earlier(statuses_.wake_ns());
   for (const auto& watch : watches_) earlier(watch->wake_ns());
+  if (!spoken_ && state_.unsaid()) earlier(1);
   return wake_ns;
 }
 
@@ -67,6 +74,8 @@ std::vector<SourceChange> KubeSource::OnTime(uint64_t now_ns) {
   access_.OnTime(now_ns);
   for (const auto& watch : watches_) watch->OnTime(now_ns);
   statuses_.OnTime(now_ns);
+  // What a list has told so far is made into entries while the server makes its next page.
+  if (!spoken_ && state_.unsaid()) prepared_.push_back(state_.Prepare(Name(), kPrepareMax));
   return TakeChanges(now_ns);
 }
 
@@ -85,7 +94,8 @@ std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
   change.origin = Name();
   change.cause = absl::StrCat("kubernetes event ", Health().events);
   // The oldest event of those that made it; none where a list did.
-  bool by_list = !std::exchange(spoken_, true);
+  const bool first = !std::exchange(spoken_, true);
+  bool by_list = first;
   for (const auto& watch : watches_) {
     const KubeWatch::Cause cause = watch->TakeCause();
     by_list |= cause.by_list;
@@ -94,6 +104,7 @@ std::vector<SourceChange> KubeSource::TakeChanges(uint64_t now_ns) {
     }
   }
   if (by_list) change.event_ns = 0;
+  if (first) prepared_.push_back(state_.PrepareAll(change.origin));
   change.offer = state_.TakeOffer(change.origin);
   return changes;
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -33,6 +34,7 @@ class KubeSource final : public Source {
   std::vector<SourceChange> OnTime(uint64_t now_ns) override;
   bool Owns(absl::string_view origin) const override { return origin == Name(); }
   bool ReadsAtStart() const override { return false; }
+  std::vector<SourceOffer> TakePrepared() override { return std::exchange(prepared_, {}); }
   std::vector<std::string> TakeNotes() override;
   std::string Name() const override { return "kubernetes"; }
   std::string Describe() const override;
@@ -50,6 +52,7 @@ class KubeSource final : public Source {
   KubeStatusWriter statuses_;
   KubeRouteStatuses route_statuses_;
   bool spoken_ = false;
+  std::vector<SourceOffer> prepared_;
   std::string told_;  // The last problem of `access_` that was noted
 };
 

@@ -252,29 +252,58 @@ std::vector<EntryPtr> KubeState::FunctionNow(const std::string& name) {
   return OfferOf(mesh).said;
 }
 
-SourceOffer KubeState::TakeOffer(const std::string& origin) {
+void KubeState::Say(const std::string& name, const std::vector<EntryPtr>& now, SaidOf* said_of,
+                    SourceOffer* offer) {
+  static const std::vector<EntryPtr> kNothing;
+  std::vector<EntryPtr> said;
+  const auto before = said_of->find(name);
+  AppendDifference(before == said_of->end() ? kNothing : before->second, now, &said, offer);
+  if (!said.empty()) {
+    said_of->insert_or_assign(name, std::move(said));
+  } else if (before != said_of->end()) {
+    said_of->erase(before);
+  }
+}
+
+SourceOffer KubeState::Prepare(const std::string& origin, std::size_t functions_max) {
   SourceOffer offer;
   offer.origin = origin;
   offer.open = true;
-  offer.whole = !std::exchange(told_, true);
-  // What an earlier run was told may be more than the server has now, as after a restored disk. Later ones
-  // say what events deleted, or lists, of which EndList() is asked.
-  offer.allow_shrink = !offer.whole;
+  offer.whole = !std::exchange(prepared_, true);
+  // Endpoints come after their nodes, which would have them looked at again.
+  for (const std::string& name : std::exchange(changed_nodes_, {})) {
+    Say(name, NodeNow(name), &said_of_nodes_, &offer);
+  }
+  for (; functions_max > 0 && !changed_services_.empty(); --functions_max) {
+    const std::string name = std::move(changed_services_.extract(changed_services_.begin()).value());
+    Say(name, FunctionNow(name), &said_of_functions_, &offer);
+  }
+  Say(kKubeOutside, NodeNow(kKubeOutside), &said_of_nodes_, &offer);
+  return offer;
+}
+
+SourceOffer KubeState::PrepareAll(const std::string& origin) {
+  changed_services_ = ChangedFunctions();
+  return Prepare(origin, changed_services_.size());
+}
+
+SourceOffer KubeState::TakeOffer(const std::string& origin) {
+  const bool prepared = prepared_;
+  SourceOffer offer = PrepareAll(origin);
   changed_ = false;
-  static const std::vector<EntryPtr> kNothing;
-  const auto say = [&offer](const std::string& name, const std::vector<EntryPtr>& now, auto* said_of) {
-    std::vector<EntryPtr> said;
-    const auto before = said_of->find(name);
-    AppendDifference(before == said_of->end() ? kNothing : before->second, now, &said, &offer);
-    if (!said.empty()) {
-      said_of->insert_or_assign(name, std::move(said));
-    } else if (before != said_of->end()) {
-      said_of->erase(before);
-    }
-  };
-  for (const std::string& name : ChangedFunctions()) say(name, FunctionNow(name), &said_of_functions_);
-  changed_nodes_.insert(kKubeOutside);
-  for (const std::string& name : std::exchange(changed_nodes_, {})) say(name, NodeNow(name), &said_of_nodes_);
+  if (std::exchange(told_, true)) {
+    // It says what events deleted, or lists, of which EndList() is asked.
+    offer.allow_shrink = true;
+    return offer;
+  }
+  // What an earlier run was told may be more than the server has now, as after a restored disk.
+  offer.prepared = prepared && offer.said.empty() && offer.unsaid.empty();
+  offer.whole = true;
+  offer.said.clear();
+  offer.unsaid.clear();
+  for (const SaidOf* said_of : {&said_of_functions_, &said_of_nodes_}) {
+    for (const auto& [name, said] : *said_of) offer.said.insert(offer.said.end(), said.begin(), said.end());
+  }
   return offer;
 }
 

@@ -44,6 +44,13 @@ class KubeState {
   // What is to be said of it: the whole the first time, then what is new.
   SourceOffer TakeOffer(const std::string& origin);
 
+  // Before the first TakeOffer(): what it will say, as far as that follows from what is known now, by the
+  // difference to what was prepared before; of at most `functions_max` functions. unsaid(): there is more.
+  // PrepareAll() leaves nothing.
+  SourceOffer Prepare(const std::string& origin, std::size_t functions_max);
+  SourceOffer PrepareAll(const std::string& origin);
+  bool unsaid() const { return !changed_services_.empty() || !changed_nodes_.empty(); }
+
   // What the routes of the Gateway API come to now, and how often that was found anew.
   const KubeRouting& Routing();
   uint64_t routings() const { return routings_; }
@@ -73,6 +80,10 @@ class KubeState {
   void CountSlice(const std::string& key, const KubeSlice& slice, int by);
   // What to say anew because of what changed, including who shares their calls with a Service that did.
   std::set<std::string> ChangedFunctions();
+  using SaidOf = std::map<std::string, std::vector<EntryPtr>>;
+  // Adds to `offer` what `name` is `now` otherwise than it was said.
+  static void Say(const std::string& name, const std::vector<EntryPtr>& now, SaidOf* said_of,
+                  SourceOffer* offer);
   std::vector<EntryPtr> FunctionNow(const std::string& name);
   std::vector<EntryPtr> NodeNow(const std::string& name);
   const KubeAddresses& Addresses();
@@ -99,12 +110,13 @@ class KubeState {
   std::map<std::string, std::set<std::string>> split_to_;
   std::set<std::string> outside_;  // Functions with endpoints on no node that Kubernetes knows
 
-  // Since the last TakeOffer()
+  // Since it was said or prepared
   std::set<std::string> changed_services_;
   std::set<std::string> changed_nodes_;
-  // What was said last, by function and by node.
-  std::map<std::string, std::vector<EntryPtr>> said_of_functions_;
-  std::map<std::string, std::vector<EntryPtr>> said_of_nodes_;
+  // What was said or prepared last, by function and by node.
+  SaidOf said_of_functions_;
+  SaidOf said_of_nodes_;
+  bool prepared_ = false;
   bool told_ = false;
 };
 

@@ -184,6 +184,7 @@ TEST_F(KubeStateTest, APolicyIsOfTheFunctionOfItsName) {
 TEST_F(KubeStateTest, TheFirstWordMayNotTakeAwayWhatWasSaidBefore) {
   const SourceOffer first = state_.TakeOffer("k");
   EXPECT_TRUE(first.whole);
+  EXPECT_FALSE(first.prepared);
   EXPECT_FALSE(first.allow_shrink);
   Put(KubeKind::kNode, R"({"metadata":{"name":"n1"}})");
   const SourceOffer second = state_.TakeOffer("k");
@@ -255,7 +256,27 @@ std::vector<std::string> Texts(const SourceMesh& mesh) {
   return texts;
 }
 
-// Whatever comes, reading ends, no other object suffers, and the mesh that follows can be merged.
+using HeldItems = std::map<std::pair<KubeKind, std::string>, KubeItem>;
+
+// Prepared bit by bit, what follows from `held` is `mesh` too, and the whole says so.
+void ExpectPreparedAlike(const HeldItems& held, const SourceMesh& mesh, Random* random) {
+  KubeState ahead(4810);
+  SaidMesh prepared;
+  for (const auto& [name, item] : held) {
+    ahead.Put(name.first, item);
+    if (random->Below(2) == 0) prepared.Take(ahead.Prepare("k", random->Below(3)));
+  }
+  prepared.Take(ahead.PrepareAll("k"));
+  EXPECT_FALSE(ahead.unsaid());
+  EXPECT_EQ(Texts(mesh), Texts(prepared.mesh()));
+  const SourceOffer offer = ahead.TakeOffer("k");
+  EXPECT_TRUE(offer.whole && offer.prepared);
+  prepared.Take(offer);
+  EXPECT_EQ(Texts(mesh), Texts(prepared.mesh()));
+}
+
+// Whatever comes, reading ends, no other object suffers, and the mesh that follows can be merged. What was
+// told bit by bit is what would be told of these objects as a whole.
 constexpr char kHints[] = R"({"forZones":[{"name":"z1"}],"forNodes":[{"name":"n2"}]})";
 
 TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
@@ -283,7 +304,7 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
   KubeState state(4810);
   const KubeItem good{"good", KubeNode{"10.0.0.8", "z", {}}, ""};
   ASSERT_FALSE(state.Put(KubeKind::kNode, good));
-  std::map<std::pair<KubeKind, std::string>, KubeItem> held = {{{KubeKind::kNode, "good"}, good}};
+  HeldItems held = {{{KubeKind::kNode, "good"}, good}};
   SaidMesh told;
   for (int round = 0; round < rounds; ++round) {
     auto [kind, json] = whole[random.Below(whole.size())];
@@ -320,12 +341,12 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
     const Merged merged = Merge(all);
     ASSERT_THAT(merged.errors, IsEmpty()) << merged.errors.front().ToString() << "\n" << json;
     ASSERT_TRUE(merged.state.Contains(NodeKey("good")));
-    // What was told bit by bit is what would be told of these objects as a whole.
     KubeState fresh(4810);
     for (const auto& [name, item] : held) fresh.Put(name.first, item);
     SaidMesh at_once;
     at_once.Take(fresh.TakeOffer("k"));
     ASSERT_EQ(Texts(told.mesh()), Texts(at_once.mesh())) << "round " << round << "\n" << json;
+    ExpectPreparedAlike(held, told.mesh(), &random);
   }
   EXPECT_FALSE(state.refused().empty());
 }
