@@ -24,6 +24,7 @@ BareHttp::BareHttp(const BareServer& server) : server_(server), curl_(curl_easy_
   curl_easy_setopt(curl_, CURLOPT_HTTPHEADER, headers);
   if (!server_.ca.empty()) curl_easy_setopt(curl_, CURLOPT_CAINFO, server_.ca.c_str());
   curl_easy_setopt(curl_, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl_, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));  // As weft-control
   curl_easy_setopt(curl_, CURLOPT_FAILONERROR, 1L);
   curl_easy_setopt(curl_, CURLOPT_WRITEFUNCTION, &BareHttp::TakePiece);
   curl_easy_setopt(curl_, CURLOPT_WRITEDATA, this);

@@ -180,6 +180,8 @@ int BareKubeList(const BareServer& server) {
     listing.curl = curl_easy_init();
     curl_easy_setopt(listing.curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(listing.curl, CURLOPT_CAINFO, server.ca.c_str());
+    // As weft-control does, to which it makes the sync of a large mesh shorter.
+    curl_easy_setopt(listing.curl, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
     curl_easy_setopt(listing.curl, CURLOPT_FAILONERROR, 1L);
     curl_easy_setopt(listing.curl, CURLOPT_WRITEFUNCTION, &Append);
     curl_easy_setopt(listing.curl, CURLOPT_WRITEDATA, &listing.answer);
