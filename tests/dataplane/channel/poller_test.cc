@@ -290,7 +290,8 @@ TEST(PollerTest, AfterAPauseDescriptorsComeBeforeMessages) {
 // among them, are looked at after each, not after as many polls as take microseconds elsewhere.
 TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   ChannelPair pair;
-  std::unique_ptr<Poller> poller = MakePoller();
+  // Long enough to come to a yield before it sleeps, where a sanitizer makes each poll slow.
+  std::unique_ptr<Poller> poller = MakePoller(kNsPerMs);
   ASSERT_TRUE(poller->AddDoorbell(&*pair.b_bell).ok());
   ASSERT_TRUE(poller->AddChannel(pair.b.get()).ok());
   UniqueFd event(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -315,8 +316,11 @@ TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   while (!begun.load(std::memory_order_relaxed)) std::this_thread::yield();
   KeepingHandler handler;
   int slow_rounds = 0;
-  for (int round = 0; round < 60 && slow_rounds < 10; ++round) {
-    Send(*pair.a, static_cast<uint32_t>(round));  // Something to do, so that it polls before it sleeps.
+  uint32_t round = 0;
+  // Until the hog has had its share, this thread has some before it: a yield then returns at once.
+  const uint64_t until_ns = NowNs() + 5 * kNsPerSecond;
+  while (slow_rounds < 10 && NowNs() < until_ns) {
+    Send(*pair.a, round++);  // Something to do, so that it polls before it sleeps.
     while (poller->PollOnce(handler) == 0) {
     }
     const uint64_t yields = poller->counters().yields;
