@@ -265,7 +265,7 @@ void HostProgram::OnRunOnce(const api::RunOnce& run, UniqueFd module) {
       if (!status.ok()) runner_.reset();
     }
   }
-  if (status.ok() && runner_->TryAdd(api::RunOnce(run), std::move(module))) return;
+  if (status.ok() && runner_->TryAdd(run, std::move(module))) return;
   if (status.ok()) status = absl::ResourceExhaustedError("the host has too many runs to do already");
   api::RunEnded ended;
   ended.set_run(run.run());

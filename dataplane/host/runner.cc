@@ -104,12 +104,8 @@ Runner::~Runner() {
   thread_.join();
 }
 
-bool Runner::TryAdd(api::RunOnce&& run, UniqueFd&& module) {
-  Job job{std::move(run), std::move(module)};
-  if (queue_.TryAdd(std::move(job), kRunsMax)) return true;
-  run = std::move(job.run);
-  module = std::move(job.module);
-  return false;
+bool Runner::TryAdd(api::RunOnce run, UniqueFd module) {
+  return queue_.TryAdd({std::move(run), std::move(module)}, kRunsMax);
 }
 
 void Runner::Loop() {

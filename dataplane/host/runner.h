@@ -34,9 +34,9 @@ class Runner {
   Runner(const Runner&) = delete;
   Runner& operator=(const Runner&) = delete;
 
-  // Queues a run; false, the arguments untouched, where kRunsMax wait already: the agent bounds how many
-  // there are, but after its own restart, or control's, it knows nothing of the earlier ones. Any thread.
-  bool TryAdd(api::RunOnce&& run, UniqueFd&& module);
+  // Queues a run; false, and it is forgotten, where kRunsMax wait already: the agent bounds how many there
+  // are, but after its own restart, or control's, it knows nothing of the earlier ones. Any thread.
+  bool TryAdd(api::RunOnce run, UniqueFd module);
   // Readable while TakeDone() has something.
   int done_fd() const { return queue_.done_fd(); }
   std::vector<api::RunEnded> TakeDone() { return queue_.TakeDone(); }

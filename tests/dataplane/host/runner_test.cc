@@ -52,7 +52,7 @@ class RunnerTest : public ::testing::Test {
     return done.size() == 1 ? done[0] : api::RunEnded();
   }
   api::RunEnded Run(const api::RunOnce& run, const std::string& guest = kCommand) {
-    EXPECT_TRUE(runner_->TryAdd(api::RunOnce(run), Open(guest)));
+    EXPECT_TRUE(runner_->TryAdd(run, Open(guest)));
     return Next();
   }
 
@@ -148,7 +148,7 @@ TEST_F(RunnerTest, RunsFollowEachOtherAndTheEndOfTheHostEndsThem) {
   api::RunOnce run = RunOf({"a"});
   for (const char* name : {"r1", "r2"}) {
     run.set_run(name);
-    ASSERT_TRUE(runner_->TryAdd(api::RunOnce(run), Open()));
+    ASSERT_TRUE(runner_->TryAdd(run, Open()));
   }
   std::vector<std::string> ended;
   while (ended.size() < 2) {
