@@ -195,7 +195,7 @@ std::set<SessionId> Server::WhoToAsk(const PendingQuery& query) const {
     // Nobody is woken who has nothing to tell.
     const bool tells = only.empty() ? !session.registered.empty() || !session.placements.empty()
                                     : std::any_of(only.begin(), only.end(),
-                                                  [&](const auto& name) { return Serves(session, name); });
+                                                  [&](const auto& name) { return session.Holds(name); });
     if (tells) asked.insert(id);
   }
   return asked;
@@ -243,7 +243,7 @@ bool Bounded(const api::Stats& stats) {
 void TakeFunctionStats(const Session& host, const api::Stats& stats,
                        std::map<std::string, api::FunctionStats>* functions) {
   for (const api::FunctionStats& function : stats.functions()) {
-    if (Serves(host, function.function())) (*functions)[function.function()] = function;
+    if (host.Holds(function.function())) (*functions)[function.function()] = function;
   }
 }
 

@@ -31,7 +31,7 @@ void AddCounters(api::Item* item, const google::protobuf::RepeatedPtrField<api::
 void AddFunctionStats(const Engine& engine, const std::string& function, const FunctionStatsByHost& stats,
                       api::FunctionStats* sum, std::string* counters) {
   for (const auto& [id, session] : engine.state().sessions) {
-    if (!Serves(session, function)) continue;
+    if (!session.Holds(function)) continue;
     const auto host = stats.find(id);
     if (host == stats.end()) {
       *counters = "not answered";
@@ -172,10 +172,6 @@ std::vector<api::Item> NodeItems(const Engine& engine) {
                                                      : "not reachable");
   }
   return items;
-}
-
-bool Serves(const Session& session, const std::string& function) {
-  return session.registered.contains(function) || session.placements.contains(function);
 }
 
 std::vector<api::Item> FunctionItems(const Engine& engine, const std::set<std::string>& only,

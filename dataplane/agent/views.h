@@ -22,8 +22,6 @@ std::vector<api::Item> NodeItems(const Engine& engine);
 // Of `only`, or where that is empty of all; each with what this node's hosts told of it, summed up.
 std::vector<api::Item> FunctionItems(const Engine& engine, const std::set<std::string>& only,
                                      const FunctionStatsByHost& stats);
-// Whether a host serves `function`, or is about to.
-bool Serves(const Session& session, const std::string& function);
 // `uids` and counters by session; a host whose counters did not come in time says so.
 std::vector<api::Item> HostItems(const Engine& engine, const StatsByHost& stats);
 std::vector<api::Item> RouteItems(const Engine& engine);
