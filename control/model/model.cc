@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 
 namespace weft::control {
 namespace {
+
+constexpr std::size_t kAheadChangesMin = 1'000;
 
 std::vector<std::string> LinesOf(const std::vector<MeshError>& errors) {
   std::vector<std::string> lines;
@@ -52,20 +55,34 @@ void Model::Prepare(const SourceOffer& offer) {
   Claims::Origin* const origin = claims.Try(offer.origin, offer.open, offer.allow_shrink);
   for (const EntryPtr& entry : offer.said) claims.Put(origin, entry, entry);
   for (const EntryPtr& entry : offer.unsaid) claims.Put(origin, entry, nullptr);
-  if (claims.Check().empty()) {
-    claims.Commit(&ahead_->changes);
-  } else {
+  if (!claims.Check().empty()) {
     ahead_ = nullptr;  // What is wrong is told when it is said.
+    return;
   }
+  claims.Commit(&ahead_->changes);
+  // Lists that break off and begin again change the same over and over.
+  if (ahead_->changes.size() <= 2 * claims.state().size() + kAheadChangesMin) return;
+  std::vector<EntryChange> changes;
+  changes.reserve(claims.state().size());
+  for (const EntryPtr& entry : claims.state()) changes.push_back({nullptr, entry});
+  ahead_->changes = std::move(changes);
 }
 
 bool Model::TakeAhead(const SourceOffer& offer) {
   const std::unique_ptr<Ahead> ahead = std::move(ahead_);
-  if (ahead == nullptr || !offer.whole || !offer.prepared || ahead->origin != offer.origin) return false;
+  if (ahead == nullptr || !offer.whole || ahead->origin != offer.origin) return false;
   if (!claims_.origins().empty() || !pending_.empty()) return false;
   const Claims::Origin& origin = ahead->claims.origins().at(offer.origin);
   if (origin.open != offer.open || origin.allow_shrink != offer.allow_shrink) return false;
   if (origin.said.size() != offer.said.size()) return false;
+  // The very entries, each once. By their addresses: 100,000 are not read for it.
+  absl::flat_hash_set<const Entry*> said;
+  said.reserve(offer.said.size());
+  for (const EntryPtr& entry : offer.said) said.insert(entry.get());
+  const bool same = said.size() == origin.said.size() &&
+                    std::all_of(origin.said.begin(), origin.said.end(),
+                                [&said](const EntryPtr& entry) { return said.contains(entry.get()); });
+  if (!same) return false;
   claims_ = std::move(ahead->claims);
   changes_ = std::move(ahead->changes);
   errors_.erase(offer.origin);

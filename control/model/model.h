@@ -38,8 +38,9 @@ class Model {
   bool Restore(std::vector<SourceOffer> offers);
 
   // What `offer.origin` is about to say once it knows all of it: first from nothing (`whole`), then by the
-  // difference. None of it is in force, or to be seen, before it is said as a whole and as `prepared`. That
-  // then costs nearly nothing where nobody has said anything by then; else what was prepared is forgotten.
+  // difference. None of it is in force, or to be seen, before it is said as a whole, by the same entries.
+  // That then costs nearly nothing where nobody has said anything by then; else what was prepared is
+  // forgotten. It is no more than what is known by then, however often a list breaks off and begins again.
   void Prepare(const SourceOffer& offer);
 
   // `offer.origin` says this now. Nothing happens before Evaluate(). A difference is one to what the source

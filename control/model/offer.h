@@ -40,7 +40,6 @@ struct SourceOffer {
   // True: `said` is all that the source says. False: it is what is new or different in what it says, and
   // `unsaid` what it says no more: entries of which the names and `implied` count. No key is in both.
   bool whole = true;
-  bool prepared = false;  // Whole, and the same that Model::Prepare() was told
   std::vector<EntryPtr> said;
   std::vector<EntryPtr> unsaid;
 };

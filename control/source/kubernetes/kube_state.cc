@@ -288,7 +288,6 @@ SourceOffer KubeState::PrepareAll(const std::string& origin) {
 }
 
 SourceOffer KubeState::TakeOffer(const std::string& origin) {
-  const bool prepared = prepared_;
   SourceOffer offer = PrepareAll(origin);
   changed_ = false;
   if (std::exchange(told_, true)) {
@@ -297,7 +296,6 @@ SourceOffer KubeState::TakeOffer(const std::string& origin) {
     return offer;
   }
   // What an earlier run was told may be more than the server has now, as after a restored disk.
-  offer.prepared = prepared && offer.said.empty() && offer.unsaid.empty();
   offer.whole = true;
   offer.said.clear();
   offer.unsaid.clear();

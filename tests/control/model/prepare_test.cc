@@ -31,10 +31,6 @@ SourceOffer Difference(SourceOffer offer) {
   offer.whole = false;
   return offer;
 }
-SourceOffer Prepared(SourceOffer offer) {
-  offer.prepared = true;
-  return offer;
-}
 
 class PrepareTest : public testing::Test {
  protected:
@@ -57,7 +53,7 @@ TEST_F(PrepareTest, NothingOfItIsSeenBeforeItIsSaid) {
   const SourceOffer more = OfferOf(Open(MeshBuilder("k").Endpoint("v/f", "n1", "i")));
   model_.Prepare(Difference(more));
   ExpectNothing();
-  SourceOffer all = Prepared(first);
+  SourceOffer all = first;
   all.said.push_back(more.said[0]);
   model_.Offer(all);
   const Model::Outcome outcome = model_.Evaluate();
@@ -86,9 +82,44 @@ TEST_F(PrepareTest, WhatIsSaidOtherwiseIsNotWhatWasPrepared) {
   EXPECT_TRUE(Has("i") && !Has("h"));
   // It is forgotten, even if it is said now.
   model_.Prepare(Difference(other));
-  model_.Offer(Prepared(first));
+  model_.Offer(first);
   EXPECT_TRUE(model_.Evaluate().changed());
   EXPECT_TRUE(Has("h") && !Has("i"));
+}
+
+TEST_F(PrepareTest, AsMuchAsWasPreparedIsNotWhatWasPrepared) {
+  model_.Prepare(OfferOf(One()));
+  model_.Offer(Open(MeshBuilder("k").Node("n1").Function("v/f").Endpoint("v/f", "n1", "i")));
+  EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
+  EXPECT_TRUE(Has("i") && !Has("h"));
+}
+
+TEST_F(PrepareTest, WhatIsSaidTwiceIsNotWhatWasPrepared) {
+  SourceOffer offer = OfferOf(One());
+  model_.Prepare(offer);
+  offer.said[0] = offer.said[1];
+  model_.Offer(offer);
+  EXPECT_THAT(model_.Evaluate().errors, SizeIs(1));
+  EXPECT_TRUE(model_.state().empty());
+}
+
+TEST_F(PrepareTest, AListThatBreaksOffAgainAndAgainLeavesOneMesh) {
+  SourceOffer all = OfferOf(One());
+  model_.Prepare(all);
+  for (int i = 1; i <= 5'000; ++i) {
+    SourceMesh again = Open(MeshBuilder("k").Endpoint("v/f", "n1", "h"));
+    again.endpoints[0].value.set_weight(static_cast<uint32_t>(i));
+    all.said[2] = OfferOf(again).said[0];
+    SourceOffer difference = all;
+    difference.whole = false;
+    difference.said = {all.said[2]};
+    model_.Prepare(difference);
+  }
+  model_.Offer(all);
+  EXPECT_LT(model_.Evaluate().changes.size(), 1'500u);
+  const EntryPtr endpoint = model_.state().Find(EndpointKey("v/f", "n1", "h"));
+  ASSERT_NE(endpoint, nullptr);
+  EXPECT_EQ(MessageOf<api::Endpoint>(*endpoint).weight(), 5'000u);
 }
 
 TEST_F(PrepareTest, BesideAnotherSourceItIsMergedAsEver) {
@@ -103,7 +134,7 @@ TEST_F(PrepareTest, BesideAnotherSourceItIsMergedAsEver) {
     model.Offer(file);
     EXPECT_THAT(model.Evaluate().errors, IsEmpty());
     if (before) model.Prepare(offer);
-    model.Offer(Prepared(offer));
+    model.Offer(offer);
     const Model::Outcome outcome = model.Evaluate();
     EXPECT_THAT(outcome.errors, IsEmpty());
     EXPECT_THAT(outcome.changes, SizeIs(1));
@@ -119,7 +150,7 @@ TEST_F(PrepareTest, WhatIsWrongIsToldWhenItIsSaid) {
   const SourceOffer offer = OfferOf(mesh);
   model_.Prepare(offer);
   ExpectNothing();
-  model_.Offer(Prepared(offer));
+  model_.Offer(offer);
   EXPECT_THAT(model_.Evaluate().errors, SizeIs(1));
   EXPECT_TRUE(model_.state().empty());
 }
@@ -164,7 +195,7 @@ TEST_F(PrepareTest, WhateverIsPreparedTheMeshIsTheOneSaidAtOnce) {
     Model at_once;
     at_once.Offer(all);
     EXPECT_THAT(at_once.Evaluate().errors, IsEmpty());
-    bit_by_bit.Offer(Prepared(all));
+    bit_by_bit.Offer(all);
     const Model::Outcome outcome = bit_by_bit.Evaluate();
     ASSERT_TRUE(Same(bit_by_bit.state(), at_once.state())) << "round " << round;
     MeshState followed;  // By the changes alone

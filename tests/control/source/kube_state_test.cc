@@ -184,7 +184,6 @@ TEST_F(KubeStateTest, APolicyIsOfTheFunctionOfItsName) {
 TEST_F(KubeStateTest, TheFirstWordMayNotTakeAwayWhatWasSaidBefore) {
   const SourceOffer first = state_.TakeOffer("k");
   EXPECT_TRUE(first.whole);
-  EXPECT_FALSE(first.prepared);
   EXPECT_FALSE(first.allow_shrink);
   Put(KubeKind::kNode, R"({"metadata":{"name":"n1"}})");
   const SourceOffer second = state_.TakeOffer("k");
@@ -259,18 +258,37 @@ std::vector<std::string> Texts(const SourceMesh& mesh) {
 using HeldItems = std::map<std::pair<KubeKind, std::string>, KubeItem>;
 
 // Prepared bit by bit, what follows from `held` is `mesh` too, and the whole says so.
+// What was prepared, entry by entry: the model takes it where these very entries are said.
+void TakePrepared(const SourceOffer& offer, SaidSet* prepared) {
+  for (const EntryPtr& entry : offer.unsaid) prepared->erase(entry);
+  for (const EntryPtr& entry : offer.said) {
+    prepared->erase(entry);
+    prepared->insert(entry);
+  }
+}
+
 void ExpectPreparedAlike(const HeldItems& held, const SourceMesh& mesh, Random* random) {
   KubeState ahead(4810);
   SaidMesh prepared;
+  SaidSet entries;
+  const auto take = [&](const SourceOffer& offer) {
+    prepared.Take(offer);
+    TakePrepared(offer, &entries);
+  };
   for (const auto& [name, item] : held) {
     ahead.Put(name.first, item);
-    if (random->Below(2) == 0) prepared.Take(ahead.Prepare("k", random->Below(3)));
+    if (random->Below(2) == 0) take(ahead.Prepare("k", random->Below(3)));
   }
-  prepared.Take(ahead.PrepareAll("k"));
+  take(ahead.PrepareAll("k"));
   EXPECT_FALSE(ahead.unsaid());
   EXPECT_EQ(Texts(mesh), Texts(prepared.mesh()));
   const SourceOffer offer = ahead.TakeOffer("k");
-  EXPECT_TRUE(offer.whole && offer.prepared);
+  EXPECT_TRUE(offer.whole);
+  EXPECT_EQ(offer.said.size(), entries.size());
+  for (const EntryPtr& entry : offer.said) {
+    const auto same = entries.find(entry);
+    EXPECT_TRUE(same != entries.end() && *same == entry);
+  }
   prepared.Take(offer);
   EXPECT_EQ(Texts(mesh), Texts(prepared.mesh()));
 }
