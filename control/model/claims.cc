@@ -24,14 +24,20 @@ EntryPtr DefaultFunction(absl::string_view name) {
 class Claims::Errors {
  public:
   bool full() const { return errors_.size() >= kMergeErrorsMax; }
-  void Add(const Claim& claim, std::string message) {
-    if (!full()) errors_.push_back(ErrorOf(claim.origin->name, *claim.entry, std::move(message)));
+  // Wrong by what is said of it, of its node and of its function, or by its wire id.
+  enum class By : uint8_t { kWhatIsSaid, kWireId };
+  void Add(const Claim& claim, std::string message, By by = By::kWhatIsSaid) {
+    if (full()) return;
+    errors_.push_back(ErrorOf(claim.origin->name, *claim.entry, std::move(message)));
+    if (by == By::kWhatIsSaid) wrong_.push_back(claim.entry);
   }
   void AddOf(MeshError error) { errors_.push_back(std::move(error)); }
   std::vector<MeshError> Take() { return std::move(errors_); }
+  std::vector<EntryPtr> TakeWrong() { return std::move(wrong_); }
 
  private:
   std::vector<MeshError> errors_;
+  std::vector<EntryPtr> wrong_;
 };
 
 void Claims::Begin() { WEFT_CHECK(tried_.empty() && steps_.empty()); }
@@ -219,6 +225,7 @@ std::vector<MeshError> Claims::Check(bool references) {
     errors.AddOf({tried_.back()->name, Where{}, "",
                   absl::StrCat("makes a mesh of ", state_.size(), " entries; at most ", kMeshEntriesMax)});
   }
+  wrong_ = errors.TakeWrong();
   return errors.Take();
 }
 
@@ -293,7 +300,7 @@ void Claims::TakeIds(Errors* errors) {
       if (const auto endpoints = of_function_.find(name); claims.empty() && endpoints != of_function_.end()) {
         claims = (*endpoints->second.begin())->claims;
       }
-      if (!claims.empty()) errors->Add(claims.front(), std::move(message));
+      if (!claims.empty()) errors->Add(claims.front(), std::move(message), Errors::By::kWireId);
     }
   }
 }

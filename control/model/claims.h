@@ -69,6 +69,9 @@ class Claims {
   // Brings state() up to what is said, and returns why that must not be, at most kMergeErrorsMax. Without
   // `references` nobody minds a name that is missing.
   std::vector<MeshError> Check(bool references = true);
+  // Entries that the last Check() found wrong by what is said of them, of their node and of their function
+  // alone; until the next one.
+  std::vector<EntryPtr> TakeWrong() { return std::exchange(wrong_, {}); }
   // Ends the try; appends what is in force otherwise than before to `changes`.
   void Commit(std::vector<EntryChange>* changes);
   void RollBack();
@@ -155,6 +158,7 @@ class Claims {
   std::vector<Step> steps_;
   std::vector<Touched> touched_;
   EntrySet touched_keys_;
+  std::vector<EntryPtr> wrong_;
   struct Flags {
     Origin* origin;
     bool open;

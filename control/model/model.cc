@@ -18,16 +18,6 @@ std::vector<std::string> LinesOf(const std::vector<MeshError>& errors) {
   return lines;
 }
 
-// `later` after `earlier`: of one key the later counts.
-std::vector<Putting> Joined(std::vector<Putting> earlier, std::vector<Putting> later) {
-  if (earlier.empty()) return later;
-  SaidSet again;
-  for (const Putting& put : later) again.insert(put.key);
-  std::erase_if(earlier, [&again](const Putting& put) { return again.contains(put.key); });
-  std::move(later.begin(), later.end(), std::back_inserter(earlier));
-  return earlier;
-}
-
 }  // namespace
 
 bool Model::Restore(std::vector<SourceOffer> offers) {
@@ -40,6 +30,7 @@ bool Model::Restore(std::vector<SourceOffer> offers) {
   std::vector<EntryChange> changes;
   const bool good = Try(origins, &changes).empty();
   pending_.clear();
+  together_ = Refusal();
   return good;
 }
 
@@ -89,47 +80,52 @@ bool Model::TakeAhead(const SourceOffer& offer) {
   return true;
 }
 
+const Claims::Origin& Model::AcceptedOf(const std::string& origin) const {
+  static const Claims::Origin kNothing;
+  const auto known = claims_.origins().find(origin);
+  return known == claims_.origins().end() ? kNothing : known->second;
+}
+
+void Model::Hold(const std::string& origin, std::unique_ptr<Pending> pending) {
+  const auto on_said = [this](const Pending& offered) {
+    for (const Putting& put : offered.puttings()) together_.OnSaid(put.key->key());
+  };
+  const auto held = pending_.find(origin);
+  if (held != pending_.end()) {
+    on_said(*held->second);
+    pending_.erase(held);
+  }
+  if (pending == nullptr) return;
+  on_said(*pending);
+  pending_.emplace(origin, std::move(pending));
+}
+
 void Model::Offer(SourceOffer offer) {
   if (TakeAhead(offer)) return;
-  static const SaidSet kNothing;
-  const auto origin = claims_.origins().find(offer.origin);
-  Pending pending;
-  pending.open = offer.open;
-  pending.allow_shrink = offer.allow_shrink;
-  pending.puttings =
-      PuttingsOf(offer, origin == claims_.origins().end() ? kNothing : origin->second.said, &pending.errors);
-  Pending& held = pending_[offer.origin];
-  if (!offer.whole && !held.gone) {
-    // What is held back because it would take too much away is not let in by the next event.
-    if (!held.puttings.empty()) pending.allow_shrink &= held.allow_shrink;
-    pending.puttings = Joined(std::move(held.puttings), std::move(pending.puttings));
-    // What came and went while it was held back is nothing that the source would take back.
-    const SaidSet& said = origin == claims_.origins().end() ? kNothing : origin->second.said;
-    std::erase_if(pending.puttings,
-                  [&said](const Putting& put) { return put.after == nullptr && !said.contains(put.key); });
-    pending.errors = std::move(held.errors);
+  const Claims::Origin& accepted = AcceptedOf(offer.origin);
+  const auto held = pending_.find(offer.origin);
+  if (offer.whole || held == pending_.end() || held->second->gone()) {
+    Hold(offer.origin, std::make_unique<Pending>(offer, accepted));
+    return;
   }
-  held = std::move(pending);
+  for (const auto* entries : {&offer.said, &offer.unsaid}) {
+    for (const EntryPtr& entry : *entries) together_.OnSaid(entry->key());
+  }
+  held->second->Add(offer, accepted);
 }
 
 void Model::OfferUnreadable(const std::string& origin, std::vector<std::string> errors) {
-  pending_.erase(origin);
+  Hold(origin, nullptr);
   errors_[origin] = std::move(errors);
 }
 
 void Model::Withdraw(const std::string& origin) {
-  const auto known = claims_.origins().find(origin);
-  if (known == claims_.origins().end()) {
-    pending_.erase(origin);
+  if (claims_.origins().contains(origin)) {
+    Hold(origin, std::make_unique<Pending>(AcceptedOf(origin)));
+  } else {
+    Hold(origin, nullptr);
     errors_.erase(origin);
-    return;
   }
-  Pending pending;
-  pending.gone = true;
-  pending.open = known->second.open;
-  SourceOffer nothing;
-  pending.puttings = PuttingsOf(nothing, known->second.said, &pending.errors);
-  pending_.insert_or_assign(origin, std::move(pending));
 }
 
 std::vector<MeshError> Model::Try(absl::Span<const std::string> origins, std::vector<EntryChange>* changes) {
@@ -137,57 +133,85 @@ std::vector<MeshError> Model::Try(absl::Span<const std::string> origins, std::ve
   std::vector<bool> spoke;  // Whether the origin said anything before.
   claims_.Begin();
   for (const std::string& name : origins) {
-    const Pending& pending = pending_.at(name);
-    errors.insert(errors.end(), pending.errors.begin(), pending.errors.end());
-    Claims::Origin* origin = claims_.Try(name, pending.open, pending.allow_shrink);
+    const Pending& pending = *pending_.at(name);
+    errors.insert(errors.end(), pending.errors().begin(), pending.errors().end());
+    Claims::Origin* origin = claims_.Try(name, pending.open(), pending.allow_shrink());
     spoke.push_back(!origin->said.empty());
     claims_.Expect(origin, static_cast<std::size_t>(
-                               std::count_if(pending.puttings.begin(), pending.puttings.end(),
+                               std::count_if(pending.puttings().begin(), pending.puttings().end(),
                                              [](const Putting& put) { return put.after != nullptr; })));
-    for (const Putting& put : pending.puttings) claims_.Put(origin, put.key, put.after);
+    for (const Putting& put : pending.puttings()) claims_.Put(origin, put.key, put.after);
+    entries_tried_ += pending.puttings().size();
   }
   std::vector<MeshError> wrong = claims_.Check();
   std::move(wrong.begin(), wrong.end(), std::back_inserter(errors));
+  Shrinking shrinking;  // Of the last one
   for (std::size_t i = 0; i < origins.size(); ++i) {
-    CheckShrink(origins[i], pending_.at(origins[i]), spoke[i], &errors);
+    shrinking = CheckShrink(origins[i], *pending_.at(origins[i]), spoke[i], &errors);
   }
   if (!errors.empty()) {
     claims_.RollBack();
+    Refusal why(claims_.TakeWrong());
+    if (origins.size() == 1) {
+      pending_.at(origins[0])->OnRefused(std::move(why), shrinking);
+    } else {
+      together_ = std::move(why);
+    }
     return errors;
   }
   claims_.Commit(changes);
   for (const std::string& name : origins) {
-    if (pending_.at(name).gone) claims_.Forget(name);
-    pending_.erase(name);
+    const std::unique_ptr<Pending> accepted = std::move(pending_.extract(name).mapped());
+    if (accepted->gone()) claims_.Forget(name);
     errors_.erase(name);
+    if (origins.size() == 1) OnAccepted(*accepted);  // Else nothing is left.
   }
   return errors;
 }
 
-void Model::CheckShrink(const std::string& name, const Pending& pending, bool spoke,
-                        std::vector<MeshError>* errors) const {
+// What is still held back may agree with it.
+void Model::OnAccepted(const Pending& accepted) {
+  for (const auto& [origin, pending] : pending_) {
+    if (!pending->refused()) continue;
+    for (const Putting& put : accepted.puttings()) {
+      const EntryKey key = put.key->key();
+      const absl::Span<const Claims::Claim> claims = claims_.Of(key);
+      const bool shared = key.kind == EntryKind::kEndpoint &&
+                          std::any_of(claims.begin(), claims.end(), [&origin = origin](const auto& claim) {
+                            return claim.origin->name == origin;
+                          });
+      pending->OnAccepted(key, shared);
+    }
+  }
+}
+
+Shrinking Model::CheckShrink(const std::string& name, const Pending& pending, bool spoke,
+                             std::vector<MeshError>* errors) const {
   const Claims::Origin& now = claims_.origins().at(name);
-  if (allow_shrink_ || !spoke) return;
-  if (!pending.gone && (now.allow_shrink || now.endpoints != 0)) return;
+  if (allow_shrink_ || !spoke) return {};
+  if (!pending.gone() && (now.allow_shrink || now.endpoints != 0)) return {};
   // All endpoints that it named are among what it says no more, since it names none now.
   std::size_t had = 0;
   std::size_t lost = 0;
-  for (const Putting& put : pending.puttings) {
+  bool shared = false;  // Another says one of them.
+  for (const Putting& put : pending.puttings()) {
     if (put.key->kind != EntryKind::kEndpoint || put.after != nullptr) continue;
     ++had;
     lost += state().Contains(put.key->key()) ? 0 : 1;
+    shared |= !claims_.Of(put.key->key()).empty();
   }
-  if (!now.said.empty() && had == 0) return;
+  if (!now.said.empty() && had == 0) return {};
   // A file among others may go. One that is there and names no endpoint any more looks half-written, unless
   // another names them now.
   const bool nothing_left = state().empty() || (lost > 0 && state().count(EntryKind::kEndpoint) == 0);
-  const bool refused = pending.gone ? nothing_left : lost == had;
-  if (!refused) return;
+  const bool refused = pending.gone() ? nothing_left : lost == had;
+  if (!refused) return {};
   errors->push_back(
       {name, Where{}, "",
-       absl::StrCat(pending.gone ? "is gone" : "names no endpoint any more", " and would take away ",
+       absl::StrCat(pending.gone() ? "is gone" : "names no endpoint any more", " and would take away ",
                     lost == 0 ? "all that it said" : absl::StrCat("all of its ", lost, " endpoints"),
                     "; if that is meant, say `allowShrink: true` in the file or start with --allow-shrink")});
+  return {.refused = !pending.gone() && !shared, .lost = lost};
 }
 
 Model::Outcome Model::Evaluate() {
@@ -199,11 +223,13 @@ Model::Outcome Model::Evaluate() {
     for (const auto& [origin, pending] : pending_) origins.push_back(origin);
     return origins;
   };
-  if (Try(offered(), &outcome.changes).empty()) return outcome;
+  // Where there is one, it is tried below.
+  if (pending_.size() > 1 && !together_.stands() && Try(offered(), &outcome.changes).empty()) return outcome;
   // One bad file must not hold up the others. Ends, since each round but the last accepts at least one.
   for (bool progress = true; progress;) {
     progress = false;
     for (const std::string& origin : offered()) {
+      if (pending_.at(origin)->refused()) continue;
       const std::vector<MeshError> errors = Try({&origin, 1}, &outcome.changes);
       if (errors.empty()) {
         progress = true;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The model of weft-control: what each source said last, what of it was accepted, and the mesh that follows.
 // A source that turns bad, empty or unreadable keeps its last good state; what it then says is held back and
-// tried again whenever another source changes, so that an endpoint can move from one file to another in two
-// edits. What a change costs follows from its own size, not from the mesh's. One thread.
+// tried again once it or another source changes what was wrong with it, so that an endpoint can move from one
+// file to another in two edits. What a change costs follows from its own size, not from the mesh's, nor from
+// what is held back. One thread.
 #ifndef WEFT_CONTROL_MODEL_MODEL_H_
 #define WEFT_CONTROL_MODEL_MODEL_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,6 +19,7 @@
 #include "control/model/merge.h"
 #include "control/model/mesh_state.h"
 #include "control/model/offer.h"
+#include "control/model/pending.h"
 
 namespace weft::control {
 
@@ -71,19 +74,12 @@ class Model {
   const Claims& claims() const { return claims_; }
   // At most `max`, by origin.
   std::vector<SourceStatus> Sources(std::size_t max = SIZE_MAX) const;
+  // So many entries were tried so far, accepted or not: the work of a change, for tests.
+  uint64_t entries_tried() const { return entries_tried_; }
   // What a last good state is made of: of each accepted source all that it says.
   std::vector<SourceOffer> Accepted() const;
 
  private:
-  // What an origin would say otherwise than what is accepted of it.
-  struct Pending {
-    bool gone = false;
-    bool open = false;
-    bool allow_shrink = false;
-    std::vector<Putting> puttings;  // Each of another key
-    std::vector<MeshError> errors;  // It contradicts itself.
-  };
-
   // The mesh that one source's word will make of nothing.
   struct Ahead {
     std::string origin;
@@ -93,16 +89,23 @@ class Model {
 
   // Takes what was prepared where `offer` says it; false, and nothing taken, where it cannot stand for that.
   bool TakeAhead(const SourceOffer& offer);
+  const Claims::Origin& AcceptedOf(const std::string& origin) const;
+  // `origin` offers this in place of what it offered; null: nothing any more.
+  void Hold(const std::string& origin, std::unique_ptr<Pending> pending);
   // Accepts what `origins` offer, all of it or nothing, and appends what changed. Returns why not.
   std::vector<MeshError> Try(absl::Span<const std::string> origins, std::vector<EntryChange>* changes);
-  void CheckShrink(const std::string& name, const Pending& pending, bool spoke,
-                   std::vector<MeshError>* errors) const;
+  // Whether what `name` takes back is too much.
+  Shrinking CheckShrink(const std::string& name, const Pending& pending, bool spoke,
+                        std::vector<MeshError>* errors) const;
+  void OnAccepted(const Pending& accepted);
 
   bool allow_shrink_;
   Claims claims_;
   std::unique_ptr<Ahead> ahead_;      // Null: nothing is prepared
   std::vector<EntryChange> changes_;  // Taken since Evaluate()
-  std::map<std::string, Pending> pending_;
+  std::map<std::string, std::unique_ptr<Pending>> pending_;
+  Refusal together_;  // Of the last try of all that was pending
+  uint64_t entries_tried_ = 0;
   std::map<std::string, std::vector<std::string>> errors_;  // By origin, of what is held back or unreadable.
 };
 

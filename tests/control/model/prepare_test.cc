@@ -59,6 +59,7 @@ TEST_F(PrepareTest, NothingOfItIsSeenBeforeItIsSaid) {
   const Model::Outcome outcome = model_.Evaluate();
   EXPECT_THAT(outcome.changes, SizeIs(4));
   EXPECT_THAT(outcome.errors, IsEmpty());
+  EXPECT_EQ(model_.entries_tried(), 0u) << "it was made already";
   EXPECT_TRUE(Has("h") && Has("i"));
   ASSERT_THAT(model_.Sources(), SizeIs(1));
   EXPECT_TRUE(model_.Sources()[0].accepted && model_.Sources()[0].current);
