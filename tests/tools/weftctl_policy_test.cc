@@ -61,6 +61,28 @@ class WeftctlPolicyTest : public testing::Test {
   std::optional<test::Etcd> etcd_;
 };
 
+// Nobody asks for policy in etcd on a node without etcd but by mistake.
+TEST(WeftctlWithoutEtcdTest, ItSaysWhatIsNeeded) {
+  const test::TemporaryDirectory directory;
+  test::WriteFile(directory / "control.yaml", "version: 1\nfiles: /etc/weft/mesh.d\n");
+  test::WriteFile(directory / "mesh.yaml", "version: 1\nfunctions: [{name: v/f}]\n");
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"get", "policy"},
+                                             {"apply", directory / "mesh.yaml"},
+                                             {"delete", "functions/v/f"},
+                                             {"edit", "functions/v/f"}}) {
+    for (const char* config : {"control.yaml", "missing.yaml"}) {
+      std::vector<std::string> arguments = command;
+      arguments.insert(arguments.begin(), kProgram);
+      arguments.insert(arguments.end(), {"--config", directory / config});
+      const test::Ran ran = test::Run(arguments);
+      EXPECT_EQ(ran.exit_code, 1);
+      EXPECT_THAT(ran.error, HasSubstr(directory / config));
+      EXPECT_THAT(ran.error, HasSubstr("--config FILE names a weft-control.yaml whose `etcd` section"));
+    }
+  }
+}
+
 TEST_F(WeftctlPolicyTest, WhatIsWrongIsRefusedWholeAndNamedByLine) {
   test::Ran ran = Apply(
       "version: 1\nfunctions:\n- {name: v/f}\n- {name: v/g, retries: 99}\n- {name: v/f}\nallowShrink: "

@@ -23,6 +23,10 @@ constexpr int64_t kPageEntries = 2'000;
 constexpr int kWaitMsMax = 1'000;
 constexpr std::size_t kChangedShownMax = 5;
 
+constexpr char kWhatIsNeeded[] =
+    "this is for policy in etcd: --config FILE names a weft-control.yaml whose `etcd` section says where it "
+    "is. Without etcd, policy stands in mesh files, which are edited in place";
+
 StoredObject ObjectOf(const control::EtcdEntry& entry, const std::string& prefix) {
   StoredObject stored;
   stored.key = std::string(absl::StripPrefix(entry.key, prefix));
@@ -52,13 +56,17 @@ int WaitMs(uint64_t wake_ns) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PolicyStore>> PolicyStore::Open(const std::string& config_path) {
-  WEFT_ASSIGN_OR_RETURN(control::ControlConfig config, control::LoadControlConfig(config_path));
-  if (!config.etcd.has_value()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        config_path, " has no `etcd` section: policy stands in mesh files then, which are edited in place"));
+  absl::StatusOr<control::ControlConfig> config = control::LoadControlConfig(config_path);
+  if (absl::IsNotFound(config.status()) || absl::IsPermissionDenied(config.status())) {
+    return absl::Status(config.status().code(), absl::StrCat(config.status().message(), "; ", kWhatIsNeeded));
+  }
+  if (!config.ok()) return config.status();
+  if (!config->etcd.has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(config_path, " has no `etcd` section; ", kWhatIsNeeded));
   }
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<control::HttpClient> http, control::HttpClient::Create());
-  return std::unique_ptr<PolicyStore>(new PolicyStore(*std::move(config.etcd), std::move(http)));
+  return std::unique_ptr<PolicyStore>(new PolicyStore(*std::move(config->etcd), std::move(http)));
 }
 
 // Every request ends by itself: HttpRequest::timeout_ms.

@@ -39,7 +39,8 @@ class PolicyStore {
   // Writes of one transaction: etcd takes 128 by default.
   static constexpr std::size_t kWritesMax = 100;
 
-  // Of the `etcd` section of a weft-control.yaml. Asks nothing yet.
+  // Of the `etcd` section of a weft-control.yaml. Asks nothing yet. NOT_FOUND, PERMISSION_DENIED and
+  // FAILED_PRECONDITION, where there is no such file or section, say what is needed.
   static absl::StatusOr<std::unique_ptr<PolicyStore>> Open(const std::string& config_path);
 
   // All below the prefix, by key. UNAVAILABLE where no member answers.
