@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "dataplane/api/function_stats.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/text.h"
 
@@ -28,7 +29,7 @@ void AddCounters(api::Item* item, const google::protobuf::RepeatedPtrField<api::
 }
 
 // Sums of what the hosts of `function` told; those who did not tell in time are missing from them.
-void AddFunctionStats(const Engine& engine, const std::string& function, const FunctionStatsByHost& stats,
+void SumFunctionStats(const Engine& engine, const std::string& function, const FunctionStatsByHost& stats,
                       api::FunctionStats* sum, std::string* counters) {
   for (const auto& [id, session] : engine.state().sessions) {
     if (!session.Holds(function)) continue;
@@ -39,15 +40,7 @@ void AddFunctionStats(const Engine& engine, const std::string& function, const F
     }
     if (counters->empty()) *counters = "current";
     const auto found = host->second.find(function);
-    if (found == host->second.end()) continue;
-    const api::FunctionStats& one = found->second;
-    sum->set_calls(sum->calls() + one.calls());
-    sum->set_failures(sum->failures() + one.failures());
-    sum->set_bytes_in(sum->bytes_in() + one.bytes_in());
-    sum->set_bytes_out(sum->bytes_out() + one.bytes_out());
-    sum->set_handler_ns(sum->handler_ns() + one.handler_ns());
-    sum->set_memory_bytes(sum->memory_bytes() + one.memory_bytes());
-    sum->set_instances(sum->instances() + one.instances());
+    if (found != host->second.end()) api::AddFunctionStats(found->second, sum);
   }
 }
 
@@ -192,7 +185,7 @@ std::vector<api::Item> FunctionItems(const Engine& engine, const std::set<std::s
                                    : plan.reason);
     api::FunctionStats sum;
     std::string counters;
-    AddFunctionStats(engine, name, stats, &sum, &counters);
+    SumFunctionStats(engine, name, stats, &sum, &counters);
     AddNumber(&item, "calls", sum.calls());
     AddNumber(&item, "failures", sum.failures());
     AddText(&item, "endpoints", absl::StrJoin(plan.notes, "; "));

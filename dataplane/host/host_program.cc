@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -331,58 +330,6 @@ std::vector<std::string> HostProgram::Loaded() {
     if (placed.function != nullptr) names.push_back(placed.name);
   }
   return names;
-}
-
-void HostProgram::AddCounters(const std::function<void(absl::string_view, uint64_t)>& add) {
-  FunctionCounters sum;
-  for (const std::unique_ptr<Function>& function : host_->functions()) {
-    const FunctionCounters& one = function->counters();
-    sum.calls += one.calls;
-    sum.plain_calls += one.plain_calls;
-    sum.direct_calls += one.direct_calls;
-    sum.faults += one.faults;
-    sum.time_limits += one.time_limits;
-    sum.demotions += one.demotions;
-    sum.resets += one.resets;
-    sum.resets_on_path += one.resets_on_path;
-    sum.queued += one.queued;
-    sum.refused += one.refused;
-  }
-  add("guest_calls", sum.calls);
-  add("guest_plain_calls", sum.plain_calls);
-  add("guest_direct_calls", sum.direct_calls);
-  add("guest_faults", sum.faults);
-  add("guest_time_limits", sum.time_limits);
-  add("guest_demotions", sum.demotions);
-  add("resets", sum.resets);
-  add("resets_on_path", sum.resets_on_path);
-  add("guest_queued", sum.queued);
-  add("guest_refused", sum.refused);
-  add("guest_log_dropped", log_dropped_);
-}
-
-// One that leaves and the one in its place are told together.
-std::vector<api::FunctionStats> HostProgram::Functions() {
-  std::map<absl::string_view, api::FunctionStats> by_name;
-  for (const std::unique_ptr<Function>& function : host_->functions()) {
-    const FunctionCounters& counters = function->counters();
-    uint64_t instances = 0;
-    const uint64_t memory_bytes = function->MemoryBytes(&instances);
-    api::FunctionStats& stats = by_name[function->name()];
-    stats.set_calls(stats.calls() + counters.calls);
-    stats.set_failures(stats.failures() + counters.failures);
-    stats.set_bytes_in(stats.bytes_in() + counters.bytes_in);
-    stats.set_bytes_out(stats.bytes_out() + counters.bytes_out);
-    stats.set_handler_ns(stats.handler_ns() + counters.time.ns());
-    stats.set_memory_bytes(stats.memory_bytes() + memory_bytes);
-    stats.set_instances(stats.instances() + instances);
-  }
-  std::vector<api::FunctionStats> all;
-  for (auto& [name, stats] : by_name) {
-    stats.set_function(std::string(name));
-    all.push_back(std::move(stats));
-  }
-  return all;
 }
 
 void HostProgram::Line(absl::string_view function, uint32_t level, absl::string_view text) {
