@@ -152,6 +152,16 @@ class ServerTest : public testing::Test {
   int questions_ = 0;
 };
 
+// Runs `work` while `peer` obeys the agent.
+template <typename Work>
+void WhileObeying(Peer& peer, Work&& work) {
+  std::atomic<bool> done = false;
+  std::thread pump([&] { peer.PumpUntil([&] { return done.load(std::memory_order_acquire); }); });
+  work();
+  done.store(true, std::memory_order_release);
+  pump.join();
+}
+
 }  // namespace weft::agent::test
 
 #endif  // WEFT_TESTS_DATAPLANE_AGENT_SERVER_FIXTURE_H_
