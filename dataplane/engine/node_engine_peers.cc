@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Peers of the node engine: their sessions, ways and keys, as the link between agents tells of them.
+#include <algorithm>
+#include <utility>
+
+#include "dataplane/base/status.h"
+#include "dataplane/engine/node_engine.h"
+
+namespace weft::engine {
+
+NodeEngine::Peer& NodeEngine::PeerOf(const std::string& node) {
+  Peer& peer = peers_[node];
+  peer.node = node;
+  peer.name = node.substr(0, node.find(':'));
+  return peer;
+}
+
+NodeEngine::Peer* NodeEngine::PeerIn(const std::string& node, uint64_t session) {
+  const auto found = peers_.find(node);
+  if (found == peers_.end() || found->second.session != session || session == 0) return nullptr;
+  return &found->second;
+}
+
+NodeEngine::Peer* NodeEngine::PeerAt(transport::PeerIndex index) { return peers_by_index_[index.value]; }
+
+absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, const std::string& address) {
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return absl::OkStatus();
+  return SetPath(*peer, address);
+}
+
+// Where the port had no room for a way there before, it may have now.
+absl::Status NodeEngine::SetPath(Peer& peer, const std::string& address) {
+  peer.address = address;
+  if (peer.path != kNoPath) return options_.paths.set(peer.path, address);
+  WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
+  transport_->MovePeer(peer.index, peer.path);
+  return absl::OkStatus();
+}
+
+bool NodeEngine::Reaches(const std::string& node) const {
+  const auto found = peers_.find(node);
+  return found != peers_.end() && found->second.added &&
+         transport_->StateOf(found->second.index) == transport::PeerState::kUp;
+}
+
+absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session, const std::string& address) {
+  Peer& peer = PeerOf(node);
+  if (peer.added) {
+    WEFT_RETURN_IF_ERROR(SetPath(peer, address));
+  } else {
+    WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
+    absl::StatusOr<transport::PeerIndex> index = transport_->AddPeer(peer.path);
+    if (!index.ok()) {
+      options_.paths.remove(peer.path);
+      return index.status();
+    }
+    peer.index = *index;
+    peer.added = true;
+    peers_by_index_[peer.index.value] = &peer;
+  }
+  peer.session = session;
+  peer.address = address;
+  for (int which : {0, 1}) ForgetReceiveId(peer, which);
+  transport_->BeginSession(peer.index, session, NowNs());
+  session_changed_ = true;
+  return absl::OkStatus();
+}
+
+uint32_t NodeEngine::InstallReceiveKey(const std::string& node, uint64_t session, uint8_t epoch,
+                                       const transport::SealSecret& secret) {
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return 0;
+  const int which = epoch % 2;
+  ForgetReceiveId(*peer, which);
+  const uint32_t id = transport_->InstallReceiveKey(peer->index, epoch, secret);
+  if (id == 0) return 0;
+  if (options_.gate.allow && !options_.gate.allow(id).ok()) {
+    transport_->RetireReceiveKey(peer->index, epoch);
+    return 0;
+  }
+  peer->receive_ids[which] = id;
+  peer->receive_epochs[which] = epoch;
+  return id;
+}
+
+void NodeEngine::ForgetReceiveId(Peer& peer, int which) {
+  const uint32_t id = std::exchange(peer.receive_ids[which], 0);
+  if (id != 0 && options_.gate.forget) options_.gate.forget(id);
+}
+
+absl::flat_hash_set<uint32_t> NodeEngine::ReceiveIds() const {
+  absl::flat_hash_set<uint32_t> ids;
+  for (const auto& [node, peer] : peers_) {
+    for (const uint32_t id : peer.receive_ids) {
+      if (id != 0) ids.insert(id);
+    }
+  }
+  return ids;
+}
+
+absl::Status NodeEngine::SetGate(KeyGate gate) {
+  options_.gate = std::move(gate);
+  absl::Status first;
+  for (const uint32_t id : ReceiveIds()) first.Update(options_.gate.allow(id));
+  return first;
+}
+
+absl::Status NodeEngine::ChangeWays(const std::function<void()>& change) {
+  for (auto& [node, peer] : peers_) {
+    if (peer.added && peer.path != kNoPath) options_.paths.remove(peer.path);
+  }
+  change();
+  absl::Status first;
+  for (auto& [node, peer] : peers_) {
+    if (!peer.added) continue;
+    const absl::StatusOr<uint64_t> path = options_.paths.add(peer.address);
+    first.Update(path.status());
+    peer.path = path.ok() ? *path : kNoPath;
+    transport_->MovePeer(peer.index, peer.path);
+  }
+  return first;
+}
+
+void NodeEngine::InstallSendKey(const std::string& node, uint64_t session, uint8_t epoch, uint32_t key_id,
+                                uint16_t worker_hint, const transport::SealSecret& secret) {
+  const Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  transport_->InstallSendKey(peer->index, epoch, key_id, worker_hint, secret);
+  session_changed_ = true;
+}
+
+void NodeEngine::RetireReceiveKey(const std::string& node, uint64_t session, uint8_t epoch) {
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  if (peer->receive_epochs[epoch % 2] == epoch) ForgetReceiveId(*peer, epoch % 2);
+  transport_->RetireReceiveKey(peer->index, epoch);
+}
+
+void NodeEngine::DeclareDead(const std::string& node, uint64_t session) {
+  if (const Peer* const peer = PeerIn(node, session)) transport_->DeclareDead(peer->index, NowNs());
+  session_changed_ = true;
+}
+
+void NodeEngine::EndSession(const std::string& node, uint64_t session) {
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  peer->session = 0;
+  for (int which : {0, 1}) ForgetReceiveId(*peer, which);
+  // With its keys: what it is to hear of the end it hears over its connection. Its place and its path are for
+  // whoever comes next; many names come and go in the life of a node.
+  transport_->RemovePeer(peer->index, NowNs());
+  if (peer->path != kNoPath) options_.paths.remove(peer->path);
+  peers_by_index_[peer->index.value] = nullptr;
+  peer->added = false;
+  session_changed_ = true;
+}
+
+void NodeEngine::OnPeerKeys(const api::PeerKeys& keys) {
+  transport::SealSecret secret;
+  if (keys.key().size() == secret.key.size() && keys.iv().size() == secret.iv.size()) {
+    std::copy(keys.key().begin(), keys.key().end(), secret.key.begin());
+    std::copy(keys.iv().begin(), keys.iv().end(), secret.iv.begin());
+  }
+  const auto epoch = static_cast<uint8_t>(keys.epoch());
+  switch (keys.what()) {
+    case api::PeerKeys::BEGIN:
+      // Where it cannot be reached there will be no key for it either, and the agent hears of that.
+      (void)BeginSession(keys.peer(), keys.session(), keys.address());
+      return;
+    case api::PeerKeys::RECEIVE: {
+      api::PeerKeyId answer;
+      answer.set_peer(keys.peer());
+      answer.set_session(keys.session());
+      answer.set_epoch(keys.epoch());
+      answer.set_key_id(InstallReceiveKey(keys.peer(), keys.session(), epoch, secret));
+      return session_->SendPeerKeyId(answer);
+    }
+    case api::PeerKeys::SEND:
+      return InstallSendKey(keys.peer(), keys.session(), epoch, keys.key_id(),
+                            static_cast<uint16_t>(keys.worker_hint()), secret);
+    case api::PeerKeys::RETIRE:
+      return RetireReceiveKey(keys.peer(), keys.session(), epoch);
+    case api::PeerKeys::DEAD:
+      return DeclareDead(keys.peer(), keys.session());
+    case api::PeerKeys::MOVE:
+      (void)MoveSession(keys.peer(), keys.session(), keys.address());
+      return;
+    case api::PeerKeys::END:
+      return EndSession(keys.peer(), keys.session());
+    default:
+      return;
+  }
+}
+
+}  // namespace weft::engine
