@@ -33,7 +33,10 @@ class DirectSocket {
   bool leads() const { return path_ != kNone; }
   // Whether something may have come, from the peer or the one before it.
   bool open() const { return open_; }
-  // All that may be received was sent by peer(): what an earlier one sent has been taken.
+  // All that may be received was sent by peer(): what an earlier one sent has been taken. But for this: what
+  // the kernel was just passing to the socket when it was connected anew, and had not put there by the time
+  // it was found empty, is taken for the new peer's. At worst a source is named wrong, which nobody believes:
+  // who sent a datagram is told by the key that opens it.
   bool sources_known() const { return drained_; }
   const Address& peer() const { return peer_; }
 

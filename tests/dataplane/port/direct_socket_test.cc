@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "dataplane/port/udp_socket.h"
 #include "tests/dataplane/port/udp_port_fixture.h"
@@ -171,6 +172,58 @@ TEST_F(DirectTest, AnErrorIsNotTakenForTheEndOfWhatTheEarlierPeerSent) {
       Send(*b, to_a, 1, 64);         // Nobody is there.
       b->Flush();
     }
+  }
+}
+
+// A path that moves while datagrams of its former peer wait, are taken and are held: the window is full, so
+// the next look at the kernel parts from that peer and leads to the new one at once.
+TEST_F(DirectTest, WhatWasThereWhenItsPathMovedKeepsItsSource) {
+  constexpr std::size_t kHeld = 3, kWaiting = 40;
+  for (const bool ipv6 : {false, true}) {
+    auto a = OpenA(ipv6 ? "[fd77::1]:4810" : "10.77.0.1:4810");
+    auto moved = OpenA(ipv6 ? "[fd77::1]:4811" : "10.77.0.1:4811");
+    auto b = OpenB(ipv6 ? "[fd77::2]:4810" : "10.77.0.2:4810");
+    const uint64_t to_b = AddPath(a, b->local()).value(), to_a = AddPath(b, a->local()).value();
+    const uint64_t from_moved = AddPath(moved, b->local()).value();
+    PingPong(*a, to_b, *b, to_a, kWindows);
+    ASSERT_TRUE(b->IsDirect(to_a));
+    for (std::size_t i = 0; i < kHeld + kWaiting; ++i) Send(*a, to_b, 100 + i, 64 + 8 * i);
+    a->Flush();
+    std::vector<ReceivedDatagram> held;
+    const auto take_one = [&] {
+      ReceivedDatagram one;
+      while (b->Receive(&one, 1) == 0) {
+      }
+      held.push_back(one);
+    };
+    take_one();
+    for (int i = 0; i < kWindows; ++i) {
+      Send(*b, to_a, 1, 64);
+      b->Flush();
+    }
+    {
+      const test::InNamespace inside(network_->far());
+      ASSERT_TRUE(b->SetPath(to_a, moved->local()).ok());
+    }
+    while (held.size() < kHeld) take_one();  // Nothing is decided while one is out.
+    for (const ReceivedDatagram& one : held) {
+      EXPECT_EQ(b->SourceOf(one), a->local());
+      b->Release(&one, 1);
+    }
+    EXPECT_FALSE(b->IsDirect(to_a));
+    Send(*moved, from_moved, 7, 64);
+    moved->Flush();
+    std::size_t from_a = 0, from_it = 0;
+    for (std::size_t i = 0; i < kWaiting + 1; ++i) {
+      const Address source = SourceOfOne(*b);
+      from_a += source == a->local() ? 1 : 0;
+      from_it += source == moved->local() ? 1 : 0;
+    }
+    EXPECT_TRUE(b->IsDirect(to_a));
+    EXPECT_EQ(from_a, kWaiting);
+    EXPECT_EQ(from_it, 1u);
+    PingPong(*moved, from_moved, *b, to_a, 40);
+    EXPECT_EQ(b->counters().receive_errors, 0u);
   }
 }
 
