@@ -5,9 +5,13 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cstddef>
 #include <iterator>
 #include <memory>
 #include <utility>
+
+#include "absl/strings/string_view.h"
+#include "dataplane/base/text.h"
 
 namespace weft {
 namespace {
@@ -17,14 +21,17 @@ namespace {
 class OneLine final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
-    for (const char c : message.payload) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (c == '\n') {
+    const absl::string_view text(message.payload.data(), message.payload.size());
+    for (std::size_t at = 0; at < text.size();) {
+      std::size_t control = ControlBytes(text.substr(at));
+      if (control == 0 || text[at] == '\t') {
+        out.push_back(text[at++]);
+      } else if (text[at] == '\n') {
         fmt::format_to(std::back_inserter(out), "\\n");
-      } else if ((byte < 0x20 && c != '\t') || byte == 0x7f) {
-        fmt::format_to(std::back_inserter(out), "\\x{:02x}", byte);
+        ++at;
       } else {
-        out.push_back(c);
+        for (; control > 0; --control)
+          fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<unsigned char>(text[at++]));
       }
     }
   }

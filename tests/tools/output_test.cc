@@ -35,6 +35,15 @@ TEST(OutputTest, WideCharactersAreAlignedAndControlCharactersHarmless) {
             "N     X\n"
             "\xc3\xa9     1\n"
             "?[2J  2\n");
+  // ESC and [ as one character.
+  EXPECT_EQ(ToTables({Row()
+                          .Text("n",
+                                "\xc2\x9b"
+                                "2J\xc2\xa0\x7f\n")
+                          .Take()},
+                     false),
+            "N\n?2J\xc2\xa0??\n");
+  EXPECT_EQ(Printable("a\n\x1b\xc2", /*lines=*/true), "a\n?\xc2");
 }
 
 TEST(OutputTest, AReportListsComponents) {

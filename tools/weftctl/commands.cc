@@ -53,7 +53,7 @@ std::string Plural(std::size_t count, const char* what) {
 int Fail(const std::string& doing, const absl::Status& why) {
   // Reasons that come from the agent begin with the code already.
   const std::string code = absl::StrCat(absl::StatusCodeToString(why.code()), ": ");
-  const std::string message(why.message());
+  const std::string message = Printable(why.message(), /*lines=*/true);
   std::fprintf(stderr, "weftctl: %s: %s%s\n", doing.c_str(),
                absl::StartsWith(message, code) ? "" : code.c_str(), message.c_str());
   return 1;

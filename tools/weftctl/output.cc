@@ -6,18 +6,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/text.h"
 #include "tools/weftctl/admin_client.h"
 
 namespace weft::ctl {
 namespace {
-
-// Control characters would move the terminal's cursor; a name from a stranger must not.
-std::string Printable(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return text;
-}
 
 // Columns that a terminal shows: bytes that do not continue a UTF-8 character.
 std::size_t Width(const std::string& text) {
@@ -106,6 +99,16 @@ std::string Render(const std::vector<api::Item>& items, bool wide, bool blocks) 
 }
 
 }  // namespace
+
+std::string Printable(absl::string_view text, bool lines) {
+  std::string printable;
+  while (!text.empty()) {
+    const std::size_t control = ControlBytes(text);
+    printable.push_back(control == 0 || (lines && text[0] == '\n') ? text[0] : '?');
+    text.remove_prefix(std::max<std::size_t>(control, 1));
+  }
+  return printable;
+}
 
 std::string ToTables(const std::vector<api::Item>& items, bool wide) { return Render(items, wide, false); }
 

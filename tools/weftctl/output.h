@@ -7,11 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "dataplane/api/admin.pb.h"
 
 namespace weft::ctl {
 
 enum class Format { kTable, kWide, kJson, kYaml };  // kYaml: of policy alone
+
+// With `?` for each control character, which would speak to the terminal where a name is a stranger's;
+// `lines`: but for the ends of lines.
+std::string Printable(absl::string_view text, bool lines = false);
 
 // Rows whose first field has the same name form one table, in the order of the rows. Columns are named by the
 // fields, in capitals. kTable leaves out the counters of hosts, channels and functions: what comes after a

@@ -84,11 +84,11 @@ TEST_F(WeftdTest, NobodyWritesALineOfTheLogButWeftd) {
   Configure();
   const std::unique_ptr<Process> weftd = Start();
   Peer peer(agent_sock());
-  EXPECT_FALSE(
-      peer.Hello(absl::StrCat("a\n2026-01-01T00:00:00 info forged\x1b[2J", std::string(60'000, 'x'))));
+  EXPECT_FALSE(peer.Hello(
+      absl::StrCat("a\n2026-01-01T00:00:00 info forged\x1b[2J\xc2\x9b", std::string(60'000, 'x'))));
   EXPECT_THAT(peer.refusal(), HasSubstr("bad_name")) << "shortened, so that it fits the answer";
   ASSERT_TRUE(weftd->WaitForOutput("bad_name", absl::Seconds(10)));
-  EXPECT_THAT(weftd->Output(), HasSubstr("\"a\\n2026-01-01T00:00:00 info forged\\x1b[2Jxxx"));
+  EXPECT_THAT(weftd->Output(), HasSubstr("\"a\\n2026-01-01T00:00:00 info forged\\x1b[2J\\xc2\\x9bxxx"));
   for (const absl::string_view line : absl::StrSplit(weftd->Output(), '\n')) EXPECT_LT(line.size(), 2000u);
 }
 

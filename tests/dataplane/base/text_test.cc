@@ -20,5 +20,13 @@ TEST(Utf8PrefixTest, ShortTextStays) {
   EXPECT_EQ(Utf8Prefix("caf\xc3\xa9", 5), "caf\xc3\xa9");
 }
 
+TEST(ControlBytesTest, KnowsThemInOneByteAndInTwo) {
+  for (const char* text : {"\x01", "\x1b[", "\n", "\x7f"}) EXPECT_EQ(ControlBytes(text), 1u);
+  EXPECT_EQ(ControlBytes("\xc2\x80"), 2u);
+  EXPECT_EQ(ControlBytes("\xc2\x9f."), 2u);
+  for (const char* text : {"", " ", "a\n", "\xc2\xa0", "\xc2", "\xc3\x9b", "\x9b"})
+    EXPECT_EQ(ControlBytes(text), 0u);
+}
+
 }  // namespace
 }  // namespace weft
