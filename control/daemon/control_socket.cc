@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstddef>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +18,26 @@ namespace {
 
 // Accepted or answered in one go, before other work of the thread gets its turn.
 constexpr int kBatchMax = 16;
+// Rows are packed into packets up to about this size.
+constexpr std::size_t kReplyBytesMax = 48 * 1024;
+
+absl::Status SendRows(int fd, api::QueryReply rows) {
+  int next = 0;
+  do {
+    api::AdminReply reply;
+    api::QueryReply& part = *reply.mutable_query_reply();
+    part.set_generation(rows.generation());
+    std::size_t bytes = 0;
+    while (next < rows.items_size() &&
+           (bytes == 0 || bytes + rows.items(next).ByteSizeLong() < kReplyBytesMax)) {
+      bytes += rows.items(next).ByteSizeLong();
+      *part.add_items() = std::move(*rows.mutable_items(next++));
+    }
+    part.set_more(next < rows.items_size());
+    WEFT_RETURN_IF_ERROR(SendMessage(fd, reply.SerializeAsString()));
+  } while (next < rows.items_size());
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -71,6 +93,18 @@ bool ControlSocket::Serve(int fd) {
         !request.ParseFromString(message->bytes)) {
       return false;
     }
+    std::optional<api::QueryReply> rows;
+    if (request.query().kind() == api::Query::STATUS && request.has_query()) {
+      rows = handlers_.status();
+    } else if (request.query().kind() == api::Query::CHANGES) {
+      rows = handlers_.changes(request.query().after());
+    } else if (request.has_explain()) {
+      rows = handlers_.said(request.explain());
+    }
+    if (rows.has_value()) {
+      if (!SendRows(fd, *std::move(rows)).ok()) return false;
+      continue;
+    }
     api::AdminReply reply;
     std::vector<int> fds;
     if (request.has_get_steer()) {
@@ -82,12 +116,6 @@ bool ControlSocket::Serve(int fd) {
         reply.mutable_failed()->set_code(static_cast<uint32_t>(grant.status().code()));
         reply.mutable_failed()->set_reason(std::string(grant.status().message()));
       }
-    } else if (request.query().kind() == api::Query::STATUS && request.has_query()) {
-      *reply.mutable_query_reply() = handlers_.status();
-    } else if (request.query().kind() == api::Query::CHANGES) {
-      *reply.mutable_query_reply() = handlers_.changes(request.query().after());
-    } else if (request.has_explain()) {
-      *reply.mutable_query_reply() = handlers_.said(request.explain());
     } else {
       reply.mutable_failed()->set_code(static_cast<uint32_t>(absl::StatusCode::kUnimplemented));
       reply.mutable_failed()->set_reason(

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "dataplane/api/admin.pb.h"
+#include "dataplane/base/text.h"
 
 namespace weft::control {
 
@@ -14,8 +15,9 @@ class ItemBuilder {
  public:
   explicit ItemBuilder(api::Item* item) : item_(item) {}
 
+  // A file's name may be no UTF-8, and whoever reads the row would refuse all of them.
   ItemBuilder& Text(const char* name, const std::string& value) {
-    Field(name)->set_text(value);
+    Field(name)->set_text(Utf8Of(value));
     return *this;
   }
   ItemBuilder& Number(const char* name, uint64_t value) {

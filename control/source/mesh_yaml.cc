@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
 #include "dataplane/config/yaml.h"
 
 namespace weft::control {
@@ -196,6 +197,10 @@ class Loader {
       return;
     }
     if (module.front() != '/') module = absl::StrCat(path_.substr(0, path_.rfind('/') + 1), module);
+    if (Utf8Of(module) != module) {
+      map.Error("module", "its path is no UTF-8");
+      return;
+    }
     endpoint->set_module(module);
     if (map.Has("sha256")) {
       const std::string bytes = hex.size() == 64 && IsHex(hex) ? absl::HexStringToBytes(hex) : "";

@@ -5,7 +5,9 @@
 #define WEFT_DATAPLANE_BASE_TEXT_H_
 
 #include <cstddef>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 namespace weft {
@@ -27,6 +29,35 @@ inline std::size_t ControlBytes(absl::string_view text) {
   const bool c1 = first == 0xc2 && text.size() > 1 && static_cast<unsigned char>(text[1]) >= 0x80 &&
                   static_cast<unsigned char>(text[1]) < 0xa0;
   return c1 ? 2 : 0;
+}
+
+// Bytes of the character that `text` begins with; 0 where it begins with none that UTF-8 has.
+inline std::size_t CharacterBytes(absl::string_view text) {
+  if (text.empty()) return 0;
+  const auto at = [text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned char first = at(0);
+  if (first < 0x80) return 1;
+  const std::size_t bytes = first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+  if (bytes == 0 || bytes > text.size()) return 0;
+  for (std::size_t i = 1; i < bytes; ++i) {
+    if ((at(i) & 0xc0) != 0x80) return 0;
+  }
+  // Neither longer than it need be, nor half of a pair of UTF-16, nor beyond the last one.
+  const bool wrong = (first == 0xe0 && at(1) < 0xa0) || (first == 0xed && at(1) >= 0xa0) ||
+                     (first == 0xf0 && at(1) < 0x90) || (first == 0xf4 && at(1) >= 0x90);
+  return wrong ? 0 : bytes;
+}
+
+// `text` with `?` for each byte that is no UTF-8, as a file's name may have.
+inline std::string Utf8Of(absl::string_view text) {
+  std::string good;
+  good.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t bytes = CharacterBytes(text);
+    absl::StrAppend(&good, bytes == 0 ? "?" : text.substr(0, bytes));
+    text.remove_prefix(bytes == 0 ? 1 : bytes);
+  }
+  return good;
 }
 
 }  // namespace weft

@@ -83,6 +83,23 @@ TEST(WeftctlWithoutEtcdTest, ItSaysWhatIsNeeded) {
   }
 }
 
+// Nor can an object of etcd name a module by such a path.
+TEST(WeftctlWithoutEtcdTest, AModuleInAFolderWithoutAReadableNameIsRefused) {
+  const test::TemporaryDirectory directory;
+  const std::string folder = directory / "caf\xe9";
+  ASSERT_EQ(mkdir(folder.c_str(), 0700), 0);
+  test::WriteFile(
+      folder + "/mesh.yaml",
+      absl::StrCat(
+          "version: 1\nnodes: [{name: n1}]\nfunctions: [{name: v/f}]\nendpoints: [{function: v/f, node: n1, "
+          "host: h, module: m.wasm, sha256: ",
+          std::string(64, 'a'), "}]\n"));
+  const test::Ran ran =
+      test::Run({"/bin/sh", "-c", absl::StrCat("cd ", folder, " && exec ", kProgram, " apply mesh.yaml")});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.error, HasSubstr("mesh.yaml:4: the path of its module is no UTF-8"));
+}
+
 TEST_F(WeftctlPolicyTest, WhatIsWrongIsRefusedWholeAndNamedByLine) {
   test::Ran ran = Apply(
       "version: 1\nfunctions:\n- {name: v/f}\n- {name: v/g, retries: 99}\n- {name: v/f}\nallowShrink: "

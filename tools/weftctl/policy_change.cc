@@ -19,6 +19,7 @@
 #include "control/source/mesh_yaml.h"
 #include "control/source/module_hash.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 #include "dataplane/config/yaml.h"
 
 namespace weft::ctl {
@@ -52,6 +53,11 @@ class Loader {
       MakeAbsolute(&object);
       const std::string key = control::EtcdKeyOf(object, false);
       const std::string place = absl::StrCat(path, ":", said.where.line);
+      if (const auto* endpoint = std::get_if<api::Endpoint>(&object);
+          endpoint != nullptr && Utf8Of(endpoint->module()) != endpoint->module()) {
+        errors_.push_back(absl::StrCat(place, ": the path of its module is no UTF-8"));
+        continue;
+      }
       const auto [it, fresh] = places_.emplace(key, place);
       if (!fresh) errors_.push_back(absl::StrCat(place, ": ", key, " stands at ", it->second, " already"));
       objects_.insert_or_assign(key, std::move(object));

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "absl/strings/match.h"
+#include "control/daemon/items.h"
 #include "dataplane/base/unix_socket.h"
 #include "tests/support/temporary_directory.h"
 
@@ -22,9 +23,14 @@ class ControlSocketTest : public testing::Test {
   void Listen(uid_t agent_uid) {
     const ControlSocket::Handlers handlers = {
         .status =
-            [] {
+            [this] {
               api::QueryReply reply;
               reply.set_generation(7);
+              for (int row = 0; row < rows_; ++row) {
+                ItemBuilder(reply.add_items())
+                    .Number("row", static_cast<uint64_t>(row))
+                    .Text("error", error_);
+              }
               return reply;
             },
         .changes =
@@ -76,6 +82,8 @@ class ControlSocketTest : public testing::Test {
   }
 
   std::size_t fds_ = 0;  // With the last answer
+  int rows_ = 0;         // Of a status, each with this text
+  std::string error_;
   UniqueFd granted_{open("/dev/null", O_RDONLY | O_CLOEXEC)};
   test::TemporaryDirectory directory_;
   std::string path_ = directory_ / "control.sock";
@@ -88,6 +96,37 @@ TEST_F(ControlSocketTest, RunDirectoryThatIsMissingIsNamed) {
   EXPECT_TRUE(absl::IsNotFound(failed)) << failed;
   EXPECT_TRUE(absl::StrContains(failed.message(), "missing/control.sock: its directory does not exist"))
       << failed;
+}
+
+TEST_F(ControlSocketTest, AStatusOfMoreRowsThanAPacketHoldsComesInParts) {
+  rows_ = 300;
+  error_ = std::string(400, 'e');
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  auto reply = Ask(client->get(), QueryOf(api::Query::STATUS));
+  int rows = 0;
+  for (bool more = true; more;) {
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(reply->query_reply().generation(), 7u);
+    for (const api::Item& item : reply->query_reply().items()) EXPECT_EQ(item.fields(0).number(), rows++);
+    more = reply->query_reply().more();
+    if (!more) break;
+    auto message = ReceiveMessage(client->get());
+    ASSERT_TRUE(message.ok()) << message.status();
+    reply->ParseFromString(message->bytes);
+  }
+  EXPECT_EQ(rows, rows_);
+}
+
+TEST_F(ControlSocketTest, AFilesNameThatIsNoTextLeavesTheStatusReadable) {
+  rows_ = 1;
+  error_ = "caf\xe9.yaml:1: wrong";
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  auto reply = Ask(client->get(), QueryOf(api::Query::STATUS));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  ASSERT_EQ(reply->query_reply().items_size(), 1);
+  EXPECT_EQ(reply->query_reply().items(0).fields(1).text(), "caf?.yaml:1: wrong");
 }
 
 TEST_F(ControlSocketTest, WhoSaidWhatIsAnswered) {

@@ -63,6 +63,15 @@ TEST(StateFileTest, ASourceOfManyPiecesIsOne) {
   EXPECT_EQ(TextOf(*read), TextOf(state));
 }
 
+TEST(StateFileTest, AFileMayHaveAnyName) {
+  test::TemporaryDirectory directory;
+  const LastGood state{3, {OfferOf(MeshBuilder("/etc/weft/mesh.d/caf\xe9.yaml").Node("n1").Build())}};
+  WriteTo(directory / "state", state);
+  absl::StatusOr<LastGood> read = LoadLastGood(directory / "state");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(TextOf(*read), TextOf(state));
+}
+
 TEST(StateFileTest, NoFileIsNotFound) {
   test::TemporaryDirectory directory;
   EXPECT_TRUE(absl::IsNotFound(LoadLastGood(directory.path()).status()));

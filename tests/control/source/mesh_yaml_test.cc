@@ -231,6 +231,16 @@ allow:
   EXPECT_EQ(mesh.allow.at(0).value.from(), "web/*");
 }
 
+// A message that names it would be refused as a whole by whoever reads it.
+TEST(MeshYamlTest, AModuleInAFolderWithoutAReadableNameIsRefused) {
+  ModuleHasher hasher;
+  const std::string text =
+      absl::StrCat("version: 1\nendpoints:\n- {function: v/f, node: n1, host: h, module: m.wasm, sha256: ",
+                   std::string(64, 'a'), "}\n");
+  EXPECT_THAT(LoadMesh(text, "/etc/caf\xe9/mesh.yaml", &hasher).errors, ElementsAre(HasSubstr("no UTF-8")));
+  EXPECT_THAT(LoadMesh(text, "/etc/caf\xc3\xa9/mesh.yaml", &hasher).errors, IsEmpty());
+}
+
 TEST(MeshYamlTest, AModuleWithoutHashIsHashedBesideTheFile) {
   test::TemporaryDirectory directory;
   test::WriteFile(directory / "m.wasm", "first");

@@ -28,5 +28,20 @@ TEST(ControlBytesTest, KnowsThemInOneByteAndInTwo) {
     EXPECT_EQ(ControlBytes(text), 0u);
 }
 
+TEST(Utf8OfTest, GoodTextStays) {
+  for (const char* text : {"", "caf\xc3\xa9", "\xe2\x82\xac", "\xed\x9f\xbf", "\xef\xbf\xbf",
+                           "\xf0\x9f\xa7\xb5", "\xf4\x8f\xbf\xbf"})
+    EXPECT_EQ(Utf8Of(text), text);
+}
+
+TEST(Utf8OfTest, WhatIsNoneBecomesQuestionMarks) {
+  EXPECT_EQ(Utf8Of("caf\xe9.yaml"), "caf?.yaml");
+  EXPECT_EQ(Utf8Of("\xff\x80"), "??");
+  EXPECT_EQ(Utf8Of("a\xe2\x82"), "a??");                                // Cut off
+  EXPECT_EQ(Utf8Of("\xc0\xaf \xe0\x80\xaf"), "?? ???");                 // Longer than it need be
+  EXPECT_EQ(Utf8Of("\xed\xa0\x80"), "???");                             // Half of a pair
+  EXPECT_EQ(Utf8Of("\xf4\x90\x80\x80 \xf5\x80\x80\x80"), "???? ????");  // Beyond the last one
+}
+
 }  // namespace
 }  // namespace weft
