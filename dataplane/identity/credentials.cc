@@ -17,8 +17,6 @@
 namespace weft::identity {
 namespace {
 
-// A chain or a bundle of some hundred certificates.
-constexpr off_t kFileBytesMax = 1 << 20;
 constexpr int kChainMax = 8;
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, bool secret) {
@@ -27,8 +25,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, bool secret) {
   struct stat status;
   if (fstat(file.get(), &status) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("stat ", path));
   if (!S_ISREG(status.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, " is not a file"));
-  if (status.st_size > kFileBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat(path, " is longer than ", kFileBytesMax, " bytes"));
+  if (status.st_size > kPemFileBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is longer than ", kPemFileBytesMax, " bytes"));
   }
   if (secret && (status.st_mode & 07) != 0) {
     return absl::PermissionDeniedError(absl::StrFormat(

@@ -37,6 +37,9 @@ absl::Status CheckTrustDomain(absl::string_view domain);
 // what is wrong with it. Says nothing about its chain.
 absl::StatusOr<NodeId> NodeIdOf(const X509& certificate);
 
+// What is read of one file at the most: a chain or a bundle of some hundred certificates, 19,000 revocations.
+inline constexpr int64_t kPemFileBytesMax = 1 << 20;
+
 struct CredentialPaths {
   std::string certificate;  // PEM: the leaf, then intermediates.
   std::string key;          // PEM, not readable by others.

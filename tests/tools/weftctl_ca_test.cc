@@ -6,7 +6,10 @@
 #include <unistd.h>
 
 #include <ctime>
+#include <string>
+#include <vector>
 
+#include "dataplane/identity/authority.h"
 #include "dataplane/identity/credentials.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
@@ -118,6 +121,29 @@ TEST_F(WeftctlCaTest, WhatIsRevokedNoAgentTakesAndTheOthersStay) {
   EXPECT_EQ(foreign.exit_code, 1);
   EXPECT_THAT(foreign.error, HasSubstr("not of this CA"));
   EXPECT_EQ(Ca({"revoke", ca_}).exit_code, 2);
+}
+
+// Longer than a page or two: every revocation stays, and the next one is added.
+TEST_F(WeftctlCaTest, ALongListGoesOn) {
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+  const auto authority =
+      identity::Authority::FromPem({test::ReadFile(ca_ + "/ca.pem"), test::ReadFile(ca_ + "/ca-key.pem")});
+  ASSERT_TRUE(authority.ok()) << authority.status();
+  const identity::Validity validity{time(nullptr) - 60, time(nullptr) + 86'400};
+  std::vector<std::string> certificates;
+  for (int i = 0; i < 2'000; ++i) certificates.push_back(authority->IssueNode("n", validity)->certificate);
+  const std::string list = authority->Revoke(certificates, validity, "").value();
+  ASSERT_GT(list.size(), 64u * 1024);
+  test::WriteFile(ca_ + "/ca.pem", authority->ToPem().certificate + list);
+  ASSERT_EQ(Ca({"issue", ca_, "n1"}).exit_code, 0);
+  const test::Ran revoke = Ca({"revoke", ca_, "n1"});
+  ASSERT_EQ(revoke.exit_code, 0) << revoke.error;
+  const auto load = [&] {
+    return identity::Credentials::Load({ca_ + "/n1.pem", ca_ + "/n1-key.pem", ca_ + "/ca.pem"}, time(nullptr))
+        .status();
+  };
+  EXPECT_THAT(std::string(load().message()), HasSubstr("revoked"));
+  EXPECT_GT(test::ReadFile(ca_ + "/ca.pem").size(), authority->ToPem().certificate.size() + list.size());
 }
 
 TEST_F(WeftctlCaTest, WhatCannotBeIsRefusedClearly) {

@@ -18,7 +18,9 @@
 #include "dataplane/base/fd.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
+#include "dataplane/config/yaml.h"
 #include "dataplane/identity/authority.h"
+#include "dataplane/identity/credentials.h"
 
 namespace weft::ctl {
 namespace {
@@ -27,7 +29,6 @@ namespace {
 constexpr int64_t kClockSlackS = 300;
 constexpr mode_t kKeyMode = 0600;
 constexpr mode_t kCertificateMode = 0644;
-constexpr std::size_t kFileBytesMax = 64 * 1024;
 
 identity::Validity ForDays(uint32_t days) {
   const int64_t now_s = time(nullptr);
@@ -58,14 +59,8 @@ absl::Status WriteNew(const std::string& path, const std::string& content, mode_
   return status;
 }
 
-absl::StatusOr<std::string> ReadSmall(const std::string& path) {
-  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", path));
-  std::string content(kFileBytesMax, '\0');
-  const ssize_t got = read(file.get(), content.data(), content.size());
-  if (got < 0) return absl::ErrnoToStatus(errno, absl::StrCat("read ", path));
-  content.resize(static_cast<std::size_t>(got));
-  return content;
+absl::StatusOr<std::string> ReadPem(const std::string& path) {
+  return ReadSmallFile(path, static_cast<std::size_t>(identity::kPemFileBytesMax));
 }
 
 // Both or none. To replace, both are written beside the old ones first, then take their places, the key
@@ -105,7 +100,7 @@ void PrintPair(const Global& global, const std::string& stem, const std::string&
 absl::StatusOr<identity::Authority> ReadAuthority(const std::string& directory, std::string* bundle) {
   identity::PemPair ca;
   for (const auto& [name, pem] : {std::pair{"/ca.pem", &ca.certificate}, {"/ca-key.pem", &ca.key}}) {
-    absl::StatusOr<std::string> content = ReadSmall(absl::StrCat(directory, name));
+    absl::StatusOr<std::string> content = ReadPem(absl::StrCat(directory, name));
     if (!content.ok()) {
       return absl::Status(content.status().code(),
                           absl::StrCat(content.status().message(), " (`weftctl ca init` makes a CA)"));
@@ -180,7 +175,7 @@ int RunCaRevoke(const Global& global, const CaArguments& arguments) {
   std::string bundle;
   const absl::StatusOr<identity::Authority> authority = ReadAuthority(arguments.directory, &bundle);
   if (!authority.ok()) return Fail(doing, authority.status());
-  const absl::StatusOr<std::string> certificate = ReadSmall(file);
+  const absl::StatusOr<std::string> certificate = ReadPem(file);
   if (!certificate.ok()) return Fail(doing, certificate.status());
   const std::size_t list_begin = bundle.find("-----BEGIN X509 CRL-----");
   const std::string earlier = list_begin == std::string::npos ? "" : bundle.substr(list_begin);
@@ -192,8 +187,12 @@ int RunCaRevoke(const Global& global, const CaArguments& arguments) {
   // One file, in one step: an agent reads the old one or the new one.
   const std::string path = absl::StrCat(arguments.directory, "/ca.pem");
   const std::string fresh = absl::StrCat(path, ".new-", getpid());
-  absl::Status written =
-      WriteNew(fresh, absl::StrCat(authority->ToPem().certificate, *list), kCertificateMode);
+  const std::string renewed = absl::StrCat(authority->ToPem().certificate, *list);
+  if (renewed.size() > static_cast<std::size_t>(identity::kPemFileBytesMax)) {
+    return Fail(doing, absl::ResourceExhaustedError(
+                           absl::StrCat(path, " would be longer than agents read: begin with a new CA")));
+  }
+  absl::Status written = WriteNew(fresh, renewed, kCertificateMode);
   if (written.ok() && rename(fresh.c_str(), path.c_str()) != 0) {
     written = absl::ErrnoToStatus(errno, absl::StrCat("replace ", path));
     unlink(fresh.c_str());
