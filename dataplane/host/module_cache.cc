@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +26,9 @@ namespace weft::host {
 namespace {
 
 constexpr char kSuffix[] = ".cwasm";
+// Of a file that is being written. One that nobody wrote to for so long is of a process that ended meanwhile.
+constexpr char kAsideSuffix[] = ".new";
+constexpr int64_t kAsideSeconds = 3'600;
 // What stands before the code in a file: 8 bytes that name the format, and the checksum.
 constexpr absl::string_view kMagic = "weftcw1\n";
 constexpr size_t kHeadBytes = 8 + sizeof(Sha256);
@@ -153,7 +157,7 @@ absl::Status ModuleCache::Store(const Sha256& hash, const std::string& fingerpri
                                 absl::Span<const char> code) const {
   Trim();
   const std::string name = FileName(hash, fingerprint);
-  const std::string aside = absl::StrCat(name, ".", gettid(), ".new");
+  const std::string aside = absl::StrCat(name, ".", gettid(), kAsideSuffix);
   UniqueFd fd(openat(fd_.get(), aside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("create ", directory_, "/", aside));
   const Sha256 checksum = ChecksumOf(name, {code.data(), code.size()});
@@ -179,9 +183,14 @@ void ModuleCache::Trim() const {
   std::vector<std::pair<int64_t, std::string>> files;
   while (const dirent* entry = readdir(scan)) {
     struct stat info;
-    if (!absl::EndsWith(entry->d_name, kSuffix)) continue;
+    const bool aside = absl::EndsWith(entry->d_name, kAsideSuffix);
+    if (!aside && !absl::EndsWith(entry->d_name, kSuffix)) continue;
     if (fstatat(fd_.get(), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
-    files.emplace_back(info.st_mtim.tv_sec, entry->d_name);
+    if (!aside) {
+      files.emplace_back(info.st_mtim.tv_sec, entry->d_name);
+    } else if (info.st_mtim.tv_sec < time(nullptr) - kAsideSeconds) {
+      unlinkat(fd_.get(), entry->d_name, 0);
+    }
   }
   closedir(scan);
   if (files.size() < kFilesMax) return;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -282,6 +283,18 @@ TEST_F(ModuleTest, CacheKeepsABoundedNumberOfFiles) {
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory_ + "/cache"))
     ++files;
   EXPECT_EQ(files, ModuleCache::kFilesMax);
+}
+
+TEST_F(ModuleTest, CacheForgetsWhatWasHalfWrittenWhenItsProcessEnded) {
+  auto cache = ModuleCache::Open(directory_ + "/cache");
+  const std::string left = directory_ + "/cache/00-test.cwasm.1.new",
+                    written = directory_ + "/cache/01-test.cwasm.2.new";
+  for (const std::string& path : {left, written}) std::ofstream(path) << "half";
+  std::filesystem::last_write_time(left,
+                                   std::filesystem::file_time_type::clock::now() - std::chrono::hours(2));
+  ASSERT_TRUE((*cache)->Store(Sha256Of("x"), "test", absl::MakeConstSpan("code", 4)).ok());
+  EXPECT_FALSE(std::filesystem::exists(left));
+  EXPECT_TRUE(std::filesystem::exists(written)) << "somebody may be writing it";
 }
 
 TEST(TickerTest, SleepsWhileNoGuestRunsAndWakesForTheNext) {
