@@ -32,7 +32,7 @@ WEFT_HOT std::size_t PumpOut(Core& core, Port& port, uint64_t now_ns) {
   if (!core.MayHaveDatagram() && port.BeginSend() != nullptr) return 0;
   std::size_t sent = 0;
   bool full = false;
-  for (; sent < kPumpBurst; ++sent) {
+  do {
     // Where the port has no room the core keeps what it has: nothing is built that could be lost here.
     uint8_t* const out = port.BeginSend();
     full = out == nullptr;
@@ -41,7 +41,9 @@ WEFT_HOT std::size_t PumpOut(Core& core, Port& port, uint64_t now_ns) {
     const std::size_t bytes = core.NextDatagram(out, now_ns, &path);
     if (bytes == 0) break;
     port.FinishSend(path, bytes);
-  }
+    ++sent;
+    // An answer alone leaves without another look for more.
+  } while (sent < kPumpBurst && core.MayHaveDatagram());
   // A full port has to be pushed as well: as long as the core has something to send nobody else does it.
   if (sent > 0 || full) port.Flush();
   return sent;
