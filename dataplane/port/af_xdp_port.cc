@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -47,6 +48,10 @@ constexpr uint32_t kIdlePollsPerLook = 1024;
 constexpr std::size_t kReleasedMax = 64;
 // A small message with its headers, and the beginning of a large one.
 constexpr uint32_t kPrefetchBytes = 256;
+// Of a packet that has yet to come: a call of 64 B with its headers.
+constexpr uint32_t kAheadBytes = 192;
+// A look costs some 2 ns, the rest of an engine's turn 50: a packet is found that much sooner.
+constexpr uint32_t kLooks = 16;
 // A neighbour that does not answer is asked for again after the first; one that goes stale is confirmed by
 // the second, as the kernel would if it sent there itself.
 constexpr uint64_t kAskAgainNs = 100 * kNsPerMs;
@@ -94,7 +99,10 @@ AfXdpPort::AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::uniq
       hops_(std::move(hops)),
       sleep_(std::move(sleep)),
       status_(std::move(status)),
-      parsed_(options.receive_frames) {
+      parsed_(options.receive_frames),
+      fill_places_(options.receive_frames),
+      data_offset_(kKernelHeadroomBytes) {
+  std::iota(fill_places_.begin(), fill_places_.end(), 0);  // As Xsk::Create has posted them.
   released_.reserve(options.receive_frames);
   free_.reserve(options.send_frames);
   for (uint32_t i = options.send_frames; i-- > 0;) free_.push_back(options.receive_frames + i);
@@ -153,12 +161,32 @@ void AfXdpPort::Refresh() {
 
 // ---- Receiving.
 
+WEFT_HOT uint32_t AfXdpPort::Look(uint32_t count, uint32_t* first) {
+  uint32_t got = 0;
+  for (uint32_t looks = 0; got == 0 && looks < kLooks; ++looks) {
+    got = xsk_ring_cons__peek(&xsk_->rx, count, first);
+  }
+  return got;
+}
+
+// Fetches the lines that the next packet will be in. The kernel, on the sender's core, writes a packet, then
+// its descriptor, and a good while later, at the end of its batch, how many there are; a receiver that only
+// polls the latter fetches the three one after the other, each when it has the one before. Polling in between
+// has the first two here by then. A hint: where the kernel takes another frame, a fetch is in vain.
+WEFT_HOT void AfXdpPort::FetchAhead() const {
+  __builtin_prefetch(xsk_ring_cons__rx_desc(&xsk_->rx, xsk_->rx.cached_cons));
+  const uint64_t frame = *xsk_ring_prod__fill_addr(&xsk_->fill, next_fill_place_);
+  const uint8_t* const packet = xsk_->at(frame + data_offset_);
+  for (uint32_t at = 0; at < kAheadBytes; at += kCacheLineBytes) __builtin_prefetch(packet + at);
+}
+
 WEFT_HOT std::size_t AfXdpPort::Receive(Received* burst, std::size_t count) {
   if (released_.size() >= kReleasedMax) GiveBack();
   uint32_t first = 0;
-  const uint32_t got = xsk_ring_cons__peek(&xsk_->rx, static_cast<uint32_t>(count), &first);
+  const uint32_t got = Look(static_cast<uint32_t>(count), &first);
   if (got == 0) {
     GiveBack();
+    FetchAhead();
     if (xsk_ring_prod__needs_wakeup(&xsk_->fill))
       recvfrom(xsk_->fd(), nullptr, 0, MSG_DONTWAIT, nullptr, nullptr);
     if (++idle_polls_ % kIdlePollsPerLook == 0) Refresh();
@@ -189,6 +217,9 @@ WEFT_HOT std::size_t AfXdpPort::Receive(Received* burst, std::size_t count) {
     counters_.received_bytes += parsed.bytes;
     burst[given++] = {data + parsed.offset, parsed.bytes, frame};
   }
+  const uint64_t last = xsk_ring_cons__rx_desc(&xsk_->rx, first + got - 1)->addr;
+  next_fill_place_ = fill_places_[last / xsk_->frame_bytes()] + 1;
+  data_offset_ = static_cast<uint32_t>(last % xsk_->frame_bytes());
   xsk_ring_cons__release(&xsk_->rx, got);
   counters_.received += given;
   return given;
@@ -209,6 +240,7 @@ WEFT_HOT void AfXdpPort::GiveBack() {
   // The fill ring has room for every receive frame there is, twice.
   WEFT_CHECK(xsk_ring_prod__reserve(&xsk_->fill, count, &first) == count);
   for (uint32_t i = 0; i < count; ++i) {
+    fill_places_[released_[i]] = first + i;
     *xsk_ring_prod__fill_addr(&xsk_->fill, first + i) =
         static_cast<uint64_t>(released_[i]) * xsk_->frame_bytes();
   }

@@ -83,6 +83,8 @@ class AfXdpPort {
   absl::Status Resolve(Path* path);
   void Refresh();
   void GiveBack();
+  uint32_t Look(uint32_t count, uint32_t* first);
+  void FetchAhead() const;
   void ReclaimSent();
   uint32_t InTxRing() const;
 
@@ -101,6 +103,10 @@ class AfXdpPort {
   std::vector<ParsedFrame> parsed_;  // By frame.
   uint32_t held_ = 0;
   std::vector<uint32_t> released_;
+  // Where the next packet will probably lie: frames are filled in the order of the fill ring.
+  std::vector<uint32_t> fill_places_;  // By frame: its place in that ring when it was last put there.
+  uint32_t next_fill_place_ = 0;
+  uint32_t data_offset_;  // Of a packet in its frame.
 
   // Send frames: free_, finished_ (in the tx ring, not yet submitted), or sent_ (submitted and not yet
   // completed).
