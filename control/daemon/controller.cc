@@ -264,16 +264,19 @@ void Controller::AddPollEntries(std::vector<pollfd>* entries) const {
 }
 
 void Controller::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
-  for (const pollfd& entry : entries) {
-    if (entry.revents != 0 && entry.fd == link_->fd()) link_->OnEvents(entry.revents, now_ns);
-    if (entry.revents != 0 && entry.fd == writer_->error_fd()) TellSaveError(writer_->TakeError());
-  }
+  // What has just come goes first. That an earlier change is in force is only told on, and may begin a save.
+  const int link_fd = link_->fd();
   std::vector<SourceChange> changes;
   for (const Watched& each : sources_) {
     std::vector<SourceChange> more = each.source->OnEvents(entries, now_ns);
     std::move(more.begin(), more.end(), std::back_inserter(changes));
   }
   TakeChanges(std::move(changes));
+  for (const pollfd& entry : entries) {
+    if (entry.revents == 0) continue;
+    if (entry.fd == link_fd && link_->fd() == link_fd) link_->OnEvents(entry.revents, now_ns);
+    if (entry.fd == writer_->error_fd()) TellSaveError(writer_->TakeError());
+  }
 }
 
 uint64_t Controller::wake_ns() const {

@@ -327,6 +327,7 @@ void Server::PushChangedRegistrations() {
 }
 
 void Server::Acknowledge(const Output& output) {
+  const uint64_t in_force_ns = NowNs();  // Every host has it. It is acknowledged once it is on disk, too.
   if (const absl::Status saved = store_->Save(output.model); !saved.ok()) {
     spdlog::error("generation {} is programmed but not saved: {}", output.programmed.generation(),
                   saved.ToString());
@@ -338,7 +339,7 @@ void Server::Acknowledge(const Output& output) {
   spdlog::info("generation {} is programmed", output.programmed.generation());
   api::AdminReply reply;
   *reply.mutable_programmed() = output.programmed;
-  reply.mutable_programmed()->set_at_ns(NowNs());
+  reply.mutable_programmed()->set_at_ns(in_force_ns);
   std::vector<SessionId> programmers;
   for (const auto& [id, connection] : connections_) {
     if (connection->programs) programmers.push_back(id);

@@ -9,10 +9,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
 #include "tests/control/publish/scripted_agent.h"
+#include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/turns.h"
 
@@ -122,6 +125,30 @@ TEST_F(ControllerTest, AChangeIsInForceWhenTheAgentSaysThatItWas) {
     EXPECT_GE(controller_->record().changes().back().programmed_ns, before_ns);
     EXPECT_LE(controller_->record().changes().back().programmed_ns, NowNs());
   }
+}
+
+// The save that the agent's word begins holds what came together with it.
+TEST_F(ControllerTest, WhatHasJustComeGoesBeforeWhatIsInForce) {
+  agent_.acknowledge = false;
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntil([&] { return Hosts() == std::vector<std::string>{"h1"}; }));
+  agent_.AcknowledgeNow();
+  Write("a.yaml", MeshOn("h2"));
+  std::vector<pollfd> entries;
+  ASSERT_TRUE(test::Eventually([&] {
+    entries.clear();
+    controller_->AddPollEntries(&entries);
+    poll(entries.data(), entries.size(), 1);
+    return std::count_if(entries.begin(), entries.end(),
+                         [](const pollfd& entry) { return entry.revents != 0; }) == 2;
+  }));
+  controller_->OnEvents(entries, NowNs());
+  EXPECT_TRUE(test::Eventually([&] {
+    const absl::StatusOr<LastGood> saved = LoadLastGood(directory_ / "state");
+    return saved.ok() && std::any_of(saved->sources.at(0).said.begin(), saved->sources.at(0).said.end(),
+                                     [](const EntryPtr& entry) { return entry->key().names[2] == "h2"; });
+  }));
 }
 
 TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {

@@ -107,6 +107,18 @@ TEST_F(ServerTest, ModuleThatDoesNotOpenFailsItsPlacementByName) {
   EXPECT_THAT(programmed->failed(1), HasSubstr("No such file"));
 }
 
+TEST_F(ServerTest, AGenerationIsSaidToBeInForceByThisMachinesClock) {
+  Start();
+  AdminPeer admin(admin_sock());
+  for (uint64_t generation = 1; generation <= 3; ++generation) {
+    const uint64_t before_ns = NowNs();
+    const std::optional<api::Programmed> programmed = admin.Program(generation, api::Mesh());
+    ASSERT_TRUE(programmed.has_value());
+    EXPECT_GE(programmed->at_ns(), before_ns);
+    EXPECT_LE(programmed->at_ns(), NowNs());
+  }
+}
+
 TEST_F(ServerTest, GenerationOutlivesTheAgent) {
   Start();
   {
