@@ -11,6 +11,21 @@ namespace weft::control {
 namespace {
 
 constexpr std::size_t kExpectMin = 1'000;
+// Room of a try that is kept for the next: a list's functions come in tries of about a thousand entries, and
+// to give large pieces back and take them again has malloc tidy up all small ones each time.
+constexpr std::size_t kKeptMax = 2'048;
+
+template <typename T>
+void Empty(std::vector<T>* list) {
+  list->clear();
+  if (list->capacity() > kKeptMax) std::vector<T>().swap(*list);
+}
+
+// Room for `more` behind what is there, at least twice as much where it has to be moved.
+void Grow(std::vector<EntryChange>* changes, std::size_t more) {
+  const std::size_t size = changes->size() + more;
+  if (size > changes->capacity()) changes->reserve(std::max(size, 2 * changes->capacity()));
+}
 
 EntryPtr DefaultFunction(absl::string_view name) {
   api::Function function;
@@ -61,6 +76,12 @@ void Claims::Expect(Origin* origin, std::size_t entries) {
   touched_keys_.reserve(entries);
   touched_.reserve(entries);
   steps_.reserve(entries);
+}
+
+void Claims::MakeRoom(Origin* origin, std::size_t entries) {
+  origin->said.reserve(entries);
+  slots_.reserve(entries);
+  if (entries > state_.size()) state_.Reserve(entries - state_.size());
 }
 
 void Claims::Put(Origin* origin, const EntryPtr& key, const EntryPtr& after) {
@@ -323,7 +344,7 @@ void Claims::GiveIdsBack() {
 }
 
 void Claims::Commit(std::vector<EntryChange>* changes) {
-  changes->reserve(changes->size() + touched_.size());
+  Grow(changes, touched_.size());
   for (Touched& touched : touched_) {
     if (SameValue(touched.before, touched.after)) continue;
     changes->push_back({std::move(touched.before), std::move(touched.after)});
@@ -354,8 +375,8 @@ void Claims::End() {
   tried_.clear();
   flags_.clear();
   // A try may have been the whole of a mesh: its room is not kept.
-  std::vector<Step>().swap(steps_);
-  std::vector<Touched>().swap(touched_);
+  Empty(&steps_);
+  Empty(&touched_);
   EntrySet().swap(touched_keys_);
 }
 

@@ -64,6 +64,8 @@ class Claims {
   Origin* Try(const std::string& origin, bool open, bool allow_shrink);
   // About so many entries are new to `origin`: makes room for them at once.
   void Expect(Origin* origin, std::size_t entries);
+  // `origin` alone will say about `entries` in the end, over many tries: its tables need not grow on the way.
+  void MakeRoom(Origin* origin, std::size_t entries);
   // `origin` says `after` from now on in place of what it said of the key of `key`; null: nothing.
   void Put(Origin* origin, const EntryPtr& key, const EntryPtr& after);
   // Brings state() up to what is said, and returns why that must not be, at most kMergeErrorsMax. Without

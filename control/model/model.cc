@@ -44,6 +44,7 @@ void Model::Prepare(const SourceOffer& offer) {
   Claims& claims = ahead_->claims;
   claims.Begin();
   Claims::Origin* const origin = claims.Try(offer.origin, offer.open, offer.allow_shrink);
+  if (offer.expected != 0) claims.MakeRoom(origin, std::min(offer.expected, kMeshEntriesMax));
   for (const EntryPtr& entry : offer.said) claims.Put(origin, entry, entry);
   for (const EntryPtr& entry : offer.unsaid) claims.Put(origin, entry, nullptr);
   if (!claims.Check().empty()) {

@@ -4,6 +4,7 @@
 #ifndef WEFT_CONTROL_MODEL_OFFER_H_
 #define WEFT_CONTROL_MODEL_OFFER_H_
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,8 @@ struct SourceOffer {
   bool whole = true;
   std::vector<EntryPtr> said;
   std::vector<EntryPtr> unsaid;
+  // Of what is prepared: about so many entries it comes to in the end; 0: not known.
+  std::size_t expected = 0;
 };
 
 // Adds to `offer`, a difference, what is said in `now` otherwise than in `before`, two short lists. `said` is

@@ -70,7 +70,7 @@ void KubeAddresses::AddRange(const std::string& bytes, std::size_t bits, const s
   nodes_.emplace(KeyOf(bytes, bits), node);
 }
 
-std::map<std::string, KubeHost> KubeEndpointWriter::HostsOf(const std::string& name) const {
+KubeEndpointWriter::Hosts KubeEndpointWriter::HostsOf(const std::string& name) const {
   const KubeService* const service = find_(name);
   const auto found = slices_.find(name);
   if (service == nullptr || service->external || found == slices_.end()) return {};
@@ -79,7 +79,7 @@ std::map<std::string, KubeHost> KubeEndpointWriter::HostsOf(const std::string& n
     return slice->ipv6 == service->ipv6 && !slice->endpoints.empty();
   });
   // A pod stands in a slice of each family, and in two slices while it moves between them: the best counts.
-  std::map<std::string, KubeHost> hosts;
+  Hosts hosts;
   for (const KubeSlice* slice : slices) {
     if (!slice->weft && slice->port == 0) continue;
     const bool first_family = slice->ipv6 == service->ipv6;
@@ -87,10 +87,15 @@ std::map<std::string, KubeHost> KubeEndpointWriter::HostsOf(const std::string& n
       // Whose second address it is cannot be told.
       if (endpoint.pod.empty() && !first_family && has_first_family) continue;
       const int rank = (slice->weft ? 4 : 0) + (endpoint.draining ? 0 : 2) + (first_family ? 1 : 0);
-      KubeHost& best = hosts[HostOf(endpoint)];
-      if (rank > best.rank) best = {slice, &endpoint, rank};
+      hosts.emplace_back(HostOf(endpoint), KubeHost{slice, &endpoint, rank, hosts.size()});
     }
   }
+  std::sort(hosts.begin(), hosts.end(), [](const auto& a, const auto& b) {
+    if (const int order = a.first.compare(b.first); order != 0) return order < 0;
+    return a.second.rank != b.second.rank ? a.second.rank > b.second.rank : a.second.place < b.second.place;
+  });
+  const auto same = [](const auto& a, const auto& b) { return a.first == b.first; };
+  hosts.erase(std::unique(hosts.begin(), hosts.end(), same), hosts.end());
   return hosts;
 }
 
@@ -107,35 +112,36 @@ void KubeEndpointWriter::Add(const std::string& function, const std::string& hos
     node = kKubeOutside;
     outside_ = true;
   }
-  Said<api::Endpoint>& said = mesh_->endpoints.emplace_back();
-  said.implied = true;
-  api::Endpoint& endpoint = said.value;
-  endpoint.set_function(function);
-  endpoint.set_node(node);
-  endpoint.set_host(host);
-  endpoint.set_weight(weight);
-  endpoint.set_state(at.endpoint->draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
-  if (at.endpoint->hints != 0) endpoint.set_hints(at.slice->hints[at.endpoint->hints - 1]);
-  if (!weft) endpoint.set_http(KubeAddressOf(at.endpoint->ip, at.slice->port));
+  endpoint_.Clear();
+  endpoint_.set_function(function);
+  endpoint_.set_node(node);
+  endpoint_.set_host(host);
+  endpoint_.set_weight(weight);
+  endpoint_.set_state(at.endpoint->draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
+  if (at.endpoint->hints != 0) endpoint_.set_hints(at.slice->hints[at.endpoint->hints - 1]);
+  if (!weft) endpoint_.set_http(KubeAddressOf(at.endpoint->ip, at.slice->port));
+  Say();
 }
+
+void KubeEndpointWriter::Say() { said_->push_back(MakeEntry(endpoint_, true, {}, index_++)); }
 
 void KubeEndpointWriter::AddRefusal(const std::string& function, const std::string& host,
                                     const std::string& why, uint32_t weight) {
-  Said<api::Endpoint>& said = mesh_->endpoints.emplace_back();
-  said.implied = true;
-  said.value.set_function(function);
-  said.value.set_node(kKubeOutside);
-  said.value.set_host(host);
-  said.value.set_weight(weight);
-  said.value.set_refuse(why);
+  endpoint_.Clear();
+  endpoint_.set_function(function);
+  endpoint_.set_node(kKubeOutside);
+  endpoint_.set_host(host);
+  endpoint_.set_weight(weight);
+  endpoint_.set_refuse(why);
   outside_ = true;
+  Say();
 }
 
 void KubeEndpointWriter::AddSplit(const std::string& function, const KubeSplit& split) {
-  std::vector<std::map<std::string, KubeHost>> hosts;
+  std::vector<Hosts> hosts;
   std::vector<std::pair<uint32_t, std::size_t>> counts;
   for (const KubeBackend& backend : split.backends) {
-    hosts.push_back(backend.problem.empty() ? HostsOf(backend.service) : std::map<std::string, KubeHost>());
+    hosts.push_back(backend.problem.empty() ? HostsOf(backend.service) : Hosts());
     // Those that drain take calls where nobody else is left, and count only then.
     const auto ready = static_cast<std::size_t>(
         std::count_if(hosts.back().begin(), hosts.back().end(),

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "control/model/offer.h"
+#include "control/model/entry.h"
 #include "control/source/kubernetes/kube_json.h"
 #include "control/source/kubernetes/kube_routes.h"
 
@@ -44,21 +44,22 @@ class KubeAddresses {
 struct KubeHost {
   const KubeSlice* slice = nullptr;
   const KubeEndpoint* endpoint = nullptr;
-  int rank = -1;  // The higher the better
+  int rank = -1;          // The higher the better
+  std::size_t place = 0;  // Of those that are as good the first counts.
 };
 
 // By Service
 using KubeSlicesOf = std::map<std::string, std::vector<const KubeSlice*>>;
 
-// Adds endpoints to a mesh.
+// Adds endpoints to what a function comes to.
 class KubeEndpointWriter {
  public:
   using FindService = std::function<const KubeService*(const std::string& name)>;
 
   // All outlive the writer.
   KubeEndpointWriter(const KubeSlicesOf& slices, FindService find, const KubeAddresses& addresses,
-                     SourceMesh* mesh)
-      : slices_(slices), find_(std::move(find)), addresses_(addresses), mesh_(mesh) {}
+                     std::vector<EntryPtr>* said)
+      : slices_(slices), find_(std::move(find)), addresses_(addresses), said_(said) {}
 
   // Those of the function's own Service.
   void AddService(const std::string& function);
@@ -69,15 +70,22 @@ class KubeEndpointWriter {
   bool outside() const { return outside_; }
 
  private:
-  std::map<std::string, KubeHost> HostsOf(const std::string& name) const;
+  // By name, each once.
+  using Hosts = std::vector<std::pair<std::string, KubeHost>>;
+  Hosts HostsOf(const std::string& name) const;
   void Add(const std::string& function, const std::string& host, const KubeHost& at, uint32_t weight);
   void AddRefusal(const std::string& function, const std::string& host, const std::string& why,
                   uint32_t weight);
+  // `endpoint_` is one of them.
+  void Say();
 
   const KubeSlicesOf& slices_;
   const FindService find_;
   const KubeAddresses& addresses_;
-  SourceMesh* mesh_;
+  std::vector<EntryPtr>* said_;
+  uint32_t index_ = 0;
+  // The one that is being made: its strings' room serves them all.
+  api::Endpoint endpoint_;
   bool outside_ = false;
 };
 

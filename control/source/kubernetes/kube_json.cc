@@ -28,10 +28,11 @@ constexpr uint64_t kPortMax = 65'535;
 constexpr std::size_t kHeadBytesMax = 4096;
 
 // One parser a thread: it keeps its buffers. What it returns lives until its next use.
-absl::StatusOr<element> Parse(absl::string_view text) {
+// `padded`: SIMDJSON_PADDING bytes behind it may be read, whatever they are; else it is copied.
+absl::StatusOr<element> Parse(absl::string_view text, bool padded = false) {
   thread_local simdjson::dom::parser parser;
   element root;
-  if (parser.parse(text.data(), text.size()).get(root) != simdjson::SUCCESS || !root.is_object()) {
+  if (parser.parse(text.data(), text.size(), !padded).get(root) != simdjson::SUCCESS || !root.is_object()) {
     return absl::InternalError("the answer is no JSON object");
   }
   return root;
@@ -326,11 +327,13 @@ std::string NextOfKubePage(absl::string_view text) {
   return root.ok() ? TextOf((*root)["metadata"]["continue"]) : "";
 }
 
-absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text) {
-  WEFT_ASSIGN_OR_RETURN(const element root, Parse(text));
+namespace {
+
+absl::StatusOr<KubePage> PageOf(KubeKind kind, const element& root) {
   KubePage page;
   page.resource_version = TextOf(root["metadata"]["resourceVersion"]);
   page.next = TextOf(root["metadata"]["continue"]);
+  if (root["metadata"]["remainingItemCount"].get(page.more) != simdjson::SUCCESS) page.more = 0;
   if (page.resource_version.empty()) return absl::InternalError("the answer is no list: it has no version");
   simdjson::dom::array items;
   if (root["items"].get(items) != simdjson::SUCCESS) return page;  // An empty list may be null.
@@ -338,6 +341,19 @@ absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text) {
     page.items.push_back(ReadItem(kind, each, absl::StrCat(KubeKindName(kind), "[", page.items.size(), "]")));
   }
   return page;
+}
+
+}  // namespace
+
+absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text) {
+  WEFT_ASSIGN_OR_RETURN(const element root, Parse(text));
+  return PageOf(kind, root);
+}
+
+absl::StatusOr<KubePage> ParseKubePageInPlace(KubeKind kind, std::string* text) {
+  text->reserve(text->size() + simdjson::SIMDJSON_PADDING);
+  WEFT_ASSIGN_OR_RETURN(const element root, Parse(*text, true));
+  return PageOf(kind, root);
 }
 
 absl::StatusOr<KubeEvent> ParseKubeEvent(KubeKind kind, absl::string_view line) {

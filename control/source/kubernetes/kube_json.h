@@ -99,7 +99,8 @@ struct KubeItem {
 
 struct KubePage {
   std::string resource_version;
-  std::string next;  // Token of the next page; empty: the last one
+  std::string next;   // Token of the next page; empty: the last one
+  uint64_t more = 0;  // Objects behind this page; 0: none, or not said.
   std::vector<KubeItem> items;
 };
 
@@ -123,6 +124,8 @@ struct KubeEvent {
 std::string NextOfKubePage(absl::string_view text);
 // Text that is no list or event is INTERNAL.
 absl::StatusOr<KubePage> ParseKubePage(KubeKind kind, absl::string_view text);
+// The same of a text that is read where it lies: room is made behind it first, if there is none.
+absl::StatusOr<KubePage> ParseKubePageInPlace(KubeKind kind, std::string* text);
 absl::StatusOr<KubeEvent> ParseKubeEvent(KubeKind kind, absl::string_view line);
 // What the server says of an error in the body of its answer; empty where it says nothing.
 std::string KubeMessageOf(absl::string_view body);

@@ -17,11 +17,11 @@ bool IsRoute(KubeKind kind) { return kind == KubeKind::kHttpRoute || kind == Kub
 }  // namespace
 
 bool KubeState::Put(KubeKind kind, KubeItem item) {
-  const std::string name = absl::StrCat(KubeKindName(kind), " ", item.key);
   bool news = false;
   if (item.problem.empty()) {
-    refused_.erase(name);
-  } else if (refused_.contains(name) || refused_.size() < kRefusedMax) {
+    if (!refused_.empty()) refused_.erase(absl::StrCat(KubeKindName(kind), " ", item.key));
+  } else if (const std::string name = absl::StrCat(KubeKindName(kind), " ", item.key);
+             refused_.contains(name) || refused_.size() < kRefusedMax) {
     std::string& why = refused_[name];
     std::string now = absl::StrCat(name, ": ", item.problem);
     news = why != now;
@@ -78,6 +78,7 @@ void KubeState::NoteChange(KubeKind kind, const std::string& key) {
 
 void KubeState::CountSlice(const std::string& key, const KubeSlice& slice, int by) {
   if (slice.service.empty()) return;
+  endpoints_ = by > 0 ? endpoints_ + slice.endpoints.size() : endpoints_ - slice.endpoints.size();
   changed_services_.insert(slice.service);
   std::set<std::string>& slices = slices_of_[slice.service];
   if (by > 0) {
@@ -217,9 +218,9 @@ std::vector<EntryPtr> KubeState::FunctionNow(const std::string& name) {
       slices[service].push_back(&std::get<KubeSlice>(ObjectsOf(KubeKind::kSlice).at(key).object));
     }
   };
-  SourceMesh mesh;
+  std::vector<EntryPtr> said = DeclarationOf(name, split);
   KubeEndpointWriter endpoints(
-      slices, [this](const std::string& service) { return FindService(service); }, Addresses(), &mesh);
+      slices, [this](const std::string& service) { return FindService(service); }, Addresses(), &said);
   if (split == nullptr) {
     add_slices(name);
     endpoints.AddService(name);
@@ -232,24 +233,23 @@ std::vector<EntryPtr> KubeState::FunctionNow(const std::string& name) {
   } else {
     outside_.erase(name);
   }
+  return said;
+}
+
+std::vector<EntryPtr> KubeState::DeclarationOf(const std::string& name, const KubeSplit* split) const {
   const auto policy = ObjectsOf(KubeKind::kPolicy).find(name);
+  const bool has_policy = policy != ObjectsOf(KubeKind::kPolicy).end();
   const KubeService* const service = FindService(name);
-  if (policy != ObjectsOf(KubeKind::kPolicy).end() || (service != nullptr && !service->external)) {
-    Said<api::Function>& function = mesh.functions.emplace_back();
-    function.implied = true;
-    if (policy != ObjectsOf(KubeKind::kPolicy).end()) {
-      function.value = std::get<KubePolicy>(policy->second.object).function;
-    }
-    function.value.set_name(name);
-    if (split != nullptr && split->timeout_ns != 0) {
-      function.value.mutable_policy()->set_timeout_ns(split->timeout_ns);
-    }
-    // Shares are of all calls, not of those that stay near.
-    if (split != nullptr && split->backends.size() > 1) {
-      function.value.mutable_policy()->set_any_locality(true);
-    }
+  if (!has_policy && (service == nullptr || service->external)) return {};
+  api::Function function;
+  if (has_policy) function = std::get<KubePolicy>(policy->second.object).function;
+  function.set_name(name);
+  if (split != nullptr && split->timeout_ns != 0) {
+    function.mutable_policy()->set_timeout_ns(split->timeout_ns);
   }
-  return OfferOf(mesh).said;
+  // Shares are of all calls, not of those that stay near.
+  if (split != nullptr && split->backends.size() > 1) function.mutable_policy()->set_any_locality(true);
+  return {MakeEntry(function, true, {}, 0)};
 }
 
 void KubeState::Say(const std::string& name, const std::vector<EntryPtr>& now, SaidOf* said_of,
@@ -265,11 +265,21 @@ void KubeState::Say(const std::string& name, const std::vector<EntryPtr>& now, S
   }
 }
 
+std::size_t KubeState::ExpectedEntries() const {
+  const auto count = [this](KubeKind kind) {
+    return ObjectsOf(kind).size() + more_[static_cast<std::size_t>(kind)];
+  };
+  const std::size_t slices = ObjectsOf(KubeKind::kSlice).size();
+  if (slices == 0) return 0;
+  return count(KubeKind::kNode) + count(KubeKind::kService) + endpoints_ * count(KubeKind::kSlice) / slices;
+}
+
 SourceOffer KubeState::Prepare(const std::string& origin, std::size_t functions_max) {
   SourceOffer offer;
   offer.origin = origin;
   offer.open = true;
   offer.whole = !std::exchange(prepared_, true);
+  offer.expected = ExpectedEntries();
   // Endpoints come after their nodes, which would have them looked at again.
   for (const std::string& name : std::exchange(changed_nodes_, {})) {
     Say(name, NodeNow(name), &said_of_nodes_, &offer);

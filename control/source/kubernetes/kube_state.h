@@ -35,6 +35,8 @@ class KubeState {
   // A list of all objects of a kind: what is Put() between BeginList() and EndList() is listed. What is not,
   // goes; with `keep` it stays, and EndList() returns how many stay so.
   void BeginList(KubeKind kind);
+  // Of the list under way about `more` objects follow what is Put() next, a page.
+  void Expect(KubeKind kind, uint64_t more) { more_[static_cast<std::size_t>(kind)] = more; }
   std::size_t EndList(KubeKind kind, bool keep);
   // Whether the list under way has held nothing yet that can be taken, where there is something.
   bool ListIsEmpty(KubeKind kind) const;
@@ -84,7 +86,12 @@ class KubeState {
   // Adds to `offer` what `name` is `now` otherwise than it was said.
   static void Say(const std::string& name, const std::vector<EntryPtr>& now, SaidOf* said_of,
                   SourceOffer* offer);
+  // How many entries that comes to once the lists under way have ended, to judge by what has come; 0: not
+  // known yet.
+  std::size_t ExpectedEntries() const;
   std::vector<EntryPtr> FunctionNow(const std::string& name);
+  // The function itself, where a Service or a policy makes one of `name`. `split`: of its calls; null: none.
+  std::vector<EntryPtr> DeclarationOf(const std::string& name, const KubeSplit* split) const;
   std::vector<EntryPtr> NodeNow(const std::string& name);
   const KubeAddresses& Addresses();
 
@@ -92,6 +99,7 @@ class KubeState {
   std::array<Objects, kKubeKinds> objects_;
   std::map<std::string, std::string> refused_;
   std::array<uint64_t, kKubeKinds> lists_ = {};  // Of each kind, begun so far
+  std::array<uint64_t, kKubeKinds> more_ = {};   // Objects to come, by the last page
   bool changed_ = false;
   std::set<RouteKey> touched_routes_;
   // Of the objects as they are, unless stale.
@@ -108,6 +116,7 @@ class KubeState {
   std::map<std::string, std::map<std::string, int>> zones_;
   // By Service: the functions whose calls go to it by a split.
   std::map<std::string, std::set<std::string>> split_to_;
+  std::size_t endpoints_ = 0;      // Of all slices
   std::set<std::string> outside_;  // Functions with endpoints on no node that Kubernetes knows
 
   // Since it was said or prepared

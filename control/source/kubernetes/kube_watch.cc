@@ -128,14 +128,14 @@ HttpHandlers KubeWatch::WholeBody(std::function<void(const absl::Status&, long)>
 
 absl::StatusOr<KubePage> KubeWatch::PageOf(const absl::Status& status, long code) {
   if (absl::Status answer = StatusOf(status, code); !answer.ok()) return answer;
-  absl::StatusOr<KubePage> page = ReadPage(buffer_);
+  absl::StatusOr<KubePage> page = ReadPage(&buffer_);
   std::string().swap(buffer_);
   return page;
 }
 
-absl::StatusOr<KubePage> KubeWatch::ReadPage(absl::string_view body) const {
-  absl::StatusOr<KubePage> page = body.size() <= kPageBytesMax
-                                      ? ParseKubePage(kind_, body)
+absl::StatusOr<KubePage> KubeWatch::ReadPage(std::string* body) const {
+  absl::StatusOr<KubePage> page = body->size() <= kPageBytesMax
+                                      ? ParseKubePageInPlace(kind_, body)
                                       : absl::ResourceExhaustedError("a page is too long");
   if (page.ok()) return page;
   return absl::InternalError(absl::StrCat(access_->server(), ": ", page.status().message()));
@@ -163,7 +163,7 @@ void KubeWatch::TakePage(const absl::Status& status, long code) {
     return Absent(std::string(page.status().message()));
   }
   if (!page.ok()) return Fail(page.status());
-  for (KubeItem& item : page->items) TakeItem(std::move(item));
+  TakeItems(&*page);
   next_ = std::move(page->next);
   if (!next_.empty()) return AskPage();
   version_ = std::move(page->resource_version);
@@ -173,7 +173,7 @@ void KubeWatch::TakePage(const absl::Status& status, long code) {
 
 // False where the request under way is not the one for the page that follows: it was taken back.
 bool KubeWatch::TakeWaiting() {
-  absl::StatusOr<KubePage> page = ReadPage(waiting_);
+  absl::StatusOr<KubePage> page = ReadPage(&waiting_);
   waiting_.clear();
   if (buffer_.empty()) std::swap(buffer_, waiting_);  // Of the right size already
   if (page.ok() && page->next != next_) page = absl::InternalError("a page's beginning contradicts its end");
@@ -181,8 +181,13 @@ bool KubeWatch::TakeWaiting() {
     Fail(page.status());
     return false;
   }
-  for (KubeItem& item : page->items) TakeItem(std::move(item));
+  TakeItems(&*page);
   return true;
+}
+
+void KubeWatch::TakeItems(KubePage* page) {
+  state_->Expect(kind_, page->more);
+  for (KubeItem& item : page->items) TakeItem(std::move(item));
 }
 
 // A cluster without a kind, or that does not show it (`why`), has none of it. Should it be gone, what was

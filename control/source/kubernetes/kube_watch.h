@@ -79,7 +79,7 @@ class KubeWatch {
   // What was gathered.
   absl::StatusOr<KubePage> PageOf(const absl::Status& status, long code);
   // `body` as a page of the kind.
-  absl::StatusOr<KubePage> ReadPage(absl::string_view body) const;
+  absl::StatusOr<KubePage> ReadPage(std::string* body) const;
   void TakePage(const absl::Status& status, long code);
   bool TakeWaiting();
   void EndList();
@@ -88,6 +88,7 @@ class KubeWatch {
   void TakeOpen(long code);
   void TakePiece(absl::string_view piece, long code);
   void TakeLine(absl::string_view line);
+  void TakeItems(KubePage* page);
   void TakeItem(KubeItem item);
   void TakeEnd(const absl::Status& status, long code);
   // What the answer with `code` and this body says; OK where it is 200.

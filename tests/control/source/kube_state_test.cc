@@ -191,6 +191,23 @@ TEST_F(KubeStateTest, TheFirstWordMayNotTakeAwayWhatWasSaidBefore) {
   EXPECT_TRUE(second.allow_shrink);
 }
 
+// By the pages that have come, so that tables need not grow with each.
+TEST_F(KubeStateTest, WhatAListComesToIsExpected) {
+  const auto page = ParseKubePage(
+      KubeKind::kSlice,
+      R"({"metadata":{"resourceVersion":"7","continue":"a","remainingItemCount":8},"items":[]})");
+  ASSERT_TRUE(page.ok());
+  EXPECT_EQ(page->more, 8u);
+  PutBasics();
+  EXPECT_EQ(state_.Prepare("k", 0).expected, 0u);  // No slice has come.
+  PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1") + "," + PodJson("u2", "10.1.0.2")));
+  PutSlice(SliceJson("f-2", "f", kWeftPort, ""));
+  state_.Expect(KubeKind::kSlice, page->more);
+  state_.Expect(KubeKind::kService, 5);
+  // Two nodes, one Service of six, two slices of ten with an endpoint each on average
+  EXPECT_EQ(state_.Prepare("k", 0).expected, 2u + 6u + 10u);
+}
+
 TEST_F(KubeStateTest, AListTakesWhatItDoesNotHold) {
   PutBasics();
   PutSlice(SliceJson("f-1", "f", kWeftPort, PodJson("u1", "10.1.0.1")));
@@ -223,6 +240,24 @@ TEST(KubeJsonTest, WhatIsNoAnswerIsTold) {
   EXPECT_EQ(error->code, 410);
   EXPECT_EQ(error->message, "too old");
   EXPECT_EQ(KubeMessageOf("<html>"), "");
+}
+
+TEST(KubeJsonTest, APageIsReadWhereItLiesWithWhateverIsBehindIt) {
+  const std::string text =
+      absl::StrCat(R"({"metadata":{"resourceVersion":"7"},"items":[)", NodeJson("n1", "10.0.0.1"), "]}");
+  std::string tight = text;
+  tight.shrink_to_fit();
+  std::string reused = text + std::string(1'000, '}');
+  reused.resize(text.size());
+  for (std::string* each : {&tight, &reused}) {
+    const auto page = ParseKubePageInPlace(KubeKind::kNode, each);
+    ASSERT_TRUE(page.ok()) << page.status();
+    ASSERT_EQ(page->items.size(), 1u);
+    EXPECT_EQ(page->items[0].object, ParseKubePage(KubeKind::kNode, text)->items[0].object);
+    EXPECT_EQ(*each, text);
+  }
+  std::string torn = text.substr(0, text.size() - 1);
+  EXPECT_FALSE(ParseKubePageInPlace(KubeKind::kNode, &torn).ok());
 }
 
 TEST(KubeJsonTest, TheNextPageIsKnownByTheBeginningOfOne) {
@@ -333,7 +368,7 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
       } else {
         json.insert(at, kPieces[random.Below(std::size(kPieces))]);
       }
-      if (json.empty()) json = " ";
+      if (json.empty()) json.assign(1, ' ');
     }
     const auto event = ParseKubeEvent(kind, absl::StrCat(R"({"type":"ADDED","object":)", json, "}"));
     const auto page =
