@@ -41,6 +41,15 @@ using Bytes16 [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = char;
   *reinterpret_cast<Bytes16*>(to) = value;
 }
 
+// Moves a line that this core has just written to the cache that all cores share, where the reader finds it
+// without asking this core for it. A hint, after the stores to the line in program order; processors that do
+// not have the instruction take it for a no-op.
+[[gnu::always_inline]] inline void DemoteLine(const std::byte* line) {
+#if defined(__x86_64__)
+  asm volatile("cldemote %0" : : "m"(*line));
+#endif
+}
+
 // Copies 0 to 15 bytes without a call, in blocks of one size, of which two may overlap.
 [[gnu::always_inline]] inline void CopyTiny(std::byte* to, const std::byte* from, std::size_t bytes) {
   const auto both = [&]<class Word>(Word first, Word last) {

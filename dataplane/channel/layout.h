@@ -110,6 +110,9 @@ struct alignas(kCacheLineBytes) Cell {
 };
 static_assert(sizeof(Cell) == kCellBytes && offsetof(Cell, header) == 8 && offsetof(Cell, payload) == 32);
 
+// Bytes of an inline payload that stand in the cell's first line.
+inline constexpr uint32_t kFirstLineBytes = kCacheLineBytes - offsetof(Cell, payload);
+
 struct ChunkDescriptor {
   uint32_t offset;    // Of the chunk in the arena; it never wraps around the arena's end.
   uint32_t total;     // Bytes of the whole message.

@@ -63,6 +63,7 @@ class BasicProducer {
       return false;
     Cell& cell = own_.cells[tail_ & kCellMask];
     CopyInline(cell.payload, payload);
+    if (bytes > kFirstLineBytes) DemoteLine(reinterpret_cast<const std::byte*>(&cell) + kCacheLineBytes);
     cell.length = static_cast<uint32_t>(bytes);
     cell.header = header;
     EndCell();
@@ -136,6 +137,10 @@ class BasicProducer {
 
  private:
   static constexpr uint32_t kArenaAlign = kCacheLineBytes;
+  // Of a message alone, all lines but the one on which the peer polls are demoted up to this size: 1 KiB
+  // takes an eighth less there and back so, 4 KiB 4 % more, 1 MiB 2.4 times as long
+  // (bench/micro/channel_bench).
+  static constexpr uint32_t kDemotedBytesMax = 1024;
 
   WEFT_HOT_INLINE bool HasCell(Lane lane) {
     const uint32_t limit = lane == Lane::kRequest ? kCells - kReplyCells : kCells;
@@ -356,6 +361,9 @@ void BasicProducer<Access>::PutChunk(const MessageHeader& header, const Payload&
   descriptor.offset = arena_tail_ & (arena_bytes_ - 1);
   descriptor.total = static_cast<uint32_t>(payload.bytes());
   CopyPart(own_.arena + descriptor.offset, payload, descriptor.position, bytes);
+  if (bytes <= kDemotedBytesMax) {
+    for (uint32_t at = 0; at < bytes; at += kCacheLineBytes) DemoteLine(own_.arena + descriptor.offset + at);
+  }
   arena_tail_ += (bytes + kArenaAlign - 1) & ~(kArenaAlign - 1);
   Cell& cell = own_.cells[tail_ & kCellMask];
   std::memcpy(cell.payload, &descriptor, sizeof(descriptor));
