@@ -57,7 +57,8 @@ class GuestRow final : public Row {
 };
 
 constexpr char kLargeNote[] =
-    "64 B back; the callee looks at the bytes in a call of its own, outside the interval";
+    "64 B back; outside the interval the callee looks at the bytes in a call of its own, and small calls "
+    "wake both sides";
 
 }  // namespace
 
