@@ -266,6 +266,11 @@ void Controller::AddPollEntries(std::vector<pollfd>* entries) const {
 void Controller::OnEvents(const std::vector<pollfd>& entries, uint64_t now_ns) {
   // What has just come goes first. That an earlier change is in force is only told on, and may begin a save.
   const int link_fd = link_->fd();
+  for (const pollfd& entry : entries) {
+    // But where the agent has gone, its last words: to say something to it would lose them.
+    const bool gone = (entry.revents & (POLLHUP | POLLERR)) != 0;
+    if (gone && entry.fd == link_fd) link_->OnEvents(entry.revents, now_ns);
+  }
   std::vector<SourceChange> changes;
   for (const Watched& each : sources_) {
     std::vector<SourceChange> more = each.source->OnEvents(entries, now_ns);

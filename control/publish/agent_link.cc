@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <climits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -129,13 +130,13 @@ void AgentLink::Refuse(const std::string& reason, uint64_t now_ns) {
 
 void AgentLink::OnEvents(short revents, uint64_t now_ns) {
   if (!socket_.valid() || revents == 0) return;
-  // What the agent said before it went away is read first.
-  Receive(now_ns);
+  // What the agent said before it went away is read first, all of it.
+  Receive((revents & POLLHUP) != 0 ? INT_MAX : kReceivesMax, now_ns);
   if (socket_.valid() && (revents & POLLOUT) != 0) Flush(now_ns);
 }
 
-void AgentLink::Receive(uint64_t now_ns) {
-  for (int i = 0; i < kReceivesMax && socket_.valid(); ++i) {
+void AgentLink::Receive(int messages_max, uint64_t now_ns) {
+  for (int i = 0; i < messages_max && socket_.valid(); ++i) {
     absl::StatusOr<ReceivedMessage> message = ReceiveMessage(socket_.get());
     if (absl::IsUnavailable(message.status())) return;
     if (!message.ok()) return Disconnect(message.status(), now_ns);

@@ -87,7 +87,7 @@ class AgentLink {
   void Disconnect(const absl::Status& why, uint64_t now_ns);
   void Refuse(const std::string& reason, uint64_t now_ns);
   void Close();
-  void Receive(uint64_t now_ns);
+  void Receive(int messages_max, uint64_t now_ns);
   void Take(const api::AdminReply& reply, uint64_t now_ns);
   void BeginGeneration(uint64_t now_ns);
   std::vector<EntryChange> TakeUnsent();

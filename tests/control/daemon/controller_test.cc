@@ -65,6 +65,16 @@ class ControllerTest : public testing::Test {
     return RunUntil(
         [&] { return Hosts() == hosts && controller_->link().acknowledged() == agent_.generation; });
   }
+  // The files and the agent, for one turn.
+  void PollUntilBothAreReady() {
+    ASSERT_TRUE(test::Eventually([&] {
+      entries_.clear();
+      controller_->AddPollEntries(&entries_);
+      poll(entries_.data(), entries_.size(), 1);
+      return std::count_if(entries_.begin(), entries_.end(),
+                           [](const pollfd& entry) { return entry.revents != 0; }) == 2;
+    }));
+  }
   void RunFor(uint64_t ns) {
     RunUntil([] { return false; }, ns);
   }
@@ -77,6 +87,7 @@ class ControllerTest : public testing::Test {
   test::TemporaryDirectory directory_;
   ScriptedAgent agent_{directory_ / "admin.sock"};
   std::unique_ptr<Controller> controller_;
+  std::vector<pollfd> entries_;
 };
 
 TEST_F(ControllerTest, AnEditIsProgrammedAndTimed) {
@@ -135,20 +146,36 @@ TEST_F(ControllerTest, WhatHasJustComeGoesBeforeWhatIsInForce) {
   ASSERT_TRUE(RunUntil([&] { return Hosts() == std::vector<std::string>{"h1"}; }));
   agent_.AcknowledgeNow();
   Write("a.yaml", MeshOn("h2"));
-  std::vector<pollfd> entries;
-  ASSERT_TRUE(test::Eventually([&] {
-    entries.clear();
-    controller_->AddPollEntries(&entries);
-    poll(entries.data(), entries.size(), 1);
-    return std::count_if(entries.begin(), entries.end(),
-                         [](const pollfd& entry) { return entry.revents != 0; }) == 2;
-  }));
-  controller_->OnEvents(entries, NowNs());
+  PollUntilBothAreReady();
+  controller_->OnEvents(entries_, NowNs());
   EXPECT_TRUE(test::Eventually([&] {
     const absl::StatusOr<LastGood> saved = LoadLastGood(directory_ / "state");
     return saved.ok() && std::any_of(saved->sources.at(0).said.begin(), saved->sources.at(0).said.end(),
                                      [](const EntryPtr& entry) { return entry->key().names[2] == "h2"; });
   }));
+}
+
+// What comes in the same turn is for the next agent.
+TEST_F(ControllerTest, TheLastWordsOfAnAgentThatGoesAreRead) {
+  agent_.acknowledge = false;
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntil([&] { return Hosts() == std::vector<std::string>{"h1"}; }));
+  api::AdminReply nobody;
+  nobody.mutable_registrations()->set_node("n1");
+  for (int i = 0; i < 100; ++i) agent_.Send(nobody);  // More than one turn takes else
+  agent_.AcknowledgeNow();
+  agent_.Die();
+  Write("a.yaml", MeshOn("h2"));
+  PollUntilBothAreReady();
+  EXPECT_EQ(controller_->record().changes().back().programmed_ns, 0u);
+  controller_->OnEvents(entries_, NowNs());
+  ASSERT_EQ(controller_->record().changes().size(), 2u);
+  EXPECT_NE(controller_->record().changes().front().programmed_ns, 0u);
+  EXPECT_EQ(controller_->record().changes().back().programmed_ns, 0u);
+  agent_.acknowledge = true;
+  agent_.Listen();
+  EXPECT_TRUE(RunUntilProgrammed({"h2"}));
 }
 
 TEST_F(ControllerTest, BadHalfEmptyAndMissingFilesDeleteNothing) {
