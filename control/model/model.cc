@@ -10,6 +10,9 @@
 namespace weft::control {
 namespace {
 
+// The changes that led to what is prepared are replaced by its entries once they are more than twice as many
+// and this, so that making the list anew costs no more than taking the changes did. A small mesh is spared
+// it: so few are no matter.
 constexpr std::size_t kAheadChangesMin = 1'000;
 
 std::vector<std::string> LinesOf(const std::vector<MeshError>& errors) {
@@ -87,9 +90,19 @@ const Claims::Origin& Model::AcceptedOf(const std::string& origin) const {
   return known == claims_.origins().end() ? kNothing : known->second;
 }
 
+// What the last try of all that was pending found may be so no more.
+void Model::OnSaid(const EntryKey& key) {
+  together_.OnSaid(key);
+  if (key.kind != EntryKind::kEndpoint) return;
+  for (const Claims::Claim& claim : claims_.Of(key)) {
+    const auto held = pending_.find(claim.origin->name);
+    if (held != pending_.end()) held->second->OnShared();
+  }
+}
+
 void Model::Hold(const std::string& origin, std::unique_ptr<Pending> pending) {
   const auto on_said = [this](const Pending& offered) {
-    for (const Putting& put : offered.puttings()) together_.OnSaid(put.key->key());
+    for (const Putting& put : offered.puttings()) OnSaid(put.key->key());
   };
   const auto held = pending_.find(origin);
   if (held != pending_.end()) {
@@ -110,7 +123,7 @@ void Model::Offer(SourceOffer offer) {
     return;
   }
   for (const auto* entries : {&offer.said, &offer.unsaid}) {
-    for (const EntryPtr& entry : *entries) together_.OnSaid(entry->key());
+    for (const EntryPtr& entry : *entries) OnSaid(entry->key());
   }
   held->second->Add(offer, accepted);
 }
@@ -146,17 +159,20 @@ std::vector<MeshError> Model::Try(absl::Span<const std::string> origins, std::ve
   }
   std::vector<MeshError> wrong = claims_.Check();
   std::move(wrong.begin(), wrong.end(), std::back_inserter(errors));
-  Shrinking shrinking;  // Of the last one
+  std::vector<Shrinking> shrinking;  // By origin
   for (std::size_t i = 0; i < origins.size(); ++i) {
-    shrinking = CheckShrink(origins[i], *pending_.at(origins[i]), spoke[i], &errors);
+    shrinking.push_back(CheckShrink(origins[i], *pending_.at(origins[i]), spoke[i], &errors));
   }
   if (!errors.empty()) {
     claims_.RollBack();
     Refusal why(claims_.TakeWrong());
     if (origins.size() == 1) {
-      pending_.at(origins[0])->OnRefused(std::move(why), shrinking);
+      pending_.at(origins[0])->OnRefused(std::move(why), shrinking[0]);
     } else {
       together_ = std::move(why);
+      for (std::size_t i = 0; i < origins.size(); ++i) {
+        pending_.at(origins[i])->OnRefusedTogether(shrinking[i]);
+      }
     }
     return errors;
   }
@@ -215,6 +231,12 @@ Shrinking Model::CheckShrink(const std::string& name, const Pending& pending, bo
   return {.refused = !pending.gone() && !shared, .lost = lost};
 }
 
+bool Model::RefusedTogether() const {
+  return together_.stands() || std::any_of(pending_.begin(), pending_.end(), [](const auto& entry) {
+           return entry.second->refused_together();
+         });
+}
+
 Model::Outcome Model::Evaluate() {
   Outcome outcome;
   outcome.changes = std::exchange(changes_, {});
@@ -225,7 +247,7 @@ Model::Outcome Model::Evaluate() {
     return origins;
   };
   // Where there is one, it is tried below.
-  if (pending_.size() > 1 && !together_.stands() && Try(offered(), &outcome.changes).empty()) return outcome;
+  if (pending_.size() > 1 && !RefusedTogether() && Try(offered(), &outcome.changes).empty()) return outcome;
   // One bad file must not hold up the others. Ends, since each round but the last accepts at least one.
   for (bool progress = true; progress;) {
     progress = false;

@@ -3,7 +3,8 @@
 // A source that turns bad, empty or unreadable keeps its last good state; what it then says is held back and
 // tried again once it or another source changes what was wrong with it, so that an endpoint can move from one
 // file to another in two edits. What a change costs follows from its own size, not from the mesh's, nor from
-// what is held back. One thread.
+// what is held back, unless that is so for a wire id, the mesh's size or a source that is gone: that is tried
+// again each time. One thread.
 #ifndef WEFT_CONTROL_MODEL_MODEL_H_
 #define WEFT_CONTROL_MODEL_MODEL_H_
 
@@ -92,6 +93,10 @@ class Model {
   const Claims::Origin& AcceptedOf(const std::string& origin) const;
   // `origin` offers this in place of what it offered; null: nothing any more.
   void Hold(const std::string& origin, std::unique_ptr<Pending> pending);
+  // Something else is offered of `key`.
+  void OnSaid(const EntryKey& key);
+  // Whether one more try of all that is pending would surely fail, as the last one did.
+  bool RefusedTogether() const;
   // Accepts what `origins` offer, all of it or nothing, and appends what changed. Returns why not.
   std::vector<MeshError> Try(absl::Span<const std::string> origins, std::vector<EntryChange>* changes);
   // Whether what `name` takes back is too much.

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "dataplane/base/check.h"
+
 namespace weft::control {
 namespace {
 
@@ -17,10 +19,11 @@ bool Concerns(const EntryKey& key, const Entry& entry) {
 
 }  // namespace
 
-void Refusal::OnSaid(const EntryKey& key) {
+bool Refusal::OnSaid(const EntryKey& key) {
   const bool concerned = std::any_of(wrong_.begin(), wrong_.end(),
                                      [&key](const EntryPtr& entry) { return Concerns(key, *entry); });
   if (concerned) wrong_.clear();
+  return concerned;
 }
 
 Pending::Pending(const SourceOffer& offer, const Claims::Origin& accepted)
@@ -38,8 +41,11 @@ Pending::Pending(const Claims::Origin& accepted)
 
 bool Pending::refused() const {
   if (!tried_) return false;
-  if (!errors_.empty() || why_.stands()) return true;
-  return shrinking_.refused && !allow_shrink_ && endpoints_ == 0 && (shrinking_.lost > 0 || says_ == 0);
+  return !errors_.empty() || why_.stands() || Shrinks(shrinking_);
+}
+
+bool Pending::Shrinks(const Shrinking& last) const {
+  return last.refused && !allow_shrink_ && endpoints_ == 0 && (last.lost > 0 || says_ == 0);
 }
 
 void Pending::OnRefused(Refusal why, Shrinking shrinking) {
@@ -48,21 +54,26 @@ void Pending::OnRefused(Refusal why, Shrinking shrinking) {
   shrinking_ = shrinking;
 }
 
+// What is wrong besides is told by one more try.
+void Pending::OnSaid(const EntryKey& key) {
+  if (why_.OnSaid(key)) tried_ = false;
+}
+
 void Pending::OnAccepted(const EntryKey& key, bool shared) {
-  why_.OnSaid(key);
+  OnSaid(key);
   if (shared) shrinking_ = {};
 }
 
 void Pending::Add(const SourceOffer& offer, const Claims::Origin& accepted) {
   // What is held back because it would take too much away is not let in by the next event.
   allow_shrink_ = offer.allow_shrink && (puttings_.empty() || allow_shrink_);
-  open_ = offer.open;
+  WEFT_DCHECK(open_ == offer.open);
   if (places_.size() != puttings_.size()) {
     places_.reserve(puttings_.size());
     for (std::size_t i = 0; i < puttings_.size(); ++i) places_.emplace(puttings_[i].key, i);
   }
   for (Putting& put : PuttingsOf(offer, accepted.said, &errors_)) {
-    why_.OnSaid(put.key->key());
+    OnSaid(put.key->key());
     if (const auto place = places_.find(put.key); place != places_.end()) RemoveAt(place->second, accepted);
     const std::size_t last = puttings_.size();
     Append(std::move(put), accepted);

@@ -27,9 +27,9 @@ class Refusal {
   explicit Refusal(std::vector<EntryPtr> wrong) : wrong_(std::move(wrong)) {}
 
   bool stands() const { return !wrong_.empty(); }
-  // Something else is said of `key`. Where that touches one reason the others are forgotten too: an operator
-  // is to read what is still wrong.
-  void OnSaid(const EntryKey& key);
+  // Something else is said of `key`. Where that touches one reason the others are forgotten too, which
+  // returns true: an operator is to read what is still wrong.
+  bool OnSaid(const EntryKey& key);
 
  private:
   std::vector<EntryPtr> wrong_;  // At most kMergeErrorsMax
@@ -66,7 +66,16 @@ class Pending {
   // was accepted to say too.
   void OnAccepted(const EntryKey& key, bool shared);
 
+  // The same of a try of all that is pending, as far as it follows from this source.
+  bool refused_together() const { return !errors_.empty() || Shrinks(shrinking_together_); }
+  void OnRefusedTogether(Shrinking shrinking) { shrinking_together_ = shrinking; }
+  // Somebody offers something else of an endpoint that this source was accepted to say.
+  void OnShared() { shrinking_together_ = {}; }
+
  private:
+  void OnSaid(const EntryKey& key);
+  // Whether what it was refused for, `last`, is so still.
+  bool Shrinks(const Shrinking& last) const;
   void Count(const Putting& put, const Claims::Origin& accepted, int by);
   void Append(Putting put, const Claims::Origin& accepted);
   void RemoveAt(std::size_t place, const Claims::Origin& accepted);
@@ -87,6 +96,7 @@ class Pending {
   bool tried_ = false;
   Refusal why_;
   Shrinking shrinking_;
+  Shrinking shrinking_together_;  // Of the last try of all that is pending
 };
 
 }  // namespace weft::control

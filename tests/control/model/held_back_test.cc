@@ -58,6 +58,18 @@ class HeldBackTest : public testing::Test {
       EXPECT_FALSE(Of("k").current);
     }
   }
+  // A file changes again and again, which has nothing to do with what is wrong with the cluster.
+  void ExpectOthersPayForThemselves() {
+    uint64_t before = 0;
+    for (int i = 0; i <= kEvents; ++i) {
+      if (i == 1) before = model_.entries_tried();  // Once they are tried together.
+      model_.Offer(MeshBuilder("b").Function(absl::StrCat("w/b", i)).Build());
+      EXPECT_TRUE(model_.Evaluate().changed());
+    }
+    // Each takes one back and says one.
+    EXPECT_LE(model_.entries_tried() - before, uint64_t{2 * kEvents});
+    EXPECT_FALSE(Of("k").current);
+  }
   SourceStatus Of(const std::string& origin) {
     for (SourceStatus& status : model_.Sources()) {
       if (status.origin == origin) return status;
@@ -118,6 +130,48 @@ TEST_F(HeldBackTest, WhatWouldTakeAwayAllCostsEachEventItsOwnSize) {
   EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
   EXPECT_EQ(model_.state().count(EntryKind::kEndpoint), 1u);
   EXPECT_EQ(model_.state().count(EntryKind::kFunction), 1u);
+}
+
+TEST_F(HeldBackTest, WhatWouldTakeAwayAllCostsAnotherSourceItsOwnSize) {
+  model_.Offer(Cluster(kHeld));
+  model_.Evaluate();
+  model_.Offer(Cluster(1, /*endpoints=*/false));
+  model_.Evaluate();
+  ExpectOthersPayForThemselves();
+  // The two agree together: what the cluster names no more, another does.
+  model_.Offer(MeshBuilder("p").Endpoint("v/f0", "n1", "h").Build());
+  EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
+  EXPECT_TRUE(Of("k").current && Of("p").current);
+  EXPECT_EQ(model_.state().count(EntryKind::kEndpoint), 1u);
+}
+
+TEST_F(HeldBackTest, WhatContradictsItselfCostsAnotherSourceItsOwnSize) {
+  SourceMesh cluster = Cluster(kHeld);
+  cluster.functions.push_back(cluster.functions.front());
+  model_.Offer(cluster);
+  EXPECT_THAT(model_.Evaluate().errors, ElementsAre(HasSubstr("duplicate function")));
+  ExpectOthersPayForThemselves();
+  model_.Offer(Cluster(kHeld));
+  EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
+  EXPECT_TRUE(Of("k").current);
+}
+
+// Of two reasons one is mended: what is told is what is left.
+TEST_F(HeldBackTest, TheReasonThatIsLeftIsTold) {
+  model_.Offer(Cluster(kHeld));
+  model_.Offer(MeshBuilder("a").Function("w/x").Build());
+  model_.Evaluate();
+  SourceMesh cluster = MeshBuilder("k").Node("n1").Function("w/x").Build();
+  cluster.open = true;
+  model_.Offer(cluster);
+  EXPECT_THAT(model_.Evaluate().errors,
+              ElementsAre(HasSubstr("duplicate function"), HasSubstr("names no endpoint any more")));
+  model_.Offer(MeshBuilder("a").Function("w/y").Build());
+  EXPECT_THAT(model_.Evaluate().errors, ElementsAre(HasSubstr("names no endpoint any more")));
+  EXPECT_THAT(Of("k").errors, ElementsAre(HasSubstr("names no endpoint any more")));
+  const uint64_t before = model_.entries_tried();
+  Stir();
+  EXPECT_LE(model_.entries_tried() - before, uint64_t{kEvents});
 }
 
 TEST_F(HeldBackTest, WhatAnotherSaysIsNotTakenAway) {
