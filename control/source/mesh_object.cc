@@ -14,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 #include "dataplane/config/yaml.h"
 
 namespace weft::control {
@@ -105,11 +106,11 @@ template <typename T>
 std::string YamlOf(const T& value) {
   std::string yaml;
   for (const auto& [key, name] : NamesOf(value)) {
-    absl::StrAppend(&yaml, yaml.empty() ? "  - " : "    ", key, ": ", Dump(name), "\n");
+    absl::StrAppend(&yaml, yaml.empty() ? "  - " : "    ", key, ": ", ControlsEscaped(Dump(name)), "\n");
   }
   const nlohmann::json fields = JsonOf(value);
   for (const auto& [key, field] : fields.items())
-    absl::StrAppend(&yaml, "    ", key, ": ", Dump(field), "\n");
+    absl::StrAppend(&yaml, "    ", key, ": ", ControlsEscaped(Dump(field)), "\n");
   return yaml;
 }
 

@@ -60,6 +60,25 @@ inline std::string Utf8Of(absl::string_view text) {
   return good;
 }
 
+// `json` with each control character that JSON leaves as it is, U+007F to U+009F, written as `\u009b`: they
+// are in its strings only.
+inline std::string ControlsEscaped(absl::string_view json) {
+  std::string escaped;
+  escaped.reserve(json.size());
+  while (!json.empty()) {
+    const std::size_t control = static_cast<unsigned char>(json[0]) < 0x20 ? 0 : ControlBytes(json);
+    if (control == 0) {
+      escaped.push_back(json[0]);
+    } else {
+      // The second of two bytes is the character's number.
+      const auto character = static_cast<unsigned char>(json[control - 1]);
+      absl::StrAppend(&escaped, "\\u", absl::Hex(character, absl::kZeroPad4));
+    }
+    json.remove_prefix(control == 0 ? 1 : control);
+  }
+  return escaped;
+}
+
 }  // namespace weft
 
 #endif  // WEFT_DATAPLANE_BASE_TEXT_H_

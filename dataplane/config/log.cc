@@ -38,17 +38,20 @@ class OneLine final : public spdlog::custom_flag_formatter {
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<OneLine>(); }
 };
 
-// Writes the message as the inside of a JSON string.
+// Writes the message as the inside of a JSON string, which is UTF-8 whatever a name in it is.
 class JsonText final : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
-    for (const char c : message.payload) {
-      if (c == '"' || c == '\\') out.push_back('\\');
-      if (static_cast<unsigned char>(c) < 0x20) {
-        fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<int>(c));
-      } else {
-        out.push_back(c);
+    const std::string text = Utf8Of(absl::string_view(message.payload.data(), message.payload.size()));
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t control = ControlBytes(absl::string_view(text).substr(at));
+      if (control > 0) {
+        at += control;  // The second of two bytes is the character's number.
+        fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<unsigned char>(text[at - 1]));
+        continue;
       }
+      if (text[at] == '"' || text[at] == '\\') out.push_back('\\');
+      out.push_back(text[at++]);
     }
   }
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonText>(); }

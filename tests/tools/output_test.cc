@@ -64,5 +64,11 @@ TEST(OutputTest, JsonStaysJsonWhateverANameHolds) {
   EXPECT_TRUE(nlohmann::json::accept(text)) << text;
 }
 
+TEST(OutputTest, JsonEscapesWhatATerminalWouldTakeForACommand) {
+  const std::string text = ToJson("x", 0, {Row().Text("n\x7f", "\xc3\xa9\xc2\x9b\x1b").Take()});
+  EXPECT_NE(text.find("\"n\\u007f\": \"\xc3\xa9\\u009b\\u001b\""), std::string::npos) << text;
+  EXPECT_EQ(nlohmann::json::parse(text)["items"][0]["n\x7f"], "\xc3\xa9\xc2\x9b\x1b");
+}
+
 }  // namespace
 }  // namespace weft::ctl

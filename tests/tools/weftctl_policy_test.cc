@@ -231,6 +231,17 @@ TEST_F(WeftctlPolicyTest, AModuleIsHashedHereAndNamedByItsWholePath) {
   EXPECT_THAT(value, HasSubstr("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
 }
 
+TEST_F(WeftctlPolicyTest, ControlCharactersInEtcdReachNoTerminal) {
+  etcd_->Put("/weft/endpoints/n1/h/v/f",
+             absl::StrCat("{\"module\":\"/m/\xc2\x9b.wasm\",\"sha256\":\"", std::string(64, 'a'), "\"}"));
+  etcd_->Put("/weft/non\xc2\x9bsense", "{}");
+  const test::Ran yaml = Ctl({"get", "policy", "endpoints", "-o", "yaml"});
+  EXPECT_EQ(yaml.exit_code, 0) << yaml.error;
+  EXPECT_THAT(yaml.output, HasSubstr("module: \"/m/\\u009b.wasm\"")) << yaml.output;
+  const test::Ran refused = Ctl({"edit", "non\xc2\x9bsense"});
+  EXPECT_THAT(refused.error, HasSubstr("weftctl: edit non?sense: ")) << refused.error;
+}
+
 TEST_F(WeftctlPolicyTest, WhereNoMemberAnswersThatIsSaid) {
   test::WriteFile(directory_ / "mesh.yaml", "version: 1\nfunctions: [{name: v/f}]\n");
   const std::string silent = "http://127.0.0.1:1";

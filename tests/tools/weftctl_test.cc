@@ -309,6 +309,12 @@ TEST_F(WeftctlTest, ValidateNamesFilesAndLines) {
   EXPECT_EQ(ran.exit_code, 1);
   EXPECT_EQ(ran.error.rfind("weftctl: validate: ", 0), 0u) << ran.error;
   EXPECT_THAT(ran.error, HasSubstr(directory_ / "none.yaml"));
+  const std::string strange = directory_ / "\xc2\x9b.yaml";
+  test::WriteFile(strange, "version: 1\n");
+  EXPECT_EQ(Ctl({"validate", strange}).output,
+            directory_ / "?.yaml" + ": good: 0 nodes, 0 functions, 0 endpoints, 0 rules\n");
+  test::WriteFile(strange, "version: 2\n");
+  EXPECT_THAT(Ctl({"validate", strange}).error, HasSubstr(directory_ / "?.yaml"));
 }
 
 TEST_F(WeftctlTest, CompletionScriptsAreGoodShell) {

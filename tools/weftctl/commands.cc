@@ -54,7 +54,7 @@ int Fail(const std::string& doing, const absl::Status& why) {
   // Reasons that come from the agent begin with the code already.
   const std::string code = absl::StrCat(absl::StatusCodeToString(why.code()), ": ");
   const std::string message = Printable(why.message(), /*lines=*/true);
-  std::fprintf(stderr, "weftctl: %s: %s%s\n", doing.c_str(),
+  std::fprintf(stderr, "weftctl: %s: %s%s\n", Printable(doing).c_str(),
                absl::StartsWith(message, code) ? "" : code.c_str(), message.c_str());
   return 1;
 }
@@ -131,7 +131,7 @@ int RunValidate(const Global& global, const std::string& path) {
     for (const std::string& error : result.errors) items.push_back(Row().Text("error", error).Take());
     Print(global, "validation", 0, items);
   } else if (result.errors.empty()) {
-    std::printf("%s: good: %s, %s, %s, %s\n", path.c_str(),
+    std::printf("%s: good: %s, %s, %s, %s\n", Printable(path).c_str(),
                 Plural(state.count(control::EntryKind::kNode), "node").c_str(),
                 Plural(state.count(control::EntryKind::kFunction), "function").c_str(),
                 Plural(state.count(control::EntryKind::kEndpoint), "endpoint").c_str(),
@@ -139,8 +139,8 @@ int RunValidate(const Global& global, const std::string& path) {
   } else {
     // A line of a file begins with the file; what else went wrong is this program's word.
     for (const std::string& error : result.errors) {
-      std::fprintf(stderr, "%s%s\n",
-                   absl::StartsWith(error, path) ? "" : "weftctl: validate: ", error.c_str());
+      std::fprintf(stderr, "%s%s\n", absl::StartsWith(error, path) ? "" : "weftctl: validate: ",
+                   Printable(error, /*lines=*/true).c_str());
     }
   }
   return result.errors.empty() ? 0 : 1;

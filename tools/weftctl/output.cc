@@ -142,7 +142,8 @@ std::string ToJson(const std::string& kind, uint64_t generation, const std::vect
     }
     document["items"].push_back(std::move(object));
   }
-  return document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return ControlsEscaped(document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace)) +
+         "\n";
 }
 
 Row& Row::Text(const std::string& name, const std::string& value) {

@@ -26,7 +26,8 @@ std::string ToTables(const std::vector<api::Item>& items, bool wide);
 // The same, with each row of `component` as a list of names and values: for `weftctl status`.
 std::string ToReport(const std::vector<api::Item>& items);
 
-// {"kind": …, "generation": …, "items": […]}, values with their types. Bytes that are no UTF-8 are replaced.
+// {"kind": …, "generation": …, "items": […]}, values with their types. Bytes that are no UTF-8 are replaced,
+// control characters escaped.
 std::string ToJson(const std::string& kind, uint64_t generation, const std::vector<api::Item>& items);
 
 // Builds a row.

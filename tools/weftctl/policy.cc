@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "control/source/etcd/etcd_keys.h"
 #include "tools/weftctl/editor.h"
+#include "tools/weftctl/output.h"
 #include "tools/weftctl/policy_change.h"
 #include "tools/weftctl/policy_store.h"
 
@@ -61,7 +62,7 @@ absl::Status Put(const Global& global, const PolicyArguments& arguments, const O
   const std::vector<PolicyWrite> writes = WritesOf(objects, opened.stored);
   if (absl::Status status = CheckWrites(opened.stored, objects, writes); !status.ok()) return status;
   for (const std::string& remark : RemarksOn(objects, opened.stored)) {
-    std::fprintf(stderr, "weftctl: %s\n", remark.c_str());
+    std::fprintf(stderr, "weftctl: %s\n", Printable(remark).c_str());
   }
   int64_t revision = 0;
   if (!arguments.dry_run && !writes.empty()) {
@@ -213,7 +214,7 @@ int RunPolicyNames(const PolicyArguments& arguments) {
   const absl::StatusOr<Opened> opened = Open(arguments);
   if (!opened.ok()) return 0;
   for (const StoredObject& stored : opened->stored) {
-    if (!stored.live) std::printf("%s\n", stored.key.c_str());
+    if (!stored.live) std::printf("%s\n", Printable(stored.key).c_str());
   }
   return 0;
 }

@@ -28,6 +28,11 @@ TEST(ControlBytesTest, KnowsThemInOneByteAndInTwo) {
     EXPECT_EQ(ControlBytes(text), 0u);
 }
 
+TEST(ControlsEscapedTest, OnlyThoseThatJsonLeaves) {
+  EXPECT_EQ(ControlsEscaped("{\n\"\x7f\xc2\x80\xc2\x9f\xc2\xa0\xc3\x9b\"}"),
+            "{\n\"\\u007f\\u0080\\u009f\xc2\xa0\xc3\x9b\"}");
+}
+
 TEST(Utf8OfTest, GoodTextStays) {
   for (const char* text : {"", "caf\xc3\xa9", "\xe2\x82\xac", "\xed\x9f\xbf", "\xef\xbf\xbf",
                            "\xf0\x9f\xa7\xb5", "\xf4\x8f\xbf\xbf"})
