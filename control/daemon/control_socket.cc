@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
+#include "dataplane/base/text.h"
 #include "dataplane/base/unix_socket.h"
 
 namespace weft::control {
@@ -20,8 +21,19 @@ namespace {
 constexpr int kBatchMax = 16;
 // Rows are packed into packets up to about this size.
 constexpr std::size_t kReplyBytesMax = 48 * 1024;
+// Of a row that would be longer, each text is cut to this: ten are long at the most.
+constexpr std::size_t kCutTextBytes = 4 * 1024;
+
+void CutToFit(api::Item* item) {
+  if (item->ByteSizeLong() < kReplyBytesMax) return;
+  for (api::Item::Field& field : *item->mutable_fields()) {
+    if (field.text().size() <= kCutTextBytes) continue;
+    field.set_text(absl::StrCat(Utf8Prefix(field.text(), kCutTextBytes), " ... (cut)"));
+  }
+}
 
 absl::Status SendRows(int fd, api::QueryReply rows) {
+  for (api::Item& item : *rows.mutable_items()) CutToFit(&item);
   int next = 0;
   do {
     api::AdminReply reply;

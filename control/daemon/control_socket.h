@@ -27,7 +27,9 @@ class ControlSocket {
   // Connections that are kept open; the oldest gives way.
   static constexpr std::size_t kClientsMax = 32;
 
-  // Rows go out in as many packets as they need; each row fits one.
+  // Rows go out in as many packets as they need; each row fits one, and is cut where it would not. Packets
+  // that a client has yet to read are in its socket's buffer: where they are more than that holds, it is
+  // closed.
   struct Handlers {
     std::function<api::QueryReply()> status;                 // Makes the answer to a STATUS query.
     std::function<api::QueryReply(uint64_t after)> changes;  // Makes the answer to a CHANGES query.

@@ -17,14 +17,22 @@
 namespace weft::control {
 namespace {
 
-// Rows of a reply; each is some 200 bytes, and the reply is one packet.
+// Rows of a reply; each is some 200 bytes, 900 at the most: a whole reply fits the default buffer of a
+// socket, 200 KiB, so that a client which reads late has it all.
 constexpr std::size_t kSourceRowsMax = 100;
 constexpr std::size_t kChangesShown = 64;
 constexpr std::size_t kChangeRowsMax = 160;  // Of a reply of changes alone
 constexpr std::size_t kSayingsMax = 50;      // Of each kind
 constexpr std::size_t kErrorBytesMax = 200;
+constexpr std::size_t kNameBytesMax = 256;
 
 double Us(uint64_t ns) { return static_cast<double>(ns) / 1e3; }
+
+// The end of a long path: its beginning is what files have in common.
+std::string EndOf(const std::string& path) {
+  if (path.size() <= kNameBytesMax) return path;
+  return absl::StrCat("...", path.substr(path.size() - kNameBytesMax));
+}
 
 const char* StateName(AgentLink::State state) {
   switch (state) {
@@ -67,7 +75,7 @@ api::QueryReply Controller::Status() const {
     const Change& change = *it;
     ItemBuilder(reply.add_items())
         .Number("change", change.generation)
-        .Text("cause", change.cause)
+        .Text("cause", std::string(Utf8Prefix(change.cause, kNameBytesMax)))
         .Text("state", change.programmed_ns != 0 ? "programmed"
                        : change.generation != 0  ? "sent"
                                                  : "waiting")
@@ -92,7 +100,7 @@ api::QueryReply Controller::Changes(uint64_t after) const {
     ItemBuilder(reply.add_items())
         .Number("change", it->revision)
         .Number("generation", it->generation)
-        .Text("cause", it->cause)
+        .Text("cause", std::string(Utf8Prefix(it->cause, kNameBytesMax)))
         .Number("event_at_ns", it->event_ns)            // CLOCK_MONOTONIC; 0: no event (start, reconnect)
         .Number("programmed_at_ns", it->programmed_ns)  // CLOCK_MONOTONIC
         .Real("event_to_programmed_us", it->timed() ? Us(it->programmed_ns - it->event_ns) : 0);
@@ -121,7 +129,7 @@ std::string Controller::DescribeSources() const {
 void Controller::AddSourceRows(api::QueryReply* reply) const {
   for (const SourceStatus& source : model_.Sources(kSourceRowsMax)) {
     ItemBuilder(reply->add_items())
-        .Text("file", source.origin)
+        .Text("file", EndOf(source.origin))
         .Text("state", source.current    ? "current"
                        : source.accepted ? "last good"
                                          : "refused")

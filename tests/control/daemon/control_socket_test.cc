@@ -129,6 +129,17 @@ TEST_F(ControlSocketTest, AFilesNameThatIsNoTextLeavesTheStatusReadable) {
   EXPECT_EQ(reply->query_reply().items(0).fields(1).text(), "caf?.yaml:1: wrong");
 }
 
+TEST_F(ControlSocketTest, ARowLongerThanAPacketIsCut) {
+  rows_ = 1;
+  error_ = std::string(70'000, 'e');
+  auto client = ConnectUnix(path_);
+  ASSERT_TRUE(client.ok());
+  auto reply = Ask(client->get(), QueryOf(api::Query::STATUS));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  ASSERT_EQ(reply->query_reply().items_size(), 1);
+  EXPECT_EQ(reply->query_reply().items(0).fields(1).text(), std::string(4096, 'e') + " ... (cut)");
+}
+
 TEST_F(ControlSocketTest, WhoSaidWhatIsAnswered) {
   auto client = ConnectUnix(path_);
   ASSERT_TRUE(client.ok());

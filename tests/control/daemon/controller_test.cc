@@ -13,7 +13,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "control/daemon/control_socket.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/unix_socket.h"
 #include "tests/control/publish/scripted_agent.h"
 #include "tests/support/process.h"
 #include "tests/support/temporary_directory.h"
@@ -221,6 +223,53 @@ TEST_F(ControllerTest, SourcesAreToldWithTheirErrorsAndGeneration) {
   const api::QueryReply said = controller_->SaidOf("v/x", "v/f");
   ASSERT_EQ(said.items_size(), 3);
   EXPECT_EQ(said.items(0).fields(1).text(), absl::StrCat(directory_ / "mesh.d/a.yaml", ":3"));
+}
+
+// All that it is told waits in the buffer of its socket meanwhile.
+TEST_F(ControllerTest, AClientThatReadsLateHasTheStatusOfManyFilesWithLongPaths) {
+  std::string folder = directory_.path();
+  while (folder.size() < 3500) {
+    absl::StrAppend(&folder, "/", std::string(200, 'd'));
+    ASSERT_EQ(mkdir(folder.c_str(), 0755), 0);
+  }
+  for (int i = 100; i < 200; ++i) {
+    test::WriteFile(absl::StrCat(folder, "/", i, ".yaml"),
+                    absl::StrCat("version: 1\nnodes: [{name: n", i, "}]\n"));
+  }
+  auto controller =
+      Controller::Create({folder, directory_ / "admin.sock", directory_ / "state", false, {}, {}, {}});
+  ASSERT_TRUE(controller.ok()) << controller.status();
+  controller_ = *std::move(controller);
+  ASSERT_TRUE(RunUntil([&] { return agent_.state.nodes.size() == 100; }));
+  ControlSocket::Handlers handlers;
+  handlers.status = [&] { return controller_->Status(); };
+  auto socket = ControlSocket::Create(directory_ / "control.sock", handlers, geteuid());
+  ASSERT_TRUE(socket.ok()) << socket.status();
+  auto client = ConnectUnix(directory_ / "control.sock");
+  ASSERT_TRUE(client.ok()) << client.status();
+  api::AdminRequest request;
+  request.mutable_query()->set_kind(api::Query::STATUS);
+  ASSERT_TRUE(SendMessage(client->get(), request.SerializeAsString()).ok());
+  for (int turn = 0; turn < 4; ++turn) {
+    std::vector<pollfd> entries;
+    (*socket)->AddPollEntries(&entries);
+    poll(entries.data(), entries.size(), 5);
+    (*socket)->OnEvents(entries);
+  }
+  EXPECT_EQ((*socket)->clients(), 1u);
+  std::vector<std::string> files;
+  for (api::AdminReply reply;
+       reply.kind_case() == api::AdminReply::KIND_NOT_SET || reply.query_reply().more();) {
+    const auto message = ReceiveMessage(client->get());
+    ASSERT_TRUE(message.ok()) << message.status();
+    ASSERT_TRUE(reply.ParseFromString(message->bytes));
+    for (const api::Item& item : reply.query_reply().items()) {
+      if (item.fields(0).name() == "file") files.push_back(item.fields(0).text());
+    }
+  }
+  ASSERT_EQ(files.size(), 100u);
+  EXPECT_THAT(files.front(), testing::StartsWith("...ddd"));
+  EXPECT_THAT(files.front(), testing::EndsWith("/100.yaml"));
 }
 
 TEST_F(ControllerTest, AnEmptyStateIsProgrammedWhereItIsMeant) {
