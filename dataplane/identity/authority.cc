@@ -6,8 +6,10 @@
 #include <openssl/rand.h>
 
 #include <algorithm>
+#include <array>
 #include <ctime>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "dataplane/base/function_id.h"
@@ -137,8 +139,14 @@ absl::StatusOr<Authority> Authority::Make(const std::string& trust_domain, const
   Authority authority;
   authority.trust_domain_ = trust_domain;
   WEFT_ASSIGN_OR_RETURN(authority.key_, MakeKey());
+  // Lists are found by the CA's name: two CAs in one bundle, as when one follows the other, are not called
+  // the same.
+  std::array<unsigned char, 8> own_name;
+  if (RAND_bytes(own_name.data(), static_cast<int>(own_name.size())) != 1) return Failed("name a CA");
   Template what;
-  what.common_name = "weft development CA";
+  what.common_name =
+      absl::StrCat("weft development CA ",
+                   absl::BytesToHexString({reinterpret_cast<const char*>(own_name.data()), own_name.size()}));
   what.uris = {absl::StrCat("spiffe://", trust_domain)};
   what.authority = true;
   EVP_PKEY* const key = authority.key_.get();

@@ -123,6 +123,28 @@ TEST_F(WeftctlCaTest, WhatIsRevokedNoAgentTakesAndTheOthersStay) {
   EXPECT_EQ(Ca({"revoke", ca_}).exit_code, 2);
 }
 
+// As while one CA follows another, whose list has become too long.
+TEST_F(WeftctlCaTest, TwoCasWithListsStandInOneBundle) {
+  const std::string next = directory_ / "next";
+  for (const std::string& ca : {ca_, next}) {
+    ASSERT_EQ(Ca({"init", ca, "--trust-domain", "dev.example"}).exit_code, 0);
+    for (const char* node : {"n1", "n2"}) ASSERT_EQ(Ca({"issue", ca, node}).exit_code, 0);
+    ASSERT_EQ(Ca({"revoke", ca, "n2"}).exit_code, 0);
+  }
+  test::WriteFile(directory_ / "both.pem",
+                  test::ReadFile(ca_ + "/ca.pem") + test::ReadFile(next + "/ca.pem"));
+  for (const std::string& ca : {ca_, next}) {
+    const auto load = [&](const std::string& node) {
+      const std::string stem = ca + "/" + node;
+      return identity::Credentials::Load({stem + ".pem", stem + "-key.pem", directory_ / "both.pem"},
+                                         time(nullptr))
+          .status();
+    };
+    EXPECT_TRUE(load("n1").ok()) << load("n1");
+    EXPECT_THAT(std::string(load("n2").message()), HasSubstr("revoked"));
+  }
+}
+
 // Longer than a page or two: every revocation stays, and the next one is added.
 TEST_F(WeftctlCaTest, ALongListGoesOn) {
   ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
