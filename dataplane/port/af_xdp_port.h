@@ -68,6 +68,8 @@ class AfXdpPort {
   const PortStatus& status() const { return status_; }
   const PortCounters& counters() const { return counters_; }
   FrameCounts frames() const;
+  // Where the next packet will probably begin, with its headers: what an empty Receive fetches.
+  const uint8_t* NextPacket() const;
 
  private:
   struct Path {

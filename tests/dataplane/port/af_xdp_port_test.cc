@@ -112,6 +112,38 @@ TEST_F(AfXdpPortTest, SpeaksWithAPeerOnUdpInBothFamilies) {
   }
 }
 
+// Frames come back in another order than they went, and the fill ring goes round twice.
+TEST_F(AfXdpPortTest, TheNextPacketLiesWhereItIsFetchedAhead) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  auto far = OpenFar("10.77.0.2:4810").value();
+  uint64_t to_far;
+  {
+    const test::InNamespace inside(network_->near());
+    to_far = near->AddPath(*Address::Parse("10.77.0.2:4810")).value();
+  }
+  bool met = false;
+  for (const uint64_t begin_ns = NowNs(); !met && NowNs() - begin_ns < kGiveUpNs;) {
+    Send(*near, to_far, 0, kDatagramBytesMin);
+    met = TakesWithin(*far, 0, kDatagramBytesMin, 100 * kNsPerMs);
+  }
+  ASSERT_TRUE(met);
+  while (TakesWithin(*far, 0, kDatagramBytesMin, 10 * kNsPerMs)) {
+  }
+  constexpr int kPairs = 1500;
+  for (int pair = 0; pair < kPairs; ++pair) {
+    ReceivedDatagram taken[2];
+    for (ReceivedDatagram& one : taken) {
+      const uint8_t* const guessed = far->NextPacket();
+      Send(*near, to_far, 1, kDatagramBytesMin);
+      const uint64_t begin_ns = NowNs();
+      while (far->Receive(&one, 1) == 0) ASSERT_LT(NowNs() - begin_ns, kGiveUpNs);
+      ASSERT_EQ(one.data, guessed + kHeaders4Bytes) << pair;
+    }
+    std::swap(taken[0], taken[1]);
+    far->Release(taken, 2);
+  }
+}
+
 // Keeps only the capabilities given, as another user.
 void DropTo(uint64_t capabilities) {
   ASSERT_EQ(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), 0);
