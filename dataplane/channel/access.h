@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "dataplane/base/attributes.h"
 #include "dataplane/channel/bulk_copy.h"
 
 #if defined(__x86_64__)
@@ -44,9 +45,9 @@ using Bytes16 [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] = char;
 // Moves a line that this core has just written to the cache that all cores share, where the reader finds it
 // without asking this core for it. A hint, after the stores to the line in program order; processors that do
 // not have the instruction take it for a no-op.
-[[gnu::always_inline]] inline void DemoteLine(const std::byte* line) {
+[[gnu::always_inline]] inline void DemoteLine([[maybe_unused]] const std::byte* line) {
 #if defined(__x86_64__)
-  asm volatile("cldemote %0" : : "m"(*line));
+  asm volatile("cldemote %0" : : "m"(*reinterpret_cast<const std::byte(*)[kCacheLineBytes]>(line)));
 #endif
 }
 

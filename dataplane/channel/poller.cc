@@ -309,6 +309,13 @@ bool Poller::RoomCame() {
   return came;
 }
 
+bool Poller::CopiesGoOn() {
+  bool read = false;
+  for (int i = 0; i < active_count_; ++i) read |= active_[i]->producer().CopyGoesOn();
+  counters_.copies_waited += read ? 1 : 0;
+  return read;
+}
+
 void Poller::Yield(uint64_t now_ticks) {
   ++counters_.yields;
   sched_yield();

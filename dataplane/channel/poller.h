@@ -37,6 +37,7 @@ struct PollerCounters {
   uint64_t rings_spurious = 0;  // Rings with nothing behind them.
   uint64_t parked = 0;          // Times a channel was put aside.
   uint64_t off_cpu = 0;         // Times the thread found that it had not run for kOffCpuNs.
+  uint64_t copies_waited = 0;   // Times it polled on since a peer was copying what it had sent.
 };
 
 // What a wake of another thread costs on this machine, in ns, between 5 and 50 us. The first caller measures
@@ -78,7 +79,8 @@ class Poller {
     return Look(handler);
   }
 
-  // Polls for poll_time_ns since the last message or NoteWork, then sleeps, until a message was taken, a
+  // Polls for poll_time_ns since the last message or NoteWork, or since a peer was last found copying a large
+  // message of this thread, then sleeps, until a message was taken, a
   // descriptor or doorbell had an event, a channel closed, a peer made room that was lacking, or
   // CLOCK_MONOTONIC reached `deadline_ns`. Returns the cells taken.
   template <class Handler>
@@ -150,6 +152,10 @@ class Poller {
   void ParkIdle(uint64_t now_ticks);
   // An active peer made room that was lacking.
   bool RoomCame();
+  // An active peer copies what was sent to it. Its answer is due when it has done so, later than that of a
+  // short message, but sooner than after two wakes. Each true takes something newly sent or read, so a peer
+  // cannot keep the thread from sleeping.
+  bool CopiesGoOn();
   void Yield(uint64_t now_ticks);
   // Blocks until an event or `deadline_ns`, unless something came in before the peers knew.
   void Sleep(uint64_t deadline_ns);
@@ -279,6 +285,10 @@ WEFT_HOT_INLINE int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
       continue;
     }
     if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;
+    if (CopiesGoOn()) {
+      worked_ticks_ = now;
+      continue;
+    }
     Sleep(deadline_ns);
   }
 }

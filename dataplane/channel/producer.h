@@ -63,7 +63,8 @@ class BasicProducer {
       return false;
     Cell& cell = own_.cells[tail_ & kCellMask];
     CopyInline(cell.payload, payload);
-    if (bytes > kFirstLineBytes) DemoteLine(reinterpret_cast<const std::byte*>(&cell) + kCacheLineBytes);
+    if (bytes > kFirstLineBytes && tail_ == published_)
+      DemoteLine(reinterpret_cast<const std::byte*>(&cell) + kCacheLineBytes);
     cell.length = static_cast<uint32_t>(bytes);
     cell.header = header;
     EndCell();
@@ -134,10 +135,18 @@ class BasicProducer {
   // Cells that were published and that the peer has not reported as read, as far as this side has looked.
   uint32_t peer_head() const { return head_; }
   uint32_t unread_cells() const { return published_ - head_; }
+  // More of the arena is unread than one chunk, and since the last look this side has sent more of it or the
+  // peer has read on: the peer is copying. Not where room is waited for, of which RefreshHead tells.
+  bool CopyGoesOn() {
+    if (wants_space_ || arena_tail_ - arena_head_ <= kChunkBytesMax) return false;
+    const bool sent = looked_tail_ != arena_tail_;
+    looked_tail_ = arena_tail_;
+    return RefreshHead() || sent;
+  }
 
  private:
   static constexpr uint32_t kArenaAlign = kCacheLineBytes;
-  // Of a message alone, all lines but the one on which the peer polls are demoted up to this size: 1 KiB
+  // Of a message that begins a publication all lines but the polled one are demoted up to this size: 1 KiB
   // takes an eighth less there and back so, 4 KiB 4 % more, 1 MiB 2.4 times as long
   // (bench/micro/channel_bench).
   static constexpr uint32_t kDemotedBytesMax = 1024;
@@ -193,6 +202,7 @@ class BasicProducer {
   uint32_t head_ = 0;                // Cells below this one are free again: the peer's word, checked.
   uint32_t arena_tail_ = 0;          // The next byte of the arena to fill, before its remainder is taken.
   uint32_t arena_head_ = 0;          // Bytes below this one are free again.
+  uint32_t looked_tail_ = 0;         // arena_tail_ as CopyGoesOn saw it last.
   uint32_t slots_used_ = 0;          // One bit a message in parts.
   uint32_t aborts_due_ = 0;          // Messages given up of which the peer does not know yet.
   std::byte* batch_at_ = nullptr;    // Where the next record of the open block goes; null: none is open.
@@ -361,7 +371,7 @@ void BasicProducer<Access>::PutChunk(const MessageHeader& header, const Payload&
   descriptor.offset = arena_tail_ & (arena_bytes_ - 1);
   descriptor.total = static_cast<uint32_t>(payload.bytes());
   CopyPart(own_.arena + descriptor.offset, payload, descriptor.position, bytes);
-  if (bytes <= kDemotedBytesMax) {
+  if (bytes <= kDemotedBytesMax && bytes == descriptor.total && tail_ == published_) {
     for (uint32_t at = 0; at < bytes; at += kCacheLineBytes) DemoteLine(own_.arena + descriptor.offset + at);
   }
   arena_tail_ += (bytes + kArenaAlign - 1) & ~(kArenaAlign - 1);

@@ -341,6 +341,45 @@ TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   EXPECT_GT(slow_rounds, 0);
 }
 
+// Whoever has sent a large message polls on while the peer copies it, once for each step of the peer's.
+TEST(PollerTest, APeerThatCopiesALargeMessageKeepsItsSenderAwake) {
+  ChannelPair pair{ChannelOptions{}, ChannelOptions{}};
+  std::unique_ptr<Poller> poller = MakePoller(0);
+  ASSERT_TRUE(poller->AddDoorbell(&*pair.a_bell).ok());
+  ASSERT_TRUE(poller->AddChannel(pair.a.get()).ok());
+  KeepingHandler handler;
+  KeepingSink taken;
+  const auto wait = [&] {
+    const uint64_t before = poller->counters().copies_waited;
+    poller->Wait(handler, NowNs() + 5 * kNsPerMs);
+    return poller->counters().copies_waited - before;
+  };
+  const std::string chunk = Pattern(1, kChunkBytesMax);
+  const uint32_t chunks = kArenaBytesDefault / 2 / kChunkBytesMax;
+  for (uint32_t id = 0; id < chunks; ++id) {
+    ASSERT_TRUE(pair.a->TrySend(Request(id), BytesOf(chunk), Lane::kRequest));
+    pair.a->Publish();
+  }
+  EXPECT_EQ(wait(), 1u) << "it was just sent";
+  EXPECT_EQ(wait(), 0u) << "nobody has read anything";
+  // It reports a quarter of the arena at a time.
+  pair.b->Poll(taken, static_cast<int>(chunks / 2));
+  EXPECT_EQ(wait(), 1u);
+  EXPECT_EQ(wait(), 0u) << "nothing was read since";
+  pair.b->Poll(taken, static_cast<int>(chunks));
+  EXPECT_EQ(taken.messages.size(), chunks);
+  EXPECT_EQ(wait(), 1u);
+  EXPECT_EQ(wait(), 0u);
+  EXPECT_GE(poller->counters().sleeps, 5u);
+  // A short one is answered at once or not soon.
+  Send(*pair.a, chunks);
+  pair.b->Poll(taken, 1);
+  pair.b->consumer().PublishHead();
+  EXPECT_EQ(wait(), 0u);
+  poller->RemoveChannel(pair.a.get());
+  poller->RemoveDoorbell(&*pair.a_bell);
+}
+
 TEST(PollerTest, IdleMeansAsleep) {
   ChannelPair pair;
   std::unique_ptr<Poller> poller = MakePoller();
