@@ -194,8 +194,8 @@ void Model::OnAccepted(const Pending& accepted) {
       const EntryKey key = put.key->key();
       const absl::Span<const Claims::Claim> claims = claims_.Of(key);
       const bool shared = key.kind == EntryKind::kEndpoint &&
-                          std::any_of(claims.begin(), claims.end(), [&origin = origin](const auto& claim) {
-                            return claim.origin->name == origin;
+                          std::any_of(claims.begin(), claims.end(), [&name = origin](const auto& claim) {
+                            return claim.origin->name == name;
                           });
       pending->OnAccepted(key, shared);
     }
