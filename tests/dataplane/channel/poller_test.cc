@@ -290,8 +290,9 @@ TEST(PollerTest, AfterAPauseDescriptorsComeBeforeMessages) {
 // among them, are looked at after each, not after as many polls as take microseconds elsewhere.
 TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   ChannelPair pair;
-  // Long enough to come to a yield before it sleeps, where a sanitizer makes each poll slow.
-  std::unique_ptr<Poller> poller = MakePoller(kNsPerMs);
+  // Longer than a turn of the hog's, where a sanitizer makes polls so slow that the core is lost before a
+  // yield.
+  std::unique_ptr<Poller> poller = MakePoller(10 * kNsPerMs);
   ASSERT_TRUE(poller->AddDoorbell(&*pair.b_bell).ok());
   ASSERT_TRUE(poller->AddChannel(pair.b.get()).ok());
   UniqueFd event(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
