@@ -290,9 +290,8 @@ TEST(PollerTest, AfterAPauseDescriptorsComeBeforeMessages) {
 // among them, are looked at after each, not after as many polls as take microseconds elsewhere.
 TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   ChannelPair pair;
-  // Longer than a turn of the hog's, where a sanitizer makes polls so slow that the core is lost before a
-  // yield.
-  std::unique_ptr<Poller> poller = MakePoller(10 * kNsPerMs);
+  // Longer than the wait that comes to a first yield, which turns of the hog stretch.
+  std::unique_ptr<Poller> poller = MakePoller(20 * kNsPerMs);
   ASSERT_TRUE(poller->AddDoorbell(&*pair.b_bell).ok());
   ASSERT_TRUE(poller->AddChannel(pair.b.get()).ok());
   UniqueFd event(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -321,9 +320,13 @@ TEST(PollerTest, DescriptorsWaitForAFewYieldsWhereTheCoreIsTaken) {
   // Until the hog has had its share, this thread has some before it: a yield then returns at once.
   const uint64_t until_ns = NowNs() + 5 * kNsPerSecond;
   while (slow_rounds < 10 && NowNs() < until_ns) {
-    Send(*pair.a, round++);  // Something to do, so that it polls before it sleeps.
+    Send(*pair.a, round++);
     while (poller->PollOnce(handler) == 0) {
     }
+    // Comes to a slow yield, after which each poll yields. Until then a sanitizer's slow polls can take
+    // longer than the time after which descriptors are looked at in any case.
+    poller->Wait(handler, NowNs() + 5 * kNsPerMs);
+    poller->NoteWork();
     const uint64_t yields = poller->counters().yields;
     const uint64_t sleeps = poller->counters().sleeps;
     const uint64_t value = 1;
