@@ -59,7 +59,7 @@ class Controller : private AgentLinkObserver {
 
   // Rows for `weftctl status`: control itself, its sources, its last changes.
   api::QueryReply Status() const;
-  // Rows for `weftctl get changes`: the oldest of those behind revision `after`, as many as one packet holds.
+  // Rows for `weftctl get changes`: the oldest of those behind revision `after`, as many as one reply holds.
   api::QueryReply Changes(uint64_t after) const;
   // Rows for `weftctl explain` and `get routes`: which source said what of a call.
   api::QueryReply SaidOf(const std::string& caller, const std::string& callee) const;

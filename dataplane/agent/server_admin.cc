@@ -327,7 +327,8 @@ void Server::PushChangedRegistrations() {
 }
 
 void Server::Acknowledge(const Output& output) {
-  const uint64_t in_force_ns = NowNs();  // Every host has it. It is acknowledged once it is on disk, too.
+  const uint64_t in_force_ns = NowNs();  // Every host has it.
+  // The acknowledgement waits for Save(), which may leave the writing to its thread, or fail.
   if (const absl::Status saved = store_->Save(output.model); !saved.ok()) {
     spdlog::error("generation {} is programmed but not saved: {}", output.programmed.generation(),
                   saved.ToString());
