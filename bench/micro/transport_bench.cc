@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The transport core alone. `CoreInMemory` is the row weft/core_in_memory: two cores and the shipping loop on
-// one processor core, every packet sealed and opened, one message a datagram, 64 B each way.
+// one processor core, every packet sealed and opened, one message a datagram, 64 B each way; with one call at
+// a time it shows what waits within the call.
 #include <benchmark/benchmark.h>
 
 #include <memory>
@@ -94,11 +95,17 @@ struct TwoCores {
 void CoreInMemory(benchmark::State& state) {
   TwoCores cores(state.range(1) != 0);
   const std::vector<uint8_t> payload(static_cast<size_t>(state.range(0)), 0x5a);
+  const auto depth = static_cast<int>(state.range(2));
   int64_t calls = 0;
-  for (auto _ : state) calls += cores.Round(32, Bytes(payload.data(), payload.size()));
+  for (auto _ : state) calls += cores.Round(depth, Bytes(payload.data(), payload.size()));
   state.SetItemsProcessed(calls);
 }
-BENCHMARK(CoreInMemory)->ArgNames({"bytes", "coalesce"})->Args({64, 0})->Args({64, 1})->Args({1024, 0});
+BENCHMARK(CoreInMemory)
+    ->ArgNames({"bytes", "coalesce", "calls"})
+    ->Args({64, 0, 32})
+    ->Args({64, 1, 32})
+    ->Args({1024, 0, 32})
+    ->Args({64, 1, 1});
 
 void OneWayMegabyte(benchmark::State& state) {
   TwoCores cores(true);
