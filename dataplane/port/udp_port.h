@@ -69,6 +69,8 @@ class UdpPort {
   bool IsDirect(uint64_t path) const { return direct_.Carries(path); }
 
  private:
+  // What UDP_GRO can hand over at once. Only the pages that are written are ever resident.
+  static constexpr std::size_t kReceiveFrameBytes = 1 << 16;
   // One receive fills one frame, with one datagram or, where the kernel coalesced, with several of `segment`
   // bytes, the last one shorter.
   struct ReceiveFrame {
