@@ -114,11 +114,15 @@ class UdpPort {
 
   absl::StatusOr<Target> TargetOf(const Address& address) const;
   std::size_t Round(bool receive);
+  bool SendAlone();
+  // Whether datagrams come in such a row that a send takes attempts to receive along.
+  bool InStream() const { return attempts_[direct_.leads()].a_round > 1; }
   std::size_t BuildMessages();
   bool JoinMessage(Message* message, std::size_t slot) const;
   void FinishMessages(std::size_t count);
   bool TakeSendResult(const Message& message, int result);
   void CountLost(int error, uint32_t datagrams);
+  bool ReceiveAlone();
   std::size_t PostReceives(bool direct);
   void NoteArrivals(bool direct, std::size_t arrived, std::size_t attempts);
   void TakeReceiveResult(uint32_t frame, bool direct, int result);

@@ -27,7 +27,7 @@ WEFT_HOT std::size_t UdpPort::Receive(Received* burst, std::size_t count) {
   if (ready_head_ == ready_.size()) {
     if (direct_.due() && held_ == 0) [[unlikely]]
       ReviewDirect();
-    Round(true);
+    if (send_head_ != send_tail_ || !ReceiveAlone()) Round(true);
   }
   std::size_t given = 0;
   while (given < count && ready_head_ < ready_.size()) {
@@ -62,6 +62,33 @@ Address UdpPort::SourceOf(const Received& received) const {
   // The peer changes only while no frame is out.
   if (frame.header.msg_name == nullptr) return direct_.peer();
   return Address::FromSockaddr(reinterpret_cast<const sockaddr*>(&frame.source));
+}
+
+// What Round(true) comes to where nothing waits to be sent and one attempt is due, without messages and
+// headers: most rounds of a port that polls. False, and nothing done, where there is more to it.
+WEFT_HOT bool UdpPort::ReceiveAlone() {
+  if (coalescing_ || free_.empty() || attempts_[0].a_round > 1 || attempts_[1].a_round > 1) return false;
+  const bool direct = direct_.TakesTurn();
+  const uint32_t index = free_.back();
+  ReceiveFrame& frame = receive_[index];
+  const bool named = !direct || !direct_.sources_known();
+  socklen_t name_bytes = sizeof(sockaddr_in6);
+  frame.header.msg_name = named ? &frame.source : nullptr;
+  frame.header.msg_controllen = 0;
+  const ssize_t received =
+      recvfrom(direct ? direct_.fd() : socket_.get(), frame.data, kReceiveFrameBytes, MSG_DONTWAIT,
+               static_cast<sockaddr*>(frame.header.msg_name), named ? &name_bytes : nullptr);
+  if (received < 0 && errno == EAGAIN) {
+    direct_.NoteReceived(direct, 0, /*empty=*/true);
+    attempts_[direct].had_all = false;
+    return true;
+  }
+  free_.pop_back();
+  TakeReceiveResult(index, direct, received < 0 ? -errno : static_cast<int>(received));
+  const std::size_t arrived = received < 0 ? 0 : 1;
+  direct_.NoteReceived(direct, arrived, /*empty=*/false);
+  NoteArrivals(direct, arrived, 1);
+  return true;
 }
 
 WEFT_HOT std::size_t UdpPort::PostReceives(bool direct) {

@@ -26,13 +26,33 @@ WEFT_HOT void UdpPort::FinishSend(uint64_t path, std::size_t bytes) {
   slot.done = slot.alone = slot.named = false;
 }
 
+// What Round(false) comes to for one datagram to the peer of the connected socket, without messages and
+// headers. False where it is to be tried again, by a round.
+WEFT_HOT bool UdpPort::SendAlone() {
+  const SendSlot& slot = Slot(send_head_);
+  const ssize_t sent = send(direct_.fd(), slot.data, slot.bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent < 0) [[unlikely]] {
+    return !TakeSendResult({.first = send_head_, .count = 1, .bytes = slot.bytes, .way = Message::kDirect},
+                           -errno);
+  }
+  ++counters_.sent;
+  counters_.sent_bytes += slot.bytes;
+  direct_.NoteSent(slot.path, 1);
+  ++send_head_;
+  return true;
+}
+
 WEFT_HOT void UdpPort::Flush() {
+  if (!InStream() && send_tail_ - send_head_ == 1 && direct_.Carries(Slot(send_head_).path) &&
+      !Slot(send_head_).named && SendAlone()) {
+    return;
+  }
   // Each round takes a number of messages and all their datagrams, so this many rounds are enough for all
   // there are.
   for (std::size_t round = 0; round <= send_mask_ / kRoundSendsMax; ++round) {
     // In a stream there is probably something to receive, and it comes along; else what was sent is yet to be
     // answered.
-    if (send_head_ == send_tail_ || Round(attempts_[direct_.leads()].a_round > 1) == 0) return;
+    if (send_head_ == send_tail_ || Round(InStream()) == 0) return;
   }
 }
 
