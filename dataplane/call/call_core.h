@@ -87,6 +87,10 @@ class CallCore {
                 absl::string_view reason, uint32_t refused_share = 0);
 
   // --- Calling.
+  // For a thread that will start a call of `route`, or reply to `incoming`, within 0.1 us or so: has the cell
+  // of the message fetched meanwhile (BasicProducer::FetchNextCell). Of several targets none is known yet.
+  WEFT_HOT void ExpectCall(const RouteEntry& route) const;
+  WEFT_HOT void ExpectReply(const Incoming& incoming) const;
   // Sends a call for the next Publish(). `now_ns` dates its deadline. kStarted fills `handle`.
   WEFT_HOT StartState Start(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
   // The same, and publishes at once, before it keeps its books: for a thread that will wait for the answer.

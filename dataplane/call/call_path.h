@@ -35,6 +35,16 @@ inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Tar
                        .flags = call.spec.request.prefix.empty() ? uint8_t{0} : kFlagTrace};
 }
 
+WEFT_HOT_INLINE void CallCore::ExpectCall(const RouteEntry& route) const {
+  const std::span<const Target> targets = route.targets.targets();
+  if (targets.size() == 1 && targets[0].link != kLocalLink) [[likely]]
+    links_[targets[0].link]->channel->FetchNextCell();
+}
+
+WEFT_HOT_INLINE void CallCore::ExpectReply(const Incoming& incoming) const {
+  if (!incoming.one_way()) links_[incoming.link]->channel->FetchNextCell();
+}
+
 template <bool kNow>
 WEFT_HOT_INLINE StartState CallCore::StartCall(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
                                                CallHandle* handle) {

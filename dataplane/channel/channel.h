@@ -80,6 +80,7 @@ class BasicChannel {
   absl::Status Connect(UniqueFd peer_memory, Doorbell* doorbell);
 
   // --- Sending. See BasicProducer for the terms.
+  WEFT_HOT_INLINE void FetchNextCell() const { producer_->FetchNextCell(); }
   WEFT_HOT_INLINE bool TrySend(MessageHeader header, const Payload& payload, Lane lane) {
     if (producer_->TrySend(header, payload, lane)) [[likely]]
       return true;

@@ -166,6 +166,7 @@ absl::Status MeshImpl::WaitForAnswer(const RouteEntry& route, const CallSpec& sp
 absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std::byte> request,
                                          std::span<std::byte> response, const CallOptions& options) {
   MeshImpl::Inside inside(impl_);
+  impl_.core().ExpectCall(*function.route());
   MeshImpl::SyncWait wait;
   CallSpec spec;
   spec.request.body = request;
@@ -177,6 +178,7 @@ absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std:
 absl::StatusOr<std::string> Client::Call(Function function, absl::string_view request,
                                          const CallOptions& options) {
   MeshImpl::Inside inside(impl_);
+  impl_.core().ExpectCall(*function.route());
   MeshImpl::SyncWait wait;
   std::string response;
   wait.response = &response;

@@ -102,11 +102,14 @@ class MeshImpl final : public SessionEvents {
     RequestBuffer* const buffer = pool_.Take(bytes);
     if (buffer == nullptr) [[unlikely]]
       return nullptr;
+    // A long one takes more time to copy than its answer's cell to come.
+    if (bytes <= kInlineBytesMax) core_.ExpectReply(incoming);
     // Here and not when it is whole: the record's fields still are in registers.
     CopyIncoming(incoming, buffer->incoming);
     return buffer->payload();
   }
-  WEFT_HOT_INLINE void OnRequest(const Incoming&, std::byte* payload, uint32_t bytes) {
+  WEFT_HOT_INLINE void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
+    if (bytes > kInlineBytesMax) core_.ExpectReply(incoming);
     RequestBuffer* const request = RequestBuffer::Of(payload);
     request->bytes = bytes;
     request->cancelled = false;

@@ -62,6 +62,7 @@ uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, b
 
 Function* MeshBridge::EnterLocal(Callee& callee, CallContext& context, bool own_timeout, Status* refusal) {
   MeshCallee& mine = static_cast<MeshCallee&>(callee);
+  core_.ExpectCall(*mine.route);
   const std::span<const weft::Target> near = mine.route->targets.near();
   // Of several targets, or where a part of the calls fails, the call layer chooses: where it chooses this
   // host, Start() comes back to it.
@@ -273,6 +274,7 @@ void MeshBridge::OnRequest(const Incoming& incoming, std::byte* payload, uint32_
     // Answered before this returns: what the reply needs of `incoming` is read where it lies.
     plain_call_ = call;
     plain_incoming_ = &incoming;
+    core_.ExpectReply(incoming);
     host_->Run(call);
     plain_call_ = nullptr;
     return;
