@@ -217,7 +217,8 @@ TEST_F(ServeTest, LongCallsKeepALeafOnFibers) {
 TEST_F(ServeTest, OverrunOnThePlainPathDemotesForGood) {
   Function& tool = Serve("demo/tool", "test_tool", {.keep = true});
   Promote(tool, "e");
-  EXPECT_EQ(Call(tool, Tool('w', 20)).status, kOk);
+  // The thread that counts a call's time may itself wait for a core: then a later call is found out.
+  for (int i = 0; i < 50 && tool.plain(); ++i) EXPECT_EQ(Call(tool, Tool('w', 20)).status, kOk);
   EXPECT_FALSE(tool.plain());
   for (uint32_t i = 0; i < 2 * kTrialCalls; ++i) Call(tool, "e");
   EXPECT_FALSE(tool.plain());
