@@ -82,16 +82,21 @@ WEFT_HOT_INLINE std::span<const std::byte> MeshImpl::TraceOf(const CallOptions& 
 }
 
 // What a call costs the thread that makes it and waits; all that is odd is out of line.
-WEFT_HOT_INLINE absl::Status MeshImpl::CallAndWait(RouteEntry& route, CallSpec& spec,
+WEFT_HOT_INLINE absl::Status MeshImpl::CallAndWait(RouteEntry& route, std::span<const std::byte> request,
+                                                   std::span<std::byte> response, CallReserve reserve,
                                                    const CallOptions& options, SyncWait& wait) {
   if (HandlerCancelled()) [[unlikely]]
     return RefuseCancelled(route);
   const uint64_t now_ns = loop_.NowNs();
-  spec.request.prefix = TraceOf(options);
-  spec.deadline_ns = DeadlineOf(route, options, now_ns);
-  spec.done = SyncWait::Done;
-  spec.context = &wait;
-  spec.timed = false;
+  // All at once: where members are set after they were made, GCC first clears the record by a string
+  // instruction, 5 ns of the 46 that a call takes until it is published.
+  const CallSpec spec{.request = Payload(TraceOf(options), request),
+                      .response = response,
+                      .reserve = reserve,
+                      .done = SyncWait::Done,
+                      .context = &wait,
+                      .deadline_ns = DeadlineOf(route, options, now_ns),
+                      .timed = false};
   Started started;
   core_.Publish();  // What was started before goes first.
   StartState state = StartState::kNoRoom;
@@ -168,10 +173,8 @@ absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std:
   MeshImpl::Inside inside(impl_);
   impl_.core().ExpectCall(*function.route());
   MeshImpl::SyncWait wait;
-  CallSpec spec;
-  spec.request.body = request;
-  spec.response = response;
-  WEFT_RETURN_IF_ERROR(impl_.CallAndWait(*function.route(), spec, options, wait));
+  WEFT_RETURN_IF_ERROR(
+      impl_.CallAndWait(*function.route(), request, response, /*reserve=*/nullptr, options, wait));
   return wait.bytes;
 }
 
@@ -182,10 +185,9 @@ absl::StatusOr<std::string> Client::Call(Function function, absl::string_view re
   MeshImpl::SyncWait wait;
   std::string response;
   wait.response = &response;
-  CallSpec spec;
-  spec.request.body = std::as_bytes(std::span(request.data(), request.size()));
-  spec.reserve = MeshImpl::SyncWait::Reserve;
-  WEFT_RETURN_IF_ERROR(impl_.CallAndWait(*function.route(), spec, options, wait));
+  WEFT_RETURN_IF_ERROR(impl_.CallAndWait(*function.route(),
+                                         std::as_bytes(std::span(request.data(), request.size())),
+                                         /*response=*/{}, MeshImpl::SyncWait::Reserve, options, wait));
   return response;
 }
 

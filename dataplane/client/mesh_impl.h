@@ -173,7 +173,9 @@ class MeshImpl final : public SessionEvents {
   struct SyncWait;
   struct Started;
   // Calls, with the response to `spec.response` or `spec.reserve`; blocks. What comes of it is in `wait`.
-  absl::Status CallAndWait(RouteEntry& route, CallSpec& spec, const CallOptions& options, SyncWait& wait);
+  absl::Status CallAndWait(RouteEntry& route, std::span<const std::byte> request,
+                           std::span<std::byte> response, CallReserve reserve, const CallOptions& options,
+                           SyncWait& wait);
   absl::Status RefuseCancelled(const RouteEntry& route);
   absl::Status StartSlowly(RouteEntry& route, const CallSpec& spec, StartState state, Started* started);
   absl::Status WaitForAnswer(const RouteEntry& route, const CallSpec& spec, const Started& started,
