@@ -88,7 +88,8 @@ class CallCore {
 
   // --- Calling.
   // For a thread that will start a call of `route`, or reply to `incoming`, within 0.1 us or so: has the cell
-  // of the message fetched meanwhile (BasicProducer::FetchNextCell). Of several targets none is known yet.
+  // of the message fetched meanwhile (BasicProducer::FetchNextCell). Of several near targets none is known
+  // yet.
   WEFT_HOT void ExpectCall(const RouteEntry& route) const;
   WEFT_HOT void ExpectReply(const Incoming& incoming) const;
   // Sends a call for the next Publish(). `now_ns` dates its deadline. kStarted fills `handle`.

@@ -36,9 +36,9 @@ inline MessageHeader CallCore::RequestHeader(const OutgoingCall& call, const Tar
 }
 
 WEFT_HOT_INLINE void CallCore::ExpectCall(const RouteEntry& route) const {
-  const std::span<const Target> targets = route.targets.targets();
-  if (targets.size() == 1 && targets[0].link != kLocalLink) [[likely]]
-    links_[targets[0].link]->channel->FetchNextCell();
+  const std::span<const Target> near = route.targets.near();
+  if (near.size() == 1 && near[0].link != kLocalLink) [[likely]]
+    links_[near[0].link]->channel->FetchNextCell();
 }
 
 WEFT_HOT_INLINE void CallCore::ExpectReply(const Incoming& incoming) const {

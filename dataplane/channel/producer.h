@@ -73,8 +73,8 @@ class BasicProducer {
 
   // A message will probably be sent within the next 0.1 us or so: takes the lines of the cell that it will
   // get from the peer, which polls one of them, while the message is still being made. Where the message
-  // comes later the peer has them back by then, and nothing is gained. Both lines or none: with the polled
-  // one alone the stores wait for the other, and lose it again.
+  // comes later the peer has the polled one back by then, and nothing is gained. Both lines or none: with the
+  // polled one alone the stores wait for the other, and lose it again.
   WEFT_HOT_INLINE void FetchNextCell() const {
     const auto* const cell = reinterpret_cast<const std::byte*>(&own_.cells[tail_ & kCellMask]);
     FetchToWrite(cell);

@@ -172,7 +172,8 @@ class MeshImpl final : public SessionEvents {
   // --- mesh_call.cc
   struct SyncWait;
   struct Started;
-  // Calls, with the response to `spec.response` or `spec.reserve`; blocks. What comes of it is in `wait`.
+  // Calls with `request`; the response goes to `response`, or to what `reserve` gives where it is longer.
+  // Blocks. What comes of it is in `wait`.
   absl::Status CallAndWait(RouteEntry& route, std::span<const std::byte> request,
                            std::span<std::byte> response, CallReserve reserve, const CallOptions& options,
                            SyncWait& wait);

@@ -62,6 +62,7 @@ uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, b
 
 Function* MeshBridge::EnterLocal(Callee& callee, CallContext& context, bool own_timeout, Status* refusal) {
   MeshCallee& mine = static_cast<MeshCallee&>(callee);
+  // First, since the lines take longer than all that follows. In vain for a one-way that joins a batch.
   core_.ExpectCall(*mine.route);
   const std::span<const weft::Target> near = mine.route->targets.near();
   // Of several targets, or where a part of the calls fails, the call layer chooses: where it chooses this

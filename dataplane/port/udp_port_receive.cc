@@ -65,7 +65,8 @@ Address UdpPort::SourceOf(const Received& received) const {
 }
 
 // What Round(true) comes to where nothing waits to be sent and one attempt is due, without messages and
-// headers: most rounds of a port that polls. False, and nothing done, where there is more to it.
+// headers, by one system call: most rounds of a port that polls. False, and nothing done, where there is more
+// to it.
 WEFT_HOT bool UdpPort::ReceiveAlone() {
   if (coalescing_ || free_.empty() || attempts_[0].a_round > 1 || attempts_[1].a_round > 1) return false;
   const bool direct = direct_.TakesTurn();

@@ -27,7 +27,8 @@ WEFT_HOT void UdpPort::FinishSend(uint64_t path, std::size_t bytes) {
 }
 
 // What Round(false) comes to for one datagram to the peer of the connected socket, without messages and
-// headers. False where it is to be tried again, by a round.
+// headers: one system call. False where it is to go another way at once, by name and in a round; true too
+// where the kernel is busy, and it waits.
 WEFT_HOT bool UdpPort::SendAlone() {
   const SendSlot& slot = Slot(send_head_);
   const ssize_t sent = send(direct_.fd(), slot.data, slot.bytes, MSG_DONTWAIT | MSG_NOSIGNAL);

@@ -44,7 +44,7 @@ FREE = ('bench', 'tests', 'tools')
 PRIVATE = {'dataplane/port': re.compile(r'\b(?:rte|xsk|io_uring)_[a-z]')}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 # The public headers of libweft are included by their published names.
-ALIASES = {'weft/': 'dataplane/client/include/weft/'}
+ALIASES = {'weft/': 'dataplane/client/weft/'}
 
 
 def folder_of(path):
