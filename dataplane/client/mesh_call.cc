@@ -85,6 +85,7 @@ WEFT_HOT_INLINE std::span<const std::byte> MeshImpl::TraceOf(const CallOptions& 
 WEFT_HOT_INLINE absl::Status MeshImpl::CallAndWait(RouteEntry& route, std::span<const std::byte> request,
                                                    std::span<std::byte> response, CallReserve reserve,
                                                    const CallOptions& options, SyncWait& wait) {
+  core_.ExpectCall(route);  // First, since the lines take longer than all that follows.
   if (HandlerCancelled()) [[unlikely]]
     return RefuseCancelled(route);
   const uint64_t now_ns = loop_.NowNs();
@@ -171,7 +172,6 @@ absl::Status MeshImpl::WaitForAnswer(const RouteEntry& route, const CallSpec& sp
 absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std::byte> request,
                                          std::span<std::byte> response, const CallOptions& options) {
   MeshImpl::Inside inside(impl_);
-  impl_.core().ExpectCall(*function.route());
   MeshImpl::SyncWait wait;
   WEFT_RETURN_IF_ERROR(
       impl_.CallAndWait(*function.route(), request, response, /*reserve=*/nullptr, options, wait));
@@ -181,7 +181,6 @@ absl::StatusOr<std::size_t> Client::Call(Function function, std::span<const std:
 absl::StatusOr<std::string> Client::Call(Function function, absl::string_view request,
                                          const CallOptions& options) {
   MeshImpl::Inside inside(impl_);
-  impl_.core().ExpectCall(*function.route());
   MeshImpl::SyncWait wait;
   std::string response;
   wait.response = &response;
