@@ -17,8 +17,6 @@ namespace {
 
 using weft::test::Eventually;
 
-const CallOptions kPatient = {.timeout = absl::Seconds(10)};
-
 // Serves demo/echo; answers are late, or errors, as told. Late ones hold up no other.
 class FickleHost {
  public:

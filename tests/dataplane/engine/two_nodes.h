@@ -27,6 +27,11 @@
 
 namespace weft::engine::test {
 
+// For calls whose time is not what a test is about.
+inline const CallOptions kPatient = {.timeout = absl::Seconds(10)};
+
+inline void Echo(ServerCall& call) { call.Reply(call.request()); }
+
 // A host that serves functions on a thread of its own until it ends.
 class ServingHost {
  public:

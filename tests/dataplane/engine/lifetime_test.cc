@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nodes, hosts and agents that die, move, come back or are replaced while two nodes call each other.
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "tests/dataplane/engine/two_nodes.h"
+#include "tests/support/process.h"
+
+namespace weft::engine::test {
+namespace {
+
+using weft::test::Eventually;
+
+TEST_F(TwoNodesTest, ADeadNodeFailsCallsAtOnceAndServesAgainWhenItIsBack) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  cut_.store(true);
+  const absl::Status status = front.client->Call(function, "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  WaitReachable(0, false);
+  // Refused by the engine until the caller's own route has been withdrawn, which tells why.
+  EXPECT_TRUE(Eventually([&] {
+    const absl::Status withdrawn = front.client->Call(function, "x", kPatient).status();
+    EXPECT_EQ(withdrawn.code(), absl::StatusCode::kUnavailable) << withdrawn;
+    return absl::StrContains(withdrawn.message(), "node not reachable");
+  }));
+  cut_.store(false);
+  WaitReachable(0);
+  EXPECT_TRUE(Eventually([&] { return front.client->Call(function, "x", kPatient).ok(); }));
+}
+
+TEST_F(TwoNodesTest, ARestartedPeerGetsANewSession) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  for (int i = 0; i < 3; ++i) {
+    Connect();
+    const absl::StatusOr<std::string> response =
+        front.client->Call(front.Resolve("demo/echo"), absl::StrCat("x", i), kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+}
+
+TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  OnWire([this] {
+    NodeEngine& engine = *nodes_[0].engine;
+    for (uint64_t i = 0; i < 100; ++i) {  // Of 8 that it has room for.
+      const std::string name = absl::StrCat("passer-by-", i);
+      const absl::Status begun = engine.BeginSession(name, 1000 + i, "elsewhere");
+      ASSERT_TRUE(begun.ok()) << name << ": " << begun;
+      ASSERT_NE(engine.InstallReceiveKey(name, 1000 + i, 0, {}), 0u) << name;
+      engine.InstallSendKey(name, 1000 + i, 0, 1, 0, {});
+      EXPECT_TRUE(engine.Reaches(name));
+      engine.EndSession(name, 1000 + i);
+      EXPECT_FALSE(engine.Reaches(name));
+    }
+    EXPECT_EQ(nodes_[0].paths, 1);
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
+TEST_F(TwoNodesTest, AWayThatThePortHadNoRoomForIsMadeWhenThePeerMoves) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  OnWire([this] {
+    nodes_[0].no_paths = true;
+    EXPECT_FALSE(nodes_[0].engine->ChangeWays([] {}).ok());
+    EXPECT_EQ(nodes_[0].paths, 0);
+    nodes_[0].no_paths = false;
+    const absl::Status moved = nodes_[0].engine->MoveSession(nodes_[1].name, session_, "there");
+    EXPECT_TRUE(moved.ok()) << moved;
+    EXPECT_EQ(nodes_[0].paths, 1);
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
+TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
+  std::atomic<int> begun{0};
+  std::vector<DeferredCall> kept;
+  ServingHost host(nodes_[1].run_dir(), "b",
+                   {{"demo/echo",
+                     [&](ServerCall& call) {
+                       ++begun;
+                       kept.push_back(call.Defer());
+                     }}},
+                   [&] { kept.clear(); });
+  ProgramBoth(CommonMesh());
+  {
+    CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+    Connect();
+    const Function function = front.Resolve("demo/echo");
+    ASSERT_EQ(front.client->Call(function, "warm", {.timeout = absl::Milliseconds(200)}).status().code(),
+              absl::StatusCode::kDeadlineExceeded);
+    std::byte room[8];
+    ASSERT_TRUE(front.client
+                    ->CallAsync(function, {}, room, [](void*, const CallResult&) {}, nullptr,
+                                {.timeout = absl::Seconds(100)})
+                    .ok());
+    front.client->Poll();
+    EXPECT_TRUE(Eventually([&] { return begun.load() == 2; }));
+  }
+  // Its deadline is far away: only the death of its caller can have ended it.
+  const auto under_way = [&] {
+    uint32_t count = 0;
+    OnWire([&] { count = nodes_[0].engine->outbound_in_use() + nodes_[1].engine->inbound_in_use(); });
+    return count;
+  };
+  EXPECT_TRUE(Eventually([&] { return under_way() == 0; })) << under_way();
+  EXPECT_GE(CountersOf(1).cancels_in, 1u);
+}
+
+TEST_F(TwoNodesTest, DataFlowsWhileTheAgentIsReplaced) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  StopAgent(1);
+  for (int i = 0; i < 100; ++i) {
+    const absl::StatusOr<std::string> response = front.client->Call(function, "x", kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+  StartAgent(1);
+  WaitReachable(1);
+  for (int i = 0; i < 100; ++i) {
+    const absl::StatusOr<std::string> response = front.client->Call(function, "x", kPatient);
+    ASSERT_TRUE(response.ok()) << response.status();
+  }
+}
+
+}  // namespace
+}  // namespace weft::engine::test
