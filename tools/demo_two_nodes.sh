@@ -109,10 +109,18 @@ reaches() { node_ctl "$1" get nodes -o json | grep -q '"reachable"'; }
 node_serves() {
   node_ctl "$1" get functions | awk -v name="$2" -v host="$3" '$1 == name && $2 > 0 && $3 == host {found = 1} END {exit !found}'
 }
-# digits_load LOG ARGUMENTS...: what it prints is kept in that log.
+# digits_load LOG RATE SECONDS: what it prints is kept in that log.
 digits_load() {
-  "$run/bin/digits-client" load --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz --rate 1000 "${@:2}" |
-    tee "$run/$1.log"
+  "$run/bin/digits-client" load --run-dir "$run/near/run" --images examples/digits/data/digits.csv.gz --rate "$2" \
+    --seconds "$3" | tee "$run/$1.log"
+}
+# chain_latency NODE WHERE: one image after the other, when everything on the way is awake, then at a rate at which most of it
+# has gone to sleep when the next comes.
+chain_latency() {
+  say "vision/classify $2, one image after the other"
+  digits_load "$1-in-turn" 0 2
+  say "vision/classify $2, 1,000 calls/s"
+  digits_load "$1-paced" 1000 2
 }
 
 # What a call between guests of two nodes takes, and what its wire takes at least: rows of weft-bench, which starts two nodes
@@ -127,21 +135,22 @@ two_nodes_table() {
 
 # The chain before and after the move, from their logs, and one call of it beside the limits, from both tables.
 two_nodes_summary() {
-  python3 - "$figures" "$remote_figures" "$run/far.log" "$run/near.log" <<'EOF'
+  python3 - "$figures" "$remote_figures" "$run" <<'EOF'
 import json, re, sys
 
 def show(what, p50, p99, p999):
-    print("%-62s %10s %10s %10s" % (what, *("-" if ns is None else "%.2f us" % (ns / 1e3) for ns in (p50, p99, p999))))
+    print("%-66s %10s %10s %10s" % (what, *("-" if ns is None else "%.2f us" % (ns / 1e3) for ns in (p50, p99, p999))))
 
 rows = {}
 for path in sys.argv[1:3]:
     with open(path) as file:
         rows.update({row["name"]: row for row in json.load(file)["rows"] if "error" not in row})
-print("%-62s %10s %10s %10s" % ("", "p50", "p99", "p99.9"))
-for place, path in zip(("far", "near"), sys.argv[3:]):
-    with open(path) as file:
-        times = re.search(r"p50 ([\d.]+) us, p99 ([\d.]+) us, p99.9 ([\d.]+) us", file.read())
-    show("the chain, vision/classify on the %s node, 1,000 calls/s" % place, *(float(us) * 1e3 for us in times.groups()))
+print("%-66s %10s %10s %10s" % ("", "p50", "p99", "p99.9"))
+for pace, text in (("in-turn", "one after the other"), ("paced", "1,000 calls/s")):
+    for place in "far", "near":
+        with open("%s/%s-%s.log" % (sys.argv[3], place, pace)) as file:
+            times = re.search(r"p50 ([\d.]+) us, p99 ([\d.]+) us, p99.9 ([\d.]+) us", file.read())
+        show("the chain, vision/classify on the %s node, %s" % (place, text), *(float(us) * 1e3 for us in times.groups()))
 for name, what in (
         ("weft/guest_to_guest_shared", "one call between guests of two nodes, encrypted, by AF_XDP"),
         ("weft/guest_to_guest_inside", "one call between guests of two nodes, encrypted, by UDP"),
@@ -177,10 +186,9 @@ two_nodes() {
   say "a call over two nodes, encrypted, beside the limits of the wire (rows take turns in this run)"
   two_nodes_table
 
-  say "vision/classify far away, 1,000 calls/s"
-  digits_load far --seconds 2
+  chain_latency far "far away"
   say "moved to the near node under load: its endpoint there is added, then the far one taken away"
-  digits_load move --seconds "$load_seconds" &
+  digits_load move 1000 "$load_seconds" &
   local load=$!
   sleep 1
   two_nodes_mesh far near
@@ -188,8 +196,7 @@ two_nodes() {
   sleep 0.2  # What the far node still answers.
   two_nodes_mesh near
   wait "$load" || fail "calls failed during the move between nodes"
-  say "vision/classify near by, 1,000 calls/s"
-  digits_load near --seconds 2
+  chain_latency near "near by"
   say "what the move gained, beside what one call takes and the limits that it is judged by"
   two_nodes_summary
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Drives the digits example from a native process: `check` sends every held-out image through the chain of
-// functions and compares each answer with the native reference; `load` does the same at a steady rate, open
-// loop, as long as told. Exits 1 where any call failed or answered wrongly.
+// functions and compares each answer with the native reference; `load` does the same as long as told, at a
+// steady rate, open loop, or one image after the other. Exits 1 where any call failed or answered wrongly.
 #include "weft/client.h"
 
 #include <CLI/CLI.hpp>
@@ -40,6 +40,7 @@ class Driver {
       : client_(client), function_(function), samples_(std::move(samples)) {}
 
   void Check();
+  void InTurn(double seconds);
   void Load(uint32_t rate, double seconds);
   // Prints what it came to; false where anything was wrong.
   bool Report(bool accuracy) const;
@@ -48,6 +49,7 @@ class Driver {
   friend struct Slot;
   void Judge(const Sample& sample, const CallResult& result, std::span<const std::byte> response,
              uint64_t from_ns);
+  void CallOnce(const Sample& sample, uint64_t begin_ns);
 
   Client& client_;
   Function function_;
@@ -100,16 +102,24 @@ void Driver::Judge(const Sample& sample, const CallResult& result, std::span<con
   read_right_ += answer.digit == static_cast<uint32_t>(sample.image.digit);
 }
 
+void Driver::CallOnce(const Sample& sample, uint64_t begin_ns) {
+  std::byte response[sizeof(digits_answer)];
+  absl::StatusOr<std::size_t> bytes =
+      client_.Call(function_, std::as_bytes(std::span(sample.image.pixels)), response);
+  ++made_;
+  CallResult result;
+  if (!bytes.ok()) result = CallResult{bytes.status().code(), 0, bytes.status().message()};
+  Judge(sample, result, {response, bytes.ok() ? *bytes : 0}, begin_ns);
+}
+
 void Driver::Check() {
-  for (const Sample& sample : samples_) {
-    std::byte response[sizeof(digits_answer)];
-    const uint64_t begin_ns = NowNs();
-    absl::StatusOr<std::size_t> bytes =
-        client_.Call(function_, std::as_bytes(std::span(sample.image.pixels)), response);
-    ++made_;
-    CallResult result;
-    if (!bytes.ok()) result = CallResult{bytes.status().code(), 0, bytes.status().message()};
-    Judge(sample, result, {response, bytes.ok() ? *bytes : 0}, begin_ns);
+  for (const Sample& sample : samples_) CallOnce(sample, NowNs());
+}
+
+void Driver::InTurn(double seconds) {
+  const uint64_t end_ns = NowNs() + static_cast<uint64_t>(seconds * kNsPerSecond);
+  for (uint64_t i = 0, now_ns = NowNs(); now_ns < end_ns; ++i, now_ns = NowNs()) {
+    CallOnce(samples_[i % samples_.size()], now_ns);
   }
 }
 
@@ -194,6 +204,8 @@ int Run(const Options& options, bool check) {
   Driver driver(client, *scale, std::move(samples));
   if (check) {
     driver.Check();
+  } else if (options.rate == 0) {
+    driver.InTurn(options.seconds);
   } else {
     driver.Load(options.rate, options.seconds);
   }
@@ -206,13 +218,13 @@ int Main(int argc, char** argv) {
       "Sends the held-out images of the digits example through vision/scale and checks every answer.");
   app.require_subcommand(1);
   CLI::App* check = app.add_subcommand("check", "every held-out image once, one after the other");
-  CLI::App* load = app.add_subcommand("load", "at a steady rate, open loop");
+  CLI::App* load = app.add_subcommand("load", "at a steady rate, open loop, or one after the other");
   for (CLI::App* command : {check, load}) {
     command->add_option("--run-dir", options.run_dir, "directory of weftd's sockets")->capture_default_str();
     command->add_option("--images", options.images, "digits.csv.gz");
   }
-  load->add_option("--rate", options.rate, "calls a second")
-      ->check(CLI::Range(1, 1'000'000))
+  load->add_option("--rate", options.rate, "calls a second; 0: each once the one before is answered")
+      ->check(CLI::Range(0, 1'000'000))
       ->capture_default_str();
   load->add_option("--seconds", options.seconds)->check(CLI::Range(0.1, 3600.0))->capture_default_str();
   try {
