@@ -21,6 +21,7 @@ namespace weft {
   X(one_way_sent)                                                                         \
   X(retries)            /* Further tries of a call. */                                    \
   X(hedges)             /* Calls sent a second time because the first took long. */       \
+  X(ejections)          /* Targets left alone since calls of them kept failing. */        \
   X(deadlines_fired)    /* Calls ended by their deadline. */                              \
   X(calls_cancelled)    /* Calls given up by their caller. */                             \
   X(calls_lost_to_peer) /* Calls in flight when a channel closed. */                      \

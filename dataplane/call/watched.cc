@@ -79,8 +79,10 @@ void CallCore::NoteResult(const OutgoingCall& call, absl::StatusCode code) {
   RouteEntry& route = *call.route;
   if (route.adaptive == nullptr) return;  // The policy has changed meanwhile.
   const uint64_t now_ns = NowNs();
+  const uint64_t ejections = route.adaptive->outliers().ejections();
   if (route.adaptive->OnResult(call.path, code, now_ns - call.begun_ns, now_ns)) {
     route.targets = TargetSet(route.adaptive->Present());
+    counters_.ejections += route.adaptive->outliers().ejections() - ejections;
   }
 }
 

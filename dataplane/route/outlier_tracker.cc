@@ -64,6 +64,7 @@ bool OutlierTracker::TryEject(Tracked& tracked, uint64_t now_ns) {
   tracked.failures = 0;
   tracked.back_ns = now_ns + (eject_ns_ << std::min(tracked.ejections, kDoublingsMax));
   ++tracked.ejections;
+  ++ejections_;
   due_ns_ = std::min(due_ns_, tracked.back_ns);
   return true;
 }

@@ -32,6 +32,8 @@ class OutlierTracker {
   // The targets that calls may go to. Allocates.
   std::vector<Target> Present() const;
   uint32_t ejected() const;
+  // How often a target was ejected so far.
+  uint64_t ejections() const { return ejections_; }
 
  private:
   enum class State : uint8_t { kGood, kEjected, kProbed };
@@ -51,6 +53,7 @@ class OutlierTracker {
   uint32_t failures_max_;
   uint64_t eject_ns_;
   uint64_t due_ns_ = kNever;
+  uint64_t ejections_ = 0;
   std::vector<Tracked> tracked_;
 };
 

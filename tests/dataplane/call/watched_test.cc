@@ -314,6 +314,7 @@ TEST(OutlierTest, AHostThatFailsEveryCallIsLeftAloneWithinTen) {
   }
   EXPECT_EQ(fan.callees[1]->seen.size(), 5u);
   EXPECT_EQ(fan.route->targets.targets().size(), 2u);
+  EXPECT_EQ(fan.caller.core.counters().ejections, 1u);
   // The other hosts' channels close: the last one left is used, good or not.
   for (const uint32_t link : {0u, 2u}) {
     fan.caller.core.CloseLink(*fan.caller.core.link(link), StatusCode::kUnavailable, "died");
