@@ -36,6 +36,8 @@ absl::Status CheckTrustDomain(absl::string_view domain);
 // The identity that a leaf certificate names: exactly one URI, no CA, allowed to sign. INVALID_ARGUMENT says
 // what is wrong with it. Says nothing about its chain.
 absl::StatusOr<NodeId> NodeIdOf(const X509& certificate);
+// The same of the first certificate in PEM.
+absl::StatusOr<NodeId> NodeIdOfPem(const std::string& pem);
 
 // What is read of one file at the most: a chain or a bundle of some hundred certificates, 19,000 revocations.
 inline constexpr int64_t kPemFileBytesMax = 1 << 20;

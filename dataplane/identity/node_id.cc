@@ -76,4 +76,11 @@ absl::StatusOr<NodeId> NodeIdOf(const X509& certificate) {
   return id;
 }
 
+absl::StatusOr<NodeId> NodeIdOfPem(const std::string& pem) {
+  const X509Ptr certificate(PEM_read_bio_X509(BioOf(pem).get(), nullptr, nullptr, nullptr));
+  if (certificate != nullptr) return NodeIdOf(*certificate);
+  ERR_clear_error();
+  return Invalid("no certificate");
+}
+
 }  // namespace weft::identity

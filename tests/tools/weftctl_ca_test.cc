@@ -120,6 +120,11 @@ TEST_F(WeftctlCaTest, WhatIsRevokedNoAgentTakesAndTheOthersStay) {
   const test::Ran foreign = Ca({"revoke", ca_, "n1", "--certificate", other + "/n1.pem"});
   EXPECT_EQ(foreign.exit_code, 1);
   EXPECT_THAT(foreign.error, HasSubstr("not of this CA"));
+  // Nor another node's by mistake.
+  const test::Ran mistaken = Ca({"revoke", ca_, "n1", "--certificate", ca_ + "/n3.pem"});
+  EXPECT_EQ(mistaken.exit_code, 1);
+  EXPECT_THAT(mistaken.error, HasSubstr("is the certificate of node n3, not of n1"));
+  EXPECT_TRUE(load("n3").ok());
   EXPECT_EQ(Ca({"revoke", ca_}).exit_code, 2);
 }
 

@@ -177,6 +177,11 @@ int RunCaRevoke(const Global& global, const CaArguments& arguments) {
   if (!authority.ok()) return Fail(doing, authority.status());
   const absl::StatusOr<std::string> certificate = ReadPem(file);
   if (!certificate.ok()) return Fail(doing, certificate.status());
+  const absl::StatusOr<identity::NodeId> whose = identity::NodeIdOfPem(*certificate);
+  if (whose.ok() && whose->name != arguments.node) {
+    return Fail(doing, absl::InvalidArgumentError(absl::StrCat(file, " is the certificate of node ",
+                                                               whose->name, ", not of ", arguments.node)));
+  }
   const std::size_t list_begin = bundle.find("-----BEGIN X509 CRL-----");
   const std::string earlier = list_begin == std::string::npos ? "" : bundle.substr(list_begin);
   // A list that is out of date still revokes what it names, so it need not be made anew.
