@@ -9,6 +9,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "dataplane/agent/node_link.h"
 #include "dataplane/agent/server.h"
 #include "dataplane/base/function_id.h"
@@ -16,6 +18,7 @@
 #include "dataplane/base/status.h"
 #include "dataplane/base/stop_signals.h"
 #include "dataplane/config/log.h"
+#include "dataplane/identity/credentials.h"
 
 namespace weft::agent {
 namespace {
@@ -103,6 +106,18 @@ absl::Status Serve(const AgentConfig& config, const std::string& run_dir, Server
   return server.Run();
 }
 
+// What --check finds beyond the file: that the certificate can be used, and is this node's.
+absl::Status CheckIdentity(const AgentConfig& config) {
+  if (config.listen.empty()) return absl::OkStatus();
+  const AgentConfig::Identity& files = config.identity;
+  WEFT_ASSIGN_OR_RETURN(const std::shared_ptr<const identity::Credentials> credentials,
+                        identity::Credentials::Load({files.certificate, files.key, files.ca},
+                                                    absl::ToUnixSeconds(absl::Now())));
+  if (credentials->id().name == config.node) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(files.certificate, " is the certificate of node ",
+                                                 credentials->id().name, ", not of ", config.node));
+}
+
 int Main(int argc, char** argv) {
   Arguments arguments;
   if (const int code = ParseArguments(argc, argv, &arguments); code != kGoOn) return code;
@@ -122,6 +137,10 @@ int Main(int argc, char** argv) {
     }
   }
   if (arguments.check) {
+    if (const absl::Status identity = CheckIdentity(*config); !identity.ok()) {
+      std::fprintf(stderr, "weftd: %s\n", std::string(identity.message()).c_str());
+      return 1;
+    }
     std::printf("%s: good, %zu tenants\n", arguments.config.c_str(), config->tenants.size());
     return 0;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/config/agent_config.h"
 
+#include <arpa/inet.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,6 +40,15 @@ absl::Status CheckListen(absl::string_view listen) {
       port == 0 || port > 65535) {
     return absl::InvalidArgumentError(
         absl::StrCat("must be address:port, as in 192.0.2.1:4810, not \"", listen, "\""));
+  }
+  std::string address(listen.substr(0, colon));
+  const bool brackets = address.size() > 2 && address.front() == '[' && address.back() == ']';
+  if (brackets) address = address.substr(1, address.size() - 2);
+  in6_addr ignored;
+  if (inet_pton(brackets ? AF_INET6 : AF_INET, address.c_str(), &ignored) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("must be an IP address and a port, as in 192.0.2.1:4810 or [2001:db8::1]:4810, not \"",
+                     listen, "\""));
   }
   return absl::OkStatus();
 }
@@ -170,6 +180,8 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
   } else if (map.Has("dpdk")) {
     map.Error("dpdk", "means nothing without `packet_port: dpdk`");
   }
+  if (config->packet_port == kAfXdp && !map.Has("interface"))
+    map.Error("packet_port", "`af_xdp` needs the `interface` that `listen` is reached by");
   config->mtu = static_cast<uint32_t>(
       map.Uint("mtu", AgentConfig::kMtuMin, AgentConfig::kMtuMax, AgentConfig::kMtuDefault));
   map.Map("identity", [&](YamlMap& identity) {

@@ -20,6 +20,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "dataplane/identity/authority.h"
 #include "tests/dataplane/agent/server_fixture.h"
 #include "tests/dataplane/agent/silent_fuse.h"
 #include "tests/support/mesh.h"
@@ -78,6 +79,33 @@ TEST_F(WeftdTest, CommandLineAndSettingsThatAreWrongEndWithTheirExitCodes) {
   EXPECT_EQ(check(""), 0);
   EXPECT_EQ(check("ip-10-0-0-1.internal"), 0);
   EXPECT_EQ(check("No Label"), 2);
+}
+
+TEST_F(WeftdTest, TheCheckLooksAtTheCertificateToo) {
+  const identity::Validity validity{time(nullptr) - 10, time(nullptr) + 3600};
+  const auto authority = identity::Authority::Make("dev.example", validity);
+  ASSERT_TRUE(authority.ok()) << authority.status();
+  const auto pair = authority->IssueNode("n1", validity);
+  ASSERT_TRUE(pair.ok()) << pair.status();
+  weft::test::WriteFile(directory_ / "ca.pem", authority->ToPem().certificate);
+  weft::test::WriteFile(directory_ / "n1.pem", pair->certificate);
+  weft::test::WriteFile(directory_ / "n1-key.pem", pair->key);
+  chmod((directory_ / "n1-key.pem").c_str(), 0600);
+  const auto check = [this](const std::string& node, const std::string& certificate) {
+    weft::test::WriteFile(directory_ / "weftd.yaml",
+                          absl::StrCat("node: ", node, "\nlisten: 127.0.0.1:4810\nidentity: {certificate: ",
+                                       directory_ / certificate, ", key: ", directory_ / "n1-key.pem",
+                                       ", ca: ", directory_ / "ca.pem", "}\n"));
+    return weft::test::Run({Program("weftd"), "--check", "--config", directory_ / "weftd.yaml"});
+  };
+  const auto good = check("n1", "n1.pem");
+  EXPECT_EQ(good.exit_code, 0) << good.error;
+  const auto other = check("n2", "n1.pem");
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_THAT(other.error, HasSubstr("n1.pem is the certificate of node n1, not of n2"));
+  const auto missing = check("n1", "none.pem");
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.error, HasSubstr("none.pem"));
 }
 
 TEST_F(WeftdTest, NobodyWritesALineOfTheLogButWeftd) {

@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "absl/strings/str_cat.h"
+
 namespace weft {
 namespace {
 
@@ -48,6 +50,16 @@ TEST(AgentConfigTest, WrongSettingsAreNamed) {
   EXPECT_THAT(ErrorOf("node: N 1\n"), HasSubstr("weftd.yaml:1"));
   EXPECT_THAT(ErrorOf("node: n1\nlisten: nowhere\n"),
               AllOf(HasSubstr("weftd.yaml:2"), HasSubstr("address:port")));
+  const std::string identity = "identity: {certificate: c, key: k, ca: a}\n";
+  for (const char* const listen :
+       {"localhost:4810", "192.0.2:4810", "2001:db8::1:4810", "[192.0.2.1]:4810"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat("node: n1\nlisten: \"", listen, "\"\n", identity)),
+                AllOf(HasSubstr("weftd.yaml:2"), HasSubstr("must be an IP address and a port")))
+        << listen;
+  }
+  EXPECT_EQ(ErrorOf("node: n1\nlisten: \"[2001:db8::1]:4810\"\n" + identity), "");
+  EXPECT_THAT(ErrorOf("node: n1\nlisten: 192.0.2.1:4810\npacket_port: af_xdp\n" + identity),
+              HasSubstr("`af_xdp` needs the `interface`"));
   EXPECT_THAT(ErrorOf("node: n1\nlisten: 192.0.2.1:4810\n"), HasSubstr("needs an `identity`"));
   EXPECT_THAT(ErrorOf("node: n1\npacket_port: auto\n"), HasSubstr("nothing without `listen`"));
   EXPECT_THAT(
