@@ -60,8 +60,9 @@ absl::Status MeshImpl::Attach(absl::Duration timeout) {
     const absl::Duration left = until - absl::Now();
     if (left <= absl::ZeroDuration()) {
       session_->Stop();
-      return absl::DeadlineExceededError(
-          absl::StrCat("attach to the agent in ", options_.run_dir, ": ", session_->last_error().message()));
+      const absl::string_view why = session_->last_error().message();
+      return absl::DeadlineExceededError(absl::StrCat("attach to the agent in ", options_.run_dir, ": ",
+                                                      why.empty() ? "no answer in time" : why));
     }
     loop_.Wait(weft::NowNs() + static_cast<uint64_t>(absl::ToInt64Nanoseconds(left)));
   }
@@ -125,6 +126,10 @@ absl::StatusOr<RouteEntry*> MeshImpl::Resolve(absl::string_view name, absl::stri
     WEFT_RETURN_IF_ERROR(CheckFunctionName(caller));
   }
   if (!session_->welcomed()) return absl::FailedPreconditionError("resolve a function: not attached");
+  if (caller.empty() && session_->welcome().call_as().empty()) {
+    return absl::PermissionDeniedError(absl::StrCat(
+        "call of ", name, ": the agent lets this user call as no namespace (`call_as` in weftd.yaml)"));
+  }
   return &session_->Subscribe(caller, name);
 }
 

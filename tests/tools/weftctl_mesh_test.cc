@@ -69,6 +69,21 @@ TEST_F(WeftctlMeshTest, ACallGoesThereAndBack) {
   EXPECT_EQ(nlohmann::json::parse(ran.output)["items"][0]["base64"], "aGVsbG8=");
 }
 
+// Its user may not call as any namespace, nor open the admin socket: no answer of the agent is waited for.
+TEST_F(WeftctlMeshTest, WhoMayNotCallAsAnybodyHearsOfItAtOnce) {
+  const auto call = [this](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"call", "demo/echo", "hello", "--timeout", "60s"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return mesh_.Start("weftctl", arguments, kFirstTenantUid, absl::StrCat("call", more.size(), ".log"));
+  };
+  Process plain = call({});
+  EXPECT_EQ(plain.Wait(absl::Seconds(20)), 1) << plain.Output();
+  EXPECT_THAT(plain.Output(), HasSubstr("lets this user call as no namespace (`call_as` in weftd.yaml)"));
+  Process named = call({"--as", "web"});
+  EXPECT_EQ(named.Wait(absl::Seconds(20)), 1) << named.Output();
+  EXPECT_THAT(named.Output(), ContainsRegex("--as web needs .*admin.sock: Permission denied"));
+}
+
 TEST_F(WeftctlMeshTest, FunctionsTellWhatTheirCallsCameTo) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "hello"}).output, "hello");
   const nlohmann::json echo = Json({"get", "functions"})["items"][0];

@@ -47,6 +47,14 @@ absl::StatusOr<std::string> PayloadOf(const CallArguments& arguments) {
   return ReadAll(STDIN_FILENO, "standard input");
 }
 
+// What can be known before the agent is asked, who would be asked again until the time is over.
+absl::Status CheckAdmin(const Global& global, const CallArguments& arguments) {
+  if (arguments.call_as.empty() || access(global.AdminSocket().c_str(), R_OK | W_OK) == 0 || errno != EACCES)
+    return absl::OkStatus();
+  return absl::ErrnoToStatus(EACCES,
+                             absl::StrCat("--as ", arguments.call_as, " needs ", global.AdminSocket()));
+}
+
 // An operator with the admin socket calls as any namespace; anybody else as the agent's configuration says.
 MeshOptions OptionsOf(const Global& global, const CallArguments& arguments) {
   MeshOptions options;
@@ -80,6 +88,7 @@ absl::StatusOr<std::string> Call(const Global& global, const CallArguments& argu
 int RunCall(const Global& global, const CallArguments& arguments) {
   const std::string doing = absl::StrCat("call ", arguments.function);
   if (const absl::Status name = CheckFunctionName(arguments.function); !name.ok()) return Fail("call", name);
+  if (const absl::Status admin = CheckAdmin(global, arguments); !admin.ok()) return Fail(doing, admin);
   const absl::StatusOr<std::string> payload = PayloadOf(arguments);
   if (!payload.ok()) return Fail(doing, payload.status());
   const absl::Time begin = absl::Now();
