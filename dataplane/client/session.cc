@@ -141,6 +141,7 @@ void Session::OnWelcome(const api::Welcome& welcome) {
   state_ = State::kAttached;
   welcomed_ = true;
   refused_ = false;
+  told_away_ = false;
   last_error_ = absl::OkStatus();
   backoff_ns_ = 10 * kNsPerMs;
   ++attaches_;

@@ -54,6 +54,9 @@ class SessionEvents {
   virtual ~SessionEvents() = default;
   // Admitted, for the first time or again.
   virtual void OnAttached() {}
+  // Not attached, since `why`: the conversation has ended or could not begin. Once, until it is attached
+  // again; the session goes on trying.
+  virtual void OnAway(const absl::Status& why) {}
   // Load this function; report it by Report. `module` is the program's.
   virtual void OnPlace(const api::Place& place, UniqueFd module) {}
   virtual void OnUnplace(const std::string& function) {}
@@ -200,6 +203,7 @@ class Session {
   State state_ = State::kIdle;
   bool welcomed_ = false;
   bool refused_ = false;
+  bool told_away_ = false;
   absl::Status last_error_;
   api::Welcome welcome_;
   UniqueFd socket_;

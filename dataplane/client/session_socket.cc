@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/api/protocol.h"
@@ -41,12 +42,14 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const SessionOptions& o
 void Session::Start() {
   state_ = State::kWaiting;
   refused_ = false;
+  told_away_ = false;
   backoff_ns_ = kBackoffFirstNs;
   Connect(NowNs());
 }
 
 void Session::Stop() {
   const absl::Status why = last_error_;
+  told_away_ = true;  // It is meant to be.
   Disconnect(why);
   state_ = State::kIdle;
   SetWait(-1, ~uint64_t{0});
@@ -99,6 +102,7 @@ void Session::Disconnect(absl::Status why) {
   const uint64_t wait_ns = backoff_ns_ / 2 + random_.Below(backoff_ns_);
   backoff_ns_ = std::min(2 * backoff_ns_, kBackoffMaxNs);
   SetWait(-1, NowNs() + wait_ns);
+  if (!std::exchange(told_away_, true)) events_->OnAway(last_error_);
 }
 
 void Session::SendHello() {

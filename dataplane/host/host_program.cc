@@ -183,6 +183,11 @@ void HostProgram::OnAttached() {
   spdlog::info("attached to node {} as host {}", session_->welcome().node(), session_->welcome().host());
 }
 
+void HostProgram::OnAway(const absl::Status& why) {
+  if (session_->refused() && !session_->welcomed()) return;  // That ends the program, with these words.
+  spdlog::warn("no agent: {}; trying again", std::string(why.message()));
+}
+
 void HostProgram::OnPlace(const api::Place& place, UniqueFd module) {
   const std::string& name = place.function().name();
   if (ending_) return;

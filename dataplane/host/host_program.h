@@ -53,6 +53,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
 
   // ---- SessionEvents.
   void OnAttached() override;
+  void OnAway(const absl::Status& why) override;
   void OnPlace(const api::Place& place, UniqueFd module) override;
   void OnUnplace(const std::string& function) override;
   void OnRunOnce(const api::RunOnce& run, UniqueFd module) override;

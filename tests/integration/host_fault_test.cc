@@ -119,6 +119,16 @@ TEST_F(HostFaultTest, EveryFaultCostsItsOwnCallOnly) {
   EXPECT_EQ(*other.Call("demo/tool", "e"), "e");
 }
 
+TEST_F(HostFaultTest, AHostWithoutAnAgentSaysWhichSocketDoesNotAnswer) {
+  mesh_->agent().Kill();
+  Process host = mesh_->Start("weft-host", {"--name", "a", "--no-cache"}, kAlphaUid, "early.log");
+  EXPECT_TRUE(host.WaitForOutput("agent.sock: ", absl::Seconds(20))) << host.Output();
+  EXPECT_THAT(host.Output(), HasSubstr("no agent: "));
+  mesh_->StartAgent();
+  EXPECT_TRUE(host.WaitForOutput("attached to node", absl::Seconds(20))) << host.Output();
+  EXPECT_EQ(host.Output().find("no agent: "), host.Output().rfind("no agent: ")) << "said once";
+}
+
 TEST_F(HostFaultTest, EndlessLoopStallsNoOtherChannelUntilPromotedThenOnce) {
   StartHost("b", kBetaUid,
             {"--serve", absl::StrCat("demo/loop=", Guest("test_tool")), "--serve",
