@@ -11,6 +11,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "control/config/control_config.h"
 #include "control/daemon/control_socket.h"
@@ -86,6 +88,12 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
       ->capture_default_str();
   app.add_option("--steer-keys", arguments->steer_config.keys, "Entries of the key table, a power of two")
       ->check(CLI::Range(1, WEFT_STEER_KEYS_MAX))
+      ->check([](const std::string& text) {
+        uint32_t keys = 0;
+        return absl::SimpleAtoi(text, &keys) && std::has_single_bit(keys)
+                   ? std::string()
+                   : absl::StrCat(text, " is no power of two");
+      })
       ->capture_default_str();
   app.add_option("--agent-user", arguments->agent_user,
                  "User (name or number) that weftd runs as, to whom maps, and modules of a Propeller worker, "
@@ -99,7 +107,9 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    std::fprintf(stderr, "weft-control: %s (see --help)\n", e.what());
+    return 2;
   }
   return kGoOn;
 }
@@ -233,6 +243,7 @@ int Main(int argc, char** argv) {
   if (!arguments.steer_detach.empty()) {
     const absl::Status detached = Steer::Detach(BpfDirOf(arguments.run_dir), arguments.steer_detach);
     if (!detached.ok()) std::fprintf(stderr, "weft-control: %s\n", std::string(detached.message()).c_str());
+    if (detached.ok()) std::printf("%s: detached, maps removed\n", arguments.steer_detach.c_str());
     return detached.ok() ? 0 : 1;
   }
   if (const absl::Status ended = Serve(arguments); !ended.ok()) {
