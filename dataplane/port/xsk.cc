@@ -153,8 +153,9 @@ absl::StatusOr<std::unique_ptr<Xsk>> Xsk::Create(const XskOptions& options, Port
   if (error != 0) error = open(XDP_COPY);
   if (error != 0) return Explain(error, options);
   status->choices.push_back({"transfer", xsk->zero_copy_ ? "zero-copy" : "copy",
-                             xsk->zero_copy_ ? "the driver offers it" : ErrorText(zero_copy_error)});
-  status->choices.push_back({"wakeup", "when the driver asks", "XDP_USE_NEED_WAKEUP"});
+                             xsk->zero_copy_ ? "the driver offers it"
+                                             : absl::StrCat("no zero-copy: ", ErrorText(zero_copy_error))});
+  status->choices.push_back({"wakeup", "when the driver asks", "the kernel has XDP_USE_NEED_WAKEUP"});
   xsk->PostAll();
   WEFT_RETURN_IF_ERROR(xsk->EnterInto(options.xsks_map_fd));
   return xsk;
