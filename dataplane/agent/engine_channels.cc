@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "dataplane/agent/engine.h"
 #include "dataplane/agent/refusal.h"
 #include "dataplane/base/check.h"
@@ -16,6 +17,16 @@ namespace weft::agent {
 namespace {
 
 std::pair<SessionId, SessionId> PairOf(SessionId a, SessionId b) { return std::minmax(a, b); }
+
+// Whether `name_at` stands for a caller of a node, or of a host there, that has no endpoint of `function`.
+bool HasLeft(const Model& model, const std::string& name_at, const std::string& function) {
+  const std::size_t at = name_at.find('@');
+  if (at == std::string::npos) return false;
+  const std::pair<std::string, std::string> end = absl::StrSplit(name_at.substr(at + 1), '/');
+  const auto found = model.endpoints().lower_bound({function, end.first, end.second});
+  return found == model.endpoints().end() || found->first.function != function ||
+         found->first.node != end.first || (!end.second.empty() && found->first.host != end.second);
+}
 
 }  // namespace
 
@@ -285,9 +296,9 @@ const std::map<uint64_t, std::string>& Engine::HeldBy(const Session& session, Sh
 }
 
 // Takes out of one end's table what nothing may or can use any more: the policy forbids it, the caller has
-// left or does not ask for it, or the callee is gone. Calls that are under way to a function that routes have
-// left stay permitted until the host reports it GONE; what this round's routes still name, until a later
-// round has withdrawn it. Returns whether the table changed.
+// left or does not ask for it, or the callee is gone, of a node engine's the one at that end. Calls that are
+// under way to a function that routes have left stay permitted until the host reports it GONE; what this
+// round's routes still name, until a later round has withdrawn it. Returns whether the table changed.
 bool Engine::ShrinkEnd(Channel& channel, int end, ShrinkTables& tables) {
   ChannelEnd& receiver = channel.ends[end];
   const Session& callee = *state_.Find(receiver.session);
@@ -301,7 +312,8 @@ bool Engine::ShrinkEnd(Channel& channel, int end, ShrinkTables& tables) {
     changed |= std::erase_if(entry.callee_ids, [&](uint64_t id) {
                  if (tables.routed.contains({caller.id, callee.id, entry.caller, id})) return false;
                  const auto function = held.find(id);
-                 if (function == held.end()) return true;
+                 if (function == held.end() || HasLeft(*plan_.model, entry.caller, function->second))
+                   return true;
                  if (!plan_.model->Allows(name, function->second)) {
                    tables.revoked.insert(channel.id);
                    return true;
