@@ -20,7 +20,7 @@ struct AccessEntry {
   uint32_t caller_index = 0;
   LocalFunction* function = nullptr;
   CallRate* rate = nullptr;             // Of this caller for this function, over all its channels.
-  const std::string* caller = nullptr;  // Name of the caller; lives as long as the CallCore.
+  const std::string* caller = nullptr;  // Its name; lives as long as the table names it.
 };
 
 class AccessTable {

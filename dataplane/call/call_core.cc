@@ -72,6 +72,16 @@ void CallCore::SetAccess(Link& link, const std::vector<AccessGrant>& grants) {
   link.access = AccessTable(entries);
 }
 
+void CallCore::ForgetCallers(absl::flat_hash_set<const std::string*>* held) {
+  for (const std::unique_ptr<Link>& link : links_) {
+    link->access.ForEach([held](const AccessEntry& entry) { held->insert(entry.caller); });
+    if (link->begun_open) held->insert(link->begun.caller);
+    for (uint32_t i = 0; i < link->partials_count; ++i) held->insert(link->partials[i].caller);
+  }
+  std::erase_if(rates_, [held](const auto& entry) { return !held->contains(entry.first.first); });
+  absl::erase_if(names_, [held](const auto& entry) { return !held->contains(entry.second.get()); });
+}
+
 void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view reason) {
   if (!link.channel) return;
   // First out of the routes, so that no further try goes there.

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "dataplane/base/attributes.h"
@@ -59,6 +60,12 @@ class CallCore {
   Link& AddLink(std::unique_ptr<Channel> channel, std::unique_ptr<Doorbell> doorbell, absl::string_view peer);
   // Replaces what the peer may call. Rates of callers that stay go on.
   void SetAccess(Link& link, const std::vector<AccessGrant>& grants);
+  // Lets go of names of callers, and of their rates, that no link's table has any more, nor a request on its
+  // way in. `held`: those of requests that the owner has yet to end; on return all that are kept. For an
+  // owner that knows of all of those, between two polls.
+  void ForgetCallers(absl::flat_hash_set<const std::string*>* held);
+  // Names of callers that are kept.
+  std::size_t callers_kept() const { return names_.size(); }
   // Ends a link: calls in flight there fail with `code`, or are tried elsewhere where that is allowed; it
   // leaves all routes; its channel is destroyed, which the caller has taken out of its poller, and which no
   // Poll is using.

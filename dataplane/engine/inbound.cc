@@ -65,7 +65,7 @@ void NodeEngine::ForgetIdlePairs(uint64_t now_ns) {
     if (left == 0 || now_ns - pair.used_ns < options_.pair_idle_ns || in_use.contains(pair.route))
       return false;
     --left;
-    --pair.peer->pairs;
+    if (pair.peer != nullptr) --pair.peer->pairs;
     session_->Unsubscribe(*pair.route);
     return true;
   });

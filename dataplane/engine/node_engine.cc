@@ -144,7 +144,10 @@ int NodeEngine::TakeEvents(uint64_t now_ns) {
   }
   if (!waiting_out_.empty() || !waiting_in_.empty()) [[unlikely]]
     Retry(now_ns);
-  if (session_changed_ || ++turns_ % kReportEvery == 0) ReportNodes(false);
+  if (session_changed_ || ++turns_ % kReportEvery == 0) {
+    ReportNodes(false);
+    if (records() >= forget_at_) ForgetGone();
+  }
   core_.Publish();
   return count;
 }

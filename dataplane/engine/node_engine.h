@@ -168,6 +168,10 @@ class NodeEngine final : public SessionEvents {
   const EngineCounters& counters() const { return counters_; }
   bool attached() const { return session_->attached(); }
   bool Reaches(const std::string& node) const;
+  // Nodes, and callers of this one, of which there is a record: fewer than kRecordsMin, or than twice what is
+  // still needed of them.
+  std::size_t records() const { return peers_.size() + core_.callers_kept(); }
+  static constexpr std::size_t kRecordsMin = 256;
   uint32_t outbound_in_use() const { return static_cast<uint32_t>(outbound_.size() - free_outbound_.size()); }
   uint32_t inbound_in_use() const { return static_cast<uint32_t>(inbound_.size() - free_inbound_.size()); }
 
@@ -205,7 +209,7 @@ class NodeEngine final : public SessionEvents {
   // A pair of names that a peer's call has made known.
   struct Pair {
     RouteEntry* route = nullptr;
-    Peer* peer = nullptr;
+    Peer* peer = nullptr;  // nullptr: one that has left.
     uint64_t used_ns = 0;
   };
   static constexpr uint32_t kNoSlot = ~uint32_t{0};
@@ -245,6 +249,7 @@ class NodeEngine final : public SessionEvents {
   Peer* PeerAt(transport::PeerIndex index);
   absl::Status SetPath(Peer& peer, const std::string& address);
   void ForgetReceiveId(Peer& peer, int which);
+  void ForgetGone();
   void ApplyRemote();
   void ApplyLocal();
   void ReportNodes(bool all);
@@ -302,7 +307,8 @@ class NodeEngine final : public SessionEvents {
   std::unique_ptr<transport::Core> transport_;
   BufferPool pool_;
   NodeTable table_;
-  std::map<std::string, Peer> peers_;     // By node; a record stays for good.
+  std::map<std::string, Peer> peers_;     // By node; of those that have left, until ForgetGone.
+  std::size_t forget_at_ = kRecordsMin;   // So many records() make ForgetGone look at all.
   std::vector<Peer*> peers_by_index_;     // Of the transport's.
   std::vector<uint64_t> remote_callees_;  // As the call core serves them.
   std::vector<uint64_t> local_callees_;   // As the transport knows them.

@@ -156,6 +156,32 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   session_changed_ = true;
 }
 
+// Lets go of what is known of nodes that have left: nodes come and go for as long as this one runs. First the
+// names of their callers and of callers that chose them, which no table has any more, then the records of the
+// nodes that no name stands for, no call is under way to, and that the agent does not take for reachable.
+// Costs by the records that there are, and is due again when there are twice as many.
+void NodeEngine::ForgetGone() {
+  absl::flat_hash_set<const std::string*> callers;
+  absl::flat_hash_set<const Peer*> needed;
+  for (const Outbound& outbound : outbound_) {
+    if (outbound.state == Outbound::State::kFree) continue;
+    callers.insert(outbound.incoming.caller);
+    needed.insert(outbound.peer);
+  }
+  core_.ForgetCallers(&callers);
+  absl::erase_if(vias_, [&callers](const auto& entry) { return !callers.contains(entry.first); });
+  for (const auto& [caller, via] : vias_) needed.insert(via.peer);
+  const auto gone = [&needed](const Peer& peer) {
+    return !peer.added && !peer.reported_up && !needed.contains(&peer);
+  };
+  // Others may call by the pairs that it made known; idle ones make way as before.
+  for (auto& [names, pair] : pairs_) {
+    if (pair.peer != nullptr && gone(*pair.peer)) pair.peer = nullptr;
+  }
+  std::erase_if(peers_, [&gone](const auto& entry) { return gone(entry.second); });
+  forget_at_ = std::max(kRecordsMin, 2 * records());
+}
+
 void NodeEngine::OnPeerKeys(const api::PeerKeys& keys) {
   transport::SealSecret secret;
   if (keys.key().size() == secret.key.size() && keys.iv().size() == secret.iv.size()) {

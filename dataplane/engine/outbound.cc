@@ -91,7 +91,7 @@ void NodeEngine::EndOutbound(Outbound& outbound, absl::StatusCode code, absl::st
 }
 
 const NodeEngine::Via& NodeEngine::ViaOf(const std::string* caller) {
-  // Names are interned by the call core and never freed before it.
+  // The call core has each name once, and keeps it until ForgetGone takes it from here too.
   const auto [found, is_new] = vias_.try_emplace(caller);
   if (is_new) [[unlikely]] {
     const std::pair<std::string, std::string> parts = absl::StrSplit(*caller, absl::MaxSplits('@', 1));

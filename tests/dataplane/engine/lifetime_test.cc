@@ -72,6 +72,70 @@ TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
   EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
 }
 
+TEST_F(TwoNodesTest, OfNodesThatHaveLeftNoRecordStays) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  NodeEngine& engine = *nodes_[0].engine;
+  // More than a record each, and never more of them at once than this.
+  constexpr uint64_t kNodes = 5000;
+  OnWire([&] {
+    for (uint64_t i = 0; i < kNodes; ++i) {
+      const std::string name = absl::StrCat("passer-by-", i);
+      ASSERT_TRUE(engine.BeginSession(name, 1000 + i, "elsewhere").ok());
+      engine.EndSession(name, 1000 + i);
+      engine.TakeEvents(engine.NowNs());
+      ASSERT_LE(engine.records(), NodeEngine::kRecordsMin) << name;
+    }
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
+// What is known by caller and node: the agent names each caller once more for each node that it can choose.
+TEST_F(TwoNodesTest, OfNodesThatWereCalledAndHaveLeftNoRecordStays) {
+  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  NodeEngine& engine = *nodes_[0].engine;
+  constexpr uint64_t kRounds = 60;
+  constexpr uint64_t kNodes = 5;  // With n2, of 8 that the engine has room for.
+  uint64_t sent = CountersOf(0).requests_out;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    api::Mesh mesh = CommonMesh();
+    for (uint64_t i = 0; i < kNodes; ++i) {
+      const uint64_t number = round * kNodes + i;
+      const std::string name = absl::StrCat("passer-by-", number);
+      OnWire([&] {
+        ASSERT_TRUE(engine.BeginSession(name, 1000 + number, "elsewhere").ok());
+        engine.InstallSendKey(name, 1000 + number, 0, 1, 0, {});
+      });
+      api::Node& node = *mesh.add_nodes();
+      node.set_name(name);
+      node.set_address("192.0.2.1:4810");
+      AddEndpoint(&mesh, "demo/echo", name, "b");
+    }
+    Program(0, mesh);
+    for (uint64_t i = 0; i < 4 * kNodes; ++i) ASSERT_TRUE(front.client->Send(function, {}).ok());
+    sent += 4 * kNodes;
+    EXPECT_TRUE(Eventually([&] { return CountersOf(0).requests_out == sent; }));
+    OnWire([&] {
+      for (uint64_t i = 0; i < kNodes; ++i)
+        engine.EndSession(absl::StrCat("passer-by-", round * kNodes + i), 1000 + round * kNodes + i);
+    });
+    Program(0, CommonMesh());
+    std::size_t records = 0;
+    OnWire([&] { records = engine.records(); });
+    ASSERT_LE(records, NodeEngine::kRecordsMin) << round;
+  }
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
 TEST_F(TwoNodesTest, AWayThatThePortHadNoRoomForIsMadeWhenThePeerMoves) {
   ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
   CallingHost front(nodes_[0].run_dir(), "a", "web/front");
