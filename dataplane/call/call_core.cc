@@ -45,8 +45,34 @@ uint32_t CallCore::PathOf(const Link& link, absl::string_view node) {
     outstanding_.emplace_back();
   }
   paths_[free] = {link.index, std::string(node)};
+  ++paths_used_;
   outstanding_[free] = 0;
   return free;
+}
+
+void CallCore::FreePath(Path& path) {
+  if (path.link != TargetSet::kNoLink) --paths_used_;
+  path = {TargetSet::kNoLink, {}};
+}
+
+// Gives back the places of ways that no route has and no call is on: nodes come and go while the link to
+// their engine stays, and each way that is made is looked for among all. Costs by the routes, and is due
+// again when there are twice as many ways.
+void CallCore::ForgetPaths() {
+  std::vector<bool> needed(paths_.size());
+  needed[kLocalPath] = true;
+  for (const std::unique_ptr<Link>& link : links_) {
+    if (link->channel) needed[link->path] = true;
+  }
+  const auto need = [&needed](const Target& target) { needed[target.path] = true; };
+  for (const auto& [key, route] : routes_) {
+    for (const Target& target : route->targets.targets()) need(target);
+    if (route->adaptive != nullptr) route->adaptive->outliers().ForEach(need);
+  }
+  for (std::size_t path = 0; path < paths_.size(); ++path) {
+    if (!needed[path] && outstanding_[path] == 0) FreePath(paths_[path]);
+  }
+  forget_paths_at_ = std::max(kPathsMin, 2 * paths_used_);
 }
 
 uint32_t CallCore::Outstanding(const Link& link) const {
@@ -120,7 +146,7 @@ void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view re
   link.access = AccessTable();
   link.begun_open = false;
   for (Path& path : paths_) {
-    if (path.link == link.index) path = {TargetSet::kNoLink, {}};
+    if (path.link == link.index) FreePath(path);
   }
   link.incoming = 0;
   // Replies to what still runs here find another epoch.
@@ -204,6 +230,7 @@ void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Po
   route.code = code;
   route.reason = std::string(reason);
   route.known = true;
+  if (paths_used_ >= forget_paths_at_) ForgetPaths();
 }
 
 void CallCore::Advance(uint64_t now_ns) {

@@ -71,8 +71,9 @@ class CallCore {
   // Poll is using.
   void CloseLink(Link& link, absl::StatusCode code, absl::string_view reason);
   // Names calls over `link` that its peer hands on to `node`: what is under way and what is learned is kept
-  // for each alone. Good until the link closes.
+  // for each alone. Good until the link closes; once a route was set, while one has it or a call is on it.
   uint32_t PathOf(const Link& link, absl::string_view node);
+  static constexpr std::size_t kPathsMin = 64;
   // Our calls under way over `link`.
   uint32_t Outstanding(const Link& link) const;
   Link* link(uint32_t index) { return index < links_.size() ? links_[index].get() : nullptr; }
@@ -179,6 +180,12 @@ class CallCore {
   template <class Local>
   friend class LinkSink;
 
+  // A way that calls go, by Target::path.
+  struct Path {
+    uint32_t link = kLocalLink;  // TargetSet::kNoLink: this place is free.
+    std::string node;            // To which the link's peer hands them on; empty: it runs them.
+  };
+
   // --- Requests on their way in; for LinkSink.
   WEFT_HOT bool Admit(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
   bool AdmitOddly(Link& link, const MessageHeader& header, uint32_t bytes, uint64_t now_ns);
@@ -269,6 +276,8 @@ class CallCore {
     link.next_dirty = dirty_;
     dirty_ = &link;
   }
+  void FreePath(Path& path);
+  void ForgetPaths();
   CallRate* Rate(const std::string* caller, LocalFunction& function);
   const std::string* Intern(absl::string_view name);
 
@@ -284,11 +293,6 @@ class CallCore {
   std::vector<CallHandle> waiting_;  // Calls between two tries, for want of room.
   uint32_t jobs_ = 0;                // Over all links
   uint32_t incoming_ = 0;
-  // A way that calls go, by Target::path.
-  struct Path {
-    uint32_t link = kLocalLink;  // TargetSet::kNoLink: this place is free.
-    std::string node;            // To which the link's peer hands them on; empty: it runs them.
-  };
   std::vector<Path> paths_ = std::vector<Path>(1);                // The first is kLocalPath.
   std::vector<uint32_t> outstanding_ = std::vector<uint32_t>(1);  // Calls under way, by path.
   uint32_t message_bytes_max_ = kMessageBytesMaxDefault;
@@ -301,6 +305,8 @@ class CallCore {
   // Keyed by the interned caller.
   std::map<std::pair<const std::string*, LocalFunction*>, std::unique_ptr<CallRate>> rates_;
   absl::flat_hash_map<std::string, std::unique_ptr<std::string>> names_;
+  std::size_t paths_used_ = 1;               // Places of paths_ that are not free.
+  std::size_t forget_paths_at_ = kPathsMin;  // So many make ForgetPaths look at all.
 };
 
 }  // namespace weft

@@ -308,7 +308,6 @@ class NodeEngine final : public SessionEvents {
   BufferPool pool_;
   NodeTable table_;
   std::map<std::string, Peer> peers_;     // By node; of those that have left, until ForgetGone.
-  std::size_t forget_at_ = kRecordsMin;   // So many records() make ForgetGone look at all.
   std::vector<Peer*> peers_by_index_;     // Of the transport's.
   std::vector<uint64_t> remote_callees_;  // As the call core serves them.
   std::vector<uint64_t> local_callees_;   // As the transport knows them.
@@ -326,7 +325,8 @@ class NodeEngine final : public SessionEvents {
   std::deque<uint32_t> waiting_in_;
   uint64_t channels_closed_ = 0;  // As of the last look for calls of hosts that are gone.
   uint32_t turns_ = 0;
-  bool session_changed_ = false;  // A peer's state may have.
+  bool session_changed_ = false;         // A peer's state may have.
+  std::size_t forget_at_ = kRecordsMin;  // So many records() make ForgetGone look at all.
 
   std::mutex mail_mutex_;
   std::vector<std::function<void(NodeEngine&)>> mail_;

@@ -34,6 +34,11 @@ class OutlierTracker {
   uint32_t ejected() const;
   // How often a target was ejected so far.
   uint64_t ejections() const { return ejections_; }
+  // visit(const Target&) for all, also those that are away.
+  template <typename Visit>
+  void ForEach(Visit&& visit) const {
+    for (const Tracked& tracked : tracked_) visit(tracked.target);
+  }
 
  private:
   enum class State : uint8_t { kGood, kEjected, kProbed };

@@ -213,5 +213,30 @@ TEST(LocalityTest, PathsOfAChannelEndWithIt) {
   EXPECT_LE(nodes.caller.core.PathOf(*again, "n7"), path + 1) << "places are used again";
 }
 
+TEST(LocalityTest, PathsToNodesThatHaveLeftAreUsedAgain) {
+  Nodes nodes({.outlier_failures = 1, .outlier_eject_ns = kNsPerSecond}, {100, 100});
+  nodes.codes["n0"] = StatusCode::kInternal;
+  while (nodes.Run().code == StatusCode::kOk) {
+  }
+  ASSERT_EQ(nodes.route->targets.targets().size(), 1u) << "n0 is away";
+  const uint32_t ejected = nodes.caller.core.PathOf(*nodes.link, "n0");
+  const auto lead = [&](RouteEntry& route, const std::string& node) {
+    const uint32_t path = nodes.caller.core.PathOf(*nodes.link, node);
+    nodes.caller.core.SetRoute(route, {{.link = nodes.link->index, .path = path}}, {}, StatusCode::kOk, "");
+    return path;
+  };
+  const uint32_t routed = lead(nodes.caller.core.Route("test/caller", "test/stays"), "routed");
+  RouteEntry& other = nodes.caller.core.Route("test/caller", "test/other");
+  const uint32_t called = lead(other, "called");
+  CallHandle handle;
+  ASSERT_EQ(nodes.caller.core.Start(other, {}, nodes.caller.now_ns, &handle), StartState::kStarted);
+  for (int i = 0; i < 5000; ++i) {
+    const uint32_t path = lead(other, absl::StrCat("passer-by-", i));
+    ASSERT_LT(path, CallCore::kPathsMin) << i;
+    ASSERT_TRUE(path != ejected && path != routed && path != called) << i;
+  }
+  EXPECT_EQ(nodes.caller.core.Outstanding(*nodes.link), 1u);
+}
+
 }  // namespace
 }  // namespace weft
