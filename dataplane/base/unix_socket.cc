@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -127,8 +128,9 @@ absl::Status SendMessage(int socket_fd, absl::string_view bytes, absl::Span<cons
 
 absl::StatusOr<ReceivedMessage> ReceiveMessage(int socket_fd) {
   ReceivedMessage result;
-  result.bytes.resize(kControlMessageBytesMax);
-  iovec part{result.bytes.data(), result.bytes.size()};
+  // Of the most that may come and not initialised: a message is a few hundred bytes as a rule.
+  const std::unique_ptr<char[]> room(new char[kControlMessageBytesMax]);
+  iovec part{room.get(), kControlMessageBytesMax};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kFdsMax)];
   msghdr message{};
   message.msg_iov = &part;
@@ -158,7 +160,7 @@ absl::StatusOr<ReceivedMessage> ReceiveMessage(int socket_fd) {
   // A seqpacket socket reports its end as an empty packet; no message of ours is empty.
   if (received == 0 && result.fds.empty())
     return absl::OutOfRangeError("receive a control message: the peer closed");
-  result.bytes.resize(static_cast<std::size_t>(received));
+  result.bytes.assign(room.get(), static_cast<std::size_t>(received));
   result.truncated = (message.msg_flags & MSG_TRUNC) != 0;
   result.fds_truncated = (message.msg_flags & MSG_CTRUNC) != 0;
   return result;

@@ -70,6 +70,22 @@ TEST_F(UnixSocketTest, MessageArrivesWithItsDescriptors) {
   EXPECT_FALSE(message->truncated);
 }
 
+TEST_F(UnixSocketTest, AShortMessageHoldsNoRoomForALongOne) {
+  UniqueFd client, server;
+  Connect(&client, &server);
+  const std::string longest(kControlMessageBytesMax, 'x');
+  ASSERT_TRUE(SendMessage(client.get(), longest).ok());
+  ASSERT_TRUE(SendMessage(client.get(), "short").ok());
+  const auto first = ReceiveMessage(server.get());
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->bytes, longest);
+  EXPECT_FALSE(first->truncated);
+  const auto second = ReceiveMessage(server.get());
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->bytes, "short");
+  EXPECT_LT(second->bytes.capacity(), 100u);
+}
+
 TEST_F(UnixSocketTest, OversizedPacketIsMarkedTruncated) {
   UniqueFd client, server;
   Connect(&client, &server);
