@@ -4,11 +4,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <cstddef>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/api/query_packets.h"
 #include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/text.h"
@@ -19,35 +19,13 @@ namespace {
 
 // Accepted or answered in one go, before other work of the thread gets its turn.
 constexpr int kBatchMax = 16;
-// Rows are packed into packets up to about this size.
-constexpr std::size_t kReplyBytesMax = 48 * 1024;
-// Of a row that would be longer, each text is cut to this: ten are long at the most.
-constexpr std::size_t kCutTextBytes = 4 * 1024;
-
-void CutToFit(api::Item* item) {
-  if (item->ByteSizeLong() < kReplyBytesMax) return;
-  for (api::Item::Field& field : *item->mutable_fields()) {
-    if (field.text().size() <= kCutTextBytes) continue;
-    field.set_text(absl::StrCat(Utf8Prefix(field.text(), kCutTextBytes), " ... (cut)"));
-  }
-}
 
 absl::Status SendRows(int fd, api::QueryReply rows) {
-  for (api::Item& item : *rows.mutable_items()) CutToFit(&item);
-  int next = 0;
-  do {
+  for (api::QueryReply& part : api::PacketsOf(std::move(rows), Utf8Prefix)) {
     api::AdminReply reply;
-    api::QueryReply& part = *reply.mutable_query_reply();
-    part.set_generation(rows.generation());
-    std::size_t bytes = 0;
-    while (next < rows.items_size() &&
-           (bytes == 0 || bytes + rows.items(next).ByteSizeLong() < kReplyBytesMax)) {
-      bytes += rows.items(next).ByteSizeLong();
-      *part.add_items() = std::move(*rows.mutable_items(next++));
-    }
-    part.set_more(next < rows.items_size());
+    *reply.mutable_query_reply() = std::move(part);
     WEFT_RETURN_IF_ERROR(SendMessage(fd, reply.SerializeAsString()));
-  } while (next < rows.items_size());
+  }
   return absl::OkStatus();
 }
 

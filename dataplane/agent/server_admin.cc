@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "dataplane/agent/server.h"
 #include "dataplane/agent/views.h"
+#include "dataplane/api/query_packets.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/text.h"
@@ -23,18 +24,6 @@ namespace {
 constexpr uint64_t kStatsNs = 200 * kNsPerMs;
 // Registrations that take long to tell rest so many times as long: a tenth of this thread's time at most.
 constexpr uint64_t kRegistrationsRest = 9;
-// Rows are packed into packets up to about this size.
-constexpr std::size_t kReplyBytesMax = 48 * 1024;
-// Of a row that would be longer, each text is cut to this: two are long at the most.
-constexpr std::size_t kCutTextBytes = 16 * 1024;
-
-void CutToFit(api::Item* item) {
-  if (item->ByteSizeLong() < kReplyBytesMax) return;
-  for (api::Item::Field& field : *item->mutable_fields()) {
-    if (field.text().size() <= kCutTextBytes) continue;
-    field.set_text(absl::StrCat(Utf8Prefix(field.text(), kCutTextBytes), " ... (cut)"));
-  }
-}
 
 // What hosts serve of their own accord, in parts that each fit a packet: a host of many functions is named in
 // several.
@@ -44,7 +33,7 @@ std::vector<api::Registrations> RegistrationsOf(const EngineState& state) {
   std::size_t bytes = 0;
   api::Registrations::Host* row = nullptr;
   const auto begin_row = [&](const std::string& host, std::size_t more_bytes) {
-    if (bytes + host.size() + more_bytes + 2 * kFieldBytes > kReplyBytesMax) {
+    if (bytes + host.size() + more_bytes + 2 * kFieldBytes > api::kReplyBytesMax) {
       parts.back().set_more(true);
       parts.emplace_back();
       bytes = 0;
@@ -58,7 +47,7 @@ std::vector<api::Registrations> RegistrationsOf(const EngineState& state) {
     begin_row(session.host, 0);
     for (const std::string& function : session.registered) {
       const std::size_t function_bytes = function.size() + kFieldBytes;
-      if (bytes + function_bytes > kReplyBytesMax) begin_row(session.host, function_bytes);
+      if (bytes + function_bytes > api::kReplyBytesMax) begin_row(session.host, function_bytes);
       row->add_serves(function);
       bytes += function_bytes;
     }
@@ -284,20 +273,14 @@ void Server::FinishQuery(const PendingQuery& query) {
 }
 
 void Server::ReplyItems(SessionId asker, std::vector<api::Item> items) {
-  for (api::Item& item : items) CutToFit(&item);
-  std::size_t next = 0;
-  do {
+  api::QueryReply rows;
+  rows.set_generation(engine_->acknowledged_generation());
+  for (api::Item& item : items) *rows.add_items() = std::move(item);
+  for (api::QueryReply& part : api::PacketsOf(std::move(rows), Utf8Prefix)) {
     api::AdminReply reply;
-    api::QueryReply& part = *reply.mutable_query_reply();
-    part.set_generation(engine_->acknowledged_generation());
-    std::size_t bytes = 0;
-    while (next < items.size() && (bytes == 0 || bytes + items[next].ByteSizeLong() < kReplyBytesMax)) {
-      bytes += items[next].ByteSizeLong();
-      *part.add_items() = std::move(items[next++]);
-    }
-    part.set_more(next < items.size());
+    *reply.mutable_query_reply() = std::move(part);
     Reply(asker, reply);
-  } while (next < items.size());
+  }
 }
 
 // Tells control what hosts serve of their own accord: one session, or all where `only` is 0.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "control/daemon/items.h"
+#include "dataplane/api/query_packets.h"
 #include "dataplane/base/unix_socket.h"
 #include "tests/support/temporary_directory.h"
 
@@ -137,7 +138,8 @@ TEST_F(ControlSocketTest, ARowLongerThanAPacketIsCut) {
   auto reply = Ask(client->get(), QueryOf(api::Query::STATUS));
   ASSERT_TRUE(reply.ok()) << reply.status();
   ASSERT_EQ(reply->query_reply().items_size(), 1);
-  EXPECT_EQ(reply->query_reply().items(0).fields(1).text(), std::string(4096, 'e') + " ... (cut)");
+  EXPECT_EQ(reply->query_reply().items(0).fields(1).text(),
+            std::string(api::kCutTextBytesMax, 'e') + " ... (cut)");
 }
 
 TEST_F(ControlSocketTest, WhoSaidWhatIsAnswered) {
