@@ -166,6 +166,7 @@ void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
     if (refused_.size() < kRefusedMax) refused_[id] = absl::StrCat("proplet ", status.message());
     return;
   }
+  if (proplets_.size() >= forget_at_ && !proplets_.contains(id)) ForgetGone(now_ns);
   const auto [proplet, fresh] = proplets_.try_emplace(id);
   proplet->second.seen_ns = now_ns;
   if (fresh || proplet->second.dead) {
@@ -175,6 +176,20 @@ void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
   }
   proplet->second.dead = false;
   wants_list_ |= fresh && proplet->second.ip.empty();  // It was created before we listened.
+}
+
+void PropellerState::ForgetGone(uint64_t now_ns) {
+  std::set<absl::string_view> needed;
+  for (const auto& [id, task] : tasks_) {
+    for (const auto& [proplet, replica] : task.replicas) needed.insert(proplet);
+  }
+  std::erase_if(proplets_, [&](const auto& entry) {
+    const auto& [id, proplet] = entry;
+    // What a worker serves it may have said once and for all.
+    return proplet.dead && now_ns >= proplet.seen_ns + kForgetNs && !needed.contains(id) &&
+           !workers_.contains(id);
+  });
+  forget_at_ = std::max(kForgetAtMin, 2 * proplets_.size());
 }
 
 void PropellerState::Forget(const std::string& id) {

@@ -26,6 +26,10 @@ class PropellerState {
   // Three of its beats of 10 s, and a little.
   static constexpr uint64_t kSilenceNsMax = 32 * kNsPerSecond;
   static constexpr std::size_t kTasksMax = 50'000;
+  // A proplet that begins anew has another id. Of those that no task is on and that were silent for this long
+  // nothing stays, once there are twice as many proplets as there were left the last time.
+  static constexpr uint64_t kForgetNs = 3600 * kNsPerSecond;
+  static constexpr std::size_t kForgetAtMin = 64;
 
   // Functions are called `ns`/NAME of the task.
   explicit PropellerState(std::string ns) : ns_(std::move(ns)) {}
@@ -70,6 +74,8 @@ class PropellerState {
   // By task or proplet: why it is not taken.
   const std::map<std::string, std::string>& refused() const { return refused_; }
   std::size_t tasks() const { return tasks_.size(); }
+  // Also those that are dead.
+  std::size_t proplets() const { return proplets_.size(); }
 
  private:
   struct Replica {
@@ -105,6 +111,7 @@ class PropellerState {
   void AddWorkers(SourceMesh* mesh) const;
   void Result(const PropellerMessage& message, uint64_t now_ns);
   void Saw(const std::string& proplet, uint64_t now_ns);
+  void ForgetGone(uint64_t now_ns);
   // Null, and refused by name, where weft cannot take it.
   Task* TaskOf(const std::string& id, const std::string& name, bool encrypted);
   void Forget(const std::string& id);
@@ -112,6 +119,7 @@ class PropellerState {
   std::string ns_;
   std::map<std::string, Task> tasks_;
   std::map<std::string, Proplet> proplets_;
+  std::size_t forget_at_ = kForgetAtMin;   // So many proplets make ForgetGone look at all.
   std::map<std::string, Worker> workers_;  // By proplet
   std::string node_;
   std::map<std::string, std::string> refused_;

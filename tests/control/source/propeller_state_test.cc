@@ -191,6 +191,25 @@ TEST_F(PropellerStateTest, ASilentPropletIsDeadUntilItSpeaks) {
   EXPECT_EQ(Endpoints().size(), 1u);
 }
 
+TEST_F(PropellerStateTest, OfPropletsThatAreGoneNoRecordStays) {
+  Serve("t1", "p1");
+  JudgeAll(true);
+  for (int i = 0; i < 5000; ++i) {
+    now_ns_ += PropellerState::kSilenceNsMax + 1;
+    if (i < 4000) Say("proplet/alive", R"({"proplet_id":"p2","status":"alive"})");
+    Say("proplet/create",
+        absl::StrCat(R"({"proplet_id":"passer-by-)", i, R"(","metadata":{"ip":"10.0.0.9"}})"));
+    state_.OnTime(now_ns_);
+    // As many as speak in an hour are not gone yet, twice.
+    ASSERT_LE(state_.proplets(), 2 * (PropellerState::kForgetNs / PropellerState::kSilenceNsMax + 4)) << i;
+  }
+  EXPECT_THAT(Endpoints(), IsEmpty()) << "p1 is dead";
+  state_.TakeWantsList();
+  Say("proplet/alive", R"({"proplet_id":"p1","status":"alive"})");
+  EXPECT_THAT(Endpoints(), ElementsAre("propeller/fn p1 10.0.0.1:8222")) << "and known still, for its task";
+  EXPECT_FALSE(state_.TakeWantsList());
+}
+
 TEST_F(PropellerStateTest, AWillIsOfItsOwnAlone) {
   Serve("t1", "p1");
   Say("proplet/alive", R"({"proplet_id":"the-manager","status":"offline"})");
