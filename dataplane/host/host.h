@@ -91,8 +91,8 @@ class Host {
   uint32_t out_call_count() const { return out_call_count_; }
   // CLOCK_MONOTONIC, cheaply.
   WEFT_HOT uint64_t NowNs();
-  // The same as it was when a guest's turn began or the ticker last interrupted it: some milliseconds late at
-  // the worst, and free. For deadlines, which are not finer.
+  // The same as it was when a guest's turn began or the ticker last interrupted it: some ten milliseconds
+  // late at the worst, and free. For deadlines, which are not finer.
   uint64_t CoarseNs() const { return coarse_ns_; }
   void RefreshCoarse() { coarse_ns_ = NowNs(); }
   // CLOCK_REALTIME minus CLOCK_MONOTONIC.

@@ -137,6 +137,7 @@ uint64_t Host::GuestCall(Instance& instance, const OutRequest& request) {
   if (status != kOk) return Outcome(status, 0);
   outcome = Start(instance, *callee, request, context, local, /*awaited=*/true);
   if (outcome >> 32 != kPending) return outcome;
+  if (!has_runnable()) engine_.ticker().Progress();
   OutCall& call = *out_calls_[outcome & ((1u << kIndexBits) - 1)];
   if (call.local_call == nullptr && call.state == OutCall::State::kRunning) out_.PollBriefly(call);
   return call.state == OutCall::State::kFinished ? TakeOutcome(call) : Watched(call);

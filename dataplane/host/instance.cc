@@ -42,7 +42,7 @@ absl::Status Instance::Reset() {
   }
   faulted_ = false;
   cause_ = nullptr;
-  ticks_ = 0;
+  ran_ms_ = 0;
   log_lines_ = 0;
   store_ = wasmtime_store_new(function_.module().engine().get(), this, nullptr);
   context_of_store_ = wasmtime_store_context(store_);
@@ -203,9 +203,11 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
   Instance& self = *static_cast<Instance*>(data);
   *delta = 1;
   *kind = WASMTIME_UPDATE_DEADLINE_CONTINUE;
-  // The first tick is one that passed while the instance was idle, or while this call had just begun.
   self.function_.host().RefreshCoarse();
-  if (++self.ticks_ == 1) return nullptr;
+  // The first tick may be one that passed while the instance was idle, the second one just after the call
+  // began: neither stands for the time since the one before.
+  self.ran_ms_ += self.ran_ms_ < 2 ? 1 : self.function_.module().engine().ticker().interval_ms();
+  if (self.ran_ms_ == 1) return nullptr;
   const FunctionOptions& options = self.function_.options();
   // Start-up has the whole time even where there is no fiber: nothing is served before it.
   const bool plain = self.fiber == nullptr && self.phase_ != Phase::kInitialize && self.phase_ != Phase::kRun;
@@ -217,7 +219,7 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
     run->late = self.function_.host().NowNs() >= run->end_ns;
     if (run->late) return wasmtime_error_new("time limit");
   }
-  if (self.ticks_ > limit_ms + 1) {
+  if (self.ran_ms_ > limit_ms + 1) {
     self.cause_ = "the call exceeded its time limit";
     self.function_.CountTimeLimit();
     return wasmtime_error_new("time limit");

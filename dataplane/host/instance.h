@@ -87,7 +87,7 @@ class Instance {
   WEFT_HOT void BeginCall(const CallContext* context, InCall* call) {
     context_ = context;
     call_ = call;
-    ticks_ = 0;
+    ran_ms_ = 0;
     log_lines_ = 0;
     reply_ = nullptr;
     reply_bytes_ = 0;
@@ -115,7 +115,7 @@ class Instance {
   bool TakeLogLine() { return log_lines_++ < kLogLinesOfCallMax; }
   // The call has run for a millisecond at least: the first tick may have passed before it began and the
   // second just after, but the third cannot come sooner.
-  bool overran() const { return ticks_ >= 3; }
+  bool overran() const { return ran_ms_ >= 3; }
 
   // The calls that the guest has under way or has not yet taken the outcome of.
   OutCall* out_calls = nullptr;
@@ -155,7 +155,7 @@ class Instance {
   InCall* call_ = nullptr;
   const std::byte* reply_ = nullptr;
   uint32_t reply_bytes_ = 0;
-  uint32_t ticks_ = 0;
+  uint32_t ran_ms_ = 0;  // Of the call, as ticks tell it: 0, 1 and 2 up to the second.
   uint32_t log_lines_ = 0;
   Phase phase_ = Phase::kIdle;
   bool faulted_ = false;

@@ -54,7 +54,7 @@ absl::StatusOr<Callee*> MeshBridge::Resolve(Function& caller, absl::string_view 
 uint64_t MeshBridge::DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout) const {
   if (own_timeout) return deadline_ns;
   // A read of the clock would cost a tenth of a call; only for short timeouts it tells.
-  constexpr uint64_t kFineNs = 50 * kNsPerMs;
+  constexpr uint64_t kFineNs = 250 * kNsPerMs;
   const uint64_t timeout_ns = route.policy.timeout_ns;
   const uint64_t policy_ns = (timeout_ns > kFineNs ? host_->CoarseNs() : host_->NowNs()) + timeout_ns;
   return deadline_ns == 0 ? policy_ns : std::min(deadline_ns, policy_ns);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <utility>
 
 #include "dataplane/base/check.h"
 
@@ -37,21 +38,37 @@ void Ticker::Add(wasm_engine_t* engine) {
   count_.store(count + 1, std::memory_order_release);  // [T4] publishes the entry; pairs with Run()
 }
 
+void Ticker::Tick(uint32_t interval_ms) {
+  interval_ms_.store(interval_ms, std::memory_order_relaxed);
+  const uint32_t count = count_.load(std::memory_order_acquire);  // [T4]
+  for (uint32_t i = 0; i < count; ++i) wasmtime_engine_increment_epoch(engines_[i]);
+  ticks_.fetch_add(1, std::memory_order_relaxed);
+}
+
 void Ticker::Run() {
   uint64_t seen = 0;
-  int idle = 0;
+  uint32_t passed_ms = 0, idle_ms = 0;
+  uint32_t close_ticks = 0;                         // Still to come.
+  bool closer = false;                              // The last look found a guest running: is it there still?
   while (!stop_.load(std::memory_order_acquire)) {  // [T3]
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    const uint32_t count = count_.load(std::memory_order_acquire);  // [T4]
-    for (uint32_t i = 0; i < count; ++i) wasmtime_engine_increment_epoch(engines_[i]);
-    ticks_.fetch_add(1, std::memory_order_relaxed);
-    const uint64_t entries = entries_.load(std::memory_order_relaxed);  // [T1] a late value costs one tick
-    idle = entries != seen || entries % 2 == 1 ? 0 : idle + 1;
+    const uint32_t wait_ms = close_ticks > 0 || closer ? kTickMs : kLookMs;
+    std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
+    passed_ms += wait_ms;
+    const uint64_t entries = entries_.load(std::memory_order_relaxed);  // [T1] a late value costs one look
+    const bool running = entries % 2 == 1;
+    if (running && entries == seen) {
+      close_ticks = kCloseTicks;
+    } else if (close_ticks > 0) {
+      --close_ticks;
+    }
+    if (!closer || close_ticks > 0) Tick(std::exchange(passed_ms, 0));
+    closer = running && !closer && close_ticks == 0;
+    idle_ms = entries != seen || running ? 0 : idle_ms + wait_ms;
     seen = entries;
     // A kernel without membarrier leaves the race open that it closes; there the ticker never sleeps.
-    if (idle >= kIdleTicks && fenced_) {
+    if (idle_ms >= kIdleMs && fenced_) {
       Sleep(seen);
-      idle = 0;
+      idle_ms = passed_ms = 0;
     }
   }
 }

@@ -307,7 +307,26 @@ TEST(TickerTest, SleepsWhileNoGuestRunsAndWakesForTheNext) {
     ticker.Enter();
     while (ticker.ticks() < before + 50 && NowNs() < give_up_ns) usleep(1000);
     EXPECT_GE(ticker.ticks(), before + 50);
+    EXPECT_EQ(ticker.interval_ms(), Ticker::kTickMs) << "it is one guest that runs on";
     ticker.Leave();
+  }
+}
+
+// Each look of the ticker takes the guests' core away.
+TEST(TickerTest, LooksSeldomWhileGuestsComeAndGoOrCallOut) {
+  Ticker& ticker = SharedEngine().ticker();
+  for (const bool call_out : {false, true}) {
+    const uint64_t before = ticker.ticks(), begin_ns = NowNs();
+    if (call_out) ticker.Enter();
+    for (int i = 0; i < 4000; ++i) {
+      call_out ? ticker.Progress() : ticker.Enter();
+      usleep(20);
+      if (!call_out) ticker.Leave();
+    }
+    if (call_out) ticker.Leave();
+    const uint64_t passed_ms = (NowNs() - begin_ns) / kNsPerMs;
+    // One in 8 ms, and 20 for each time that this thread was off its core for as long as a guest may run.
+    EXPECT_LE(ticker.ticks() - before, passed_ms / 2) << passed_ms << " ms, calling out: " << call_out;
   }
 }
 
