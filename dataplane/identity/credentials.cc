@@ -293,7 +293,7 @@ std::array<CredentialFiles::Stamp, 3> CredentialFiles::Stamps() const {
 
 absl::StatusOr<std::shared_ptr<const Credentials>> CredentialFiles::Poll(int64_t unix_s) {
   const std::array<Stamp, 3> before = Stamps();
-  const bool seen = before == stamps_;
+  const bool seen = stamps_.has_value() && before == *stamps_;
   if (seen && !failed_) return std::shared_ptr<const Credentials>();
   absl::StatusOr<std::shared_ptr<const Credentials>> loaded = Credentials::Load(paths_, unix_s);
   // Written to meanwhile: what was read may be of two states, so the next look decides.

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -107,8 +108,8 @@ class CredentialFiles {
   std::array<Stamp, 3> Stamps() const;
 
   CredentialPaths paths_;
-  std::array<Stamp, 3> stamps_;
-  bool failed_ = false;  // The last load did.
+  std::optional<std::array<Stamp, 3>> stamps_;  // Of the last load; nothing before the first.
+  bool failed_ = false;                         // The last load did.
 };
 
 }  // namespace weft::identity

@@ -136,6 +136,14 @@ TEST_F(CredentialsTest, AHalfWrittenPairKeepsTheOldOneAndIsToldOnce) {
   EXPECT_NE(*whole, nullptr);
 }
 
+TEST_F(CredentialsTest, FilesThatAreMissingFromTheStartAreSaidToBe) {
+  CredentialFiles files({"/nowhere/n1.crt", "/nowhere/n1.key", "/nowhere/ca.crt"});
+  const auto loaded = files.Poll(world_.unix_s);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_THAT(std::string(loaded.status().message()),
+              HasSubstr("/nowhere/n1.crt: No such file or directory"));
+}
+
 TEST_F(CredentialsTest, FilesThatCouldNotBeTakenAreTriedAgainThoughTheyHaveNotChanged) {
   const CredentialPaths paths = world_.Issue("n1", nullptr, kNextYear);
   CredentialFiles files(paths);
