@@ -348,7 +348,7 @@ bool NodeLink::Turn() {
   EndSilentInside(now_ns);
   keys_->Step(now_ns);
   if (changed_ && now_ns >= snapshot_ns_ + kLookNs) {
-    State state{keys_->Peers(), keys_->counters()};
+    State state{keys_->Peers(), keys_->counters(), packet_problems_};
     const std::lock_guard<std::mutex> lock(mutex_);
     state_ = std::move(state);
     changed_ = false;

@@ -77,6 +77,8 @@ class NodeLink final : private identity::KeyExchangeObserver {
   struct State {
     std::vector<identity::PeerReport> peers;
     identity::KeyExchangeCounters keys;
+    // By node, why no packets go there though its keys stand.
+    std::map<std::string, std::string> packet_problems;
   };
   // How things stood at most kLookNs ago. Any thread; waits for nobody.
   State Look();
@@ -181,6 +183,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   std::vector<Steered> steered_;
   std::string starting_problem_;                           // As logged last.
   std::map<std::string, identity::SessionInfo> sessions_;  // By peer
+  std::map<std::string, std::string> packet_problems_;     // By peer, of its session
   std::map<uint16_t, InsideWorker> inside_;                // By worker
 
   // The registry thread's.

@@ -232,7 +232,11 @@ void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
                                   ? engine.BeginSession(keys.peer(), keys.session(), keys.address())
                                   : engine.MoveSession(keys.peer(), keys.session(), keys.address());
     if (done.ok()) return;
-    ToKeys([peer = keys.peer(), done] { spdlog::error("node {}: {}", peer, done.ToString()); });
+    ToKeys([this, peer = keys.peer(), done] {
+      spdlog::error("node {}: {}", peer, done.ToString());
+      // A peer's further workers, as "n2:1" and "n2/host", are told of in the log alone.
+      if (sessions_.contains(peer)) packet_problems_[peer] = std::string(done.message());
+    });
   });
 }
 
@@ -298,6 +302,7 @@ void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
   spdlog::info("node {} is a peer, its packets go to {}", session.peer,
                session.workers[0].address.ToString());
   sessions_[session.peer] = session;
+  packet_problems_.erase(session.peer);
   for (const identity::Worker& remote : session.workers) TellLanes(session, remote, api::PeerKeys::BEGIN);
 }
 
@@ -317,6 +322,7 @@ void NodeLink::OnWorkers(const identity::SessionInfo& session) {
     if (old == nullptr) {
       TellLanes(session, now, api::PeerKeys::BEGIN);
     } else if (!(old->address == now.address)) {
+      packet_problems_.erase(session.peer);
       TellLanes(session, now, api::PeerKeys::MOVE);
     }
   }
@@ -380,6 +386,7 @@ void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity
   for (const identity::Worker& remote : known->second.workers)
     TellLanes(known->second, remote, api::PeerKeys::END);
   sessions_.erase(known);
+  packet_problems_.erase(peer);
   ForgetGoneIds();
 }
 

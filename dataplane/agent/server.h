@@ -115,6 +115,7 @@ class Server {
   absl::Status HandleFromHost(Connection& connection, const api::FromHost& message,
                               std::vector<UniqueFd>& fds);
   absl::Status HandleHello(Connection& connection, const api::Hello& hello);
+  absl::Status HandleNodeReport(SessionId id, const api::NodeReport& report);
   absl::Status HandleMemory(Connection& connection, const std::string& id, std::vector<UniqueFd>& fds);
   void MakeWay(const std::string& host);
   void RefuseAndClose(Connection& connection, const absl::Status& why);

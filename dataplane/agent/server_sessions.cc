@@ -7,8 +7,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <set>
+#include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/admission.h"
 #include "dataplane/agent/server.h"
@@ -292,7 +295,7 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
     case api::FromHost::kDrained:
       return engine_->HostDrained(id);
     case api::FromHost::kNodeReport:
-      return engine_->ReportNode(id, message.node_report());
+      return HandleNodeReport(id, message.node_report());
     case api::FromHost::kPeerKeyId:
       if (connection.worker == 0) return Refuse(Refusal::kGarbage, "a key of no engine inside a host");
       node_link_->TakeInsideKeyId(connection.worker, message.peer_key_id());
@@ -352,6 +355,17 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
   }
   if (hello.inside_engine()) OpenInside(connection);
   return absl::OkStatus();
+}
+
+// The log tells when calls to a node begin and end: keys alone, of which the link tells, carry none.
+absl::Status Server::HandleNodeReport(SessionId id, const api::NodeReport& report) {
+  const std::set<std::string>& up = engine_->state().nodes_up;
+  const bool before = up.contains(report.node());
+  const absl::Status taken = engine_->ReportNode(id, report);
+  const bool now = up.contains(report.node());
+  if (now != before && !absl::StrContains(report.node(), '/') && log_limit_.Allow(NowNs()))
+    spdlog::info("node {} {}", report.node(), now ? "is reachable" : "is not reachable any more");
+  return taken;
 }
 
 absl::Status Server::HandleMemory(Connection& connection, const std::string& id, std::vector<UniqueFd>& fds) {

@@ -23,26 +23,49 @@ bool TellsOfNodes(absl::string_view counter, uint64_t value) {
   return absl::StartsWith(counter, "datagrams_") || counter == "packets_lost" || counter == "peer_deaths";
 }
 
+// Why the link cannot have keys with a node of that address, or "" where it can.
+std::string ProblemOf(const std::string& address) {
+  if (address.empty()) return "no source says its address";
+  const absl::StatusOr<identity::Endpoint> endpoint = identity::Endpoint::Parse(address);
+  return endpoint.ok() ? "" : absl::StrCat("its address ", endpoint.status().message());
+}
+
+// Why calls do not go to a peer, or "": as docs/identity.md names it where it is one of its refusals.
+std::string ProblemOf(const identity::PeerReport& peer, bool reachable, const std::string& packets) {
+  if (!peer.connected) {
+    if (peer.last_refusal == identity::Refusal::kNone) return peer.last_problem;
+    return absl::StrCat(identity::ToString(peer.last_refusal), peer.last_problem.empty() ? "" : ": ",
+                        peer.last_problem);
+  }
+  if (peer.session == 0 || reachable) return "";
+  return packets.empty() ? "its keys stand, but its UDP packets are not answered" : packets;
+}
+
 }  // namespace
 
 // The agent's view of nodes, and beside it what the link to them knows.
 std::vector<api::Item> Server::NodeItems() const {
   std::vector<api::Item> items = agent::NodeItems(*engine_);
+  NodeLink::State link;
+  if (node_link_ != nullptr) link = node_link_->Look();
   std::map<std::string, identity::PeerReport> peers;
-  if (node_link_ != nullptr) {
-    for (identity::PeerReport& peer : node_link_->Look().peers) {
-      const std::string name = peer.name;
-      peers[name] = std::move(peer);
-    }
+  for (identity::PeerReport& peer : link.peers) {
+    const std::string name = peer.name;
+    peers[name] = std::move(peer);
   }
+  const auto& nodes = engine_->model().nodes();
   for (api::Item& item : items) {
-    const auto peer = peers.find(item.fields(0).text());
-    const bool known = peer != peers.end();
-    AddText(&item, "keys",
-            !known                      ? ""
-            : peer->second.session == 0 ? "none"
-                                        : absl::StrCat("epoch ", peer->second.epoch));
-    AddText(&item, "problem", known && !peer->second.connected ? peer->second.last_problem : "");
+    const std::string& name = item.fields(0).text();
+    const auto peer = peers.find(name);
+    std::string keys, problem;
+    if (peer != peers.end()) {
+      keys = peer->second.session == 0 ? "none" : absl::StrCat("epoch ", peer->second.epoch);
+      problem = ProblemOf(peer->second, engine_->state().nodes_up.contains(name), link.packet_problems[name]);
+    } else if (const auto node = nodes.find(name); node_link_ != nullptr && name != engine_->node()) {
+      problem = ProblemOf(node == nodes.end() ? "" : node->second.address());
+    }
+    AddText(&item, "keys", keys);
+    AddText(&item, "problem", problem);
   }
   return items;
 }

@@ -86,8 +86,8 @@ class EtcdTest : public testing::Test {
     return std::make_unique<Mesh>(LoadTenants(), options);
   }
   void WaitReachable() {
-    EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, " reachable")) << Logs();
-    EXPECT_TRUE(far_->WaitForCtl({"get", "nodes"}, " reachable")) << Logs();
+    EXPECT_TRUE(near_->WaitForCtl({"get", "nodes", "-o", "json"}, "\"reachable\"")) << Logs();
+    EXPECT_TRUE(far_->WaitForCtl({"get", "nodes", "-o", "json"}, "\"reachable\"")) << Logs();
   }
   // Until n1 knows that n2 serves app/echo.
   bool WaitForTarget() { return near_->WaitForCtl(kExplain, "node n2 host a: reachable"); }

@@ -106,7 +106,7 @@ TEST_F(NodeFaultTest, ARevokedNodeIsNoPeerAnyMoreUntilItHasANewCertificate) {
   const absl::StatusOr<std::string> list = authority_->Revoke({ReadFile(files_ / "n2.crt")}, validity_);
   ASSERT_TRUE(list.ok()) << list.status();
   WriteOwned(files_ / "ca.crt", authority_->ToPem().certificate + *list);
-  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "revoked")) << Logs();
+  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "revoked: certificate revoked")) << Logs();
   EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error, HasSubstr("UNAVAILABLE"));
   // Its own agent says so too, and goes on with what it has.
   EXPECT_TRUE(far_->agent().WaitForOutput("certificate revoked", absl::Seconds(10))) << Logs();
@@ -143,6 +143,7 @@ class NarrowWireTest : public TwoNodeTest {
 TEST_F(NarrowWireTest, AnMtuTooSmallIsSaidAndItsCallsFailAtOnce) {
   EXPECT_TRUE(near_->agent().WaitForOutput("carries datagrams of 1252 bytes", absl::Seconds(10))) << Logs();
   EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error, HasSubstr("UNAVAILABLE"));
+  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "carries datagrams of 1252 bytes")) << Logs();
 }
 
 // A wire of another MTU than the usual one, which the settings of both nodes name.

@@ -43,7 +43,7 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
   options.settings =
       absl::StrCat("listen: ", address, ":4810\nidentity: {certificate: ", files_ / (name + ".crt"),
                    ", key: ", files_ / (name + ".key"), ", ca: ", files_ / "ca.crt", "}\n");
-  if (!steer_.empty()) absl::StrAppend(&options.settings, "interface: ", steer_, "\n");
+  if (!steer_.empty() && name != unnamed_) absl::StrAppend(&options.settings, "interface: ", steer_, "\n");
   absl::StrAppend(&options.settings, more_settings_[name]);
   WriteFile(files_ / "ca.crt", authority_->ToPem().certificate);
   Issue(name, validity_);
@@ -82,8 +82,10 @@ void TwoNodeTest::SetMesh(const std::string& yaml) {
 }
 
 void TwoNodeTest::WaitReachable() {
-  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, " reachable")) << Logs();
-  EXPECT_TRUE(far_->WaitForCtl({"get", "nodes"}, " reachable")) << Logs();
+  const std::vector<std::string> nodes = {"get", "nodes", "-o",
+                                          "json"};  // Of a table "not reachable" has that, too.
+  EXPECT_TRUE(near_->WaitForCtl(nodes, "\"reachable\"")) << Logs();
+  EXPECT_TRUE(far_->WaitForCtl(nodes, "\"reachable\"")) << Logs();
 }
 
 std::string TwoNodeTest::Logs() {

@@ -47,6 +47,7 @@ class TwoNodeTest : public testing::Test {
   static int64_t CounterOf(Mesh& node, const std::string& host, const std::string& counter);
 
   std::string steer_;                                 // The interface, where packets are to go by AF_XDP.
+  std::string unnamed_;                               // The node whose settings do not name it all the same.
   bool engine_inside_ = false;                        // Admits hosts a and b to run the node engine inside.
   VethOptions veth_options_;                          // Of the wire.
   std::map<std::string, std::string> more_settings_;  // Of weftd.yaml, by node.

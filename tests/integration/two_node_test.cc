@@ -19,6 +19,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "tests/integration/load_run.h"
 #include "tests/integration/two_node_fixture.h"
 #include "tests/support/network.h"
@@ -245,6 +246,17 @@ TEST_F(TwoNodeTest, ACallerThatTheOtherNodeDoesNotKnowIsRefused) {
   EXPECT_EQ(result["codes"]["PERMISSION_DENIED"], result["started"]) << result;
   EXPECT_EQ(far_run.Totals().executed, 0u);
   EXPECT_THAT(far_->Ctl({"status"}).output, HasSubstr("engine_refused_caller"));
+}
+
+TEST_F(TwoNodeTest, WhyANodeHasNoKeysIsToldWithIt) {
+  WaitReachable();
+  EXPECT_THAT(near_->agent().Output(), HasSubstr("node n2 is reachable"));
+  const std::string mesh = CommonMesh();
+  const std::string none = absl::StrReplaceAll(mesh, {{"address: \"10.77.0.2:4810\", ", ""}});
+  near_->SetMesh(none);
+  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "no source says its address")) << Logs();
+  EXPECT_TRUE(near_->agent().WaitForOutput("node n2 is not reachable any more", absl::Seconds(10))) << Logs();
+  EXPECT_TRUE(far_->WaitForCtl({"get", "nodes"}, "unknown_node: the peer says so")) << Logs();
 }
 
 TEST_F(TwoNodeTest, ARevokedRuleHoldsForCallsFromTheOtherNode) {
