@@ -127,6 +127,25 @@ TEST_F(SteerFaultTest, AnInterfaceThatGoesDownAndUpIsUsedAgain) {
   EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("af_xdp"));
 }
 
+class UnnamedInterfaceTest : public SteerFaultTest {
+ protected:
+  UnnamedInterfaceTest() { unnamed_ = "n2"; }
+};
+
+// The program drops all that is for n2, since n2 tells it of no key: docs/steer.md.
+TEST_F(UnnamedInterfaceTest, ANodeThatIsSteeredUnawaresIsSaidToBeOnBothSides) {
+  WaitReachable();
+  EXPECT_TRUE(Eventually([&] {
+    near_->Ctl({"call", "app/echo", "--as", "app", "--timeout", "200ms", "x"});  // Only calls find it out.
+    return absl::StrContains(near_->Ctl({"get", "nodes"}).output,
+                             "its keys stand, but its UDP packets are not answered");
+  })) << Logs();
+  EXPECT_THAT(near_->Ctl({"check"}).output, HasSubstr("n2: its keys stand, but"));
+  const Ran ran = far_->Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("the program on weft0 knows no key of this node"));
+}
+
 TEST_F(SteerFaultTest, WithoutThePrivilegeForAfXdpItFallsBackLoudly) {
   LoadRun far_run(*far_);
   Process server = far_run.StartServer("a", kUidA, 1);
@@ -136,6 +155,7 @@ TEST_F(SteerFaultTest, WithoutThePrivilegeForAfXdpItFallsBackLoudly) {
       << Logs();
   EXPECT_THAT(far_->agent().Output(), HasSubstr("warning packet port"));
   EXPECT_THAT(far_->Ctl({"status", "-o", "json"}).output, HasSubstr("CAP_NET_RAW"));
+  EXPECT_THAT(far_->Ctl({"check"}).output, HasSubstr("CAP_NET_RAW is needed"));
   // The program lets its keys through to the kernel's socket.
   EXPECT_TRUE(Answers(*near_)) << Logs();
 }

@@ -63,7 +63,7 @@ class WeftctlTest : public testing::Test {
     }
     switch (request.query().kind()) {
       case api::Query::STATUS:
-        return {ReplyOf(4, {Row().Text("node", "n1").Text("version", "9").Number("generation", 4).Take()})};
+        return {ReplyOf(4, {AgentRow()})};
       case api::Query::HOSTS:
         return {ReplyOf(4, {HostRow("a")}, true), ReplyOf(4, {HostRow("b-2")})};
       case api::Query::FUNCTIONS: {
@@ -72,9 +72,17 @@ class WeftctlTest : public testing::Test {
         if (!function_.empty()) row.Text("state", function_);
         return {ReplyOf(4, {row.Take()})};
       }
+      case api::Query::NODES:
+        return {ReplyOf(4, nodes_)};
       default:
         return {ReplyOf(4, {})};
     }
+  }
+  api::Item AgentRow() {
+    Row row;
+    row.Text("node", "n1").Text("version", "9").Number("generation", 4);
+    if (!port_.empty()) row.Text("packet_port", port_).Text("packet_port_why", port_why_);
+    return row.Take();
   }
   std::vector<std::string> Control(const api::AdminRequest&) {
     std::vector<api::Item> rows = {
@@ -90,6 +98,14 @@ class WeftctlTest : public testing::Test {
     if (!watch_.empty()) {
       rows.push_back(Row().Text("watch", "etcd").Text("state", watch_).Text("error", "no leader").Take());
     }
+    if (steer_keys_ >= 0) {
+      rows.push_back(Row()
+                         .Text("steer", "eth0")
+                         .Text("mode", "native")
+                         .Number("port", 4810)
+                         .Number("keys", steer_keys_)
+                         .Take());
+    }
     return {ReplyOf(4, rows)};
   }
   void StartBoth() {
@@ -104,8 +120,11 @@ class WeftctlTest : public testing::Test {
   std::string link_ = "connected";
   std::string file_ = "current";
   std::string file_error_;
-  std::string function_;  // State of the one function; empty: not said.
-  std::string watch_;     // Of a source; empty: weft-control watches files alone.
+  std::string function_;         // State of the one function; empty: not said.
+  std::string watch_;            // Of a source; empty: weft-control watches files alone.
+  std::string port_, port_why_;  // What carries packets to other nodes.
+  std::vector<api::Item> nodes_;
+  int64_t steer_keys_ = -1;  // That the XDP program knows; -1: there is none.
   int64_t ready_ = 1;
   int64_t sent_ = 4;
   std::unique_ptr<FakeDaemon> agent_;
@@ -257,6 +276,38 @@ TEST_F(WeftctlTest, ChecksPassAndEachFailureIsNamed) {
   ran = Ctl({"check"});
   EXPECT_EQ(ran.exit_code, 1);
   EXPECT_THAT(ran.output, HasSubstr("is weft-control running"));
+}
+
+TEST_F(WeftctlTest, ChecksLookAtOtherNodesAndTheWayThere) {
+  StartBoth();
+  const auto node = [](const char* name, const char* state, const char* keys, const char* problem) {
+    return Row().Text("node", name).Text("state", state).Text("keys", keys).Text("problem", problem).Take();
+  };
+  EXPECT_THAT(Ctl({"check"}).output, testing::Not(HasSubstr("nodes")));
+  nodes_ = {node("n1", "here", "", ""), node("n2", "reachable", "epoch 0", "")};
+  port_ = "af_xdp eth0 queue 0, 10.0.0.1:4810";
+  port_why_ = "memory: 2 MiB (no huge pages); transfer: copy";
+  steer_keys_ = 1;
+  test::Ran ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+  EXPECT_THAT(ran.output, testing::ContainsRegex("nodes +ok +1 other, reachable"));
+  EXPECT_THAT(ran.output, testing::ContainsRegex("packet port +ok +af_xdp eth0 queue 0, 10.0.0.1:4810 "));
+  EXPECT_THAT(ran.output, testing::ContainsRegex("steer +ok +eth0, native, port 4810"));
+  // Another node that is away, and a slower way there, are no faults of this one.
+  nodes_.push_back(node("n3", "not reachable", "none", "expired: the peer's certificate"));
+  port_ = "io_uring 10.0.0.1:4810";
+  port_why_ = "af_xdp: no (weft-control says no; so it is); socket buffers: 4 MiB";
+  ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+  EXPECT_THAT(ran.output, HasSubstr("1 of 2 not reachable: n3: expired: the peer's certificate  "));
+  EXPECT_THAT(ran.output, HasSubstr("4810; af_xdp: no (weft-control says no; so it is)  "));
+  // With keys in use, a program that knows none of them lets nothing in.
+  steer_keys_ = 0;
+  ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("the program on eth0 knows no key of this node"));
+  nodes_.erase(nodes_.begin() + 1);
+  EXPECT_EQ(Ctl({"check"}).exit_code, 0);
 }
 
 TEST_F(WeftctlTest, RefusalsAndBadAnswersAreErrors) {

@@ -7,9 +7,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "dataplane/base/fd.h"
@@ -28,6 +30,8 @@ namespace {
 
 // Descriptors that weftd needs at the least: a socket a host, and some for a channel while it is opened.
 constexpr rlim_t kFilesMin = 4096;
+// Nodes that one line names.
+constexpr std::size_t kNodesNamedMax = 5;
 
 class Checks {
  public:
@@ -98,16 +102,18 @@ void CheckHosts(const Global& global, Checks* checks) {
   const absl::StatusOr<Answer> hosts = AskOnce(global.AdminSocket(), api::Query::HOSTS);
   if (!hosts.ok()) return checks->Failed("hosts", std::string(hosts.status().message()), "");
   std::vector<std::string> silent;
+  std::size_t attached = 0;
   for (const api::Item& item : hosts->items) {
     if (TextOf(item, "counters") == "not answered") silent.push_back(TextOf(item, "host"));
+    attached += TextOf(item, "engine") == "itself" ? 0 : 1;  // Of the node, not of a tenant
   }
-  if (hosts->items.empty()) {
+  if (attached == 0 && silent.empty()) {
     checks->Warn("hosts", "none is attached", "start weft-host, or a process with libweft");
   } else if (!silent.empty()) {
     checks->Failed("hosts", absl::StrCat("no answer from ", absl::StrJoin(silent, ", ")),
                    "a stopped or overloaded process; weftd cuts it off at the next change");
   } else {
-    checks->Ok("hosts", absl::StrCat(hosts->items.size(), " attached, all answer"));
+    checks->Ok("hosts", absl::StrCat(attached, " attached, all answer"));
   }
 }
 
@@ -125,6 +131,61 @@ void CheckFunctions(const Global& global, Checks* checks) {
   } else {
     checks->Failed("functions", absl::StrCat("no ready host: ", absl::StrJoin(without, ", ")),
                    "`weftctl get functions` says why");
+  }
+}
+
+// Of the other nodes: which of them calls can go to. They may be down for reasons of their own.
+void CheckNodes(const Answer& nodes, Checks* checks) {
+  std::vector<std::string> away;
+  std::size_t others = 0;
+  for (const api::Item& item : nodes.items) {
+    const std::string state = TextOf(item, "state"), problem = TextOf(item, "problem");
+    if (state == "here") continue;
+    ++others;
+    if (state != "reachable")
+      away.push_back(absl::StrCat(TextOf(item, "node"), ": ", problem.empty() ? state : problem));
+  }
+  if (others == 0) return;
+  if (away.empty()) {
+    checks->Ok("nodes", absl::StrCat(others, others == 1 ? " other" : " others", ", reachable"));
+  } else {
+    const std::size_t count = away.size();
+    if (count > kNodesNamedMax) away.resize(kNodesNamedMax);
+    checks->Warn("nodes",
+                 absl::StrCat(count, " of ", others, " not reachable: ", absl::StrJoin(away, "; "),
+                              count > kNodesNamedMax ? "; ..." : ""),
+                 "`weftctl get nodes` lists all; see docs/identity.md");
+  }
+}
+
+// Where AF_XDP was asked for and is not used, the first of the reasons says why.
+void CheckPacketPort(const api::Item& agent, Checks* checks) {
+  const std::string port = TextOf(agent, "packet_port"), why = TextOf(agent, "packet_port_why");
+  if (port.empty()) return;
+  if (!absl::StartsWith(why, "af_xdp: no (")) return checks->Ok("packet port", port);
+  checks->Warn("packet port", absl::StrCat(port, "; ", why.substr(0, why.find("); ") + 1)),
+               "packets take the kernel's way, which is slower");
+}
+
+// An XDP program that has not been told of the keys in use drops all packets of other nodes.
+void CheckSteer(const Answer& control, const api::Item& agent, const Answer& nodes, Checks* checks) {
+  const bool keys = std::any_of(nodes.items.begin(), nodes.items.end(), [](const api::Item& node) {
+    return absl::StartsWith(TextOf(node, "keys"), "epoch");
+  });
+  for (const api::Item& item : control.items) {
+    const std::string interface = TextOf(item, "steer");
+    if (interface.empty()) continue;
+    const bool ours = absl::EndsWith(TextOf(agent, "packet_port"), absl::StrCat(":", TextOf(item, "port")));
+    if (keys && ours && TextOf(item, "keys") == "0") {
+      checks->Failed("steer",
+                     absl::StrCat("the program on ", interface,
+                                  " knows no key of this node and drops the packets of other nodes"),
+                     absl::StrCat("`interface: ", interface,
+                                  "` in weftd.yaml; weft-control's --agent-user must be weftd's user"));
+    } else {
+      checks->Ok("steer",
+                 absl::StrCat(interface, ", ", TextOf(item, "mode"), ", port ", TextOf(item, "port")));
+    }
   }
 }
 
@@ -181,6 +242,12 @@ int RunCheck(const Global& global) {
   if (agent.ok()) {
     CheckHosts(global, &checks);
     CheckFunctions(global, &checks);
+  }
+  if (agent.ok() && !agent->items.empty()) {
+    CheckPacketPort(agent->items[0], &checks);
+    const absl::StatusOr<Answer> nodes = AskOnce(global.AdminSocket(), api::Query::NODES);
+    if (nodes.ok()) CheckNodes(*nodes, &checks);
+    if (nodes.ok() && control.ok()) CheckSteer(*control, agent->items[0], *nodes, &checks);
   }
   CheckKernel(&checks);
   CheckLimits(&checks);
