@@ -53,7 +53,7 @@ EtcdPresenceOptions ReadPresence(YamlMap& map) {
   EtcdPresenceOptions presence;
   map.Require({"address"});
   presence.address = map.NonEmptyString("address");
-  if (!presence.address.empty()) map.Check("address", CheckAddress(presence.address));
+  if (!presence.address.empty()) map.Check("address", CheckNodeAddress(presence.address));
   presence.zone = map.String("zone");
   if (!presence.zone.empty()) map.Check("zone", CheckLabel(presence.zone, "zone"));
   presence.call_as = map.Strings("call_as");

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/ip_address.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/text.h"
 #include "dataplane/config/yaml.h"
@@ -136,6 +137,14 @@ absl::Status CheckAddress(absl::string_view address) {
         absl::StrCat("\"", address, "\" is no HOST:PORT, as in 10.0.0.7:4810 or [fd00::7]:4810"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckNodeAddress(absl::string_view address) {
+  WEFT_RETURN_IF_ERROR(CheckAddress(address));
+  const absl::string_view host = address.substr(0, address.rfind(':'));
+  if (IsIpAddress(host)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", host, "\" is no IP address, as in 10.0.0.7 or [fd00::7]; agents look no names up"));
 }
 
 absl::Status CheckObjectNames(const MeshObject& object) {

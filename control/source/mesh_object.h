@@ -20,6 +20,8 @@ using MeshObject = std::variant<api::Node, api::Function, api::Endpoint, api::Al
 absl::Status CheckPattern(absl::string_view pattern);
 // OK for HOST:PORT, where an IPv6 address stands in brackets.
 absl::Status CheckAddress(absl::string_view address);
+// The same of a node: its agent is dialled, and no name is looked up for that.
+absl::Status CheckNodeAddress(absl::string_view address);
 // OK where all names of `object` are good ones.
 absl::Status CheckObjectNames(const MeshObject& object);
 

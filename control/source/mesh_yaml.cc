@@ -80,7 +80,7 @@ class Loader {
 
   static void ReadNodeFields(YamlMap& map, api::Node* node) {
     node->set_address(map.String("address"));
-    if (!node->address().empty()) map.Check("address", CheckAddress(node->address()));
+    if (!node->address().empty()) map.Check("address", CheckNodeAddress(node->address()));
     node->set_zone(map.String("zone"));
     if (!node->zone().empty()) map.Check("zone", CheckLabel(node->zone(), "zone"));
     const std::vector<std::string> call_as = map.Strings("call_as");

@@ -35,7 +35,8 @@ TEST(ControlConfigTest, WhatIsWrongIsNamedByLineAndKey) {
   EXPECT_THAT(ErrorOf(etcd + "  user: weft\n  password_file: /nowhere\n"), HasSubstr("/nowhere"));
   EXPECT_THAT(ErrorOf(etcd + "  publish: {}\n"), HasSubstr("address"));
   EXPECT_THAT(ErrorOf(etcd + "  publish: {address: nowhere}\n"), HasSubstr("HOST:PORT"));
-  EXPECT_THAT(ErrorOf(etcd + "  publish: {address: \"a:1\", lease: 1s}\n"), HasSubstr("lease"));
+  EXPECT_THAT(ErrorOf(etcd + "  publish: {address: \"n1.example:4810\"}\n"), HasSubstr("is no IP address"));
+  EXPECT_THAT(ErrorOf(etcd + "  publish: {address: \"10.0.0.7:1\", lease: 1s}\n"), HasSubstr("lease"));
   EXPECT_THAT(ErrorOf(etcd + "  retries: 3\n"), HasSubstr("retries"));
 }
 
@@ -118,7 +119,7 @@ TEST(ControlConfigTest, WhatIsSaidIsTaken) {
       absl::StrCat("version: 1\nfiles: /m\netcd:\n  endpoints: [\"https://a:1\", \"https://b:1\"]\n  prefix: "
                    "/mine/\n  tls: {ca: /ca, certificate: /c, key: /k}\n  user: weft\n  password_file: ",
                    directory / "password",
-                   "\n  publish: {address: \"a:4810\", zone: z1, call_as: [app], lease: 7s}\n"),
+                   "\n  publish: {address: \"10.0.0.7:4810\", zone: z1, call_as: [app], lease: 7s}\n"),
       "c.yaml");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->files, "/m");

@@ -62,6 +62,11 @@ INSTANTIATE_TEST_SUITE_P(
                   "nodes:\n- name: n1\n  address: 10.0.0.1\n",
                   {"m.yaml:4:12: nodes[0].address: \"10.0.0.1\" is no HOST:PORT, as in 10.0.0.7:4810 or "
                    "[fd00::7]:4810"}},
+        ErrorCase{
+            "AddressThatIsAName",
+            "nodes:\n- name: n1\n  address: n1.example:4810\n",
+            {"m.yaml:4:12: nodes[0].address: \"n1.example\" is no IP address, as in 10.0.0.7 or [fd00::7]; "
+             "agents look no names up"}},
         ErrorCase{"FunctionWithoutNamespace",
                   "functions:\n- name: scale\n",
                   {"m.yaml:3:9: functions[0].name: function \"scale\": must be NAMESPACE/NAME"}},
