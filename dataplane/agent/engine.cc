@@ -321,7 +321,11 @@ absl::Status Engine::DrainHost(const std::string& host) {
   const auto found = state_.by_host.find(host);
   if (found == state_.by_host.end())
     return Refuse(Refusal::kUnknownHost, absl::StrCat("no host ", host, " is attached"));
-  state_.Find(found->second)->draining = true;
+  Session& session = *state_.Find(found->second);
+  if (session.is_engine)
+    return Refuse(Refusal::kUnknownHost,
+                  absl::StrCat(host, " is no host but the node engine, which is not drained"));
+  session.draining = true;
   Touch();
   return absl::OkStatus();
 }

@@ -41,9 +41,17 @@ PlanRoute Dealt(const EngineState& state, const Session& session, PlanRoute rout
   return route;
 }
 
+// Why there is nobody to call, to a caller on another node, which has hosts of these names itself.
+std::string SaidBy(const std::string& node, const std::string& reason) {
+  const std::size_t code = reason.find(": ");
+  if (code == std::string::npos) return reason;
+  return absl::StrCat(reason.substr(0, code + 2), "node ", node, ": ", reason.substr(code + 2));
+}
+
 // An engine inside a host may hand calls of other nodes to that host and to nobody else.
-PlanRoute OwnHostOnly(const FunctionPlan& function, const Session& engine, const Call& call) {
-  PlanRoute route{{}, {}, function.code, function.reason};
+PlanRoute OwnHostOnly(const std::string& node, const FunctionPlan& function, const Session& engine,
+                      const Call& call) {
+  PlanRoute route{{}, {}, function.code, SaidBy(node, function.reason)};
   for (const PlanTarget& target : function.targets) {
     if (target.session == engine.inside_of) route.targets.push_back(target);
   }
@@ -98,9 +106,10 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
   if (!model.Allows(call.first, call.second)) {
     return {{}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), MissingRule(call)};
   }
-  if (session.inside_of != 0) return OwnHostOnly(function, session, call);
+  if (session.inside_of != 0) return OwnHostOnly(node, function, session, call);
   // What comes from another node stays on this one.
-  if (session.is_engine) return {function.targets, function.prospects, function.code, function.reason};
+  if (session.is_engine)
+    return {function.targets, function.prospects, function.code, SaidBy(node, function.reason)};
   if (state.Find(session.inside) == nullptr)
     return WithRefusals(function, Dealt(state, session, ToAll(function)));
   // Its own engine may reach other ends than this node's.

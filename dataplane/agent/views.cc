@@ -273,6 +273,31 @@ std::vector<api::Item> ChannelItems(const Engine& engine, const StatsByHost& sta
   return items;
 }
 
+namespace {
+
+// Why other nodes refuse calls from this one by `caller`, or "": they take those of functions that are placed
+// here, and of clients in the namespaces that this node's `call_as` names. By what this node knows of the
+// mesh.
+std::string WhyRefusedElsewhere(const Engine& engine, const std::string& caller) {
+  const Model& model = engine.model();
+  const std::string& node = engine.node();
+  if (absl::StrContains(caller, '/')) {
+    for (auto it = model.endpoints().lower_bound({caller, "", ""});
+         it != model.endpoints().end() && it->first.function == caller; ++it) {
+      if (it->first.node == node) return "";
+    }
+    return absl::StrCat("no source places ", caller, " on node ", node);
+  }
+  const auto known = model.nodes().find(node);
+  if (known != model.nodes().end()) {
+    const auto& call_as = known->second.call_as();
+    if (std::find(call_as.begin(), call_as.end(), caller) != call_as.end()) return "";
+  }
+  return absl::StrCat("`call_as` of node ", node, " does not name ", caller);
+}
+
+}  // namespace
+
 std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& caller,
                                     const std::string& callee) {
   if (!engine.model().Allows(caller, callee)) {
@@ -294,13 +319,15 @@ std::vector<api::Item> ExplainItems(const Engine& engine, const std::string& cal
                                PathBetween(engine, caller, callers, host),
                                absl::StrCat("allowed: ", allowed, "; ", notes)));
   }
+  std::string refused = plan.remote.empty() ? "" : WhyRefusedElsewhere(engine, caller);
+  if (!refused.empty()) refused = absl::StrCat("PERMISSION_DENIED: other nodes refuse it: ", refused, "; ");
   for (const PlanTarget& target : plan.remote) {
     items.push_back(
-        ExplainRow(caller, callee, "reachable", "",
+        ExplainRow(caller, callee, refused.empty() ? "reachable" : "denied", "",
                    absl::StrCat("encrypted messages to ",
                                 absl::StrContains(target.node, '/') ? "the engine inside host " : "node ",
                                 target.node, NearnessOf(target)),
-                   absl::StrCat("allowed: ", allowed, "; ", notes)));
+                   absl::StrCat(refused, "allowed: ", allowed, "; ", notes)));
   }
   return items;
 }

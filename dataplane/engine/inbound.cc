@@ -103,7 +103,7 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
     return RefuseInbound(
         event, absl::StatusCode::kPermissionDenied,
         absl::StrFormat("PERMISSION_DENIED: caller %016x may not call %s from node %s: it has no "
-                        "endpoint there, nor does the node call as it",
+                        "endpoint there, and `call_as` of that node does not name it",
                         head.caller, callee->second.name, peer.name),
         now_ns);
   }

@@ -246,6 +246,28 @@ TEST_F(TwoNodeTest, ACallerThatTheOtherNodeDoesNotKnowIsRefused) {
   EXPECT_EQ(result["codes"]["PERMISSION_DENIED"], result["started"]) << result;
   EXPECT_EQ(far_run.Totals().executed, 0u);
   EXPECT_THAT(far_->Ctl({"status"}).output, HasSubstr("engine_refused_caller"));
+  EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error,
+              HasSubstr("and `call_as` of that node does not name it"));
+  // Where its own control does not say so either, it is known here what will come of a call.
+  EXPECT_EQ(near_->Ctl({"explain", "app", "app/echo"}).exit_code, 0);
+  near_->SetMesh(CommonMesh("zone: z"));
+  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, " z ")) << Logs();
+  const Ran explained = near_->Ctl({"explain", "app", "app/echo"});
+  EXPECT_EQ(explained.exit_code, 1);
+  EXPECT_THAT(explained.output, HasSubstr("other nodes refuse it: `call_as` of node n1 does not name app"));
+  EXPECT_THAT(near_->Ctl({"explain", "app/front", "app/echo"}).output,
+              HasSubstr("no source places app/front on node n1"));
+}
+
+TEST_F(TwoNodeTest, WhatFailsOnTheOtherNodeIsSaidToFailThere) {
+  WaitReachable();
+  EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error,
+              HasSubstr("UNAVAILABLE: node n2: no host of app/echo is ready: host a: not attached"));
+  // The node engine is listed among the hosts, and is none.
+  const Ran drained = near_->Ctl({"drain", "engine:n1"});
+  EXPECT_EQ(drained.exit_code, 1);
+  EXPECT_THAT(drained.error, HasSubstr("engine:n1 is no host but the node engine"));
+  EXPECT_THAT(near_->Ctl({"get", "hosts"}).output, testing::Not(HasSubstr("draining")));
 }
 
 TEST_F(TwoNodeTest, WhyANodeHasNoKeysIsToldWithIt) {
