@@ -348,7 +348,9 @@ bool NodeLink::Turn() {
   EndSilentInside(now_ns);
   keys_->Step(now_ns);
   if (changed_ && now_ns >= snapshot_ns_ + kLookNs) {
-    State state{keys_->Peers(), keys_->counters(), packet_problems_};
+    const identity::Credentials& own = keys_->credentials();
+    State state{keys_->Peers(),      keys_->counters(),    packet_problems_,
+                own.id().ToString(), own.expires_unix_s(), certificate_problem_};
     const std::lock_guard<std::mutex> lock(mutex_);
     state_ = std::move(state);
     changed_ = false;
@@ -360,6 +362,8 @@ bool NodeLink::Turn() {
 // --- The key exchange's word; see node_link_lanes.cc too.
 
 void NodeLink::OnCredentials(const absl::Status& status) {
+  certificate_problem_ = std::string(status.message());
+  changed_ = true;
   if (status.ok()) {
     spdlog::info("the node's certificates were read again");
   } else {

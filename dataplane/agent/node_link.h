@@ -79,6 +79,10 @@ class NodeLink final : private identity::KeyExchangeObserver {
     identity::KeyExchangeCounters keys;
     // By node, why no packets go there though its keys stand.
     std::map<std::string, std::string> packet_problems;
+    // Of this node.
+    std::string identity;
+    int64_t certificate_until_unix_s = 0;
+    std::string certificate_problem;  // Why what its files say now is not in force; empty: it is.
   };
   // How things stood at most kLookNs ago. Any thread; waits for nobody.
   State Look();
@@ -171,6 +175,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   // The key thread's.
   std::unique_ptr<identity::KeyExchange> keys_;
   std::map<std::string, std::string> peers_;
+  std::string certificate_problem_;
   LogLimit log_limit_;
   uint64_t leave_ns_ = 0;     // Not 0: leaving, until then.
   bool changed_ = true;       // Something may have, since the last snapshot,

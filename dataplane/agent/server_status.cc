@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "dataplane/agent/server.h"
 #include "dataplane/agent/views.h"
 
@@ -121,7 +122,15 @@ void Server::AddLink(const StatsByHost& stats, api::Item* item) const {
     AddText(item, "engines_inside_port",
             "udp (hosts have no CAP_NET_RAW for AF_XDP, and a queue's one socket is the node engine's)");
   }
-  const identity::KeyExchangeCounters keys = node_link_->Look().keys;
+  const NodeLink::State link = node_link_->Look();
+  if (!link.identity.empty()) {  // Else it has not begun yet.
+    AddText(item, "identity", link.identity);
+    AddText(item, "certificate_until",
+            absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixSeconds(link.certificate_until_unix_s),
+                             absl::UTCTimeZone()));
+  }
+  if (!link.certificate_problem.empty()) AddText(item, "certificate_problem", link.certificate_problem);
+  const identity::KeyExchangeCounters& keys = link.keys;
   AddNumber(item, "tls_sessions", keys.sessions);
   for (std::size_t i = 1; i < identity::kRefusals; ++i) {
     if (keys.refused[i] == 0) continue;

@@ -110,8 +110,12 @@ TEST_F(NodeFaultTest, ARevokedNodeIsNoPeerAnyMoreUntilItHasANewCertificate) {
   EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error, HasSubstr("UNAVAILABLE"));
   // Its own agent says so too, and goes on with what it has.
   EXPECT_TRUE(far_->agent().WaitForOutput("certificate revoked", absl::Seconds(10))) << Logs();
+  EXPECT_TRUE(far_->WaitForCtl({"status"}, "certificate_problem  ")) << Logs();
   Issue("n2", validity_);
   EXPECT_TRUE(Answers(*near_)) << Logs();
+  const std::string status = far_->Ctl({"status"}).output;
+  EXPECT_THAT(status, testing::Not(HasSubstr("certificate_problem")));
+  EXPECT_THAT(status, HasSubstr("spiffe://two-node.test/node/n2"));
 }
 
 // Ten seconds: longer than the silence after which the agents' connection is given up.

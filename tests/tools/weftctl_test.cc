@@ -82,6 +82,8 @@ class WeftctlTest : public testing::Test {
     Row row;
     row.Text("node", "n1").Text("version", "9").Number("generation", 4);
     if (!port_.empty()) row.Text("packet_port", port_).Text("packet_port_why", port_why_);
+    if (!until_.empty()) row.Text("identity", "spiffe://t/node/n1").Text("certificate_until", until_);
+    if (!certificate_problem_.empty()) row.Text("certificate_problem", certificate_problem_);
     return row.Take();
   }
   std::vector<std::string> Control(const api::AdminRequest&) {
@@ -120,9 +122,10 @@ class WeftctlTest : public testing::Test {
   std::string link_ = "connected";
   std::string file_ = "current";
   std::string file_error_;
-  std::string function_;         // State of the one function; empty: not said.
-  std::string watch_;            // Of a source; empty: weft-control watches files alone.
-  std::string port_, port_why_;  // What carries packets to other nodes.
+  std::string function_;                     // State of the one function; empty: not said.
+  std::string watch_;                        // Of a source; empty: weft-control watches files alone.
+  std::string port_, port_why_;              // What carries packets to other nodes.
+  std::string until_, certificate_problem_;  // Of weftd's certificate.
   std::vector<api::Item> nodes_;
   int64_t steer_keys_ = -1;  // That the XDP program knows; -1: there is none.
   int64_t ready_ = 1;
@@ -301,6 +304,16 @@ TEST_F(WeftctlTest, ChecksLookAtOtherNodesAndTheWayThere) {
   EXPECT_EQ(ran.exit_code, 0) << ran.output;
   EXPECT_THAT(ran.output, HasSubstr("1 of 2 not reachable: n3: expired: the peer's certificate  "));
   EXPECT_THAT(ran.output, HasSubstr("4810; af_xdp: no (weft-control says no; so it is)  "));
+  until_ = "2999-01-31 23:59:59 UTC";
+  EXPECT_THAT(Ctl({"check"}).output,
+              testing::ContainsRegex("certificate +ok +spiffe://t/node/n1 until 2999"));
+  certificate_problem_ = "open k: Permission denied";
+  EXPECT_THAT(Ctl({"check"}).output, HasSubstr("UTC; its files now: open k: Permission denied"));
+  until_ = "2001-01-31 23:59:59 UTC";
+  ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("UTC: it has ended"));
+  until_.clear();
   // With keys in use, a program that knows none of them lets nothing in.
   steer_keys_ = 0;
   ran = Ctl({"check"});

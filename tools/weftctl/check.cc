@@ -14,6 +14,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "dataplane/base/fd.h"
 #include "tools/weftctl/admin_client.h"
 #include "tools/weftctl/commands.h"
@@ -158,6 +160,24 @@ void CheckNodes(const Answer& nodes, Checks* checks) {
   }
 }
 
+// By which this node proves to others who it is.
+void CheckCertificate(const api::Item& agent, Checks* checks) {
+  const std::string until = TextOf(agent, "certificate_until"),
+                    problem = TextOf(agent, "certificate_problem");
+  if (until.empty()) return;
+  const std::string detail = absl::StrCat(TextOf(agent, "identity"), " until ", until);
+  absl::Time end;
+  std::string error;
+  if (absl::ParseTime("%Y-%m-%d %H:%M:%S UTC", until, &end, &error) && end <= absl::Now()) {
+    checks->Failed("certificate", absl::StrCat(detail, ": it has ended"), "no other node can be reached");
+  } else if (!problem.empty()) {
+    checks->Warn("certificate", absl::StrCat(detail, "; its files now: ", problem),
+                 "the one that was read before stays in force");
+  } else {
+    checks->Ok("certificate", detail);
+  }
+}
+
 // Where AF_XDP was asked for and is not used, the first of the reasons says why.
 void CheckPacketPort(const api::Item& agent, Checks* checks) {
   const std::string port = TextOf(agent, "packet_port"), why = TextOf(agent, "packet_port_why");
@@ -244,6 +264,7 @@ int RunCheck(const Global& global) {
     CheckFunctions(global, &checks);
   }
   if (agent.ok() && !agent->items.empty()) {
+    CheckCertificate(agent->items[0], &checks);
     CheckPacketPort(agent->items[0], &checks);
     const absl::StatusOr<Answer> nodes = AskOnce(global.AdminSocket(), api::Query::NODES);
     if (nodes.ok()) CheckNodes(*nodes, &checks);
