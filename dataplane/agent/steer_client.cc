@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/api/admin.pb.h"
 #include "dataplane/base/status.h"
 #include "dataplane/base/unix_socket.h"
@@ -14,7 +15,11 @@ namespace {
 
 constexpr int kAnswerMs = 1000;
 
-absl::Status NotThere(const absl::Status& why) { return absl::UnavailableError(std::string(why.message())); }
+absl::Status NotThere(const absl::Status& why) {
+  const char* const hint =
+      absl::IsPermissionDenied(why) ? "; weft-control's --agent-user must be this user" : "";
+  return absl::UnavailableError(absl::StrCat(why.message(), hint));
+}
 
 }  // namespace
 
