@@ -335,7 +335,10 @@ void Server::CarryOut(Output output) {
     case Output::Kind::kAcknowledged:
       return Acknowledge(output);
     case Output::Kind::kDrained:
-      return TellDrained(output.to);
+      // One that has ended meanwhile was told of as it was closed.
+      if (const Session* const session = engine_->state().Find(output.to); session != nullptr)
+        TellDrained(output.to, session->host, true);
+      return;
   }
 }
 

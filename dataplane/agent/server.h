@@ -143,7 +143,7 @@ class Server {
   void StartDrain(SessionId asker, const std::string& host);
   void TellDrainState(SessionId asker, const std::string& host, const std::string& state,
                       const std::string& why);
-  void TellDrained(SessionId host);
+  void TellDrained(SessionId host, const std::string& name, bool drained);
   bool MayProgram(const Connection& connection) const;
 
   // server_runs.cc: modules that are run once.

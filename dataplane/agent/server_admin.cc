@@ -159,16 +159,12 @@ void Server::TellDrainState(SessionId asker, const std::string& host, const std:
 }
 
 // Answers those who wait for a host to be drained: it is, or it has left.
-void Server::TellDrained(SessionId host) {
-  const Session* session = engine_->state().Find(host);
+void Server::TellDrained(SessionId host, const std::string& name, bool drained) {
   std::vector<SessionId> askers;
   for (auto [it, end] = drain_waiters_.equal_range(host); it != end; ++it) askers.push_back(it->second);
   drain_waiters_.erase(host);
-  if (session != nullptr) spdlog::info("host {} is drained", session->host);
-  for (const SessionId asker : askers) {
-    TellDrainState(asker, session == nullptr ? "" : session->host, session == nullptr ? "gone" : "drained",
-                   "");
-  }
+  if (drained) spdlog::info("host {} is drained", name);
+  for (const SessionId asker : askers) TellDrainState(asker, name, drained ? "drained" : "gone", "");
 }
 
 std::set<SessionId> Server::WhoToAsk(const PendingQuery& query) const {

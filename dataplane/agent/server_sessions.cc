@@ -154,8 +154,11 @@ void Server::Close(SessionId id, const std::string& reason) {
     const Session* session = engine_->state().Find(id);
     if (session != nullptr && !session->is_client)
       spdlog::info("host {} has left: {}", session->host, reason);
+    // A host that is drained ends, and what it said last may have been read in this very turn.
+    const std::string name = session == nullptr ? "" : session->host;
+    const bool drained = session != nullptr && session->drained;
     engine_->Detach(id, reason, NowNs());
-    TellDrained(id);
+    TellDrained(id, name, drained);
   }
   CloseInside(*connection, reason);
   ForgetRuns(id, reason);

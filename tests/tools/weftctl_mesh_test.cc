@@ -167,6 +167,7 @@ TEST_F(WeftctlMeshTest, ADrainedHostGetsNoCalls) {
   ASSERT_TRUE(WaitForTarget("a,b"));
   const Ran ran = mesh_.Ctl({"drain", "b"});
   EXPECT_EQ(ran.exit_code, 0) << ran.error << ran.output;
+  EXPECT_THAT(ran.output, testing::ContainsRegex("b +drained"));  // Though it may have ended by now.
   EXPECT_TRUE(WaitForTarget("a"));
   EXPECT_EQ(mesh_.Ctl({"call", "demo/echo", "x"}).output, "x");
   EXPECT_THAT(mesh_.Ctl({"drain", "nobody"}).error, HasSubstr("no host nobody is attached"));
