@@ -31,6 +31,8 @@ for unit in units:
     for needed in ('Type', 'User', 'Restart', 'NoNewPrivileges', 'CapabilityBoundingSet'):
         if needed not in settings:
             failures.append(f'{unit.name}: no {needed}=')
+    if settings.get('Restart') != ('on-failure' if unit.name == 'weft-host@.service' else 'always'):
+        failures.append(f'{unit.name}: daemons always come back, a host unless it was drained')
     if settings.get('Type') != 'notify':
         failures.append(f'{unit.name}: every program of weft reports to systemd')
 # What systemd itself thinks of them, where it is there: of programs that exist.
