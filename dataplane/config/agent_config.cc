@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/config/agent_config.h"
 
-#include <arpa/inet.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/ip_address.h"
 #include "dataplane/base/status.h"
 #include "dataplane/config/user.h"
 #include "dataplane/config/yaml.h"
@@ -41,11 +41,7 @@ absl::Status CheckListen(absl::string_view listen) {
     return absl::InvalidArgumentError(
         absl::StrCat("must be address:port, as in 192.0.2.1:4810, not \"", listen, "\""));
   }
-  std::string address(listen.substr(0, colon));
-  const bool brackets = address.size() > 2 && address.front() == '[' && address.back() == ']';
-  if (brackets) address = address.substr(1, address.size() - 2);
-  in6_addr ignored;
-  if (inet_pton(brackets ? AF_INET6 : AF_INET, address.c_str(), &ignored) != 1) {
+  if (!IsIpAddress(listen.substr(0, colon))) {
     return absl::InvalidArgumentError(
         absl::StrCat("must be an IP address and a port, as in 192.0.2.1:4810 or [2001:db8::1]:4810, not \"",
                      listen, "\""));
