@@ -92,7 +92,7 @@ bool NodeEngine::Post(std::function<void(NodeEngine&)> what) {
     const std::lock_guard<std::mutex> lock(mail_mutex_);
     if (mail_.size() >= kMailMax) return false;
     mail_.push_back(std::move(what));
-    has_mail_.store(true, std::memory_order_release);  // [M1] pairs with TakeMail
+    has_mail_.store(true, std::memory_order_release);  // [M1] pairs with PollHosts and NextNs
   }
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = write(mail_fd_.get(), &one, sizeof(one));
@@ -153,6 +153,9 @@ int NodeEngine::TakeEvents(uint64_t now_ns) {
 }
 
 uint64_t NodeEngine::NextNs(uint64_t now_ns) const {
+  // Its wake may be spent: the poller looks at descriptors now and then while it polls, after this turn has
+  // looked for mail.
+  if (has_mail_.load(std::memory_order_acquire)) return now_ns;  // [M1]
   // What waits is tried at every turn; where nothing else happens, this often.
   const uint64_t retry_ns = waiting_out_.empty() && waiting_in_.empty() ? ~uint64_t{0} : now_ns + kNsPerMs;
   return std::min(retry_ns, transport_->NextTimerNs(now_ns));

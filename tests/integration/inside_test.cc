@@ -219,7 +219,7 @@ class Liar {
       if (message->serial() != 0) {
         api::FromHost applied;
         applied.mutable_applied()->set_serial(message->serial());
-        Say(from, applied);
+        (void)SendMessage(from.get(), applied.SerializeAsString());  // It may be cut off by now.
       }
       if (message->kind_case() == kind) return true;
     }

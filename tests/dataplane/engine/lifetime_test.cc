@@ -48,6 +48,23 @@ TEST_F(TwoNodesTest, ARestartedPeerGetsANewSession) {
   }
 }
 
+// Else its thread sleeps on it, and a node whose keys it brings stays out of reach until something else
+// comes.
+TEST_F(TwoNodesTest, MailWhoseWakeIsSpentKeepsTheEngineAwake) {
+  OnWire([this] {
+    NodeEngine& engine = *nodes_[0].engine;
+    bool taken = false;
+    ASSERT_TRUE(engine.Post([&taken](NodeEngine&) { taken = true; }));
+    engine.Look();  // As a poll does after a while, or when its thread was off the CPU.
+    EXPECT_FALSE(taken);
+    const uint64_t now_ns = engine.NowNs();
+    EXPECT_LE(engine.NextNs(now_ns), now_ns);
+    engine.PollHosts();
+    EXPECT_TRUE(taken);
+    EXPECT_GT(engine.NextNs(now_ns), now_ns);
+  });
+}
+
 TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
   ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
   CallingHost front(nodes_[0].run_dir(), "a", "web/front");
