@@ -155,8 +155,8 @@ TEST_F(SteerFaultTest, WithoutThePrivilegeForAfXdpItFallsBackLoudly) {
   EXPECT_TRUE(Eventually([&] { return absl::StrContains(far_->agent().Output(), "CAP_NET_RAW is needed"); }))
       << Logs();
   EXPECT_THAT(far_->agent().Output(), HasSubstr("warning packet port"));
-  EXPECT_THAT(far_->Ctl({"status", "-o", "json"}).output, HasSubstr("CAP_NET_RAW"));
-  EXPECT_THAT(far_->Ctl({"check"}).output, HasSubstr("CAP_NET_RAW is needed"));
+  EXPECT_TRUE(far_->WaitForCtl({"status", "-o", "json"}, "CAP_NET_RAW is needed")) << Logs();
+  EXPECT_TRUE(far_->WaitForCtl({"check"}, "CAP_NET_RAW is needed")) << Logs();
   // The program lets its keys through to the kernel's socket.
   EXPECT_TRUE(Answers(*near_)) << Logs();
 }
