@@ -15,12 +15,8 @@ namespace {
 using weft::test::Eventually;
 
 TEST_F(TwoNodesTest, ADeadNodeFailsCallsAtOnceAndServesAgainWhenItIsBack) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   cut_.store(true);
   const absl::Status status = front.client->Call(function, "x", kPatient).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
@@ -66,12 +62,8 @@ TEST_F(TwoNodesTest, MailWhoseWakeIsSpentKeepsTheEngineAwake) {
 }
 
 TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   OnWire([this] {
     NodeEngine& engine = *nodes_[0].engine;
     for (uint64_t i = 0; i < 100; ++i) {  // Of 8 that it has room for.
@@ -90,12 +82,8 @@ TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
 }
 
 TEST_F(TwoNodesTest, OfNodesThatHaveLeftNoRecordStays) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   NodeEngine& engine = *nodes_[0].engine;
   // More than a record each, and never more of them at once than this.
   constexpr uint64_t kNodes = 5000;
@@ -113,12 +101,8 @@ TEST_F(TwoNodesTest, OfNodesThatHaveLeftNoRecordStays) {
 
 // What is known by caller and node: the agent names each caller once more for each node that it can choose.
 TEST_F(TwoNodesTest, OfNodesThatWereCalledAndHaveLeftNoRecordStays) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   NodeEngine& engine = *nodes_[0].engine;
   constexpr uint64_t kRounds = 60;
   constexpr uint64_t kNodes = 5;  // With n2, of 8 that the engine has room for.
@@ -154,12 +138,8 @@ TEST_F(TwoNodesTest, OfNodesThatWereCalledAndHaveLeftNoRecordStays) {
 }
 
 TEST_F(TwoNodesTest, AWayThatThePortHadNoRoomForIsMadeWhenThePeerMoves) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   OnWire([this] {
     nodes_[0].no_paths = true;
     EXPECT_FALSE(nodes_[0].engine->ChangeWays([] {}).ok());
@@ -208,12 +188,8 @@ TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
 }
 
 TEST_F(TwoNodesTest, DataFlowsWhileTheAgentIsReplaced) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   StopAgent(1);
   for (int i = 0; i < 100; ++i) {
     const absl::StatusOr<std::string> response = front.client->Call(function, "x", kPatient);

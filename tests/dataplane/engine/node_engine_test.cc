@@ -153,12 +153,8 @@ TEST_F(TwoNodesTest, ACallerThatIsNotPlacedOnItsNodeIsRefusedAndCounted) {
 }
 
 TEST_F(TwoNodesTest, ARuleThatTheCalleesNodeHasNotIsMissedThereToo) {
-  ServingHost echo(nodes_[1].run_dir(), "b", {{"demo/echo", Echo}});
-  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
-  ProgramBoth(CommonMesh());
-  Connect();
-  const Function function = front.Resolve("demo/echo");
-  ASSERT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
   api::Mesh mesh = CommonMesh();
   mesh.clear_allow();
   Program(1, mesh);  // Acknowledged: from here on nothing is delivered.

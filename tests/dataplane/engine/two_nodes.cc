@@ -157,6 +157,15 @@ void TwoNodesTest::RunWire() {
   }
 }
 
+TwoNodesTest::EchoAcross::EchoAcross(TwoNodesTest& test)
+    : echo(test.nodes_[1].run_dir(), "b", {{"demo/echo", Echo}}),
+      front(test.nodes_[0].run_dir(), "a", "web/front") {
+  test.ProgramBoth(CommonMesh());
+  test.Connect();
+  function = front.Resolve("demo/echo");
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
 void TwoNodesTest::OnWire(const std::function<void()>& what) {
   if (!wire_.joinable()) return what();
   errand_.store(&what);

@@ -91,6 +91,15 @@ class TwoNodesTest : public testing::Test {
                           const std::string& host);
   static void AddAllow(api::Mesh* mesh, const std::string& from, const std::string& to);
 
+  // demo/echo served on host b of n2, and called once from web/front on host a of n1, by the common mesh.
+  struct EchoAcross {
+    explicit EchoAcross(TwoNodesTest& test);
+
+    ServingHost echo;
+    CallingHost front;
+    Function function;
+  };
+
   // Runs `what` on the engines' thread and waits for it.
   void OnWire(const std::function<void()>& what);
   // A session with new keys between the two engines; waits until both agents know that the other can be
