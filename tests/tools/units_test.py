@@ -6,10 +6,25 @@ usage: units_test.py PACKAGING_DIR BIN_DIR
 """
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+
+
+
+def paused(command, result):
+    """Whether ExecStopPost, run as systemd runs it after a service that ended so, sleeps for a second."""
+    words = [word.replace('$$', '$') for word in shlex.split(command)]
+    with tempfile.TemporaryDirectory() as folder:
+        sleep, slept = pathlib.Path(folder) / 'sleep', pathlib.Path(folder) / 'slept'
+        sleep.write_text(f'#!/bin/sh\necho "$1" > {slept}\n')
+        sleep.chmod(0o755)
+        environment = {'SERVICE_RESULT': result, 'PATH': f'{folder}:/usr/bin:/bin'}
+        done = subprocess.run(words or ['false'], env=environment, check=False)
+        return done.returncode == 0 and slept.exists() and slept.read_text() == '1\n'
+
 
 packaging, programs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).resolve()
 units = sorted(packaging.glob('*.service'))
@@ -33,6 +48,12 @@ for unit in units:
             failures.append(f'{unit.name}: no {needed}=')
     if settings.get('Restart') != ('on-failure' if unit.name == 'weft-host@.service' else 'always'):
         failures.append(f'{unit.name}: daemons always come back, a host unless it was drained')
+    # By default systemd gives a unit up after five starts within 10 s: half a second of being refused.
+    if not re.search(r'^StartLimitIntervalSec=0$', unit.read_text().split('[Service]')[0], re.MULTILINE):
+        failures.append(f'{unit.name}: it is to be tried for ever')
+    for result, waits in (('exit-code', True), ('signal', False), ('watchdog', False), ('success', False)):
+        if paused(settings.get('ExecStopPost', ''), result) != waits:
+            failures.append(f'{unit.name}: after "{result}" it {"does not wait" if waits else "waits"}')
     if settings.get('Type') != 'notify':
         failures.append(f'{unit.name}: every program of weft reports to systemd')
 # What systemd itself thinks of them, where it is there: of programs that exist.
