@@ -20,8 +20,8 @@
 namespace weft::engine {
 namespace {
 
-// The state of peers is looked at this often without a message that tells of a change.
-constexpr uint32_t kReportEvery = 64;
+// In turns, how often it is looked whether there are many records of what has left.
+constexpr uint32_t kForgetEvery = 64;
 
 SessionOptions SessionOptionsOf(const NodeEngineOptions& options) {
   SessionOptions session;
@@ -144,8 +144,9 @@ int NodeEngine::TakeEvents(uint64_t now_ns) {
   }
   if (!waiting_out_.empty() || !waiting_in_.empty()) [[unlikely]]
     Retry(now_ns);
-  if (session_changed_ || ++turns_ % kReportEvery == 0) {
-    ReportNodes(false);
+  const bool changed = transport_->state_changes() != states_told_;
+  if (changed || ++turns_ % kForgetEvery == 0) {
+    if (changed) ReportNodes(false);
     if (records() >= forget_at_) ForgetGone();
   }
   core_.Publish();
@@ -156,6 +157,8 @@ uint64_t NodeEngine::NextNs(uint64_t now_ns) const {
   // Its wake may be spent: the poller looks at descriptors now and then while it polls, after this turn has
   // looked for mail.
   if (has_mail_.load(std::memory_order_acquire)) return now_ns;  // [M1]
+  // Of what the end of the turn brought, as a peer that was given up, TakeEvents has not heard yet.
+  if (transport_->HasEvent() || transport_->state_changes() != states_told_) return now_ns;
   // What waits is tried at every turn; where nothing else happens, this often.
   const uint64_t retry_ns = waiting_out_.empty() && waiting_in_.empty() ? ~uint64_t{0} : now_ns + kNsPerMs;
   return std::min(retry_ns, transport_->NextTimerNs(now_ns));
@@ -171,7 +174,7 @@ void NodeEngine::CloseAll() {
 
 // Tells the agent which nodes can be reached, where that has changed.
 void NodeEngine::ReportNodes(bool all) {
-  session_changed_ = false;
+  states_told_ = transport_->state_changes();
   for (auto& [node, peer] : peers_) {
     if (peer.name != node) continue;  // No calls leave for it.
     const bool up = peer.added && transport_->StateOf(peer.index) == transport::PeerState::kUp;

@@ -325,7 +325,7 @@ class NodeEngine final : public SessionEvents {
   std::deque<uint32_t> waiting_in_;
   uint64_t channels_closed_ = 0;  // As of the last look for calls of hosts that are gone.
   uint32_t turns_ = 0;
-  bool session_changed_ = false;         // A peer's state may have.
+  uint64_t states_told_ = 0;             // The transport's state_changes() as of the last ReportNodes.
   std::size_t forget_at_ = kRecordsMin;  // So many records() make ForgetGone look at all.
 
   std::mutex mail_mutex_;

@@ -63,7 +63,6 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
   peer.address = address;
   for (int which : {0, 1}) ForgetReceiveId(peer, which);
   transport_->BeginSession(peer.index, session, NowNs());
-  session_changed_ = true;
   return absl::OkStatus();
 }
 
@@ -127,7 +126,6 @@ void NodeEngine::InstallSendKey(const std::string& node, uint64_t session, uint8
   const Peer* const peer = PeerIn(node, session);
   if (peer == nullptr) return;
   transport_->InstallSendKey(peer->index, epoch, key_id, worker_hint, secret);
-  session_changed_ = true;
 }
 
 void NodeEngine::RetireReceiveKey(const std::string& node, uint64_t session, uint8_t epoch) {
@@ -139,7 +137,6 @@ void NodeEngine::RetireReceiveKey(const std::string& node, uint64_t session, uin
 
 void NodeEngine::DeclareDead(const std::string& node, uint64_t session) {
   if (const Peer* const peer = PeerIn(node, session)) transport_->DeclareDead(peer->index, NowNs());
-  session_changed_ = true;
 }
 
 void NodeEngine::EndSession(const std::string& node, uint64_t session) {
@@ -153,7 +150,6 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   if (peer->path != kNoPath) options_.paths.remove(peer->path);
   peers_by_index_[peer->index.value] = nullptr;
   peer->added = false;
-  session_changed_ = true;
 }
 
 // Lets go of what is known of nodes that have left: nodes come and go for as long as this one runs. First the

@@ -112,6 +112,7 @@ class Core {
   bool MayHaveDatagram() const { return !urgent_.empty() || !send_queue_.empty() || grants_.AnyWaiting(); }
   // The next thing to know; false: none. Its payload lives until Release.
   bool NextEvent(Event* event);
+  bool HasEvent() const { return event_head_ != event_tail_; }
   void Release(const Event& event);
 
   // When Tick or NextDatagram has work again if nothing else happens; ~0: never.
@@ -125,6 +126,8 @@ class Core {
   TenantUse UseOf(TenantIndex tenant) const { return tenants_[tenant.value]; }
   std::size_t memory_used_bytes() const { return blocks_.used_bytes(); }
   PeerState StateOf(PeerIndex peer) const { return peers_[peer.value]->state; }
+  // Goes up whenever StateOf any peer changes: whoever tells of that need not look at all of them.
+  uint64_t state_changes() const { return state_changes_; }
   uint64_t CounterOf(PeerIndex peer) const { return peers_[peer.value]->next_counter; }
   uint32_t calls_outstanding() const { return calls_outstanding_; }
   uint32_t messages_out() const { return config_.messages_out_max - static_cast<uint32_t>(free_out_.size()); }
@@ -202,6 +205,7 @@ class Core {
   void ReleaseBlocked(Peer& peer);
 
   // core_peer.cc: sessions, death.
+  void SetState(Peer& peer, PeerState state);
   void EndEverything(uint32_t peer, bool session_ends);
   void Revive(uint32_t peer, uint64_t now_ns);
 
@@ -246,6 +250,7 @@ class Core {
   const uint64_t event_mask_;
   uint64_t event_head_ = 0;
   uint64_t event_tail_ = 0;
+  uint64_t state_changes_ = 0;
 
   ClassQueue<OutMessage, &OutMessage::ready, &OutMessage::ready_class> send_queue_;
   IndexList<OutMessage, &OutMessage::age> out_by_age_;

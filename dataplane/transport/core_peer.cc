@@ -12,7 +12,7 @@ absl::StatusOr<PeerIndex> Core::AddPeer(uint64_t path) {
     if (peers_[i] != nullptr && peers_[i]->state != PeerState::kUnused) continue;
     if (peers_[i] == nullptr) peers_[i] = std::make_unique<Peer>(config_);
     peers_[i]->path = path;
-    peers_[i]->state = PeerState::kDown;
+    SetState(*peers_[i], PeerState::kDown);
     return PeerIndex{i};
   }
   return absl::ResourceExhaustedError("peers_max");
@@ -22,7 +22,7 @@ void Core::RemovePeer(PeerIndex index, uint64_t now_ns) {
   Peer& peer = *peers_[index.value];
   EndEverything(index.value, true);
   // Everything but the counters of keys and sessions, which go on for whoever takes the place.
-  peer.state = PeerState::kUnused;
+  SetState(peer, PeerState::kUnused);
   peer.send_key.Clear();
   peer.send_key_id = 0;
 }
@@ -30,7 +30,7 @@ void Core::RemovePeer(PeerIndex index, uint64_t now_ns) {
 void Core::BeginSession(PeerIndex index, uint64_t session, uint64_t now_ns) {
   Peer& peer = *peers_[index.value];
   EndEverything(index.value, true);
-  peer.state = PeerState::kDown;
+  SetState(peer, PeerState::kDown);
   peer.session = session;
   peer.send_key.Clear();
   peer.send_key_id = 0;
@@ -67,19 +67,29 @@ void Core::InstallSendKey(PeerIndex index, uint8_t epoch, uint32_t key_id, uint1
                             static_cast<uint8_t>(epoch & WEFT_PACKET_EPOCH_MASK),
                             __builtin_bswap16(worker_hint), __builtin_bswap32(key_id), 0};
   std::memcpy(&peer.header_begin, &header, sizeof(peer.header_begin));
+  if (peer.state == PeerState::kDead) {
+    // Its process has just agreed on this key: it is asked at once whether packets reach it too.
+    peer.ping_due = true;
+    MakeUrgent(index.value);
+  }
   if (peer.state != PeerState::kDown) return;
-  peer.state = PeerState::kUp;
+  SetState(peer, PeerState::kUp);
   // The peer may have had its key first: what it sent has been taken, and is answered now.
   MakeUrgent(index.value);
   timers_.ArmAtLatest(index.value, std::min(peer.query_due_ns, peer.ack_due_ns));
   ReleaseBlocked(peer);
 }
 
+void Core::SetState(Peer& peer, PeerState state) {
+  peer.state = state;
+  ++state_changes_;
+}
+
 void Core::ClosePeer(PeerIndex index, uint64_t now_ns) {
   Peer& peer = *peers_[index.value];
   if (peer.state != PeerState::kUp) return;
   EndEverything(index.value, true);
-  peer.state = PeerState::kDown;
+  SetState(peer, PeerState::kDown);
   peer.close_due = true;
   MakeUrgent(index.value);
 }
@@ -89,7 +99,7 @@ void Core::DeclareDead(PeerIndex index, uint64_t now_ns) {
   if (peer.state != PeerState::kUp) return;
   ++counters_.peer_deaths;
   EndEverything(index.value, false);
-  peer.state = PeerState::kDead;
+  SetState(peer, PeerState::kDead);
   peer.revive_due_ns = now_ns + config_.revive_ns;
   timers_.ArmAtLatest(index.value, peer.revive_due_ns);
 }
@@ -98,7 +108,7 @@ void Core::DeclareDead(PeerIndex index, uint64_t now_ns) {
 // its slots remember, so nothing is executed twice.
 void Core::Revive(uint32_t index, uint64_t now_ns) {
   Peer& peer = *peers_[index];
-  peer.state = PeerState::kUp;
+  SetState(peer, PeerState::kUp);
   peer.revive_due_ns = kNever;
   peer.progress_ns = now_ns;
   peer.probes = 0;

@@ -83,7 +83,7 @@ void Core::Apply(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns) {
       return OnUnknown(peer, frame);
     case FrameType::kClose:
       EndEverything(peer, true);
-      peers_[peer]->state = PeerState::kDown;
+      SetState(*peers_[peer], PeerState::kDown);
       return;
     case FrameType::kPing:
       return;

@@ -61,6 +61,31 @@ TEST_F(TwoNodesTest, MailWhoseWakeIsSpentKeepsTheEngineAwake) {
   });
 }
 
+// An engine that has nothing else to do sleeps after the turn that gave the peer up.
+TEST_F(TwoNodesTest, APeerThatIsGivenUpIsToldOfBeforeTheEngineSleeps) {
+  EchoAcross across(*this);
+  const auto reached = [this] {
+    uint64_t nodes = ~uint64_t{0};
+    nodes_[0].engine->AddCounters([&nodes](absl::string_view name, uint64_t value) {
+      if (name == "nodes_reached") nodes = value;
+    });
+    return nodes;
+  };
+  OnWire([&] {
+    NodeEngine& engine = *nodes_[0].engine;
+    ASSERT_EQ(reached(), 1u);
+    ASSERT_GT(engine.NextNs(engine.NowNs()), engine.NowNs()) << "else nothing is tried below";
+    // As a timer does, which a turn looks at last.
+    engine.transport().DeclareDead(transport::PeerIndex{0}, engine.NowNs());
+    const uint64_t now_ns = engine.NowNs();
+    EXPECT_LE(engine.NextNs(now_ns), now_ns);
+    engine.TakeEvents(now_ns);
+    EXPECT_EQ(reached(), 0u);
+    EXPECT_GT(engine.NextNs(now_ns), now_ns);
+  });
+  WaitReachable(0);
+}
+
 TEST_F(TwoNodesTest, ManyMorePeersComeAndGoThanThereAreAtOnce) {
   EchoAcross across(*this);
   auto& [echo, front, function] = across;

@@ -244,6 +244,23 @@ TEST_F(LossTest, SilentPeerIsDeadAfterFiveProbesAndReturnsByItself) {
   EXPECT_EQ(CallAndServe(5, 10, 20'000'000), 5);
 }
 
+// Else it stays dead until its next trial, as where the connection between two agents that live was made
+// anew.
+TEST_F(LossTest, ADeadPeerThatAgreesOnAKeyIsTriedAtOnce) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  a_->DeclareDead(to_b_, now_ns_);
+  eat_ = [](uint64_t, const std::string&) { return true; };
+  Rotate(1, 1);
+  RunFor(1'000'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kDead) << "a key alone carries no packet";
+  eat_ = nullptr;
+  Rotate(2, 1);
+  RunFor(1'000'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kUp);
+}
+
 TEST_F(LossTest, LongCallIsAskedForAndAnsweredBusyNotGivenUp) {
   Start(SmallConfig());
   ASSERT_EQ(Call(10), SendResult::kOk);
