@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The body of KeyExchange: connections and peers, and what happens to them. Internal to the folder.
 //
-// Two agents may dial each other at once. Of two connections of the same two processes the newer counts where
-// one side dialled both, else the one that the leader dialled, the node of the lower name: both sides judge
-// alike. The leader alone begins rotations and dials while a connection stands.
+// Two agents may dial each other at once, and either may find a connection dead that the other still has.
+// Which one counts is decided by the leader, the node of the lower name: it says HELLO only after the
+// other's, and has thereby made the connection the one that counts; the other follows. Of the same two
+// processes it takes a newer connection where that goes on with the session, and refuses it where it would
+// end a session that is connected. The leader alone begins rotations and dials while a connection stands.
 #ifndef WEFT_DATAPLANE_IDENTITY_EXCHANGE_H_
 #define WEFT_DATAPLANE_IDENTITY_EXCHANGE_H_
 
@@ -36,7 +38,7 @@ struct Connection {
   std::string expected;  // The node that was dialled; empty: accepted.
   std::string peer;      // Known once the certificate is verified.
   bool connecting = false;
-  bool greeted = false;      // HELLO sent.
+  bool greeted = false;      // The peer's name is known; HELLO sent, unless this side leads.
   bool established = false;  // HELLO taken: this is the peer's connection.
   bool writing = false;      // epoll tells when it can be written.
   Hello sent;
@@ -131,6 +133,7 @@ class Exchange final : public KeyExchange {
   Connection* AddConnection(UniqueFd socket, bool dialer, const Endpoint& remote);
   void Serve(ConnectionId id, uint32_t events);
   bool Greet(Connection& connection);
+  bool SayHello(Connection& connection, const Peer& peer);
   void TakeHello(Connection& connection, const Hello& hello);
   void Establish(Connection& connection, Peer& peer, const Hello& hello);
   void UpdateInterest(Connection& connection);

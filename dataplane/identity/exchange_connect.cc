@@ -189,9 +189,15 @@ bool Exchange::Greet(Connection& connection) {
   }
   connection.greeted = true;
   ++counters_.handshakes;
+  // The leader decides what becomes of the connection once it has heard the other.
+  return peer->leader_here || SayHello(connection, *peer);
+}
+
+// False: dropped.
+bool Exchange::SayHello(Connection& connection, const Peer& peer) {
   connection.sent.incarnation = incarnation_;
-  connection.sent.held_session = peer->session;
-  connection.sent.epoch = peer->epoch;
+  connection.sent.held_session = peer.session;
+  connection.sent.epoch = peer.epoch;
   connection.sent.node = options_.node;
   connection.sent.workers = workers_;
   if (!connection.stream.Send(connection.sent) || !connection.stream.Flush()) {
@@ -216,10 +222,12 @@ void Exchange::TakeHello(Connection& connection, const Hello& hello) {
       now.refusal != Refusal::kNone) {
     return refuse(now.refusal, now.why);
   }
-  if (Connection* const old = peer->connection == 0 ? nullptr : connections_.at(peer->connection).get();
-      old != nullptr && old->incarnation == hello.incarnation &&
-      old->stream.dialer() != connection.stream.dialer() && connection.stream.dialer() != peer->leader_here) {
-    return refuse(Refusal::kDuplicate, connection.peer);
+  if (peer->leader_here) {
+    const Connection* const old = peer->connection == 0 ? nullptr : connections_.at(peer->connection).get();
+    // The other said so before it heard of the session that it has now: this connection would end it.
+    if (old != nullptr && old->incarnation == hello.incarnation && hello.held_session != peer->session)
+      return refuse(Refusal::kDuplicate, connection.peer);
+    if (!SayHello(connection, *peer)) return;
   }
   Establish(connection, *peer, hello);
 }
