@@ -17,18 +17,14 @@
 
 char _license[] SEC("license") = "GPL";
 
-const volatile struct weft_steer_config weft_config = {
-    .port_be = WEFT_BE16(WEFT_STEER_PORT_DEFAULT),
-    .key_mask = WEFT_STEER_KEYS_DEFAULT - 1,
-};
+const volatile struct weft_steer_config weft_config = {.port_be = WEFT_BE16(WEFT_STEER_PORT_DEFAULT)};
 
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(map_flags, BPF_F_MMAPABLE);
-  __uint(max_entries, WEFT_STEER_KEYS_DEFAULT);
-  __type(key, __u32);
-  __type(value, struct weft_steer_key);
-} weft_keys SEC(".maps");
+/*
+ * A variable, since its address then is a constant of the program. A lookup in a map of its own took its key
+ * from the stack, which costs a barrier against speculation where the program is loaded without CAP_PERFMON,
+ * or from the packet, which was written for it and mended after.
+ */
+struct weft_steer_key weft_keys[WEFT_STEER_KEYS];
 
 /* One entry for each possible CPU; the loader sets how many. */
 struct {
@@ -47,31 +43,14 @@ struct {
   __type(value, __u32);
 } xsks_map SEC(".maps");
 
-/* The live key of that id, or null. */
-WEFT_INLINE struct weft_steer_key* find_key(__u32 key_id) {
-  const __u32 index = key_id & weft_config.key_mask;
-  struct weft_steer_key* const entry = bpf_map_lookup_elem(&weft_keys, &index);
-  return weft_key_is(entry, key_id) ? entry : 0;
+WEFT_INLINE struct weft_steer_key* entry_of(__u32 key_id) {
+  return &weft_keys[key_id & (WEFT_STEER_KEYS - 1)];
 }
 
-/*
- * As find_key, for a header that is there: writes the index over the id, looks it up from
- * there, and puts the id back. A key on the stack costs a barrier against speculation with every packet where
- * the program is loaded without CAP_PERFMON, half as much as all else it does: weft/steer was 1.57 times
- * limit/steer_minimal so (bench/suite_steer.cc).
- */
-WEFT_INLINE struct weft_steer_key* find_key_in_place(struct weft_packet_header* header, __u32 key_id) {
-  __u32* const slot = (__u32*)&header->key_id;
-  const __u32 key_id_be = *slot;
-  *slot = key_id & weft_config.key_mask;
-  struct weft_steer_key* const entry = bpf_map_lookup_elem(&weft_keys, slot);
-  *slot = key_id_be;
-  return weft_key_is(entry, key_id) ? entry : 0;
-}
-
-WEFT_INLINE int take_token(struct weft_steer_key* key) {
-  if (!key) return -WEFT_DROP_UNKNOWN_KEY;
-  if (WEFT_LIKELY(weft_bucket_take(key))) return WEFT_TAKE;
+WEFT_INLINE int take_token(__u32 key_id) {
+  struct weft_steer_key* const key = entry_of(key_id);
+  if (!weft_key_is(key, key_id)) return -WEFT_DROP_UNKNOWN_KEY;
+  if (weft_bucket_take(key)) return WEFT_TAKE;
   if (weft_bucket_refill(key, bpf_ktime_get_coarse_ns()) && weft_bucket_take(key)) return WEFT_TAKE;
   return -WEFT_DROP_RATE_LIMITED;
 }
@@ -84,8 +63,8 @@ WEFT_INLINE int take_token(struct weft_steer_key* key) {
  */
 __attribute__((noinline)) int count_drop(__u32 key_id, __u32 reason) {
   reason &= WEFT_STEER_REASONS - 1;
-  struct weft_steer_key* const key = find_key(key_id);
-  if (key) {
+  struct weft_steer_key* const key = entry_of(key_id);
+  if (weft_key_is(key, key_id)) {
     __sync_fetch_and_add(&key->drops[reason], 1);
     return 0;
   }
@@ -100,8 +79,16 @@ WEFT_INLINE int drop(__u32 key_id, int verdict) {
   return XDP_DROP;
 }
 
-SEC("xdp")
-int weft_steer(struct xdp_md* ctx) {
+/* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
+WEFT_INLINE int redirect(struct xdp_md* ctx, __u32 key_id) {
+  const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
+  if (WEFT_UNLIKELY(action != XDP_REDIRECT)) count_drop(key_id, WEFT_DROP_NO_SOCKET);
+  return (int)action;
+}
+
+/* For all packets but the plain good ones: what each is, and what becomes of it. A function of its own, so
+ * that a good packet's way has nothing to jump over and few registers to save. */
+static __attribute__((noinline)) int steer_any(struct xdp_md* ctx) {
   struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
   __u32 bytes = 0;
   int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes);
@@ -110,14 +97,21 @@ int weft_steer(struct xdp_md* ctx) {
   if (verdict == WEFT_TAKE) verdict = weft_check_length(bytes);
   if (!weft_holds_header(&cursor)) return drop(0, verdict == WEFT_TAKE ? -WEFT_DROP_BAD_LENGTH : verdict);
 
-  struct weft_packet_header* const header = (struct weft_packet_header*)weft_header_at(&cursor);
+  const struct weft_packet_header* const header = weft_header_at(&cursor);
   const __u32 key_id = weft_key_id_of(header);
   if (verdict == WEFT_TAKE) verdict = weft_check_header(header);
-  if (verdict == WEFT_TAKE) verdict = take_token(find_key_in_place(header, key_id));
+  if (verdict == WEFT_TAKE) verdict = take_token(key_id);
   if (verdict != WEFT_TAKE) return drop(key_id, verdict);
+  return redirect(ctx, key_id);
+}
 
-  /* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
-  const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
-  if (WEFT_UNLIKELY(action != XDP_REDIRECT)) count_drop(key_id, WEFT_DROP_NO_SOCKET);
-  return action;
+SEC("xdp")
+int weft_steer(struct xdp_md* ctx) {
+  const struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
+  if (WEFT_LIKELY(weft_is_plain(&cursor, weft_config.port_be))) {
+    const __u32 key_id = weft_plain_key_id(&cursor);
+    struct weft_steer_key* const key = entry_of(key_id);
+    if (WEFT_LIKELY(weft_key_is(key, key_id) && weft_bucket_take(key))) return redirect(ctx, key_id);
+  }
+  return steer_any(ctx);
 }

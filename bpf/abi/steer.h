@@ -15,9 +15,8 @@
 
 /* UDP port of weft where nobody chose another. */
 #define WEFT_STEER_PORT_DEFAULT 4810
-/* Entries of the key table where nobody chose another power of two: 768 KiB. */
-#define WEFT_STEER_KEYS_DEFAULT 4096
-#define WEFT_STEER_KEYS_MAX (1 << 20)
+/* Entries of the key table, a power of two: 768 KiB, and as many as weftd deals out. */
+#define WEFT_STEER_KEYS 4096
 /* Entries of the XSKMAP `xsks_map`: receive queues of the interface that can have a socket. A packet on a
  * further queue is left to the kernel. */
 #define WEFT_STEER_QUEUES_MAX 256
@@ -28,10 +27,10 @@
 #define WEFT_STEER_REASONS 16
 
 /*
- * An entry of the array map `weft_keys`; a key id's low bits (id & key_mask) are its index. The map is made
- * with BPF_F_MMAPABLE: its one owner in user space stores the fields of the first group through its mapping,
- * key_id last (release) for a new key and first for one that goes. The program writes the second and third
- * group.
+ * An entry of the table `weft_keys`: WEFT_STEER_KEYS of them are the program's only variable, so all of the
+ * map `.bss`, and the low bits of a key id are its index. The map is made with BPF_F_MMAPABLE: its one owner
+ * in user space stores the fields of the first group through its mapping, key_id last (release) for a new key
+ * and first for one that goes. The program writes the second and third group.
  *
  * Tokens left are `limit - taken`. Where two queues carry packets of one key their CPUs race, on purpose: the
  * worst result is a token spent twice or a refill granted twice, so a bound at twice the rate, and `taken`
@@ -61,17 +60,14 @@ struct weft_steer_drops {
 /* Read-only data of the program, set before it is loaded. */
 struct weft_steer_config {
   __be16 port_be; /* UDP port of weft on this node */
-  __u16 reserved; /* zero */
-  __u32 key_mask; /* entries of weft_keys - 1 */
 };
 
 /* The only entry of the array map that is pinned beside the others: what made them. */
 struct weft_steer_info {
   __u64 layout;  /* hash of the types of all maps: maps with another one are never used */
   __u64 program; /* hash of the object file and its configuration: the same one need not be loaded again */
-  __u32 keys;    /* entries of weft_keys */
   __u32 port;
-  __u64 reserved; /* zero */
+  __u32 reserved; /* zero */
 };
 
 #define WEFT_STEER_OFFSET(type, field, offset) \
@@ -91,13 +87,12 @@ WEFT_STEER_OFFSET(weft_steer_key, refilled_ns, 48);
 WEFT_STEER_OFFSET(weft_steer_key, reserved, 56);
 WEFT_STEER_OFFSET(weft_steer_key, drops, 64);
 WEFT_ABI_ASSERT(sizeof(struct weft_steer_drops) == 128, "two cache lines");
-WEFT_ABI_ASSERT(sizeof(struct weft_steer_config) == 8, "no hidden padding");
+WEFT_ABI_ASSERT((WEFT_STEER_KEYS & (WEFT_STEER_KEYS - 1)) == 0, "an id is masked to its entry");
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_config) == 2, "no hidden padding");
 WEFT_STEER_OFFSET(weft_steer_config, port_be, 0);
-WEFT_STEER_OFFSET(weft_steer_config, key_mask, 4);
-WEFT_ABI_ASSERT(sizeof(struct weft_steer_info) == 32, "no hidden padding");
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_info) == 24, "no hidden padding");
 WEFT_STEER_OFFSET(weft_steer_info, layout, 0);
 WEFT_STEER_OFFSET(weft_steer_info, program, 8);
-WEFT_STEER_OFFSET(weft_steer_info, keys, 16);
-WEFT_STEER_OFFSET(weft_steer_info, port, 20);
+WEFT_STEER_OFFSET(weft_steer_info, port, 16);
 
 #endif /* WEFT_BPF_ABI_STEER_H_ */

@@ -16,10 +16,23 @@
 #define WEFT_BE16(value) ((__be16)__builtin_bswap16(value))
 #define WEFT_FROM_BE16(value_be) __builtin_bswap16((__u16)(value_be))
 #define WEFT_FROM_BE32(value_be) __builtin_bswap32((__u32)(value_be))
+#define WEFT_BE32(value) ((__be32)__builtin_bswap32(value))
 #else
 #define WEFT_BE16(value) ((__be16)(value))
 #define WEFT_FROM_BE16(value_be) ((__u16)(value_be))
 #define WEFT_FROM_BE32(value_be) ((__u32)(value_be))
+#define WEFT_BE32(value) ((__be32)(value))
 #endif
+
+/* The four bytes at `at`, whatever its alignment: BPF's compiler would fetch them one by one. */
+WEFT_INLINE __u32 weft_load32(const void* at) {
+#ifdef __bpf__
+  return *(const __u32*)at;
+#else
+  __u32 value;
+  __builtin_memcpy(&value, at, sizeof(value));
+  return value;
+#endif
+}
 
 #endif /* WEFT_BPF_LIB_COMPILER_H_ */

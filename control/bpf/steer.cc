@@ -23,11 +23,6 @@ absl::Status OtherLayout(const SteerOptions& options, uint64_t pinned, uint64_t 
       options.interface, options.bpf_dir, pinned, ours, options.interface));
 }
 
-absl::StatusOr<port::SteerTable> MapTable(const SteerMaps& maps, uint32_t keys) {
-  WEFT_ASSIGN_OR_RETURN(const uint32_t cpus, PossibleCpus());
-  return port::SteerTable::Map(maps.keys, keys, maps.drops, cpus);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Steer>> Steer::Create(SteerOptions options) {
@@ -72,24 +67,12 @@ absl::Status Steer::Start() {
 
 absl::Status Steer::Switch(const std::optional<SteerSet>& current, UniqueFd link) {
   SteerMaps reuse;
-  const bool same_table = current.has_value() && current->info.keys == options_.config.keys;
-  if (current.has_value()) {
-    reuse = current->maps();
-    if (!same_table) reuse.keys = -1;
-  }
+  if (current.has_value()) reuse = current->maps();
   WEFT_ASSIGN_OR_RETURN(const SteerProgram program,
                         SteerProgram::Load(options_.config, current.has_value() ? &reuse : nullptr));
-  std::unique_ptr<port::SteerTable> before;
-  WEFT_ASSIGN_OR_RETURN(port::SteerTable after, MapTable(program.maps(), options_.config.keys));
-  if (current.has_value() && !same_table) {
-    WEFT_ASSIGN_OR_RETURN(port::SteerTable old, MapTable(current->maps(), current->info.keys));
-    before = std::make_unique<port::SteerTable>(std::move(old));
-    WEFT_RETURN_IF_ERROR(after.CopyFrom(*before));
-  }
   weft_steer_info info{};
   WEFT_ASSIGN_OR_RETURN(info.layout, SteerLayout());
   info.program = SteerIdentity(options_.config);
-  info.keys = options_.config.keys;
   info.port = options_.config.port;
   absl::Status done = pins_.Prepare(program, info);
   if (done.ok()) done = Activate(program, std::move(link));
@@ -99,8 +82,6 @@ absl::Status Steer::Switch(const std::optional<SteerSet>& current, UniqueFd link
     return done;
   }
   WEFT_RETURN_IF_ERROR(pins_.Commit());
-  // What the old program dropped between the copy and its end.
-  if (before != nullptr) after.AddDropsSince(*before);
   return Take();
 }
 
@@ -120,7 +101,9 @@ absl::Status Steer::Take() {
   if (!set.has_value())
     return absl::InternalError(absl::StrCat("steer: nothing is pinned in ", pins_.directory()));
   set_ = *std::move(set);
-  WEFT_ASSIGN_OR_RETURN(port::SteerTable table, MapTable(set_.maps(), options_.config.keys));
+  WEFT_ASSIGN_OR_RETURN(const uint32_t cpus, PossibleCpus());
+  const SteerMaps maps = set_.maps();
+  WEFT_ASSIGN_OR_RETURN(port::SteerTable table, port::SteerTable::Map(maps.keys, maps.drops, cpus));
   table_ = std::make_unique<port::SteerTable>(std::move(table));
   WEFT_ASSIGN_OR_RETURN(mode_, ModeOn(options_.interface, interface_index_));
   return absl::OkStatus();

@@ -33,10 +33,8 @@ class Steer {
 
   // Has it attached when it returns. Errors name the object and the cause:
   // - FAILED_PRECONDITION: no BPF file system (with the command to run), or maps of another layout are
-  // pinned: they
-  //   hold keys in force and are not discarded;
-  // - ALREADY_EXISTS: another program holds the interface (named), or a smaller key table has no place for
-  // all keys;
+  //   pinned: they hold keys in force and are not discarded;
+  // - ALREADY_EXISTS: another program holds the interface (named);
   // - NOT_FOUND: no such interface; PERMISSION_DENIED: CAP_BPF and CAP_NET_ADMIN are needed, and suffice.
   static absl::StatusOr<std::unique_ptr<Steer>> Create(SteerOptions options);
 

@@ -7,7 +7,6 @@
 #include <bpf/libbpf.h>
 #include <linux/if_link.h>
 
-#include <bit>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -21,17 +20,8 @@
 namespace weft::control {
 namespace {
 
-absl::Status CheckConfig(const SteerConfig& config) {
-  if (config.port == 0) return absl::InvalidArgumentError("steer: port 0 is none");
-  if (!std::has_single_bit(config.keys) || config.keys > WEFT_STEER_KEYS_MAX) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "steer: a table of ", config.keys, " keys: must be a power of two, at most ", WEFT_STEER_KEYS_MAX));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Reuse(steer_bpf* skeleton, const SteerMaps& maps) {
-  const std::pair<bpf_map*, int> all[] = {{skeleton->maps.weft_keys, maps.keys},
+  const std::pair<bpf_map*, int> all[] = {{skeleton->maps.bss, maps.keys},
                                           {skeleton->maps.weft_drops, maps.drops},
                                           {skeleton->maps.xsks_map, maps.xsks}};
   for (const auto& [map, fd] : all) {
@@ -59,14 +49,13 @@ class Hash {
   uint64_t value_ = 0xcbf29ce484222325;
 };
 
-// A type's name and size and, of a structure, each field's. Nested structures do not occur in maps.
-void AddType(const btf* types, uint32_t id, Hash* hash) {
-  const int resolved = btf__resolve_type(types, id);
-  const btf_type* const type = btf__type_by_id(types, static_cast<uint32_t>(resolved));
-  if (type == nullptr) return;
-  hash->Add(btf__name_by_offset(types, type->name_off));
-  hash->AddNumber(static_cast<uint64_t>(btf__resolve_size(types, static_cast<uint32_t>(resolved))));
-  if (!btf_is_struct(type)) return;
+// A structure's name and size, and each field's. Nested structures do not occur in maps.
+void AddStructure(const btf* types, const char* name, Hash* hash) {
+  const int id = btf__find_by_name_kind(types, name, BTF_KIND_STRUCT);
+  if (id < 0) return;
+  const btf_type* const type = btf__type_by_id(types, static_cast<uint32_t>(id));
+  hash->Add(name);
+  hash->AddNumber(type->size);
   const btf_member* const members = btf_members(type);
   for (int i = 0; i < btf_vlen(type); ++i) {
     hash->Add(btf__name_by_offset(types, members[i].name_off));
@@ -86,14 +75,12 @@ SteerProgram& SteerProgram::operator=(SteerProgram&&) noexcept = default;
 SteerProgram::~SteerProgram() = default;
 
 absl::StatusOr<SteerProgram> SteerProgram::Load(const SteerConfig& config, const SteerMaps* reuse) {
-  WEFT_RETURN_IF_ERROR(CheckConfig(config));
+  if (config.port == 0) return absl::InvalidArgumentError("steer: port 0 is none");
   LibbpfLog log;
   std::unique_ptr<steer_bpf, Close> skeleton(steer_bpf__open());
   if (skeleton == nullptr) return log.ToStatus(errno, "open the program steer");
   skeleton->rodata->weft_config.port_be = htons(config.port);
-  skeleton->rodata->weft_config.key_mask = config.keys - 1;
   WEFT_ASSIGN_OR_RETURN(const uint32_t cpus, PossibleCpus());
-  bpf_map__set_max_entries(skeleton->maps.weft_keys, config.keys);
   bpf_map__set_max_entries(skeleton->maps.weft_drops, cpus);
   if (reuse != nullptr) WEFT_RETURN_IF_ERROR(Reuse(skeleton.get(), *reuse));
   if (const int error = steer_bpf__load(skeleton.get()); error != 0) {
@@ -105,14 +92,14 @@ absl::StatusOr<SteerProgram> SteerProgram::Load(const SteerConfig& config, const
 int SteerProgram::fd() const { return bpf_program__fd(skeleton_->progs.weft_steer); }
 
 SteerMaps SteerProgram::maps() const {
-  return {.keys = bpf_map__fd(skeleton_->maps.weft_keys),
+  return {.keys = bpf_map__fd(skeleton_->maps.bss),
           .drops = bpf_map__fd(skeleton_->maps.weft_drops),
           .xsks = bpf_map__fd(skeleton_->maps.xsks_map)};
 }
 
 absl::StatusOr<port::SteerTable> SteerProgram::MapTable() const {
   WEFT_ASSIGN_OR_RETURN(const uint32_t cpus, PossibleCpus());
-  return port::SteerTable::Map(maps().keys, config_.keys, maps().drops, cpus);
+  return port::SteerTable::Map(maps().keys, maps().drops, cpus);
 }
 
 absl::StatusOr<UniqueFd> SteerProgram::Attach(int interface_index, bool generic) const {
@@ -132,14 +119,14 @@ absl::StatusOr<uint64_t> SteerLayout() {
   if (skeleton == nullptr) return log.ToStatus(errno, "open the program steer");
   const btf* const types = bpf_object__btf(skeleton->obj);
   Hash hash;
-  for (const bpf_map* map : {skeleton->maps.weft_keys, skeleton->maps.weft_drops, skeleton->maps.xsks_map}) {
-    hash.Add(bpf_map__name(map));
+  for (const bpf_map* map : {skeleton->maps.bss, skeleton->maps.weft_drops, skeleton->maps.xsks_map}) {
     for (const uint32_t number : {static_cast<uint32_t>(bpf_map__type(map)), bpf_map__map_flags(map),
                                   bpf_map__key_size(map), bpf_map__value_size(map)}) {
       hash.AddNumber(number);
     }
-    AddType(types, bpf_map__btf_value_type_id(map), &hash);
   }
+  AddStructure(types, "weft_steer_key", &hash);
+  AddStructure(types, "weft_steer_drops", &hash);
   return hash.value();
 }
 
@@ -149,7 +136,6 @@ uint64_t SteerIdentity(const SteerConfig& config) {
   Hash hash;
   hash.Add(absl::string_view(static_cast<const char*>(object), bytes));
   hash.AddNumber(config.port);
-  hash.AddNumber(config.keys);
   return hash.value();
 }
 

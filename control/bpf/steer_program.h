@@ -20,7 +20,6 @@ namespace weft::control {
 
 struct SteerConfig {
   uint16_t port = WEFT_STEER_PORT_DEFAULT;  // Host byte order
-  uint32_t keys = WEFT_STEER_KEYS_DEFAULT;  // Entries of the key table, a power of two.
 };
 
 // Descriptors of the maps that a program works on, each owned by whoever holds it.

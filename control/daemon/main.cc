@@ -11,7 +11,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <memory>
@@ -85,15 +84,6 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
       ->allow_extra_args(false);
   app.add_option("--port", arguments->steer_config.port, "UDP port of weft's packets, with --steer")
       ->check(CLI::Range(1, 65535))
-      ->capture_default_str();
-  app.add_option("--steer-keys", arguments->steer_config.keys, "Entries of the key table, a power of two")
-      ->check(CLI::Range(1, WEFT_STEER_KEYS_MAX))
-      ->check([](const std::string& text) {
-        uint32_t keys = 0;
-        return absl::SimpleAtoi(text, &keys) && std::has_single_bit(keys)
-                   ? std::string()
-                   : absl::StrCat(text, " is no power of two");
-      })
       ->capture_default_str();
   app.add_option("--agent-user", arguments->agent_user,
                  "User (name or number) that weftd runs as, to whom maps, and modules of a Propeller worker, "

@@ -75,7 +75,6 @@ absl::StatusOr<SteerGrant> SteerService::Grant(const api::GetSteer& request) {
     grant.reply.set_interface(steer->interface());
     grant.reply.set_interface_index(static_cast<uint32_t>(steer->interface_index()));
     grant.reply.set_native(steer->mode() == XdpMode::kNative);
-    grant.reply.set_keys(steer->config().keys);
     grant.reply.set_cpus(cpus);
     const SteerMaps maps = steer->maps();
     WEFT_ASSIGN_OR_RETURN(const uint32_t keys_id, IdOfMap(maps.keys));

@@ -222,7 +222,6 @@ void NodeLink::Steer(uint16_t worker, const SteerMaps& maps) {
                                                        .xsks_fd = maps.xsks.get(),
                                                        .keys_fd = maps.keys.get(),
                                                        .drops_fd = maps.drops.get(),
-                                                       .keys = maps.key_count,
                                                        .cpus = maps.cpus});
   // An interface that is down, or another socket on its queue, are tried again a second later.
   if (!absl::IsUnavailable(status)) steered.by = by;

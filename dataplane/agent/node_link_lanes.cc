@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bpf/abi/steer.h"
 #include "dataplane/agent/node_link.h"
 #include "dataplane/agent/refusal.h"
 #include "dataplane/base/check.h"
@@ -31,10 +32,10 @@
 namespace weft::agent {
 namespace {
 
-// Key ids of all engines of a node lie in one array map where the interface is steered: each engine has
-// indices of its own, weftd's the first, the hosts' 256 each behind them.
+// Each engine of a node has indices of its own for its key ids: weftd's are those of the XDP program's key
+// table, the hosts', whose packets it leaves to the kernel, 256 each behind them.
 constexpr uint32_t kInsideIndices = 256;
-constexpr uint32_t kNodeIndices = 4096;
+constexpr uint32_t kNodeIndices = WEFT_STEER_KEYS;
 constexpr auto kIndexBits =
     static_cast<uint32_t>(std::bit_width(kNodeIndices + NodeLink::kInsideMax * kInsideIndices - 1));
 

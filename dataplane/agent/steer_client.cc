@@ -50,7 +50,6 @@ absl::StatusOr<SteerMaps> AskForSteering(const std::string& run_dir, const std::
   maps.xsks = std::move(message->fds[0]);
   maps.keys = std::move(message->fds[1]);
   maps.drops = std::move(message->fds[2]);
-  maps.key_count = reply.steer_maps().keys();
   maps.cpus = reply.steer_maps().cpus();
   maps.native = reply.steer_maps().native();
   maps.interface_index = reply.steer_maps().interface_index();

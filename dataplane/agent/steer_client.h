@@ -15,7 +15,6 @@ struct SteerMaps {
   UniqueFd xsks;
   UniqueFd keys;
   UniqueFd drops;
-  uint32_t key_count = 0;
   uint32_t cpus = 0;
   bool native = false;
   // What tells these maps from others: of another interface of the same name, or made anew.

@@ -177,8 +177,8 @@ bool EngineThread::Sweeps(uint32_t key_id) const {
 }
 
 absl::Status EngineThread::Steer(const Steering& steering) {
-  WEFT_ASSIGN_OR_RETURN(port::SteerTable mapped, port::SteerTable::Map(steering.keys_fd, steering.keys,
-                                                                       steering.drops_fd, steering.cpus));
+  WEFT_ASSIGN_OR_RETURN(port::SteerTable mapped,
+                        port::SteerTable::Map(steering.keys_fd, steering.drops_fd, steering.cpus));
   auto table = std::make_unique<port::SteerTable>(std::move(mapped));
   const std::vector<uint32_t> found = table->Ids();
   std::unique_ptr<port::AfXdpPort> xdp;

@@ -36,7 +36,6 @@ struct Steering {
   int xsks_fd = -1;
   int keys_fd = -1;
   int drops_fd = -1;
-  uint32_t keys = 0;
   uint32_t cpus = 0;
 };
 

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -44,26 +43,21 @@ absl::Status NotThere(uint32_t key_id) {
 
 }  // namespace
 
-SteerTable::SteerTable(Mapping keys_mapping, uint32_t keys, Mapping drops_mapping, uint32_t cpus)
-    : keys_mapping_(std::move(keys_mapping)),
-      drops_mapping_(std::move(drops_mapping)),
-      keys_(keys),
-      cpus_(cpus) {}
+SteerTable::SteerTable(Mapping keys_mapping, Mapping drops_mapping, uint32_t cpus)
+    : keys_mapping_(std::move(keys_mapping)), drops_mapping_(std::move(drops_mapping)), cpus_(cpus) {}
 
-absl::StatusOr<SteerTable> SteerTable::Map(int keys_fd, uint32_t keys, int drops_fd, uint32_t cpus) {
-  if (!std::has_single_bit(keys) || keys > WEFT_STEER_KEYS_MAX || cpus == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("map steer's tables: ", keys, " keys and ", cpus, " CPUs: keys must be a power of two"));
-  }
-  WEFT_ASSIGN_OR_RETURN(Mapping keys_mapping,
-                        Mapping::Create(keys_fd, keys * sizeof(weft_steer_key), Mapping::Access::kReadWrite));
+absl::StatusOr<SteerTable> SteerTable::Map(int keys_fd, int drops_fd, uint32_t cpus) {
+  if (cpus == 0) return absl::InvalidArgumentError("map steer's tables: 0 CPUs");
+  WEFT_ASSIGN_OR_RETURN(
+      Mapping keys_mapping,
+      Mapping::Create(keys_fd, WEFT_STEER_KEYS * sizeof(weft_steer_key), Mapping::Access::kReadWrite));
   WEFT_ASSIGN_OR_RETURN(Mapping drops_mapping,
                         Mapping::Create(drops_fd, cpus * sizeof(weft_steer_drops), Mapping::Access::kRead));
-  return SteerTable(std::move(keys_mapping), keys, std::move(drops_mapping), cpus);
+  return SteerTable(std::move(keys_mapping), std::move(drops_mapping), cpus);
 }
 
 weft_steer_key* SteerTable::EntryOf(uint32_t key_id) const {
-  return reinterpret_cast<weft_steer_key*>(keys_mapping_.data()) + (key_id & (keys_ - 1));
+  return reinterpret_cast<weft_steer_key*>(keys_mapping_.data()) + (key_id & (WEFT_STEER_KEYS - 1));
 }
 
 absl::Status SteerTable::Allow(uint32_t key_id, uint64_t packets_per_second) {
@@ -117,41 +111,10 @@ SteerCounters SteerTable::ReadUnknown() const {
 
 std::vector<uint32_t> SteerTable::Ids() const {
   std::vector<uint32_t> ids;
-  for (uint32_t index = 0; index < keys_; ++index) {
+  for (uint32_t index = 0; index < WEFT_STEER_KEYS; ++index) {
     if (const uint32_t id = Load(EntryOf(index)->key_id); id != 0) ids.push_back(id);
   }
   return ids;
-}
-
-absl::Status SteerTable::CopyFrom(const SteerTable& other) {
-  for (const uint32_t id : other.Ids()) {
-    weft_steer_key* const entry = EntryOf(id);
-    if (entry->key_id != 0) {
-      return absl::AlreadyExistsError(absl::StrFormat(
-          "a table of %d keys: keys %#x and %#x, both in force, have one place", keys_, entry->key_id, id));
-    }
-    *entry = *other.EntryOf(id);
-  }
-  copied_.assign(std::size_t{keys_}, {});
-  for (uint32_t index = 0; index < keys_; ++index) {
-    weft_steer_key* const entry = EntryOf(index);
-    if (entry->key_id != 0) copied_[index] = CountersOf(entry);
-  }
-  return absl::OkStatus();
-}
-
-void SteerTable::AddDropsSince(const SteerTable& other) {
-  for (uint32_t index = 0; index < copied_.size(); ++index) {
-    weft_steer_key* const entry = EntryOf(index);
-    const uint32_t id = Load(entry->key_id);
-    if (id == 0) continue;
-    const SteerCounters now = CountersOf(other.EntryOf(id));
-    for (std::size_t i = 0; i < now.drops.size(); ++i) {
-      std::atomic_ref<__u64>(entry->drops[i])
-          .fetch_add(now.drops[i] - copied_[index].drops[i], std::memory_order_relaxed);
-    }
-  }
-  copied_.clear();
 }
 
 }  // namespace weft::port

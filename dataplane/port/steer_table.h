@@ -30,14 +30,12 @@ class SteerTable {
   // More than any interface carries in packets of 64 B today, and what the bucket's arithmetic is sized for.
   static constexpr uint64_t kPacketsPerSecondMax = 10'000'000'000;
 
-  // Maps the table of `keys` entries and the drops of `cpus` CPUs. The descriptors may be closed afterwards.
-  static absl::StatusOr<SteerTable> Map(int keys_fd, uint32_t keys, int drops_fd, uint32_t cpus);
-
-  uint32_t keys() const { return keys_; }
+  // Maps the key table and the drops of `cpus` CPUs. The descriptors may be closed afterwards.
+  static absl::StatusOr<SteerTable> Map(int keys_fd, int drops_fd, uint32_t cpus);
 
   // Lets packets of `key_id` through, at most `packets_per_second` of them; for an id that is let through
   // already, changes its rate. ALREADY_EXISTS where another id has its place, which it shares with all ids
-  // that are the same modulo keys(); INVALID_ARGUMENT for id 0 and for a rate of 0 or above
+  // that are the same modulo WEFT_STEER_KEYS; INVALID_ARGUMENT for id 0 and for a rate of 0 or above
   // kPacketsPerSecondMax.
   absl::Status Allow(uint32_t key_id, uint64_t packets_per_second);
   // Has packets of `key_id` dropped from now on, and returns what was counted for it; a packet that is being
@@ -49,22 +47,14 @@ class SteerTable {
   // All ids that are let through: what a predecessor left. Looks at the whole table.
   std::vector<uint32_t> Ids() const;
 
-  // Takes over the keys of another table, with what was counted for them; ALREADY_EXISTS where two of them
-  // have one place here. For a table that no program uses yet.
-  absl::Status CopyFrom(const SteerTable& other);
-  // Adds the drops that `other` has counted for its keys since CopyFrom. Once.
-  void AddDropsSince(const SteerTable& other);
-
  private:
-  SteerTable(Mapping keys_mapping, uint32_t keys, Mapping drops_mapping, uint32_t cpus);
+  SteerTable(Mapping keys_mapping, Mapping drops_mapping, uint32_t cpus);
 
   weft_steer_key* EntryOf(uint32_t key_id) const;
 
   Mapping keys_mapping_;
   Mapping drops_mapping_;
-  uint32_t keys_;
   uint32_t cpus_;
-  std::vector<SteerCounters> copied_;  // By index; empty but between CopyFrom and AddDropsSince.
 };
 
 }  // namespace weft::port

@@ -12,9 +12,7 @@
 
 namespace weft::test {
 
-// The one key that is let through in these cases, in a table of kCaseKeys entries. kStrangerKeyId has the
-// same place.
-inline constexpr uint32_t kCaseKeys = 16;
+// The one key that is let through in these cases. kStrangerKeyId has the same place in the table.
 inline constexpr uint32_t kKnownKeyId = 0x12345001;
 inline constexpr uint32_t kStrangerKeyId = 0x77777001;
 

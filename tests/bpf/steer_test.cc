@@ -27,7 +27,7 @@ class SteerTest : public testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "loading a BPF program needs root";
-    Load({.keys = kCaseKeys});
+    Load({});
     auto table = program_->MapTable();
     ASSERT_TRUE(table.ok()) << table.status();
     table_ = *std::move(table);
@@ -179,7 +179,7 @@ TEST_F(SteerTest, AForgottenKeyIsUnknownAtOnce) {
 }
 
 TEST_F(SteerTest, AnotherPortIsSteeredWhereItIsConfigured) {
-  Load({.port = 9999, .keys = kCaseKeys});
+  Load({.port = 9999});
   EXPECT_EQ(Run(PacketBuilder(kKnownKeyId).Build()), XDP_PASS);
   EXPECT_EQ(Run(PacketBuilder(kKnownKeyId).Port(9999).Build()), XDP_DROP);
 }

@@ -180,7 +180,7 @@ TEST_F(SteeredWorkersTest, EachHasAQueueOfItsOwn) {
 }
 
 // Each worker lets its own keys through again, and forgets none of another's.
-TEST_F(SteeredWorkersTest, ATableOfAnotherSizeKnowsTheKeysOfAll) {
+TEST_F(SteeredWorkersTest, ATableMadeAnewKnowsTheKeysOfAll) {
   LoadRun far_run(*far_);
   LoadRun near_run(*near_);
   Process server = far_run.StartServer("a", kUidA, 1);
@@ -193,7 +193,8 @@ TEST_F(SteeredWorkersTest, ATableOfAnotherSizeKnowsTheKeysOfAll) {
   };
   const std::size_t before[] = {chosen(0), chosen(1)};
   far_->control().Kill();
-  far_->StartControl({"--steer-keys", "8192"});
+  far_->RunControl({"--steer-detach", VethPair::kInterface});
+  far_->StartControl();
   ASSERT_TRUE(Eventually([&] { return chosen(0) > before[0] && chosen(1) > before[1]; })) << Logs();
   CallByTwo(*near_, near_run, "app/echo");
 }

@@ -44,9 +44,7 @@ TEST_F(Steers, AnInterfaceThatIsNotThereIsNamed) {
 }
 
 TEST_F(Steers, AConfigurationThatCannotBeIsRefused) {
-  EXPECT_TRUE(absl::IsInvalidArgument(Create({.port = 0, .keys = 64}).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(Create({.keys = 100}).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(Create({.keys = 2 * WEFT_STEER_KEYS_MAX}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(Create({.port = 0}).status()));
   EXPECT_EQ(ProgramOn(), 0u);
 }
 

@@ -58,10 +58,10 @@ class SteerFixture : public testing::Test {
     scope_.emplace(network_->near());
   }
 
-  SteerOptions Options(SteerConfig config = {.keys = 64}) const {
+  SteerOptions Options(SteerConfig config = {}) const {
     return {.bpf_dir = bpffs_->path(), .interface = interface_, .config = config};
   }
-  absl::StatusOr<std::unique_ptr<Steer>> Create(SteerConfig config = {.keys = 64}) {
+  absl::StatusOr<std::unique_ptr<Steer>> Create(SteerConfig config = {}) {
     absl::StatusOr<std::unique_ptr<Steer>> steer = Steer::Create(Options(config));
     NoteIds();
     return steer;

@@ -12,20 +12,28 @@ namespace weft::control {
 namespace {
 
 using testing::HasSubstr;
-using Upgrades = SteerFixture;
 
-constexpr SteerConfig kOther = {.port = 4811, .keys = 64};
+class Upgrades : public SteerFixture {
+ protected:
+  // Changes what is pinned beside the maps.
+  template <typename Change>
+  void ChangeInfo(const Change& change) {
+    const UniqueFd info_map(bpf_obj_get(PinPath("maps/info").c_str()));
+    weft_steer_info info{};
+    const uint32_t index = 0;
+    ASSERT_EQ(bpf_map_lookup_elem(info_map.get(), &index, &info), 0);
+    change(&info);
+    ASSERT_EQ(bpf_map_update_elem(info_map.get(), &index, &info, BPF_ANY), 0);
+  }
+};
+
+constexpr SteerConfig kOther = {.port = 4811};
 
 TEST_F(Upgrades, MapsOfAnotherLayoutAreRefusedAndKept) {
   auto first = Create();
   ASSERT_TRUE(first.ok()) << first.status();
   ASSERT_TRUE((*first)->table().Allow(kKey, 1'000'000).ok());
-  const UniqueFd info_map(bpf_obj_get(PinPath("maps/info").c_str()));
-  weft_steer_info info{};
-  const uint32_t index = 0;
-  ASSERT_EQ(bpf_map_lookup_elem(info_map.get(), &index, &info), 0);
-  ++info.layout;
-  ASSERT_EQ(bpf_map_update_elem(info_map.get(), &index, &info, BPF_ANY), 0);
+  ChangeInfo([](weft_steer_info* info) { ++info->layout; });
   const uint32_t program = ProgramOn();
   const auto second = Create();
   EXPECT_TRUE(absl::IsFailedPrecondition(second.status()));
@@ -54,7 +62,7 @@ TEST_F(Upgrades, AnotherConfigurationReplacesTheProgramUnderTheSameLink) {
 }
 
 TEST_F(Upgrades, NoPacketPassesUncountedWhileProgramsAreReplaced) {
-  auto steer = Create({.keys = 64});
+  auto steer = Create();
   ASSERT_TRUE(steer.ok()) << steer.status();
   std::atomic<int> sent{0};
   std::jthread flood([&](std::stop_token stop) {
@@ -63,9 +71,9 @@ TEST_F(Upgrades, NoPacketPassesUncountedWhileProgramsAreReplaced) {
       sent += 100;
     }
   });
-  // Another size of the table makes another program; the unknown key's drops are on the maps that stay.
   for (int i = 0; i < 20; ++i) {
-    auto next = Create({.keys = i % 2 == 0 ? 128u : 64u});
+    ChangeInfo([](weft_steer_info* info) { ++info->program; });  // As another version leaves it
+    auto next = Create();
     ASSERT_TRUE(next.ok()) << next.status();
     EXPECT_EQ((*next)->origin(), Steer::Origin::kReplaced);
   }
@@ -75,38 +83,6 @@ TEST_F(Upgrades, NoPacketPassesUncountedWhileProgramsAreReplaced) {
     return (*steer)->table().ReadUnknown().drops[WEFT_DROP_UNKNOWN_KEY] == static_cast<uint64_t>(sent.load());
   })) << (*steer)->table().ReadUnknown().drops[WEFT_DROP_UNKNOWN_KEY]
       << " of " << sent.load();
-}
-
-TEST_F(Upgrades, ALargerTableTakesKeysAndCountersOver) {
-  auto first = Create({.keys = 64});
-  ASSERT_TRUE(first.ok()) << first.status();
-  ASSERT_TRUE((*first)->table().Allow(kKey, 1'000'000).ok());
-  ASSERT_TRUE((*first)->table().Allow(0x55555544, 1'000'000).ok());
-  SendFromFar(3, Datagram(kKey));
-  ASSERT_TRUE(
-      test::Eventually([&] { return (*first)->table().Read(kKey)->drops[WEFT_DROP_NO_SOCKET] == 3; }));
-  auto second = Create({.keys = 1024});
-  ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_EQ((*second)->origin(), Steer::Origin::kReplaced);
-  EXPECT_EQ((*second)->table().Read(kKey)->drops[WEFT_DROP_NO_SOCKET], 3u);
-  EXPECT_EQ((*second)->table().Ids().size(), 2u);
-  SendFromFar(1, Datagram(kKey));
-  EXPECT_TRUE(test::Eventually([&] { return (*second)->table().Read(kKey)->taken == 4; }));
-}
-
-TEST_F(Upgrades, ASmallerTableWithoutRoomForAllKeysIsRefused) {
-  auto first = Create({.keys = 64});
-  ASSERT_TRUE(first.ok()) << first.status();
-  ASSERT_TRUE((*first)->table().Allow(0x10000001, 1000).ok());
-  ASSERT_TRUE((*first)->table().Allow(0x10000011, 1000).ok());
-  const uint32_t program = ProgramOn();
-  const auto second = Create({.keys = 16});
-  EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status();
-  EXPECT_THAT(std::string(second.status().message()), HasSubstr("0x10000011"));
-  EXPECT_EQ(ProgramOn(), program);
-  EXPECT_NE(access(PinPath("next").c_str(), F_OK), 0);
-  ASSERT_TRUE((*first)->table().Forget(0x10000011).ok());
-  EXPECT_TRUE(Create({.keys = 16}).ok());
 }
 
 // A process that dies within a switch leaves what it had pinned; each state is made here by the same calls.
@@ -129,7 +105,6 @@ class Crashes : public SteerFixture {
     weft_steer_info info{};
     info.layout = SteerLayout().value();
     info.program = SteerIdentity(config);
-    info.keys = config.keys;
     info.port = config.port;
     return pins_->Prepare(*next_, info);
   }
@@ -140,7 +115,7 @@ class Crashes : public SteerFixture {
 
 TEST_F(Crashes, BeforeTheFirstAttachNothingIsLost) {
   ASSERT_TRUE(MakeDirectory(pins_->directory()).ok());
-  ASSERT_TRUE(Prepare({.keys = 64}, std::nullopt).ok());
+  ASSERT_TRUE(Prepare({}, std::nullopt).ok());
   auto steer = Create();
   ASSERT_TRUE(steer.ok()) << steer.status();
   EXPECT_EQ((*steer)->origin(), Steer::Origin::kAttached);
@@ -149,7 +124,7 @@ TEST_F(Crashes, BeforeTheFirstAttachNothingIsLost) {
 
 TEST_F(Crashes, BetweenTheFirstLinkAndItsCommit) {
   ASSERT_TRUE(MakeDirectory(pins_->directory()).ok());
-  ASSERT_TRUE(Prepare({.keys = 64}, std::nullopt).ok());
+  ASSERT_TRUE(Prepare({}, std::nullopt).ok());
   {
     auto link = AttachXdp(*next_, interface_, network_->near_index());
     ASSERT_TRUE(link.ok()) << link.status();
@@ -215,9 +190,8 @@ TEST_F(Crashes, WithTheOldSetHalfRemoved) {
 TEST_F(Upgrades, TwoLayoutsOfTheSameObjectAreEqualAndIdentitiesTellConfigurationsApart) {
   EXPECT_EQ(SteerLayout().value(), SteerLayout().value());
   EXPECT_NE(SteerLayout().value(), 0u);
-  EXPECT_EQ(SteerIdentity({.keys = 64}), SteerIdentity({.keys = 64}));
-  EXPECT_NE(SteerIdentity({.keys = 64}), SteerIdentity({.keys = 128}));
-  EXPECT_NE(SteerIdentity({.port = 1, .keys = 64}), SteerIdentity({.port = 2, .keys = 64}));
+  EXPECT_EQ(SteerIdentity({.port = 1}), SteerIdentity({.port = 1}));
+  EXPECT_NE(SteerIdentity({.port = 1}), SteerIdentity({.port = 2}));
 }
 
 }  // namespace

@@ -68,8 +68,7 @@ class SteerDaemon : public SteerFixture {
     return command;
   }
   test::Process Start(std::vector<std::string> more = {}) {
-    more.insert(more.begin(),
-                {"--steer", "weft0", "--steer-keys", "64", "--agent-user", absl::StrCat(test::kAgentUid)});
+    more.insert(more.begin(), {"--steer", "weft0", "--agent-user", absl::StrCat(test::kAgentUid)});
     test::ProcessOptions options;
     options.arguments = Command(std::move(more));
     options.log = *directory_ / absl::StrCat("log", ++logs_);
@@ -122,8 +121,8 @@ class SteerDaemon : public SteerFixture {
     strncpy(seen->reason, reply.failed().reason().c_str(), sizeof(seen->reason) - 1);
     seen->granted = reply.has_steer_maps() && message->fds.size() == 3;
     if (!seen->granted) return;
-    auto table = port::SteerTable::Map(message->fds[1].get(), reply.steer_maps().keys(),
-                                       message->fds[2].get(), reply.steer_maps().cpus());
+    auto table =
+        port::SteerTable::Map(message->fds[1].get(), message->fds[2].get(), reply.steer_maps().cpus());
     seen->mapped = table.ok();
     if (!table.ok()) return;
     if (!table->Read(key).ok()) seen->mapped = table->Allow(key, 1'000'000).ok();
@@ -203,7 +202,7 @@ TEST_F(SteerDaemon, SigtermLeavesItAttachedAndDetachTakesItAway) {
 }
 
 TEST_F(SteerDaemon, AnotherProgramOnTheInterfaceEndsItByName) {
-  auto foreign = SteerProgram::Load({.keys = 64});
+  auto foreign = SteerProgram::Load({});
   ASSERT_TRUE(foreign.ok());
   auto link = foreign->Attach(network_->near_index(), false);
   ASSERT_TRUE(link.ok());
