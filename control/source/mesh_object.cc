@@ -21,7 +21,6 @@
 namespace weft::control {
 namespace {
 
-constexpr uint32_t kWeightDefault = 100;
 // Longer than any name of a host; the agent refuses a whole generation for one that is longer still.
 constexpr std::size_t kHostBytesMax = 255;
 

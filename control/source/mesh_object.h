@@ -3,6 +3,7 @@
 #ifndef WEFT_CONTROL_SOURCE_MESH_OBJECT_H_
 #define WEFT_CONTROL_SOURCE_MESH_OBJECT_H_
 
+#include <cstdint>
 #include <string>
 #include <variant>
 #include <vector>
@@ -13,6 +14,10 @@
 #include "dataplane/api/mesh.pb.h"
 
 namespace weft::control {
+
+// Weights of endpoints: of one that says none, and the most that one may say.
+inline constexpr uint32_t kWeightDefault = 100;
+inline constexpr uint32_t kEndpointWeightMax = 1'000;
 
 using MeshObject = std::variant<api::Node, api::Function, api::Endpoint, api::Allow>;
 

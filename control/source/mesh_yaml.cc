@@ -17,7 +17,6 @@ namespace {
 
 constexpr uint64_t kHourNs = 3'600 * kNsPerSecond;
 constexpr std::size_t kPathBytesMax = 4096;
-constexpr uint32_t kWeightDefault = 100;
 // Items of one list; 100,000 endpoints are about 16 MiB of YAML, the limit of the reader.
 constexpr std::size_t kItemsMax = 100'000;
 // A node goes to the agent in one message of 64 KiB at most: these take 16 KiB of it.
@@ -160,7 +159,7 @@ class Loader {
   }
 
   void ReadEndpointFields(YamlMap& map, api::Endpoint* endpoint) {
-    endpoint->set_weight(static_cast<uint32_t>(map.Uint("weight", 1, 1000, kWeightDefault)));
+    endpoint->set_weight(static_cast<uint32_t>(map.Uint("weight", 1, kEndpointWeightMax, kWeightDefault)));
     const bool draining = map.Enum("state", {"ready", "draining"}) == 1;
     endpoint->set_state(draining ? api::ENDPOINT_DRAINING : api::ENDPOINT_READY);
     ReadZones(map, endpoint);

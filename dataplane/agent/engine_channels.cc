@@ -16,8 +16,6 @@
 namespace weft::agent {
 namespace {
 
-std::pair<SessionId, SessionId> PairOf(SessionId a, SessionId b) { return std::minmax(a, b); }
-
 // Whether `name_at` stands for a caller of a node, or of a host there, that has no endpoint of `function`.
 bool HasLeft(const Model& model, const std::string& name_at, const std::string& function) {
   const std::size_t at = name_at.find('@');

@@ -11,8 +11,6 @@
 namespace weft::agent {
 namespace {
 
-std::pair<SessionId, SessionId> PairOf(SessionId a, SessionId b) { return std::minmax(a, b); }
-
 bool SameRoute(const api::Route& a, const api::Route& b) {
   return a.SerializeAsString() == b.SerializeAsString();
 }

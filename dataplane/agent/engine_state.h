@@ -4,6 +4,7 @@
 #ifndef WEFT_DATAPLANE_AGENT_ENGINE_STATE_H_
 #define WEFT_DATAPLANE_AGENT_ENGINE_STATE_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -22,6 +23,8 @@ class Model;
 
 // Never given twice in the life of an agent; 0 is no session.
 using SessionId = uint64_t;
+// The two in either order are one key.
+inline std::pair<SessionId, SessionId> PairOf(SessionId a, SessionId b) { return std::minmax(a, b); }
 // 16 random bytes, made by the agent.
 using ChannelId = std::string;
 inline constexpr std::size_t kChannelIdBytes = 16;

@@ -21,6 +21,13 @@
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
+
+uint32_t RandomKeyGeneration() {
+  uint32_t value = 0;
+  WEFT_CHECK(getrandom(&value, sizeof(value), 0) == static_cast<ssize_t>(sizeof(value)));
+  return value;
+}
+
 namespace {
 
 // What one tenant's messages may hold in the transport, and as much again on their way to it: two of 16 MiB
@@ -61,12 +68,6 @@ engine::PortKind PortKindOf(AgentConfig::PacketPort port) {
   return engine::PortKind::kAuto;
 }
 
-uint32_t RandomGeneration() {
-  uint32_t value = 0;
-  WEFT_CHECK(getrandom(&value, sizeof(value), 0) == static_cast<ssize_t>(sizeof(value)));
-  return value;
-}
-
 absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config, EngineDoor* door,
                                                       uint16_t worker, uint16_t workers) {
   engine::EngineThreadOptions options;
@@ -88,7 +89,7 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
   transport.peers_max = identity::KeyExchangeOptions().peers_max / workers;
   NodeLink::SetKeyIndices(worker, workers, &transport);
   // An id from before a restart does not come back.
-  transport.key_generation_first = RandomGeneration();
+  transport.key_generation_first = RandomKeyGeneration();
   options.engine.connect = [door, worker] { return door->Connect(worker); };
   // Tenants in the order of the settings, and weftctl's own behind them.
   options.engine.tenant_limits.assign(config.tenants.size() + 1, kTenantBytes);

@@ -30,6 +30,9 @@
 
 namespace weft::agent {
 
+// The number of a worker's first keys: another one than before it was started anew.
+uint32_t RandomKeyGeneration();
+
 class NodeLink final : private identity::KeyExchangeObserver {
  public:
   // Binds its sockets, loads the certificates and starts the threads. Errors name the setting at fault.

@@ -11,7 +11,6 @@
 // host speaks to one of them, too, by its id.
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -86,12 +85,6 @@ void SetSecret(const identity::PacketSecret& secret, api::PeerKeys* keys) {
   keys->set_iv(std::string(secret.iv.begin(), secret.iv.end()));
 }
 
-uint32_t RandomGeneration() {
-  uint32_t value = 0;
-  WEFT_CHECK(getrandom(&value, sizeof(value), 0) == static_cast<ssize_t>(sizeof(value)));
-  return value;
-}
-
 absl::StatusOr<UniqueFd> BindInside(identity::Endpoint endpoint, uint16_t port) {
   endpoint.port = port;
   UniqueFd fd(socket(endpoint.ipv6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -143,7 +136,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
   inside.given.set_key_index_bits(kIndexBits);
   inside.given.set_key_index_first(first);
   inside.given.set_key_indices(kInsideIndices);
-  inside.given.set_key_generation(RandomGeneration());
+  inside.given.set_key_generation(RandomKeyGeneration());
   inside.given.set_datagram_bytes_max(DatagramBytesMax(config_, !listen.ipv6));
   identity::Worker worker;
   worker.id = inside.worker;

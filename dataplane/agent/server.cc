@@ -30,8 +30,6 @@ constexpr uint64_t kTagAdminListener = kTagSpecial | 2;
 constexpr uint64_t kTagStop = kTagSpecial | 3;
 constexpr uint64_t kTagEngine = kTagSpecial | 4;
 constexpr uint64_t kTagStore = kTagSpecial | 5;
-// A connection's process, not its socket.
-constexpr uint64_t kTagProcess = uint64_t{1} << 62;
 
 constexpr int kEventsMax = 64;
 // No step of the loop takes this long unless its thread does not get the CPU.

@@ -91,6 +91,8 @@ class Server {
   uint32_t IndexOfTenant(const Tenant* tenant) const;
   uint32_t TenantOfHost(const std::string& host) const;
   absl::Status Listen();
+  // In epoll's user data beside the number of a connection: its process, not its socket.
+  static constexpr uint64_t kTagProcess = uint64_t{1} << 62;
   absl::Status Watch(int fd, uint64_t tag, uint32_t events);
   void SetAccepting(bool accepting);
   int TimeoutMs(uint64_t now_ns) const;

@@ -29,7 +29,6 @@
 namespace weft::agent {
 namespace {
 
-constexpr uint64_t kTagProcess = uint64_t{1} << 62;
 constexpr uint64_t kHelloNs = 5 * kNsPerSecond;
 // All parts of one Hello: 4,096 channels with a table of a few callers each.
 constexpr std::size_t kHelloBytesMax = 2 * 1024 * 1024;

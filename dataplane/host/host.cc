@@ -16,10 +16,6 @@
 namespace weft::host {
 namespace {
 
-absl::Span<const std::byte> AsBytes(absl::string_view text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
-
 // Fibers resumed by one RunReady() before the channels get their turn again.
 constexpr int kResumedMax = 256;
 

@@ -9,6 +9,7 @@
 #ifndef WEFT_DATAPLANE_HOST_HOST_H_
 #define WEFT_DATAPLANE_HOST_HOST_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,6 +33,11 @@ struct HostOptions {
   uint32_t in_calls_max = 8192;
   uint32_t out_calls_max = 16384;
 };
+
+// The bytes of `text`, which stays its owner's.
+inline absl::Span<const std::byte> AsBytes(absl::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
 
 class Host {
  public:

@@ -11,14 +11,6 @@
 #include "dataplane/host/host.h"
 
 namespace weft::host {
-namespace {
-
-absl::Span<const std::byte> AsBytes(absl::string_view text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
-
-}  // namespace
-
 InCall* Host::NewInCall() {
   if (in_free_ == nullptr) {
     if (in_calls_.size() == options_.in_calls_max) return nullptr;

@@ -18,7 +18,7 @@ constexpr size_t kPageBytes = 4096;
 // (module
 //   (import "m" "nop" (func))
 //   (func (export "run") call 0))
-constexpr uint8_t kModule[] = {
+constexpr uint8_t kProbeModule[] = {
     0,  'a', 's', 'm',  1,   0,    0,   0,                // magic, version 1
     1,  4,   1,   0x60, 0,   0,                           // type 0: () -> ()
     2,  9,   1,   1,    'm', 3,    'n', 'o',  'p', 0, 0,  // import function 0
@@ -31,7 +31,8 @@ constexpr uint8_t kModule[] = {
 
 absl::StatusOr<std::unique_ptr<WasmCallProbe>> WasmCallProbe::Create(Engine& engine) {
   std::unique_ptr<WasmCallProbe> probe(new WasmCallProbe());
-  wasmtime_error_t* error = wasmtime_module_new(engine.get(), kModule, sizeof kModule, &probe->module_);
+  wasmtime_error_t* error =
+      wasmtime_module_new(engine.get(), kProbeModule, sizeof kProbeModule, &probe->module_);
   if (error != nullptr) return absl::InternalError(TakeMessage(error));
   probe->linker_ = wasmtime_linker_new(engine.get());
   DefinePlain(

@@ -20,7 +20,7 @@
 namespace weft::host {
 namespace {
 
-constexpr absl::string_view kModule = "wasi_snapshot_preview1";
+constexpr absl::string_view kWasiModule = "wasi_snapshot_preview1";
 
 enum Errno : int32_t { kSuccess = 0, kBadf = 8, kFault = 21, kInval = 28, kNosys = 52 };
 
@@ -384,8 +384,8 @@ constexpr Entry kEntries[] = {
 
 void DefineWasi(wasmtime_linker_t* linker, Instance** running) {
   for (const Entry& entry : kEntries)
-    DefinePlain(linker, kModule, entry.name, entry.signature, entry.function, running);
-  DefineSuspending(linker, kModule, "poll_oneoff", "iiii:i", PollOneoff, running);
+    DefinePlain(linker, kWasiModule, entry.name, entry.signature, entry.function, running);
+  DefineSuspending(linker, kWasiModule, "poll_oneoff", "iiii:i", PollOneoff, running);
 }
 
 }  // namespace weft::host

@@ -126,12 +126,6 @@ absl::Status AddRevoked(const std::string& pem, EVP_PKEY* key, X509_CRL* crl) {
   return absl::OkStatus();
 }
 
-int64_t NotAfter(const X509* certificate) {
-  tm parts{};
-  ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts);
-  return timegm(&parts);
-}
-
 }  // namespace
 
 absl::StatusOr<Authority> Authority::Make(const std::string& trust_domain, const Validity& validity) {

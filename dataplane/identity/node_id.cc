@@ -15,7 +15,7 @@ namespace {
 constexpr std::size_t kUriBytesMax = 2048;
 constexpr std::size_t kTrustDomainBytesMax = 255;
 
-absl::Status Invalid(absl::string_view why) { return absl::InvalidArgumentError(why); }
+absl::Status NoNode(absl::string_view why) { return absl::InvalidArgumentError(why); }
 
 }  // namespace
 
@@ -25,13 +25,13 @@ absl::Status CheckTrustDomain(absl::string_view domain) {
     good = good && (absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '.' || c == '-' || c == '_');
   }
   if (good) return absl::OkStatus();
-  return Invalid(absl::StrCat("trust domain \"", domain.substr(0, kTrustDomainBytesMax),
-                              "\" must be 1 to 255 of a-z, 0-9, '.', '-' and '_'"));
+  return NoNode(absl::StrCat("trust domain \"", domain.substr(0, kTrustDomainBytesMax),
+                             "\" must be 1 to 255 of a-z, 0-9, '.', '-' and '_'"));
 }
 
 absl::StatusOr<NodeId> NodeId::Parse(absl::string_view uri) {
   const auto error = [&] {
-    return Invalid(absl::StrCat("\"", uri.substr(0, 300), "\" is not spiffe://<trust domain>/node/<name>"));
+    return NoNode(absl::StrCat("\"", uri.substr(0, 300), "\" is not spiffe://<trust domain>/node/<name>"));
   };
   absl::string_view rest = uri;
   if (uri.size() > kUriBytesMax || !absl::ConsumePrefix(&rest, "spiffe://")) return error();
@@ -50,24 +50,24 @@ std::string NodeId::ToString() const { return absl::StrCat("spiffe://", trust_do
 
 absl::StatusOr<NodeId> NodeIdOf(const X509& certificate) {
   X509* const x509 = const_cast<X509*>(&certificate);  // OpenSSL caches the extensions in it.
-  if (X509_check_ca(x509) != 0) return Invalid("a CA's certificate, not a node's");
-  if ((X509_get_key_usage(x509) & KU_DIGITAL_SIGNATURE) == 0) return Invalid("its key may not sign");
+  if (X509_check_ca(x509) != 0) return NoNode("a CA's certificate, not a node's");
+  if ((X509_get_key_usage(x509) & KU_DIGITAL_SIGNATURE) == 0) return NoNode("its key may not sign");
   const uint32_t extended = X509_get_extended_key_usage(x509);
   if ((extended & XKU_SSL_SERVER) == 0 || (extended & XKU_SSL_CLIENT) == 0) {
-    return Invalid("its key may not serve as both TLS server and client");
+    return NoNode("its key may not serve as both TLS server and client");
   }
   int critical = 0;
   const GeneralNamesPtr names(
       static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(x509, NID_subject_alt_name, &critical, nullptr)));
   if (names == nullptr) {
-    return Invalid(critical == -2 ? "several subject alternative names" : "no subject alternative name");
+    return NoNode(critical == -2 ? "several subject alternative names" : "no subject alternative name");
   }
-  absl::StatusOr<NodeId> id = Invalid("no URI among its subject alternative names");
+  absl::StatusOr<NodeId> id = NoNode("no URI among its subject alternative names");
   int uris = 0;
   for (int i = 0; i < sk_GENERAL_NAME_num(names.get()); ++i) {
     const GENERAL_NAME* const name = sk_GENERAL_NAME_value(names.get(), i);
     if (name->type != GEN_URI) continue;
-    if (++uris > 1) return Invalid("more than one URI among its subject alternative names");
+    if (++uris > 1) return NoNode("more than one URI among its subject alternative names");
     // The length counts, so a NUL within is part of the text and makes it invalid.
     const ASN1_IA5STRING* const uri = name->d.uniformResourceIdentifier;
     id = NodeId::Parse(absl::string_view(reinterpret_cast<const char*>(ASN1_STRING_get0_data(uri)),
@@ -80,7 +80,7 @@ absl::StatusOr<NodeId> NodeIdOfPem(const std::string& pem) {
   const X509Ptr certificate(PEM_read_bio_X509(BioOf(pem).get(), nullptr, nullptr, nullptr));
   if (certificate != nullptr) return NodeIdOf(*certificate);
   ERR_clear_error();
-  return Invalid("no certificate");
+  return NoNode("no certificate");
 }
 
 }  // namespace weft::identity

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owners of OpenSSL's objects, and its errors as text. Internal to the folder and its tests.
+// Owners of OpenSSL's objects, its errors as text and its times as numbers. Internal to the folder and its
+// tests.
 #ifndef WEFT_DATAPLANE_IDENTITY_OPENSSL_H_
 #define WEFT_DATAPLANE_IDENTITY_OPENSSL_H_
 
@@ -10,6 +11,8 @@
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
+#include <cstdint>
+#include <ctime>
 #include <memory>
 #include <string>
 
@@ -45,6 +48,13 @@ inline std::string TakeOpensslError() {
 
 inline BioPtr BioOf(const std::string& bytes) {
   return BioPtr(BIO_new_mem_buf(bytes.data(), static_cast<int>(bytes.size())));
+}
+
+// The last second in which `certificate` is valid, as Unix time.
+inline int64_t NotAfter(const X509* certificate) {
+  tm parts{};
+  ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts);
+  return timegm(&parts);
 }
 
 }  // namespace weft::identity

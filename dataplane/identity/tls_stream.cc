@@ -13,16 +13,6 @@
 #include "dataplane/base/check.h"
 
 namespace weft::identity {
-namespace {
-
-int64_t NotAfter(const X509* certificate) {
-  tm parts{};
-  ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &parts);
-  return timegm(&parts);
-}
-
-}  // namespace
-
 TlsStream::TlsStream(UniqueFd socket, bool dialer, std::shared_ptr<const Credentials> credentials)
     : socket_(std::move(socket)), dialer_(dialer), credentials_(std::move(credentials)) {}
 

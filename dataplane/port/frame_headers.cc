@@ -14,17 +14,6 @@ namespace {
 
 constexpr uint8_t kHopLimit = 64;
 
-uint16_t Load16(const uint8_t* at) {
-  uint16_t value;
-  std::memcpy(&value, at, sizeof(value));
-  return ntohs(value);
-}
-
-void Store16(uint8_t* at, uint32_t value) {
-  const uint16_t be = htons(static_cast<uint16_t>(value));
-  std::memcpy(at, &be, sizeof(be));
-}
-
 // Sum of 16-bit words in network order, not yet folded; at most 2^15 of them fit.
 uint32_t Sum16(const uint8_t* at, std::size_t bytes) {
   uint32_t sum = 0;

@@ -4,8 +4,11 @@
 #ifndef WEFT_DATAPLANE_PORT_FRAME_HEADERS_H_
 #define WEFT_DATAPLANE_PORT_FRAME_HEADERS_H_
 
+#include <arpa/inet.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "dataplane/port/address.h"
 
@@ -15,6 +18,18 @@ inline constexpr std::size_t kEthernetBytes = 14;
 inline constexpr std::size_t kUdpBytes = 8;
 inline constexpr std::size_t kHeaders4Bytes = kEthernetBytes + 20 + kUdpBytes;
 inline constexpr std::size_t kHeaders6Bytes = kEthernetBytes + 40 + kUdpBytes;
+
+// A number of two bytes in network order, aligned or not.
+inline uint16_t Load16(const uint8_t* at) {
+  uint16_t value;
+  std::memcpy(&value, at, sizeof(value));
+  return ntohs(value);
+}
+inline void Store16(uint8_t* at, uint32_t value) {
+  const uint16_t be = htons(static_cast<uint16_t>(value));
+  std::memcpy(at, &be, sizeof(be));
+}
+
 // What BeginSend leaves free before a datagram, so that the datagram begins on a cache line.
 inline constexpr std::size_t kHeadersRoomBytes = 64;
 

@@ -24,9 +24,7 @@ constexpr int kSocketBufferBytes = 4 << 20;
 
 // The ring of a process that was killed keeps its socket until the kernel has ended it, some milliseconds
 // later.
-constexpr uint64_t kRebindNs = 200 * kNsPerMs;
-
-std::string ErrorText(int error) { return std::strerror(error); }
+constexpr uint64_t kSocketRebindNs = 200 * kNsPerMs;
 
 // The datagram's worker hint, modulo the number of workers, is the number of the socket. A datagram too short
 // to have one goes to the first, which counts it.
@@ -68,7 +66,7 @@ absl::StatusOr<UniqueFd> Bind(const Address& local, bool shared) {
   const socklen_t bytes = local.ToSockaddr(family, &name);
   const uint64_t begin_ns = NowNs();
   while (bind(fd.get(), reinterpret_cast<const sockaddr*>(&name), bytes) != 0) {
-    if (errno != EADDRINUSE || NowNs() - begin_ns > kRebindNs) {
+    if (errno != EADDRINUSE || NowNs() - begin_ns > kSocketRebindNs) {
       return absl::ErrnoToStatus(errno, absl::StrCat("bind UDP ", local.ToString()));
     }
     usleep(1'000);
@@ -150,7 +148,7 @@ absl::StatusOr<uint32_t> DatagramBytesTo(const Address& local, const Address& pe
   const socklen_t bytes = peer.ToSockaddr(family, &name);
   // Connecting a UDP socket sends nothing: it asks the kernel's routes.
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), bytes) != 0) {
-    return absl::UnavailableError(absl::StrCat("no way to ", peer.ToString(), ": ", ErrorText(errno)));
+    return absl::UnavailableError(absl::StrCat("no way to ", peer.ToString(), ": ", std::strerror(errno)));
   }
   int mtu = 0;
   socklen_t mtu_bytes = sizeof(mtu);
@@ -166,7 +164,7 @@ bool HasSegmentation(int fd, PortStatus* status) {
   const int none = 0;
   const bool has = setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &none, sizeof(none)) == 0;
   status->choices.push_back({"UDP_SEGMENT", has ? "on" : "off",
-                             has ? "several datagrams to one peer leave by one send" : ErrorText(errno)});
+                             has ? "several datagrams to one peer leave by one send" : std::strerror(errno)});
   return has;
 }
 

@@ -22,10 +22,8 @@ namespace weft::port {
 namespace {
 
 // A queue whose last owner was killed is free some 20 ms later.
-constexpr uint64_t kRebindNs = 200 * kNsPerMs;
+constexpr uint64_t kQueueRebindNs = 200 * kNsPerMs;
 constexpr std::size_t kHugePageBytes = 2 << 20;
-
-std::string ErrorText(int error) { return std::strerror(error); }
 
 // Without CAP_IPC_LOCK the umem counts against this limit; raising it to the hard limit is all one can do.
 void RaiseLockedMemoryLimit() {
@@ -77,7 +75,7 @@ absl::Status Xsk::MapMemory(PortStatus* status) {
   if (memory != MAP_FAILED) {
     status->choices.push_back({"memory", absl::StrCat(bytes_ >> 20, " MiB in huge pages"), ""});
   } else {
-    const std::string why = absl::StrCat("no huge pages: ", ErrorText(errno));
+    const std::string why = absl::StrCat("no huge pages: ", std::strerror(errno));
     bytes_ = wanted;
     memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("map ", bytes_, " bytes"));
@@ -142,7 +140,7 @@ absl::StatusOr<std::unique_ptr<Xsk>> Xsk::Create(const XskOptions& options, Port
   const auto open = [&xsk, begin_ns](uint16_t transfer) {
     for (;;) {
       const int error = xsk->Open(transfer | XDP_USE_NEED_WAKEUP);
-      if (error != EBUSY || NowNs() - begin_ns > kRebindNs) return error;
+      if (error != EBUSY || NowNs() - begin_ns > kQueueRebindNs) return error;
       usleep(1'000);
     }
   };
@@ -153,8 +151,9 @@ absl::StatusOr<std::unique_ptr<Xsk>> Xsk::Create(const XskOptions& options, Port
   if (error != 0) error = open(XDP_COPY);
   if (error != 0) return Explain(error, options);
   status->choices.push_back({"transfer", xsk->zero_copy_ ? "zero-copy" : "copy",
-                             xsk->zero_copy_ ? "the driver offers it"
-                                             : absl::StrCat("no zero-copy: ", ErrorText(zero_copy_error))});
+                             xsk->zero_copy_
+                                 ? "the driver offers it"
+                                 : absl::StrCat("no zero-copy: ", std::strerror(zero_copy_error))});
   status->choices.push_back({"wakeup", "when the driver asks", "the kernel has XDP_USE_NEED_WAKEUP"});
   xsk->PostAll();
   WEFT_RETURN_IF_ERROR(xsk->EnterInto(options.xsks_map_fd));

@@ -15,8 +15,6 @@ using transport::Event;
 using transport::EventKind;
 using transport::SendResult;
 
-constexpr uint64_t kMs = 1'000'000;
-
 transport::Config SmallCore(const LinkConfig& link) {
   transport::Config config;
   config.peers_max = 8;

@@ -14,6 +14,8 @@
 
 namespace weft::sim {
 
+inline constexpr uint64_t kMs = 1'000'000;  // In nanoseconds
+
 struct LinkConfig {
   uint64_t bits_per_second = 10'000'000'000;
   uint64_t link_delay_ns = 1'000;

@@ -18,8 +18,6 @@ using transport::Event;
 using transport::EventKind;
 using transport::SendResult;
 
-constexpr uint64_t kMs = 1'000'000;
-
 }  // namespace
 
 absl::StatusOr<SizeDistribution> SizeDistribution::Read(const std::string& path, uint32_t cap) {

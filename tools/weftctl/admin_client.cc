@@ -94,6 +94,12 @@ std::string ShownValue(const api::Item::Field& field) {
   return "";
 }
 
+absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind) {
+  absl::StatusOr<AdminClient> client = AdminClient::Connect(socket);
+  if (!client.ok()) return client.status();
+  return client->Query(kind);
+}
+
 std::string TextOf(const api::Item& item, const std::string& name) {
   for (const api::Item::Field& field : item.fields()) {
     if (field.name() == name) return ShownValue(field);

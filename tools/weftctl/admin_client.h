@@ -41,6 +41,9 @@ class AdminClient {
   UniqueFd socket_;
 };
 
+// What whoever listens at `socket` answers to one query, over a connection of its own.
+absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind);
+
 // The field of `item` called `name` as text; "" where there is none.
 std::string TextOf(const api::Item& item, const std::string& name);
 // The same of any value, as it is shown.

@@ -22,12 +22,6 @@ api::Query::Kind KindOf(const std::string& what) {
   return api::Query::CHANNELS;
 }
 
-absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind) {
-  absl::StatusOr<AdminClient> client = AdminClient::Connect(socket);
-  if (!client.ok()) return client.status();
-  return client->Query(kind);
-}
-
 api::AdminRequest RequestOf(const std::string& caller, const std::string& callee) {
   api::AdminRequest request;
   request.mutable_explain()->set_caller(caller);

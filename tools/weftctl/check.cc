@@ -58,12 +58,6 @@ class Checks {
   bool failed_ = false;
 };
 
-absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind) {
-  absl::StatusOr<AdminClient> client = AdminClient::Connect(socket);
-  if (!client.ok()) return client.status();
-  return client->Query(kind);
-}
-
 void CheckKernel(Checks* checks) {
   const UniqueFd memory(memfd_create("weftctl-check", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   const int seals = F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;

@@ -27,12 +27,6 @@ api::Item Named(const std::string& component, const api::Item& item) {
   return named;
 }
 
-absl::StatusOr<Answer> AskOnce(const std::string& socket, api::Query::Kind kind) {
-  absl::StatusOr<AdminClient> client = AdminClient::Connect(socket);
-  if (!client.ok()) return client.status();
-  return client->Query(kind);
-}
-
 // Leaves the last few changes; people do not read more.
 void KeepLastChanges(std::vector<api::Item>* items) {
   const auto is_change = [](const api::Item& item) {

@@ -12,8 +12,8 @@
 namespace weft::control {
 namespace {
 
-constexpr uint64_t kPauseMinNs = 20 * kNsPerMs;
-constexpr uint64_t kPauseMaxNs = kNsPerSecond;
+constexpr uint64_t kPresencePauseMinNs = 20 * kNsPerMs;
+constexpr uint64_t kPresencePauseMaxNs = kNsPerSecond;
 // Between two tries for a name that another node holds.
 constexpr uint64_t kContendNs = kNsPerSecond;
 // etcd takes 128 operations a transaction by default.
@@ -209,7 +209,7 @@ void EtcdPresence::Fail(const absl::Status& why) {
   problem_ = problem;
   if (absl::IsNotFound(why)) Lose("the lease is not known any more");
   connection_.Rotate();
-  pause_ns_ = std::clamp(pause_ns_ * 2, kPauseMinNs, kPauseMaxNs);
+  pause_ns_ = std::clamp(pause_ns_ * 2, kPresencePauseMinNs, kPresencePauseMaxNs);
   retry_at_ns_ = NowNs() + pause_ns_ - random_.Below(pause_ns_ / 2);
 }
 

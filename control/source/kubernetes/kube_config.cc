@@ -26,7 +26,7 @@ const YamlNode* Find(const YamlNode* map, absl::string_view key) {
   return nullptr;
 }
 
-std::string TextOf(const YamlNode* map, absl::string_view key) {
+std::string ScalarOf(const YamlNode* map, absl::string_view key) {
   const YamlNode* value = Find(map, key);
   return value == nullptr ? "" : value->text;
 }
@@ -37,20 +37,20 @@ class Reader {
       : path_(path), directory_(std::filesystem::path(path).parent_path()), root_(root) {}
 
   absl::StatusOr<KubeOptions> Read(std::string context) {
-    if (context.empty()) context = TextOf(&root_, "current-context");
+    if (context.empty()) context = ScalarOf(&root_, "current-context");
     if (context.empty()) return Error("names no current-context");
     WEFT_ASSIGN_OR_RETURN(const YamlNode* chosen, Named("contexts", "context", context));
-    WEFT_ASSIGN_OR_RETURN(const YamlNode* cluster, Named("clusters", "cluster", TextOf(chosen, "cluster")));
-    WEFT_ASSIGN_OR_RETURN(const YamlNode* user, Named("users", "user", TextOf(chosen, "user")));
+    WEFT_ASSIGN_OR_RETURN(const YamlNode* cluster, Named("clusters", "cluster", ScalarOf(chosen, "cluster")));
+    WEFT_ASSIGN_OR_RETURN(const YamlNode* user, Named("users", "user", ScalarOf(chosen, "user")));
     for (const char* key : {"insecure-skip-tls-verify", "proxy-url", "tls-server-name"}) {
-      const std::string text = TextOf(cluster, key);
+      const std::string text = ScalarOf(cluster, key);
       if (!text.empty() && text != "false") return Error(absl::StrCat("`", key, "` is not supported"));
     }
     for (const char* key : {"username", "auth-provider", "as"}) {
       if (Find(user, key) != nullptr) return Error(absl::StrCat("`", key, "` is not supported"));
     }
     KubeOptions options;
-    options.server = std::string(absl::StripSuffix(TextOf(cluster, "server"), "/"));
+    options.server = std::string(absl::StripSuffix(ScalarOf(cluster, "server"), "/"));
     if (!absl::StartsWith(options.server, "https://") && !absl::StartsWith(options.server, "http://")) {
       return Error(absl::StrCat("`server` \"", options.server, "\" is no https:// URL"));
     }
@@ -58,8 +58,8 @@ class Reader {
     WEFT_RETURN_IF_ERROR(
         ReadPair(user, "client-certificate", &options.tls.certificate, &options.tls.certificate_pem));
     WEFT_RETURN_IF_ERROR(ReadPair(user, "client-key", &options.tls.key, &options.tls.key_pem));
-    options.token_file = PathOf(TextOf(user, "tokenFile"));
-    if (options.token_file.empty()) options.token = TextOf(user, "token");
+    options.token_file = PathOf(ScalarOf(user, "tokenFile"));
+    if (options.token_file.empty()) options.token = ScalarOf(user, "token");
     if (const YamlNode* exec = Find(user, "exec"); exec != nullptr) {
       WEFT_RETURN_IF_ERROR(ReadExec(exec, &options.exec));
     }
@@ -81,7 +81,7 @@ class Reader {
     const YamlNode* all = Find(&root_, list);
     if (all != nullptr) {
       for (const YamlNode& each : all->values) {
-        if (const YamlNode* found = Find(&each, inner); found != nullptr && TextOf(&each, "name") == name) {
+        if (const YamlNode* found = Find(&each, inner); found != nullptr && ScalarOf(&each, "name") == name) {
           return found;
         }
       }
@@ -92,9 +92,9 @@ class Reader {
   // A file under `key`, or its content in base64 under `key`-data, which goes first.
   absl::Status ReadPair(const YamlNode* map, const std::string& key, std::string* file,
                         std::string* content) const {
-    const std::string data = TextOf(map, key + "-data");
+    const std::string data = ScalarOf(map, key + "-data");
     if (data.empty()) {
-      *file = PathOf(TextOf(map, key));
+      *file = PathOf(ScalarOf(map, key));
       return absl::OkStatus();
     }
     if (!absl::Base64Unescape(data, content)) return Error(absl::StrCat("`", key, "-data` is no base64"));
@@ -102,16 +102,16 @@ class Reader {
   }
 
   absl::Status ReadExec(const YamlNode* from, KubeExec* exec) const {
-    exec->api_version = TextOf(from, "apiVersion");
+    exec->api_version = ScalarOf(from, "apiVersion");
     if (exec->api_version != "client.authentication.k8s.io/v1" &&
         exec->api_version != "client.authentication.k8s.io/v1beta1") {
       return Error(absl::StrCat("`exec.apiVersion` \"", exec->api_version, "\" is not supported"));
     }
-    if (TextOf(from, "provideClusterInfo") == "true")
+    if (ScalarOf(from, "provideClusterInfo") == "true")
       return Error("`exec.provideClusterInfo` is not supported");
-    if (TextOf(from, "interactiveMode") == "Always")
+    if (ScalarOf(from, "interactiveMode") == "Always")
       return Error("`exec.interactiveMode` Always: nobody is asked");
-    std::string command = TextOf(from, "command");
+    std::string command = ScalarOf(from, "command");
     if (command.empty()) return Error("`exec.command` is missing");
     // A path is of the file's folder, a name is looked up.
     if (absl::StrContains(command, "/")) command = PathOf(command);
@@ -121,7 +121,7 @@ class Reader {
     }
     if (const YamlNode* variables = Find(from, "env"); variables != nullptr) {
       for (const YamlNode& each : variables->values) {
-        exec->environment.push_back(absl::StrCat(TextOf(&each, "name"), "=", TextOf(&each, "value")));
+        exec->environment.push_back(absl::StrCat(ScalarOf(&each, "name"), "=", ScalarOf(&each, "value")));
       }
     }
     return absl::OkStatus();

@@ -5,10 +5,13 @@
 
 #include <simdjson.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
 namespace weft::control {
+
+inline constexpr uint64_t kPortMax = 65'535;
 
 // Of what is absent, null or of another type: the default. For what is nobody's name.
 inline std::string TextOf(const simdjson::simdjson_result<simdjson::dom::element>& value) {

@@ -8,13 +8,10 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "control/source/mesh_object.h"
 
 namespace weft::control {
 namespace {
-
-// Of an endpoint
-constexpr uint32_t kWeightDefault = 100;
-constexpr uint32_t kEndpointWeightMax = 1'000;
 
 // Empty where `ip` is no address.
 std::string BytesOf(const std::string& ip) {

@@ -23,7 +23,6 @@ namespace {
 
 using simdjson::dom::element;
 
-constexpr uint64_t kPortMax = 65'535;
 // A token of the next page is some hundred bytes.
 constexpr std::size_t kHeadBytesMax = 4096;
 

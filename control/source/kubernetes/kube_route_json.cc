@@ -17,7 +17,6 @@ namespace {
 
 using simdjson::dom::element;
 
-constexpr uint64_t kPortMax = 65'535;
 constexpr uint64_t kWeightMax = 1'000'000;
 constexpr absl::Duration kTimeoutMax = absl::Hours(1);
 

@@ -7,12 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "control/source/mesh_object.h"
 #include "dataplane/base/function_id.h"
 
 namespace weft::control {
 namespace {
-
-constexpr double kEndpointWeightMax = 1'000;
 
 std::string NameOf(const std::string& ns, const std::string& name) { return absl::StrCat(ns, "/", name); }
 

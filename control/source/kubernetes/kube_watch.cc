@@ -17,7 +17,7 @@ constexpr uint64_t kListTimeoutMs = 30'000;
 constexpr uint64_t kWatchNsMin = 500 * kNsPerMs;
 constexpr std::size_t kPageBytesMax = std::size_t{256} << 20;
 constexpr std::size_t kLineBytesMax = std::size_t{16} << 20;
-constexpr std::size_t kMessageBytesMax = 300;
+constexpr std::size_t kQuotedBytesMax = 300;
 
 // Versions are numbers that grow, at every server that is known; one that says otherwise is let pass as 0.
 uint64_t NumberOf(const std::string& version) {
@@ -76,7 +76,7 @@ void KubeWatch::Fail(const absl::Status& why) {
   Cancel();
   Rest();
   std::string().swap(waiting_);  // All is listed again.
-  const std::string problem(Utf8Prefix(why.message(), kMessageBytesMax));
+  const std::string problem(Utf8Prefix(why.message(), kQuotedBytesMax));
   if (problem != problem_) Note(absl::StrCat(problem, "; trying again"));
   problem_ = problem;
   ++errors_;
@@ -286,7 +286,7 @@ void KubeWatch::TakeLine(absl::string_view line) {
       break;
     case KubeEvent::Type::kUnknown:
       ++errors_;
-      Note(absl::StrCat("an event of unknown type \"", Utf8Prefix(event->message, kMessageBytesMax), "\""));
+      Note(absl::StrCat("an event of unknown type \"", Utf8Prefix(event->message, kQuotedBytesMax), "\""));
       break;
     case KubeEvent::Type::kPut:
     case KubeEvent::Type::kDelete:
@@ -329,7 +329,7 @@ void KubeWatch::TakeEnd(const absl::Status& status, long code) {
 void KubeWatch::ListAgain(const std::string& why) {
   Cancel();
   Rest();
-  Note(absl::StrCat("the watch cannot go on from version ", version_, " (", Utf8Prefix(why, kMessageBytesMax),
+  Note(absl::StrCat("the watch cannot go on from version ", version_, " (", Utf8Prefix(why, kQuotedBytesMax),
                     "); listing all again"));
   version_.clear();
   ++errors_;

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "control/source/propeller/propeller_json.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 
@@ -34,20 +35,9 @@ constexpr std::size_t kImageBytesMax = 1024;
 constexpr char kNamespace[] = "default";  // Kubernetes' one, which weft does not know here.
 
 // Empty where the field is absent, null or of another type.
-std::string TextOf(const element& from, const char* key) {
+std::string TextIfAny(const element& from, const char* key) {
   std::string_view text;
   return from[key].get(text) == simdjson::SUCCESS ? std::string(text) : std::string();
-}
-
-bool BoolOf(const element& from, const char* key) {
-  bool value = false;
-  return from[key].get(value) == simdjson::SUCCESS && value;
-}
-
-absl::StatusOr<std::string> NeededText(const element& from, const char* key) {
-  std::string text = TextOf(from, key);
-  if (text.empty()) return absl::InvalidArgumentError(absl::StrCat(key, ": is missing"));
-  return text;
 }
 
 bool IsEmpty(const element& value) {
@@ -138,7 +128,7 @@ void ReadStart(const element& root, PropellerCommand* command) {
   command->monitored = root["monitoring_profile"].get(profile) != simdjson::SUCCESS || IsEmpty(profile) ||
                        (BoolOf(profile, "enabled") && BoolOf(profile, "export_to_mqtt"));
   ReadInterval(root, command);
-  command->image = TextOf(root, "image_url");
+  command->image = TextIfAny(root, "image_url");
   element file;
   const bool has_file = root["file"].get(file) == simdjson::SUCCESS && !IsEmpty(file);
   if (BoolOf(root, "encrypted")) {
@@ -205,13 +195,13 @@ absl::StatusOr<PropellerCommand> ParsePropellerCommand(absl::string_view topic, 
   }
   WEFT_ASSIGN_OR_RETURN(command.task, NeededText(root, "id"));
   if (command.task.size() > kIdBytesMax) return absl::InvalidArgumentError("id: is too long");
-  command.proplet = TextOf(root, "proplet_id");
+  command.proplet = TextIfAny(root, "proplet_id");
   if (command.kind == Kind::kStart) {
     WEFT_ASSIGN_OR_RETURN(command.name, NeededText(root, "name"));
     ReadStart(root, &command);
   } else if (command.kind == Kind::kInvoke) {
     command.broadcast = BoolOf(root, "broadcast");
-    command.invocation = TextOf(root, "invocation_id");
+    command.invocation = TextIfAny(root, "invocation_id");
     if (command.invocation.size() > kIdBytesMax)
       return absl::InvalidArgumentError("invocation_id: is too long");
     command.refusal = ReadArguments(root, &command);

@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "control/source/propeller/propeller_json.h"
 #include "dataplane/base/status.h"
 
 namespace weft::control {
@@ -25,27 +26,6 @@ absl::StatusOr<element> ParseObject(absl::string_view text) {
     return absl::InvalidArgumentError("is no JSON object");
   }
   return root;
-}
-
-// Empty where the field is absent or null; INVALID_ARGUMENT where it is of another type.
-absl::StatusOr<std::string> TextOf(const element& from, const char* key) {
-  element value;
-  if (from[key].get(value) != simdjson::SUCCESS || value.is_null()) return std::string();
-  std::string_view text;
-  if (value.get(text) != simdjson::SUCCESS)
-    return absl::InvalidArgumentError(absl::StrCat(key, ": is no text"));
-  return std::string(text);
-}
-
-absl::StatusOr<std::string> NeededText(const element& from, const char* key) {
-  WEFT_ASSIGN_OR_RETURN(std::string text, TextOf(from, key));
-  if (text.empty()) return absl::InvalidArgumentError(absl::StrCat(key, ": is missing"));
-  return text;
-}
-
-bool BoolOf(const element& from, const char* key) {
-  bool value = false;
-  return from[key].get(value) == simdjson::SUCCESS && value;
 }
 
 // A result is a text, or an object from some workers, which tells of no port.

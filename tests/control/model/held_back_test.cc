@@ -33,15 +33,15 @@ SourceMesh Cluster(int functions, bool endpoints = true) {
   return mesh;
 }
 
-SourceOffer Said(SourceMesh mesh) {
+SourceOffer OfferSaying(SourceMesh mesh) {
   mesh.open = true;
   SourceOffer offer = OfferOf(mesh);
   offer.whole = false;
   offer.allow_shrink = true;
   return offer;
 }
-SourceOffer Unsaid(SourceMesh mesh) {
-  SourceOffer offer = Said(std::move(mesh));
+SourceOffer OfferUnsaying(SourceMesh mesh) {
+  SourceOffer offer = OfferSaying(std::move(mesh));
   std::swap(offer.said, offer.unsaid);
   return offer;
 }
@@ -53,7 +53,7 @@ class HeldBackTest : public testing::Test {
     for (int i = 0; i < kEvents; ++i) {
       const std::string function = absl::StrCat("v/more", i % 10);
       const SourceMesh one = MeshBuilder("k").Function(function).Build();
-      model_.Offer(i % 20 < 10 ? Said(one) : Unsaid(one));
+      model_.Offer(i % 20 < 10 ? OfferSaying(one) : OfferUnsaying(one));
       EXPECT_FALSE(model_.Evaluate().changed());
       EXPECT_FALSE(Of("k").current);
     }
@@ -90,9 +90,9 @@ TEST_F(HeldBackTest, WhatClashesCostsEachEventItsOwnSize) {
   Stir();
   EXPECT_LE(model_.entries_tried() - before, uint64_t{kEvents});
   // What it says of the clash itself is looked at, and what it said meanwhile is in force with the rest.
-  model_.Offer(Said(MeshBuilder("k").Function("v/last").Build()));
+  model_.Offer(OfferSaying(MeshBuilder("k").Function("v/last").Build()));
   EXPECT_FALSE(model_.Evaluate().changed());
-  model_.Offer(Unsaid(MeshBuilder("k").Function("v/f7").Build()));
+  model_.Offer(OfferUnsaying(MeshBuilder("k").Function("v/f7").Build()));
   EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
   EXPECT_TRUE(Of("k").current && Has("v/f8") && Has("v/last") && !Has("v/more0"));
 }
@@ -126,7 +126,7 @@ TEST_F(HeldBackTest, WhatWouldTakeAwayAllCostsEachEventItsOwnSize) {
   Stir();
   EXPECT_LE(model_.entries_tried() - before, uint64_t{kEvents});
   // One endpoint, and it is a mesh again.
-  model_.Offer(Said(MeshBuilder("k").Endpoint("v/f0", "n1", "h").Build()));
+  model_.Offer(OfferSaying(MeshBuilder("k").Endpoint("v/f0", "n1", "h").Build()));
   EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
   EXPECT_EQ(model_.state().count(EntryKind::kEndpoint), 1u);
   EXPECT_EQ(model_.state().count(EntryKind::kFunction), 1u);
@@ -228,12 +228,12 @@ TEST_F(HeldBackTest, AnEventOfOneMayMakeThemAgreeTogether) {
   cluster.open = true;
   model_.Offer(cluster);
   EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
-  model_.Offer(Said(MeshBuilder("k").Function("z/z").Build()));
+  model_.Offer(OfferSaying(MeshBuilder("k").Function("z/z").Build()));
   model_.Offer(MeshBuilder("b").Function("w/x").Function("v/f").Build());
   model_.Offer(MeshBuilder("a").Node("n1").Endpoint("v/f", "n1", "h").Build());
   EXPECT_FALSE(model_.Evaluate().errors.empty());
   EXPECT_FALSE(Of("a").current || Of("b").current || Of("k").current);
-  model_.Offer(Unsaid(MeshBuilder("k").Function("z/z").Function("w/x").Build()));
+  model_.Offer(OfferUnsaying(MeshBuilder("k").Function("z/z").Function("w/x").Build()));
   EXPECT_THAT(model_.Evaluate().errors, IsEmpty());
   EXPECT_TRUE(Of("a").current && Of("b").current && Of("k").current);
 }

@@ -21,11 +21,11 @@ constexpr uint64_t kOrigins = 6;
 constexpr uint64_t kNames = 4;
 
 // All that one source says, by kind and names; an open one says all of it as implied, or nothing of it.
-struct Saying {
+struct Words {
   bool open = false;
   std::map<std::string, EntryPtr> entries;
 };
-using Sayings = std::map<std::string, Saying>;
+using Sayings = std::map<std::string, Words>;
 
 EntryPtr RandomEntry(Random* random, bool implied) {
   const auto name = [random](const char* what) { return absl::StrCat(what, random->Below(kNames)); };
@@ -115,7 +115,7 @@ class ModelPropertyTest : public testing::Test {
   void Step() {
     const std::string origin = RandomOrigin();
     const bool open = origin.front() == 'o';
-    Saying& saying = said_[origin];
+    Words& saying = said_[origin];
     saying.open = open;
     SourceOffer offer;
     offer.origin = origin;

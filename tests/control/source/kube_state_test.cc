@@ -293,9 +293,9 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
       {KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, HintedJson("u1", kHints))},
       {KubeKind::kSlice,
        SliceJson("f-2", "f", kHttpPort, PodJson("u2", "fd00::1", R"({"ready":true})"), "IPv6")}};
-  constexpr const char* kPieces[] = {"null", "{}",   "[]",      "\"",    ":", ",",    "true",
-                                     "-1",   "1e99", "\"\"",    "65536", "0", "IPv6", "FQDN",
-                                     "n1",   "/",    "\\u0000", "\xff",  "]", "}"};
+  constexpr const char* kJsonPieces[] = {"null", "{}",   "[]",      "\"",    ":", ",",    "true",
+                                         "-1",   "1e99", "\"\"",    "65536", "0", "IPv6", "FQDN",
+                                         "n1",   "/",    "\\u0000", "\xff",  "]", "}"};
   const char* rounds_text = std::getenv("WEFT_FUZZ_ROUNDS");
   const int rounds = rounds_text == nullptr ? 3'000 : std::atoi(rounds_text);
   Random random(7);
@@ -311,7 +311,7 @@ TEST(KubeFuzzTest, MutatedObjectsMakeAMeshThatCanBeMerged) {
       if (random.Below(2) == 0) {
         json.erase(at, 1 + random.Below(12));
       } else {
-        json.insert(at, kPieces[random.Below(std::size(kPieces))]);
+        json.insert(at, kJsonPieces[random.Below(std::size(kJsonPieces))]);
       }
       if (json.empty()) json.assign(1, ' ');
     }

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
@@ -17,6 +18,10 @@
 #include "dataplane/base/function_id.h"
 
 namespace weft::agent::test {
+
+// Codes of a route.
+inline constexpr uint32_t kNotFound = 5;
+inline constexpr uint32_t kUnavailable = 14;
 
 // What a host knows from the messages that it applied.
 struct FakeHost {

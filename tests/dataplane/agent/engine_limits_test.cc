@@ -12,8 +12,6 @@ namespace {
 
 using Hosts = std::set<std::string>;
 
-constexpr uint32_t kUnavailable = 14;
-
 TEST_F(EngineTest, RoutesThatOneHostMayAskForAreBounded) {
   FakeHost& a = Attach("a", "web", {"web/front"});
   Settle();

@@ -10,9 +10,6 @@ namespace {
 
 using Hosts = std::set<std::string>;
 
-constexpr uint32_t kNotFound = 5;
-constexpr uint32_t kUnavailable = 14;
-
 TEST_F(EngineTest, DeathOfAHostWithdrawsItsTargetsAtOnce) {
   FakeHost& front = Attach("a", "web", {"web/front"});
   FakeHost& b = Attach("b", "web", {"web/back"});

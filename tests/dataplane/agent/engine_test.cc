@@ -13,8 +13,6 @@ namespace {
 using Hosts = std::set<std::string>;
 
 constexpr uint32_t kPermissionDenied = 7;
-constexpr uint32_t kNotFound = 5;
-constexpr uint32_t kUnavailable = 14;
 
 TEST_F(EngineTest, CallWithinANamespaceIsRoutedByRegistrationAlone) {
   FakeHost& front = Attach("a", "web", {"web/front"});
