@@ -39,6 +39,15 @@ add_custom_target(thread_tests)
 # The headers of every folder that have no source of their own, compiled alone. The others head their source (tools/lint/text.py).
 add_custom_target(header_check)
 
+# weft_unite(TARGET)
+# With sanitizers the sources of a target are compiled some at a time: nearly all of a source's time goes into the headers that it
+# includes. The dev build compiles each alone, so that none leans on what another includes.
+function(weft_unite target)
+  if(WEFT_SANITIZE)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 10)
+  endif()
+endfunction()
+
 # weft_library(NAME SRCS... DEPS... [EXCEPTIONS])
 # The library of one folder. Code in dataplane/ is built without exceptions unless EXCEPTIONS is given.
 # Each header of the folder must compile alone: at the head of its own source, or as part of target `header_check`.
@@ -53,6 +62,9 @@ function(weft_library name)
     target_link_libraries(${name} INTERFACE weft_options ${A_DEPS})
   endif()
   file(RELATIVE_PATH rel ${PROJECT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  if(A_SRCS AND NOT rel MATCHES "^(bench|tools)")
+    weft_unite(${name})  # No sanitizer test needs the others.
+  endif()
   if(A_SRCS AND rel MATCHES "^dataplane" AND NOT A_EXCEPTIONS)
     target_compile_options(${name} PRIVATE -fno-exceptions)
     target_compile_definitions(${name} PRIVATE SPDLOG_NO_EXCEPTIONS)
@@ -60,7 +72,7 @@ function(weft_library name)
   set(check_sources)
   foreach(header ${headers})
     get_filename_component(stem ${header} NAME_WE)
-    if(${stem}.cc IN_LIST A_SRCS)
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${stem}.cc)
       continue()
     endif()
     set(source ${CMAKE_CURRENT_BINARY_DIR}/header_check/${stem}.cc)
@@ -84,14 +96,15 @@ function(weft_program name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 endfunction()
 
-# weft_test(NAME SRCS... DEPS... [LABELS ...] [TIMEOUT seconds] [SERIAL])
+# weft_test(NAME SRCS... DEPS... [LABELS ...] [TIMEOUT seconds] [SERIAL] [OPTIMISED])
 # A GoogleTest program, one ctest entry per program. LABELS choose what the sanitizer runs of tools/test take
-# (`sanitize`: ASan and UBSan; `threads`, where several run: TSan), and what needs root (`root`). SERIAL tests use both cores or the machine's namespaces and run alone.
+# (`sanitize`: ASan and UBSan; `threads`, where several run: TSan), and what needs root (`root`). SERIAL tests use both cores or
+# the machine's namespaces and run alone. OPTIMISED ones compute for so long that they are made faster with sanitizers, too.
 function(weft_test name)
-  cmake_parse_arguments(A "SERIAL" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(A "SERIAL;OPTIMISED" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
   add_executable(${name} ${A_SRCS})
   target_link_libraries(${name} PRIVATE weft_options GTest::gtest GTest::gmock GTest::gtest_main ${A_DEPS})
-  if(WEFT_SANITIZE)
+  if(WEFT_SANITIZE AND NOT A_OPTIMISED)
     # Half of the build time of the sanitizers would be spent on making the tests themselves faster.
     target_compile_options(${name} PRIVATE -O0)
   endif()
@@ -104,6 +117,7 @@ function(weft_test name)
     SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\] [0-9]+ test")
   if("sanitize" IN_LIST A_LABELS)
     add_dependencies(sanitize_tests ${name})
+    weft_unite(${name})
   endif()
   if("threads" IN_LIST A_LABELS)
     add_dependencies(thread_tests ${name})
