@@ -60,14 +60,30 @@ InNamespace::~InNamespace() { WEFT_CHECK(setns(before_.get(), CLONE_NEWNET) == 0
 
 bool VethPair::Privileged() { return geteuid() == 0; }
 
-VethPair::VethPair(VethOptions options) : options_(options) { Plug(); }
+VethPair::VethPair(VethOptions options) : options_(options) {
+  Make();
+  // An IPv6 address that one end is given while the other is down is heard of by nobody for a second. Plug()
+  // cannot do so: whoever waits for the interface may take it for ready as soon as it is up.
+  for (const NetworkNamespace* where : {&near_, &far_}) {
+    where->Run({"/sbin/ip", "link", "set", kInterface, "up"});
+  }
+  Configure();
+}
 
 void VethPair::Plug() {
+  Make();
+  Configure();
+}
+
+void VethPair::Make() {
   const std::string queues = absl::StrCat(options_.queues);
   const std::string mtu = absl::StrCat(options_.mtu);
   near_.Run({"/sbin/ip",    "link",        "add",  kInterface,    "mtu",  mtu,     "numrxqueues", queues,
              "numtxqueues", queues,        "type", "veth",        "peer", "name",  kInterface,    "mtu",
              mtu,           "numrxqueues", queues, "numtxqueues", queues, "netns", far_.path()});
+}
+
+void VethPair::Configure() {
   const auto configure = [](const NetworkNamespace& where, const char* address, const char* address6) {
     where.Run({"/sbin/ip", "address", "add", absl::StrCat(address, "/24"), "dev", kInterface});
     // Without duplicate address detection the address can be used at once.

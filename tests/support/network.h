@@ -70,6 +70,9 @@ class VethPair {
   int far_index() const { return far_index_; }
 
  private:
+  void Make();
+  void Configure();
+
   const VethOptions options_;
   NetworkNamespace near_;
   NetworkNamespace far_;
