@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dataplane/base/status.h"
+#include "dataplane/engine/port_paths.h"
 #include "dataplane/engine/steered_port.h"
 #include "dataplane/engine/worker.h"
 #include "dataplane/port/af_xdp_port.h"
@@ -53,18 +54,7 @@ class EngineThread::RunnerOf final : public EngineThread::Runner {
 
   port::PortStatus status() const override { return port_->status(); }
 
-  Paths paths() override {
-    Port* const port = port_.get();
-    return {.add = [port](const std::string& text) -> absl::StatusOr<uint64_t> {
-              WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
-              return port->AddPath(address);
-            },
-            .set = [port](uint64_t path, const std::string& text) -> absl::Status {
-              WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
-              return port->SetPath(path, address);
-            },
-            .remove = [port](uint64_t path) { port->RemovePath(path); }};
-  }
+  Paths paths() override { return PathsOf(port_.get()); }
 
  private:
   static constexpr int kLastTurns = 8;

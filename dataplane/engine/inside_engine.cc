@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "dataplane/base/status.h"
-#include "dataplane/port/address.h"
+#include "dataplane/engine/port_paths.h"
 
 namespace weft::engine {
 namespace {
@@ -36,15 +36,7 @@ NodeEngineOptions OptionsOf(const api::InsideEngine& given, std::shared_ptr<Uniq
     if (!agent->valid()) return absl::UnavailableError("the agent has not given another connection");
     return std::move(*agent);
   };
-  options.paths = {.add = [port](const std::string& text) -> absl::StatusOr<uint64_t> {
-                     WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
-                     return port->AddPath(address);
-                   },
-                   .set = [port](uint64_t path, const std::string& text) -> absl::Status {
-                     WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
-                     return port->SetPath(path, address);
-                   },
-                   .remove = [port](uint64_t path) { port->RemovePath(path); }};
+  options.paths = PathsOf(port);
   return options;
 }
 
