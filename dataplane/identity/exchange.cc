@@ -100,7 +100,12 @@ absl::Status Exchange::AddPeer(const std::string& name, const Endpoint& address)
   const auto [entry, fresh] = peers_.try_emplace(name);
   Peer& peer = entry->second;
   peer.removed = false;  // And added again before Step saw it: nothing has happened.
+  const bool moved = !fresh && !(peer.address == address);
   peer.address = address;
+  if (moved) {
+    peer.moved = true;
+    Defer();
+  }
   if (!fresh) return absl::OkStatus();
   peer.name = name;
   peer.leader_here = options_.node < name;
@@ -283,6 +288,7 @@ void Exchange::RunDeferred() {
         if (peer.removed) gone.push_back(name);
         continue;
       }
+      if (std::exchange(peer.moved, false)) DialAtNewAddress(peer);
       if (workers_changed && peer.connection != 0) {
         SendTo(peer, Workers{workers_});
         UpdateLanes(peer);

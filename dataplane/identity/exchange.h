@@ -63,6 +63,7 @@ struct Peer {
   std::string name;
   Endpoint address;
   bool removed = false;
+  bool moved = false;        // `address` is new: whoever is being dialled is not the peer any more.
   bool leader_here = false;  // This side leads.
 
   ConnectionId connection = 0;  // Established.
@@ -124,12 +125,14 @@ class Exchange final : public KeyExchange {
   // exchange_files.cc: certificates.
   void LookAtFiles();
   void CheckValidity();
+  void Renew(Peer& peer);
 
   // exchange_connect.cc: from a socket to an established connection.
   void AcceptSome();
   void Admit(UniqueFd socket, const Endpoint& remote);
   void EvictUnfinished(const Endpoint& source);
   void Dial(Peer& peer);
+  void DialAtNewAddress(Peer& peer);
   Connection* AddConnection(UniqueFd socket, bool dialer, const Endpoint& remote);
   void Serve(ConnectionId id, uint32_t events);
   bool Greet(Connection& connection);

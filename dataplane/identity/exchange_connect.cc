@@ -128,6 +128,12 @@ void Exchange::Dial(Peer& peer) {
   peer.dialling = connection->id;
 }
 
+void Exchange::DialAtNewAddress(Peer& peer) {
+  if (peer.dialling != 0) Drop(peer.dialling, Refusal::kReplaced, "the peer has another address", true);
+  peer.backoff_ns = options_.backoff_min_ns;
+  if (peer.connection == 0 || peer.renew) peer.dial_due_ns = now_ns_;
+}
+
 void Exchange::NoteDialFailure(Peer& peer, Refusal reason, const std::string& why) {
   ++counters_.refused[static_cast<std::size_t>(reason)];
   peer.last_refusal = reason;
@@ -229,7 +235,12 @@ void Exchange::TakeHello(Connection& connection, const Hello& hello) {
       return refuse(Refusal::kDuplicate, connection.peer);
     if (!SayHello(connection, *peer)) return;
   }
+  const ConnectionId id = connection.id;
   Establish(connection, *peer, hello);
+  // The files were read again while the handshake went on.
+  if (const auto found = connections_.find(id);
+      found != connections_.end() && !found->second->stream.Shows(*credentials_))
+    Renew(*peer);
 }
 
 // This becomes the peer's connection. Both sides decide by the two HELLOs alone whether the session goes on.

@@ -39,13 +39,17 @@ void Exchange::LookAtFiles() {
       peer.dial_due_ns = now_ns_;
       // Nothing vouches for a peer that has not shown a certificate to the new bundle.
       if (peer.session != 0) EndSession(peer, Refusal::kRevoked);
-    } else if (peer.leader_here) {
-      peer.renew = true;
-      peer.dial_due_ns = now_ns_ + 1 + random_.Below(options_.keepalive_ns);
     } else {
-      SendTo(peer, Ask{Wish::kDialAnew});
+      Renew(peer);
     }
   }
+}
+
+// The peer is to see this node's new certificate, before the connection ends with the old one.
+void Exchange::Renew(Peer& peer) {
+  if (!peer.leader_here) return SendTo(peer, Ask{Wish::kDialAnew});
+  peer.renew = true;
+  peer.dial_due_ns = now_ns_ + 1 + random_.Below(options_.keepalive_ns);
 }
 
 void Exchange::CheckValidity() {

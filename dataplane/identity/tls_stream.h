@@ -31,6 +31,8 @@ class TlsStream {
 
   int fd() const { return socket_.get(); }
   bool dialer() const { return dialer_; }
+  // Whether these are what the peer has been shown.
+  bool Shows(const Credentials& credentials) const { return credentials_.get() == &credentials; }
 
   // Moves what can be moved, at most kBytesAtOnce in. False: the stream has ended, `*ended` says why.
   bool Advance(int64_t unix_s, Ended* ended);

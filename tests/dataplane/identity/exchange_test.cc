@@ -2,6 +2,7 @@
 // Two and three agents that are well: sessions, keys, rotation, restart.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <memory>
@@ -271,6 +272,46 @@ TEST_F(ExchangeTest, ARenewedCertificateTakesTheConnectionsPlaceWithoutLosingIt)
   EXPECT_EQ(b_->SessionWith("a"), session);
   EXPECT_THAT(a_->lost, testing::IsEmpty());
   EXPECT_THAT(b_->lost, testing::IsEmpty());
+}
+
+// Else the connection stands with the old one, and ends with it.
+TEST_F(ExchangeTest, ACertificateThatIsRenewedDuringAHandshakeIsShownSoonAfter) {
+  a_ = Make("a");
+  b_ = Make("b");
+  ASSERT_TRUE(a_->exchange().AddPeer("b", b_->endpoint()).ok());
+  // Where nobody is: what a dials is all that joins them.
+  Endpoint nowhere;
+  const UniqueFd closed = BoundSocket("127.0.0.1", &nowhere);
+  ASSERT_TRUE(b_->exchange().AddPeer("a", nowhere).ok());
+  ASSERT_TRUE(RunUntil({a_.get()}, [&] { return a_->exchange().counters().dialled == 1; }));
+  RunRounds({a_.get()}, 5);
+  world_.Issue("a", nullptr, {kTestYear.not_before_s, kTestYear.not_after_s - 1'000});
+  world_.ahead_ns += kNsPerSecond;
+  ASSERT_TRUE(RunUntil({a_.get()}, [&] { return a_->exchange().counters().reloads == 1; }));
+  ASSERT_TRUE(RunUntil(both(), [&] { return a_->SessionWith("b") != 0 && b_->SessionWith("a") != 0; }));
+  world_.ahead_ns += kNsPerSecond;
+  EXPECT_TRUE(RunUntil(
+      both(), [&] { return b_->exchange().Peers().at(0).expires_unix_s == kTestYear.not_after_s - 1'000; }));
+  EXPECT_THAT(b_->ended, testing::IsEmpty());
+}
+
+// And not once nobody has answered at the old one for as long as a handshake may take.
+TEST_F(ExchangeTest, APeerThatMovesIsDialledAtItsNewAddressAtOnce) {
+  a_ = Make("a");
+  b_ = Make("b");
+  // Connects, and nobody speaks there.
+  Endpoint silent, nowhere;
+  const UniqueFd listener = BoundSocket("127.0.0.1", &silent);
+  const UniqueFd closed = BoundSocket("127.0.0.1", &nowhere);
+  ASSERT_EQ(listen(listener.get(), 8), 0);
+  ASSERT_TRUE(a_->exchange().AddPeer("b", silent).ok());
+  ASSERT_TRUE(b_->exchange().AddPeer("a", nowhere).ok());
+  ASSERT_TRUE(RunUntil(both(), [&] { return a_->exchange().counters().dialled == 1; }));
+  RunRounds(both(), 20);
+  ASSERT_EQ(a_->SessionWith("b"), 0u);
+  ASSERT_TRUE(a_->exchange().AddPeer("b", b_->endpoint()).ok());
+  ASSERT_TRUE(RunUntil(both(), [&] { return a_->SessionWith("b") != 0; }));
+  EXPECT_EQ(a_->refused(Refusal::kSlowHandshake), 0u);
 }
 
 TEST_F(ExchangeTest, WorkersComeAndGoWithinTheSessionAndAnIdIsNotUsedAgain) {
