@@ -347,9 +347,12 @@ bool NodeLink::Turn() {
   const uint64_t now_ns = NowNs();
   EndSilentInside(now_ns);
   keys_->Step(now_ns);
+  LookAtPaths(now_ns);
   if (changed_ && now_ns >= snapshot_ns_ + kLookNs) {
     const identity::Credentials& own = keys_->credentials();
-    State state{keys_->Peers(),      keys_->counters(),    packet_problems_,
+    std::map<std::string, std::string> problems = packet_problems_;
+    problems.insert(path_problems_.begin(), path_problems_.end());
+    State state{keys_->Peers(),      keys_->counters(),    std::move(problems),
                 own.id().ToString(), own.expires_unix_s(), certificate_problem_};
     const std::lock_guard<std::mutex> lock(mutex_);
     state_ = std::move(state);

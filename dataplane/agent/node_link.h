@@ -80,7 +80,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   struct State {
     std::vector<identity::PeerReport> peers;
     identity::KeyExchangeCounters keys;
-    // By node, why no packets go there though its keys stand.
+    // By node, why no packets go there though its keys stand, or only small ones.
     std::map<std::string, std::string> packet_problems;
     // Of this node.
     std::string identity;
@@ -129,6 +129,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void TakePeers(const std::map<std::string, std::string>& addresses);
   // weft-control's answer about the interface, once a second.
   void OnSteering(const SteerAnswer& answer);
+  // What the paths to peers carry, as the kernel has it, kPathsNs after the last look.
+  void LookAtPaths(uint64_t now_ns);
+  static constexpr uint64_t kPathsNs = kNsPerSecond;
   void Steer(uint16_t worker, const SteerMaps& maps);
 
   // --- node_link_lanes.cc, on the key thread: a lane joins a worker here and one of a peer.
@@ -141,7 +144,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   };
   void ToLane(uint16_t local, api::PeerKeys keys);
   void TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
-                 api::PeerKeys::What what, int only_local = -1);
+                 api::PeerKeys::What what, int only_local = -1, uint32_t datagram_bytes = 0);
   bool IsOwn(uint16_t local) const { return local < workers_; }  // Of weftd itself.
   bool Joins(uint16_t local, const identity::Worker& remote, const std::vector<identity::Worker>& all) const;
   bool Stands(const identity::LaneKey& key) const;
@@ -192,7 +195,11 @@ class NodeLink final : private identity::KeyExchangeObserver {
   std::string starting_problem_;                           // As logged last.
   std::map<std::string, identity::SessionInfo> sessions_;  // By peer
   std::map<std::string, std::string> packet_problems_;     // By peer, of its session
-  std::map<uint16_t, InsideWorker> inside_;                // By worker
+  // By peer, the datagrams that its lanes were told of (0: some were not), and what is to be said of them.
+  std::map<std::string, uint32_t> path_bytes_;
+  std::map<std::string, std::string> path_problems_;
+  uint64_t paths_looked_ns_ = 0;
+  std::map<uint16_t, InsideWorker> inside_;  // By worker
 
   // The registry thread's.
   uint16_t last_worker_;

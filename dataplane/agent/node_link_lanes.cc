@@ -25,7 +25,9 @@
 #include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
 #include "dataplane/identity/messages.h"
+#include "dataplane/port/address.h"
 #include "dataplane/port/udp_socket.h"
+#include "dataplane/transport/frame.h"
 #include "spdlog/spdlog.h"
 
 namespace weft::agent {
@@ -147,6 +149,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
     inside_[worker.id].host = worker.host;
     inside_[worker.id].key_first = first;
     for (const auto& [peer, session] : sessions_) {
+      path_bytes_[peer] = 0;
       for (const identity::Worker& remote : session.workers)
         TellLanes(session, remote, api::PeerKeys::BEGIN, worker.id);
     }
@@ -236,9 +239,10 @@ void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
 
 // To every engine here, or to one, what concerns its lane with that worker of the peer.
 void NodeLink::TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
-                         api::PeerKeys::What what, int only_local) {
+                         api::PeerKeys::What what, int only_local, uint32_t datagram_bytes) {
   api::PeerKeys keys;
   keys.set_what(what);
+  keys.set_datagram_bytes(datagram_bytes);
   keys.set_address(remote.address.ToString());
   const auto tell = [&](uint16_t local) {
     if (only_local >= 0 && only_local != local) return;
@@ -249,6 +253,41 @@ void NodeLink::TellLanes(const identity::SessionInfo& session, const identity::W
   };
   for (uint16_t local = 0; local < workers_; ++local) tell(local);
   for (const auto& [local, inside] : inside_) tell(local);
+}
+
+// The kernel follows its interfaces, routes and what routers say of a path. Where it has no say, as with a
+// DPDK device of its own, nothing is known of the path but the device's MTU.
+void NodeLink::LookAtPaths(uint64_t now_ns) {
+  if (now_ns < paths_looked_ns_ + kPathsNs || config_.packet_port == AgentConfig::PacketPort::kDpdk) return;
+  paths_looked_ns_ = now_ns;
+  const absl::StatusOr<port::Address> local = port::Address::Parse(config_.listen);
+  if (!local.ok()) return;
+  const uint32_t usual = DatagramBytesMax(config_, local->is_ipv4());
+  for (const auto& [name, session] : sessions_) {
+    if (session.workers.empty()) continue;
+    const std::string to = session.workers[0].address.ToString();
+    const absl::StatusOr<port::Address> remote = port::Address::Parse(to);
+    if (!remote.ok()) continue;
+    const absl::StatusOr<uint32_t> carries = port::DatagramBytesTo(*local, *remote);
+    if (!carries.ok()) continue;  // No way there, now.
+    const uint32_t bytes = std::min(*carries, usual);
+    if (std::exchange(path_bytes_[name], bytes) == bytes) continue;
+    for (const identity::Worker& worker : session.workers)
+      TellLanes(session, worker, api::PeerKeys::PATH, -1, bytes);
+    std::string problem;
+    if (bytes < usual) {
+      problem = absl::StrCat("the path from ", config_.listen, " to ", to, " carries datagrams of ", bytes,
+                             " bytes, less than the ", usual, " in use");
+      absl::StrAppend(&problem, bytes < transport::kDatagramBytesLeast
+                                    ? ", too few for weft: long calls are lost"
+                                    : ": longer calls go in smaller ones, a new session does not begin");
+    }
+    if (path_problems_[name] == problem) continue;
+    problem.empty() ? spdlog::info("node {}: the path to {} carries what is in use again", name, to)
+                    : spdlog::error("node {}: {}", name, problem);
+    path_problems_[name] = problem;
+    changed_ = true;
+  }
 }
 
 // Whether there is a lane between the two; `all` are the workers there.
@@ -297,6 +336,7 @@ void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
                session.workers[0].address.ToString());
   sessions_[session.peer] = session;
   packet_problems_.erase(session.peer);
+  path_bytes_[session.peer] = 0;
   for (const identity::Worker& remote : session.workers) TellLanes(session, remote, api::PeerKeys::BEGIN);
 }
 
@@ -311,6 +351,7 @@ void NodeLink::OnWorkers(const identity::SessionInfo& session) {
     if (Find(session.workers, old.id) == nullptr) TellLanes(was, old, api::PeerKeys::END);
   }
   ForgetGoneIds();
+  path_bytes_[session.peer] = 0;
   for (const identity::Worker& now : session.workers) {
     const identity::Worker* const old = Find(before, now.id);
     if (old == nullptr) {
@@ -381,6 +422,8 @@ void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity
     TellLanes(known->second, remote, api::PeerKeys::END);
   sessions_.erase(known);
   packet_problems_.erase(peer);
+  path_bytes_.erase(peer);
+  path_problems_.erase(peer);
   ForgetGoneIds();
 }
 

@@ -31,15 +31,17 @@ std::string ProblemOf(const std::string& address) {
   return endpoint.ok() ? "" : absl::StrCat("its address ", endpoint.status().message());
 }
 
-// Why calls do not go to a peer, or "": as docs/identity.md names it where it is one of its refusals.
+// Why calls do not go to a peer, or only in small packets, or "": as docs/identity.md names it where it is
+// one of its refusals.
 std::string ProblemOf(const identity::PeerReport& peer, bool reachable, const std::string& packets) {
   if (!peer.connected) {
     if (peer.last_refusal == identity::Refusal::kNone) return peer.last_problem;
     return absl::StrCat(identity::ToString(peer.last_refusal), peer.last_problem.empty() ? "" : ": ",
                         peer.last_problem);
   }
-  if (peer.session == 0 || reachable) return "";
-  return packets.empty() ? "its keys stand, but its UDP packets are not answered" : packets;
+  if (peer.session == 0) return "";
+  if (!packets.empty()) return packets;
+  return reachable ? "" : "its keys stand, but its UDP packets are not answered";
 }
 
 }  // namespace

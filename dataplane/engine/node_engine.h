@@ -115,6 +115,8 @@ class NodeEngine final : public SessionEvents {
   absl::Status BeginSession(const std::string& node, uint64_t session, const std::string& address);
   // The peer's datagrams go elsewhere from now on; the session goes on. Errors name the address.
   absl::Status MoveSession(const std::string& node, uint64_t session, const std::string& address);
+  // Its path carries datagrams of so many bytes from now on; see Core::SetDatagramBytes.
+  void SetPathBytes(const std::string& node, uint64_t session, uint32_t datagram_bytes);
   // The key id, or 0 where the session is over.
   uint32_t InstallReceiveKey(const std::string& node, uint64_t session, uint8_t epoch,
                              const transport::SealSecret& secret);
@@ -194,6 +196,7 @@ class NodeEngine final : public SessionEvents {
     bool added = false;  // To the transport; `index` and `path` are good.
     uint64_t path = 0;
     std::string address;                 // Where the path leads.
+    uint32_t narrow_bytes = 0;           // Datagrams that it carries, where these are not of the usual size.
     uint64_t session = 0;                // 0: none.
     uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
     uint8_t receive_epochs[2] = {0, 0};  // and their epochs.

@@ -29,6 +29,13 @@ absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, 
   return SetPath(*peer, address);
 }
 
+void NodeEngine::SetPathBytes(const std::string& node, uint64_t session, uint32_t datagram_bytes) {
+  Peer* const peer = PeerIn(node, session);
+  if (peer == nullptr) return;
+  peer->narrow_bytes = datagram_bytes < options_.transport.datagram_bytes_max ? datagram_bytes : 0;
+  transport_->SetDatagramBytes(peer->index, datagram_bytes);
+}
+
 // Where the port had no room for a way there before, it may have now.
 absl::Status NodeEngine::SetPath(Peer& peer, const std::string& address) {
   peer.address = address;
@@ -61,6 +68,7 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
   }
   peer.session = session;
   peer.address = address;
+  peer.narrow_bytes = 0;
   for (int which : {0, 1}) ForgetReceiveId(peer, which);
   transport_->BeginSession(peer.index, session, NowNs());
   return absl::OkStatus();
@@ -208,6 +216,8 @@ void NodeEngine::OnPeerKeys(const api::PeerKeys& keys) {
     case api::PeerKeys::MOVE:
       (void)MoveSession(keys.peer(), keys.session(), keys.address());
       return;
+    case api::PeerKeys::PATH:
+      return SetPathBytes(keys.peer(), keys.session(), keys.datagram_bytes());
     case api::PeerKeys::END:
       return EndSession(keys.peer(), keys.session());
     default:

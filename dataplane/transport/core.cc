@@ -13,13 +13,8 @@
 namespace weft::transport {
 namespace {
 
-uint32_t SegmentBytesFor(const Config& config) {
-  return std::min<uint32_t>(config.datagram_bytes_max - kDataOverheadBytes, kSegmentBytesMax);
-}
-
 absl::Status Check(const Config& config) {
-  if (config.datagram_bytes_max > WEFT_PACKET_BYTES_MAX ||
-      config.datagram_bytes_max < kSegmentBytesMin + kDataOverheadBytes) {
+  if (config.datagram_bytes_max > WEFT_PACKET_BYTES_MAX || config.datagram_bytes_max < kDatagramBytesLeast) {
     return absl::InvalidArgumentError("datagram_bytes_max is out of range");
   }
   if (config.slots_per_peer == 0 || config.slots_per_peer > 1u << kIdSlotBits) {
@@ -50,7 +45,7 @@ absl::StatusOr<std::unique_ptr<Core>> Core::Create(const Config& config) {
 
 Core::Core(const Config& config, BlockPool blocks)
     : config_(config),
-      segment_bytes_(SegmentBytesFor(config)),
+      segment_bytes_(SegmentBytesFor(config.datagram_bytes_max)),
       blocks_(std::move(blocks)),
       tenants_(config.tenants_max),
       functions_(std::bit_ceil(2 * config.functions_max)),

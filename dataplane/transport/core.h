@@ -69,6 +69,11 @@ class Core {
   absl::StatusOr<PeerIndex> AddPeer(uint64_t path);
   // What is sent to it goes another way from now on; what is on its way may be lost, and is sent again.
   void MovePeer(PeerIndex peer, uint64_t path) { peers_[peer.value]->path = path; }
+  // The path to it carries datagrams of so many bytes from now on (until the next session), at least
+  // kDatagramBytesLeast and at most the config's. New messages are cut to fit. Those that are cut longer and
+  // under way end with UNAVAILABLE, here and there: their receiver counts on segments of the size they began
+  // with.
+  void SetDatagramBytes(PeerIndex peer, uint32_t bytes);
   // Ends what is outstanding with it as BeginSession does, and forgets it.
   void RemovePeer(PeerIndex peer, uint64_t now_ns);
 
@@ -153,7 +158,7 @@ class Core {
   std::size_t FunctionPlace(uint64_t function) const;
 
   // core_send.cc: messages of this side.
-  bool FillOut(uint32_t out, Bytes head, Bytes body);
+  bool FillOut(uint32_t out, uint32_t segment_bytes, Bytes head, Bytes body);
   void StartOut(uint32_t out, uint64_t now_ns);
   void StartResponse(uint32_t peer, uint32_t slot, absl::StatusCode code, uint64_t now_ns);
   void MakeReady(uint32_t out);

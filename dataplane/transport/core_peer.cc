@@ -2,6 +2,7 @@
 // Peers and their sessions: keys, rotation, death, return.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "dataplane/base/check.h"
 #include "dataplane/transport/core.h"
@@ -12,10 +13,35 @@ absl::StatusOr<PeerIndex> Core::AddPeer(uint64_t path) {
     if (peers_[i] != nullptr && peers_[i]->state != PeerState::kUnused) continue;
     if (peers_[i] == nullptr) peers_[i] = std::make_unique<Peer>(config_);
     peers_[i]->path = path;
+    SetDatagramBytes({i}, config_.datagram_bytes_max);
     SetState(*peers_[i], PeerState::kDown);
     return PeerIndex{i};
   }
   return absl::ResourceExhaustedError("peers_max");
+}
+
+void Core::SetDatagramBytes(PeerIndex index, uint32_t bytes) {
+  Peer& peer = *peers_[index.value];
+  peer.datagram_bytes_max = std::clamp(bytes, kDatagramBytesLeast, config_.datagram_bytes_max);
+  const uint32_t before = std::exchange(peer.segment_bytes, SegmentBytesFor(peer.datagram_bytes_max));
+  if (peer.segment_bytes >= before) return;
+  const auto too_long = [this, &peer](uint32_t out) {
+    return out != kNone && std::min<uint32_t>(out_[out].segment_bytes, out_[out].bytes) > peer.segment_bytes;
+  };
+  for (uint32_t slot = peer.waiting_calls.front(), next = kNone; slot != kNone; slot = next) {
+    next = peer.waiting_calls.Next(peer.calls.data(), slot);
+    const CallSlot& call = peer.calls[slot];
+    if (!too_long(call.out)) continue;
+    const OutMessage& message = out_[call.out];
+    const uint64_t id = message.id;
+    EndCall(peer, slot, absl::StatusCode::kUnavailable, false, message.next_segment == message.segments);
+    TellOver(index.value, id);
+  }
+  for (uint32_t slot = 0; slot < config_.slots_per_peer; ++slot) {
+    const ServedSlot& served = peer.served[slot];
+    if (served.state == ServedState::kResponding && too_long(served.out))
+      RejectServed(index.value, slot, absl::StatusCode::kUnavailable);
+  }
 }
 
 void Core::RemovePeer(PeerIndex index, uint64_t now_ns) {
@@ -30,6 +56,7 @@ void Core::RemovePeer(PeerIndex index, uint64_t now_ns) {
 void Core::BeginSession(PeerIndex index, uint64_t session, uint64_t now_ns) {
   Peer& peer = *peers_[index.value];
   EndEverything(index.value, true);
+  SetDatagramBytes(index, config_.datagram_bytes_max);
   SetState(peer, PeerState::kDown);
   peer.session = session;
   peer.send_key.Clear();

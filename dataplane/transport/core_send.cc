@@ -10,11 +10,11 @@
 namespace weft::transport {
 
 // Gives the message its bytes. False where the tenant or the arena has no room; then it holds no memory.
-bool Core::FillOut(uint32_t out, Bytes head, Bytes body) {
+bool Core::FillOut(uint32_t out, uint32_t segment_bytes, Bytes head, Bytes body) {
   OutMessage& message = out_[out];
   message.bytes = static_cast<uint32_t>(head.size() + body.size());
-  message.segment_bytes = static_cast<uint16_t>(segment_bytes_);
-  message.segments = SegmentsOf(message.bytes, segment_bytes_);
+  message.segment_bytes = static_cast<uint16_t>(segment_bytes);
+  message.segments = SegmentsOf(message.bytes, segment_bytes);
   if (message.bytes == 0) return true;
   if (!TryAllocate(message.tenant, message.bytes, &message.block)) return false;
   const uint32_t words = (message.segments + 63) / 64;
@@ -73,7 +73,7 @@ WEFT_HOT SendResult Core::TrySend(const SendOptions& options, Bytes head, Bytes 
       return FreeIn(in), FreeOut(out), SendResult::kFull;
     }
   }
-  if (!FillOut(out, head, body)) {
+  if (!FillOut(out, peer.segment_bytes, head, body)) {
     if (in != kNone) FreeIn(in);
     return FreeOut(out), SendResult::kFull;
   }
@@ -119,7 +119,7 @@ WEFT_HOT SendResult Core::TryRespond(CallHandle request, absl::StatusCode code, 
     RejectServed(request.peer.value, slot, absl::StatusCode::kUnavailable);
     return SendResult::kPeerDown;
   }
-  if (!FillOut(served.out, head, body)) return SendResult::kFull;
+  if (!FillOut(served.out, peer.segment_bytes, head, body)) return SendResult::kFull;
   StartResponse(request.peer.value, slot, code, now_ns);
   return SendResult::kOk;
 }
@@ -130,8 +130,9 @@ WEFT_HOT void Core::StartResponse(uint32_t index, uint32_t slot, absl::StatusCod
   OutMessage& message = out_[served.out];
   message.code = static_cast<uint16_t>(code);
   message.id = MessageId(served.sequence, slot);
-  message.segment_bytes = static_cast<uint16_t>(segment_bytes_);
-  message.segments = SegmentsOf(message.bytes, segment_bytes_);
+  const uint32_t segment_bytes = peers_[index]->segment_bytes;
+  message.segment_bytes = static_cast<uint16_t>(segment_bytes);
+  message.segments = SegmentsOf(message.bytes, segment_bytes);
   served.state = ServedState::kResponding;
   StartOut(served.out, now_ns);
 }

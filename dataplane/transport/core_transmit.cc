@@ -122,7 +122,7 @@ WEFT_HOT std::size_t Core::Build(uint32_t index, uint32_t message, uint8_t* out,
     TakeLost(index, peer.log.oldest());
   }
   FrameWriter writer(out + WEFT_PACKET_HEADER_BYTES,
-                     config_.datagram_bytes_max - WEFT_PACKET_HEADER_BYTES - WEFT_PACKET_TAG_BYTES);
+                     peer.datagram_bytes_max - WEFT_PACKET_HEADER_BYTES - WEFT_PACKET_TAG_BYTES);
   const bool was_empty = peer.log.empty();
   peer.log.Begin();
   if (peer.ack_pending > 0 && (peer.ack_due_ns <= now_ns || 2 * peer.ack_pending >= config_.ack_every)) {

@@ -108,6 +108,8 @@ static_assert(offsetof(DataFrame, message_bytes) == 4 && offsetof(DataFrame, id)
 // Bytes of a datagram that are not payload when it carries one segment of a request.
 inline constexpr uint32_t kDataOverheadBytes =
     WEFT_PACKET_HEADER_BYTES + sizeof(DataFrame) + sizeof(DataTarget) + WEFT_PACKET_TAG_BYTES;
+// The smallest datagram that a path has to carry.
+inline constexpr uint32_t kDatagramBytesLeast = kSegmentBytesMin + kDataOverheadBytes;
 
 // One checked frame. Which members hold something depends on `type`; pointers are into the datagram's text.
 struct ParsedFrame {

@@ -4,12 +4,14 @@
 #ifndef WEFT_DATAPLANE_TRANSPORT_PEER_H_
 #define WEFT_DATAPLANE_TRANSPORT_PEER_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
 
 #include "dataplane/transport/config.h"
 #include "dataplane/transport/delay_brake.h"
+#include "dataplane/transport/frame.h"
 #include "dataplane/transport/message.h"
 #include "dataplane/transport/replay_window.h"
 #include "dataplane/transport/sealing.h"
@@ -27,6 +29,11 @@ enum class PeerState : uint8_t {
   kDead,  // Did not answer; tried again from time to time, within the same session.
 };
 
+// Payload bytes of one segment where datagrams are of so many.
+inline uint32_t SegmentBytesFor(uint32_t datagram_bytes_max) {
+  return std::min(datagram_bytes_max - kDataOverheadBytes, kSegmentBytesMax);
+}
+
 // A frame without payload that is to be sent.
 struct Notice {
   FrameType type;
@@ -41,7 +48,9 @@ struct Peer {
   static constexpr uint32_t kNoticesMax = 64;
 
   explicit Peer(const Config& config)
-      : log(config.packets_in_flight_max),
+      : datagram_bytes_max(config.datagram_bytes_max),
+        segment_bytes(SegmentBytesFor(config.datagram_bytes_max)),
+        log(config.packets_in_flight_max),
         brake(config.brake),
         calls(config.slots_per_peer),
         free_calls(config.slots_per_peer),
@@ -60,6 +69,8 @@ struct Peer {
   uint32_t send_key_id = 0;   // 0: none yet.
   uint64_t header_begin = 0;  // Of its packets: all but the counter, as it lies on the wire.
   uint64_t next_counter = 0;  // Never falls while the peer exists: not even a new session begins again at 0.
+  uint32_t datagram_bytes_max;  // That its path carries,
+  uint32_t segment_bytes;       // and what new messages to it are therefore cut into.
   SentLog log;
   DelayBrake brake;
   uint32_t share_bytes = ~uint32_t{0};  // What the peer lets a message send unasked.

@@ -133,12 +133,13 @@ void CheckFunctions(const Global& global, Checks* checks) {
 // Of the other nodes: which of them calls can go to. They may be down for reasons of their own.
 void CheckNodes(const Answer& nodes, Checks* checks) {
   std::vector<std::string> away;
-  std::size_t others = 0;
+  std::size_t others = 0, limited = 0;
   for (const api::Item& item : nodes.items) {
     const std::string state = TextOf(item, "state"), problem = TextOf(item, "problem");
     if (state == "here") continue;
     ++others;
-    if (state != "reachable")
+    limited += state == "reachable" && !problem.empty() ? 1 : 0;
+    if (state != "reachable" || !problem.empty())
       away.push_back(absl::StrCat(TextOf(item, "node"), ": ", problem.empty() ? state : problem));
   }
   if (others == 0) return;
@@ -148,8 +149,9 @@ void CheckNodes(const Answer& nodes, Checks* checks) {
     const std::size_t count = away.size();
     if (count > kNodesNamedMax) away.resize(kNodesNamedMax);
     checks->Warn("nodes",
-                 absl::StrCat(count, " of ", others, " not reachable: ", absl::StrJoin(away, "; "),
-                              count > kNodesNamedMax ? "; ..." : ""),
+                 absl::StrCat(count, " of ", others,
+                              limited == 0 ? " not reachable: " : " not reachable, or not well: ",
+                              absl::StrJoin(away, "; "), count > kNodesNamedMax ? "; ..." : ""),
                  "`weftctl get nodes` lists all; see docs/identity.md");
   }
 }

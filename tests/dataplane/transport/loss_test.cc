@@ -2,6 +2,7 @@
 // Bad input and faults, one at a time: what the simulator mixes is told apart here by name.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -242,6 +243,63 @@ TEST_F(LossTest, SilentPeerIsDeadAfterFiveProbesAndReturnsByItself) {
   EXPECT_EQ(a_->StateOf(to_b_), PeerState::kUp);
   EchoAll(*b_);
   EXPECT_EQ(CallAndServe(5, 10, 20'000'000), 5);
+}
+
+TEST_F(LossTest, APathThatNarrowsCarriesNewMessagesInSmallerDatagrams) {
+  Start(SmallConfig());
+  EXPECT_EQ(CallAndServe(3, 10'000, 20'000'000), 3);
+  constexpr uint32_t kNarrow = 1252;
+  eat_ = [](uint64_t, const std::string& wire) { return wire.size() > kNarrow; };
+  for (auto [core, peer] : {std::pair(a_.get(), to_b_), std::pair(b_.get(), to_a_)})
+    core->SetDatagramBytes(peer, kNarrow);
+  wire_.clear();
+  EXPECT_EQ(CallAndServe(40, 10'000, 50'000'000), 40);
+  EXPECT_EQ(CallAndServe(60, 100, 20'000'000), 60) << "which share datagrams";
+  std::size_t longest = 0;
+  for (const std::string& wire : wire_) longest = std::max(longest, wire.size());
+  EXPECT_GT(longest, kNarrow - 100);
+  EXPECT_LE(longest, kNarrow);
+  // And back, as where the interface has its MTU again; a session begins as wide as ever.
+  eat_ = nullptr;
+  a_->SetDatagramBytes(to_b_, 9'000);
+  wire_.clear();
+  EXPECT_EQ(CallAndServe(3, 10'000, 20'000'000), 3);
+  for (const std::string& wire : wire_) longest = std::max(longest, wire.size());
+  EXPECT_EQ(longest, a_->config().datagram_bytes_max);
+}
+
+// Else they are sent in vain until their deadlines.
+TEST_F(LossTest, WhatWasCutLongerThanThePathTakesNowEndsAtOnce) {
+  Start(SmallConfig());
+  constexpr uint32_t kNarrow = 1252;
+  eat_ = [](uint64_t, const std::string& wire) { return wire.size() > kNarrow; };
+  ASSERT_EQ(Call(10'000, 1), SendResult::kOk);
+  ASSERT_EQ(Call(300'000, 2), SendResult::kOk);  // Announced, and not sent.
+  ASSERT_EQ(Call(100, 3), SendResult::kOk);
+  RunFor(1'000'000);
+  a_->SetDatagramBytes(to_b_, kNarrow);
+  std::vector<Event> ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 2u);
+  for (const Event& event : ended) EXPECT_EQ(event.code, absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(ended[0].maybe_executed) << "it was sent whole";
+  EXPECT_FALSE(ended[1].maybe_executed);
+  // The other way: an answer.
+  std::vector<Event> asked = Events(*b_);
+  ASSERT_EQ(asked.size(), 1u);
+  const std::string answer(10'000, 'x');
+  ASSERT_EQ(b_->TryRespond(asked[0].handle, absl::StatusCode::kOk, {},
+                           {reinterpret_cast<const uint8_t*>(answer.data()), answer.size()}, now_ns_),
+            SendResult::kOk);
+  b_->Release(asked[0]);
+  RunFor(1'000'000);
+  EXPECT_TRUE(Events(*a_).empty());
+  b_->SetDatagramBytes(to_a_, kNarrow);
+  RunFor(1'000'000);
+  ended = Events(*a_);
+  ASSERT_EQ(ended.size(), 1u);
+  EXPECT_EQ(ended[0].code, absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(ended[0].maybe_executed);
+  EXPECT_EQ(CallAndServe(3, 10'000, 20'000'000), 3);
 }
 
 // Else it stays dead until its next trial, as where the connection between two agents that live was made
