@@ -118,6 +118,7 @@ class WasmCallRow final : public OneProcessRow {
 // A mesh of nobody: the guest of limit/instance_reset calls no one.
 class Nobody final : public host::CallsOut, public host::CallsIn, public host::GuestLog {
  public:
+  void Release(host::Callee&) override {}
   absl::StatusOr<host::Callee*> Resolve(host::Function&, absl::string_view) override {
     return absl::NotFoundError("nobody is here");
   }

@@ -24,6 +24,7 @@ class NoMesh final : public CallsOut, public CallsIn, public GuestLog {
     Function* function = nullptr;
   };
   void Attach(Host* host) { host_ = host; }
+  void Release(Callee&) override {}
   absl::StatusOr<Callee*> Resolve(Function&, absl::string_view name) override {
     auto local = std::make_unique<Local>();
     local->function = host_->Find(name);

@@ -84,6 +84,7 @@ uint32_t CallCore::Outstanding(const Link& link) const {
 }
 
 void CallCore::SetAccess(Link& link, const std::vector<AccessGrant>& grants) {
+  ForgetFunctions();
   std::vector<AccessEntry> entries;
   entries.reserve(grants.size());
   for (const AccessGrant& grant : grants) {
@@ -154,6 +155,22 @@ void CallCore::CloseLink(Link& link, absl::StatusCode code, absl::string_view re
   ++counters_.channels_closed;
 }
 
+// Once there are twice as many as were needed last time. Where nobody holds a pointer that is not counted.
+void CallCore::ForgetFunctions() {
+  if (functions_.size() < forget_functions_at_) return;
+  absl::flat_hash_set<const LocalFunction*> named;
+  for (const std::unique_ptr<Link>& link : links_) {
+    link->access.ForEach([&named](const AccessEntry& entry) { named.insert(entry.function); });
+  }
+  const auto idle = [&named](const LocalFunction& function) {
+    return !function.served && !function.policy_told && function.user == nullptr && function.held == 0 &&
+           function.limit.calls() == 0 && !named.contains(&function);
+  };
+  std::erase_if(rates_, [&idle](const auto& entry) { return idle(*entry.first.second); });
+  absl::erase_if(functions_, [&idle](const auto& entry) { return idle(*entry.second); });
+  forget_functions_at_ = std::max(kForgetMin, 2 * functions_.size());
+}
+
 LocalFunction& CallCore::Function(FunctionId id) {
   std::unique_ptr<LocalFunction>& function = functions_[id.value];
   if (!function) {
@@ -164,6 +181,7 @@ LocalFunction& CallCore::Function(FunctionId id) {
 }
 
 LocalFunction& CallCore::Serve(absl::string_view name, void* user) {
+  ForgetFunctions();
   LocalFunction& function = Function(FunctionIdOf(name));
   function.name = std::string(name);
   function.user = user;
@@ -174,6 +192,7 @@ LocalFunction& CallCore::Serve(absl::string_view name, void* user) {
 void CallCore::SetServePolicy(absl::string_view name, const Policy& policy) {
   LocalFunction& function = Function(FunctionIdOf(name));
   function.name = std::string(name);
+  function.policy_told = true;
   function.limit.set_calls_max(policy.concurrent_calls_max);
   if (function.calls_per_second_max == policy.calls_per_second_max) return;
   function.calls_per_second_max = policy.calls_per_second_max;
@@ -203,6 +222,20 @@ RouteEntry& CallCore::Route(absl::string_view caller, absl::string_view callee) 
     route->callee = std::string(callee);
   }
   return *route;
+}
+
+RouteEntry* CallCore::FindRoute(absl::string_view caller, absl::string_view callee) {
+  const auto found = routes_.find({std::string(caller), std::string(callee)});
+  return found == routes_.end() ? nullptr : found->second.get();
+}
+
+void CallCore::ForgetRoutes(const absl::flat_hash_set<const RouteEntry*>& asked) {
+  absl::flat_hash_set<const RouteEntry*> in_use;
+  table_.ForEach([&in_use](const OutgoingCall& call) { in_use.insert(call.route); });
+  std::erase_if(routes_, [&](const auto& entry) {
+    const RouteEntry* const route = entry.second.get();
+    return !asked.contains(route) && !in_use.contains(route);
+  });
 }
 
 void CallCore::SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy,

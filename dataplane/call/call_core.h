@@ -66,6 +66,9 @@ class CallCore {
   void ForgetCallers(absl::flat_hash_set<const std::string*>* held);
   // Names of callers that are kept.
   std::size_t callers_kept() const { return names_.size(); }
+  // So many records of names that come and go are looked at for ones to let go, and again once there are
+  // twice as many as were left.
+  static constexpr std::size_t kForgetMin = 64;
   // Ends a link: calls in flight there fail with `code`, or are tried elsewhere where that is allowed; it
   // leaves all routes; its channel is destroyed, which the caller has taken out of its poller, and which no
   // Poll is using.
@@ -80,15 +83,23 @@ class CallCore {
   uint32_t links_count() const { return static_cast<uint32_t>(links_.size()); }
 
   // --- Functions served here.
+  // The record of `id`, made where there is none. It stays while the function is served, runs or has a policy
+  // from the agent, a link's table names it, or its `held` says so; else until the next change of these.
   LocalFunction& Function(FunctionId id);
+  std::size_t functions_kept() const { return functions_.size(); }
   LocalFunction& Serve(absl::string_view name, void* user);
   // Requests of it are refused from now on, before they run; running ones go on.
-  void StopServing(LocalFunction& function) { function.served = false; }
+  void StopServing(LocalFunction& function) { function.served = function.policy_told = false; }
   void SetServePolicy(absl::string_view name, const Policy& policy);
 
   // --- Routes.
   // The entry of the pair, made where there is none.
   RouteEntry& Route(absl::string_view caller, absl::string_view callee);
+  // The same, or null where there is none.
+  RouteEntry* FindRoute(absl::string_view caller, absl::string_view callee);
+  // Lets go of all routes but those in `asked`, and those that a call is under way by.
+  void ForgetRoutes(const absl::flat_hash_set<const RouteEntry*>& asked);
+  std::size_t routes_kept() const { return routes_.size(); }
   // No targets: calls fail with `code` and `reason`; else `refused_share` of 2^32 do. Targets without a path
   // get that of their link.
   void SetRoute(RouteEntry& route, std::vector<Target> targets, const Policy& policy, absl::StatusCode code,
@@ -278,6 +289,7 @@ class CallCore {
   }
   void FreePath(Path& path);
   void ForgetPaths();
+  void ForgetFunctions();
   CallRate* Rate(const std::string* caller, LocalFunction& function);
   const std::string* Intern(absl::string_view name);
 
@@ -305,6 +317,7 @@ class CallCore {
   // Keyed by the interned caller.
   std::map<std::pair<const std::string*, LocalFunction*>, std::unique_ptr<CallRate>> rates_;
   absl::flat_hash_map<std::string, std::unique_ptr<std::string>> names_;
+  std::size_t forget_functions_at_ = kForgetMin;
   std::size_t paths_used_ = 1;               // Places of paths_ that are not free.
   std::size_t forget_paths_at_ = kPathsMin;  // So many make ForgetPaths look at all.
 };

@@ -21,7 +21,9 @@ struct LocalFunction {
   uint64_t admitted = 0;
   void* user = nullptr;  // Of whoever serves it; not looked at here.
   uint32_t calls_per_second_max = 0;
-  std::string name;  // Empty until it is served here, or the agent has named it.
+  uint32_t held = 0;         // Pointers to it that its owner keeps elsewhere: it stays while there are some.
+  bool policy_told = false;  // Has its limits from the agent, since it was last served.
+  std::string name;          // Empty until it is served here, or the agent has named it.
 };
 
 }  // namespace weft

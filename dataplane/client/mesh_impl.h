@@ -123,6 +123,7 @@ class MeshImpl final : public SessionEvents {
 
   // --- SessionEvents.
   void OnDrain() override { draining_ = true; }
+  bool AddHeldCallers(absl::flat_hash_set<const std::string*>* held) override;
   std::vector<api::FunctionStats> Functions() override;
 
  private:

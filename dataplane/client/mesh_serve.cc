@@ -65,6 +65,15 @@ void MeshImpl::OnCancel(uint32_t link, uint32_t request_id) {
     deferred->second = true;
 }
 
+// Handlers that answer later cannot ask for it then.
+bool MeshImpl::AddHeldCallers(absl::flat_hash_set<const std::string*>* held) {
+  for (const RequestBuffer* request = ready_.first(); request != nullptr; request = request->next)
+    held->insert(request->incoming.caller);
+  for (const ServerCall* call = current_; call != nullptr; call = call->outer_)
+    held->insert(call->incoming_.caller);
+  return true;
+}
+
 WEFT_HOT_INLINE void MeshImpl::Answer(const Incoming& incoming, absl::StatusCode code,
                                       std::span<const std::byte> payload) {
   // What is counted is counted once the answer is out. A local caller may drop `incoming` with it.

@@ -95,12 +95,14 @@ void Session::Unsubscribe(RouteEntry& route) {
   subscribed_.erase(found);
   core_->SetRoute(route, {}, {}, absl::StatusCode::kUnavailable, "no route yet");
   route.known = false;
-  if (!was_asked) return;
-  --asked_;
-  api::FromHost message;
-  message.mutable_unsubscribe()->set_caller(route.caller);
-  message.mutable_unsubscribe()->set_callee(route.callee);
-  if (attached()) Send(message);
+  if (was_asked) {
+    --asked_;
+    if (attached()) given_up_.emplace_back(route.caller, route.callee);
+    FlushOutgoing();
+  }
+  if (core_->routes_kept() < forget_routes_at_) return;
+  core_->ForgetRoutes(subscribed_set_);
+  forget_routes_at_ = std::max(CallCore::kForgetMin, 2 * core_->routes_kept());
 }
 
 void Session::SendDrained() {
@@ -155,13 +157,15 @@ void Session::OnWelcome(const api::Welcome& welcome) {
     CloseRecord(id, absl::StatusCode::kUnavailable, "the agent of this node did not keep the channel");
   }
   asked_ = 0;
+  given_up_.clear();
   FlushOutgoing();
   events_->OnAttached();
 }
 
 void Session::OnRoute(const api::Route& route) {
-  RouteEntry& entry = core_->Route(route.caller(), route.callee());
-  if (!subscribed_set_.contains(&entry)) return;  // Given up while this was on its way.
+  RouteEntry* const found = core_->FindRoute(route.caller(), route.callee());
+  if (found == nullptr || !subscribed_set_.contains(found)) return;  // Given up while this was on its way.
+  RouteEntry& entry = *found;
   const Policy policy = PolicyOf(route.policy());
   std::vector<Target> targets;
   for (const api::Target& target : route.targets()) {
@@ -257,6 +261,11 @@ void Session::ApplyAccess(ChannelRecord& record) {
     }
   }
   core_->SetAccess(*core_->link(record.link), grants);
+  if (core_->callers_kept() < forget_callers_at_) return;
+  absl::flat_hash_set<const std::string*> held;
+  if (!events_->AddHeldCallers(&held)) return;
+  core_->ForgetCallers(&held);
+  forget_callers_at_ = std::max(CallCore::kForgetMin, 2 * core_->callers_kept());
 }
 
 void Session::OnChannelClose(const api::ChannelClose& close) {

@@ -75,6 +75,9 @@ class SessionEvents {
   virtual std::vector<std::string> Loaded() { return {}; }
   // Further counters for the agent's statistics.
   virtual void AddCounters(const std::function<void(absl::string_view name, uint64_t value)>& add) {}
+  // Adds Incoming::caller of all requests that have come in whole where it may yet be read. False, as where
+  // nothing is served: ForgetCallers is left to the owner.
+  virtual bool AddHeldCallers(absl::flat_hash_set<const std::string*>* held) { return false; }
   // What calls of each function served here came to.
   virtual std::vector<api::FunctionStats> Functions() { return {}; }
 };
@@ -109,7 +112,8 @@ class Session {
   // Asks for the route of the pair, once. Empty `caller`: the namespace that this session calls as; not
   // before welcomed().
   RouteEntry& Subscribe(absl::string_view caller, absl::string_view callee);
-  // Its route is needed no more, by no call either; it stays, unknown until it is asked for again.
+  // Its route is needed no more, and no call will be started by it; it goes, at the latest once there are
+  // twice as many routes as are needed. Subscribe makes it anew.
   void Unsubscribe(RouteEntry& route);
   void SendDrained();
   void SendRunEnded(const api::RunEnded& ended);
@@ -176,6 +180,7 @@ class Session {
   void SendHello();
   void Send(const api::FromHost& message, int fd = -1);
   void FlushOutgoing();
+  bool GiveUpNextRoute();
   bool AskForNextRoute();
   void OnMessage(ReceivedMessage& received);
   void Handle(api::ToHost& message, ReceivedMessage& received);
@@ -217,6 +222,10 @@ class Session {
   std::vector<const RouteEntry*> subscribed_;  // Asked for, in order; the first asked_ of this agent.
   absl::flat_hash_set<const RouteEntry*> subscribed_set_;
   std::size_t asked_ = 0;
+  std::deque<std::pair<std::string, std::string>>
+      given_up_;  // By caller and callee: to be told to this agent.
+  std::size_t forget_routes_at_ = CallCore::kForgetMin;
+  std::size_t forget_callers_at_ = CallCore::kForgetMin;
   uint64_t attaches_ = 0;
   std::atomic<int> wait_fd_{-1};
   std::atomic<uint64_t> next_ns_{~uint64_t{0}};

@@ -166,9 +166,21 @@ bool Session::AskForNextRoute() {
   return true;
 }
 
+// The same for a route that this agent has been asked for and need not tell any more. Before the next is
+// asked for, which may be the same one again.
+bool Session::GiveUpNextRoute() {
+  if (state_ != State::kAttached || given_up_.empty()) return false;
+  api::FromHost message;
+  message.mutable_unsubscribe()->set_caller(given_up_.front().first);
+  message.mutable_unsubscribe()->set_callee(given_up_.front().second);
+  given_up_.pop_front();
+  outgoing_.push_back({message.SerializeAsString(), -1});
+  return true;
+}
+
 void Session::FlushOutgoing() {
   if (!socket_.valid()) return;
-  while (!outgoing_.empty() || AskForNextRoute()) {
+  while (!outgoing_.empty() || GiveUpNextRoute() || AskForNextRoute()) {
     const Outgoing& next = outgoing_.front();
     const absl::Status sent =
         SendMessage(socket_.get(), next.bytes, absl::MakeConstSpan(&next.fd, next.fd >= 0 ? 1 : 0));

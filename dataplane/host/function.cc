@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
+#include "dataplane/host/host.h"
 
 namespace weft::host {
 
@@ -189,7 +192,7 @@ Callee* Function::Resolve(uint32_t guest_pointer, absl::string_view name, CallsO
       *status = kInvalidArgument;
       return nullptr;
     }
-    if (callees_.size() >= kCalleesMax) {
+    if (callees_.size() >= kCalleesMax && !ForgetCallees(out)) {
       *status = kResourceExhausted;
       return nullptr;
     }
@@ -198,15 +201,44 @@ Callee* Function::Resolve(uint32_t guest_pointer, absl::string_view name, CallsO
       *status = static_cast<Status>(callee.status().code());
       return nullptr;
     }
-    known = callees_.emplace(std::string(name), *callee).first;
+    known = callees_.emplace(std::string(name), KnownCallee{*callee}).first;
   }
+  known->second.used = true;
   if (name.size() <= kCachedNameBytesMax) {
     cached.pointer = guest_pointer;
     cached.bytes = static_cast<uint32_t>(name.size());
-    cached.callee = known->second;
+    cached.callee = known->second.callee;
     std::memcpy(cached.name.data(), name.data(), name.size());
   }
-  return known->second;
+  return known->second.callee;
+}
+
+// Those that were not looked up since the last time go, and where all were, all that no call is under way to:
+// what is wanted again costs a question to the agent. Names in the cache by address are in use, as nothing
+// is noted of those that are found there.
+bool Function::ForgetCallees(CallsOut& out) {
+  absl::flat_hash_set<const Callee*> in_use = host_.CalleesUnderWay(*this);
+  absl::flat_hash_set<const Callee*> kept = in_use;
+  for (const CachedName& cached : cached_names_) kept.insert(cached.callee);
+  for (auto& [name, known] : callees_) {
+    if (std::exchange(known.used, false)) kept.insert(known.callee);
+  }
+  if (kept.size() >= callees_.size()) {
+    kept = std::move(in_use);
+    cached_names_ = {};
+  }
+  absl::erase_if(callees_, [&](const auto& entry) {
+    if (kept.contains(entry.second.callee)) return false;
+    out.Release(*entry.second.callee);
+    return true;
+  });
+  return callees_.size() < kCalleesMax;
+}
+
+void Function::ReleaseCallees(CallsOut& out) {
+  cached_names_ = {};
+  for (const auto& [name, known] : callees_) out.Release(*known.callee);
+  callees_.clear();
 }
 
 }  // namespace weft::host

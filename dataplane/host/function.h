@@ -157,10 +157,13 @@ class Function {
   // the same name still stands there, else by the name. Null where `out` would not resolve it; then `*status`
   // says why.
   WEFT_HOT Callee* Resolve(uint32_t guest_pointer, absl::string_view name, CallsOut& out, Status* status);
+  // Lets go of all callees; the last use of the function, which has no calls.
+  void ReleaseCallees(CallsOut& out);
 
  private:
   enum class Path : uint8_t { kTrial, kPlain, kFiber };
-  // Names that one function may use; a guest that invents names must not fill the host.
+  // Names that are kept of those that one function uses; a guest that invents names, or lives longer than
+  // those that it calls, must not fill the host.
   static constexpr size_t kCalleesMax = 1024;
   static constexpr size_t kCachedNames = 16;
   static constexpr size_t kCachedNameBytesMax = 64;
@@ -174,6 +177,13 @@ class Function {
   Function(Host& host, std::string name, std::shared_ptr<const Module> module,
            const FunctionOptions& options);
   Instance* NewInstance();
+  // Makes room for further names; false where all are in use by calls under way.
+  bool ForgetCallees(CallsOut& out);
+
+  struct KnownCallee {
+    Callee* callee = nullptr;
+    bool used = false;  // Looked up by its name since ForgetCallees() was here last.
+  };
 
   Host& host_;
   const std::string name_;
@@ -195,7 +205,7 @@ class Function {
   uint32_t queue_count_ = 0;
   uint64_t queue_bytes_ = 0;
   std::array<CachedName, kCachedNames> cached_names_ = {};
-  absl::flat_hash_map<std::string, Callee*> callees_;
+  absl::flat_hash_map<std::string, KnownCallee> callees_;
 };
 
 }  // namespace weft::host

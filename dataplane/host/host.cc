@@ -62,8 +62,18 @@ absl::Status Host::Remove(Function* function) {
   auto at =
       std::find_if(functions_.begin(), functions_.end(), [&](const auto& f) { return f.get() == function; });
   WEFT_CHECK(at != functions_.end());
+  function->ReleaseCallees(out_);
   functions_.erase(at);
   return absl::OkStatus();
+}
+
+absl::flat_hash_set<const Callee*> Host::CalleesUnderWay(const Function& caller) const {
+  absl::flat_hash_set<const Callee*> callees;
+  for (const std::unique_ptr<OutCall>& call : out_calls_) {
+    if (call->state != OutCall::State::kFree && &call->owner->function() == &caller)
+      callees.insert(call->callee);
+  }
+  return callees;
 }
 
 void Host::ResyncClock() {

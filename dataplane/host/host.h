@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -56,6 +57,8 @@ class Host {
   // longer.
   absl::Status Remove(Function* function);
   const std::vector<std::unique_ptr<Function>>& functions() const { return functions_; }
+  // What calls of `caller` are under way to. Looks at all calls.
+  absl::flat_hash_set<const Callee*> CalleesUnderWay(const Function& caller) const;
 
   // ---- Calls that come in.
   // A request of `bytes` for `function` is about to arrive: where to put it is in the result's `room`. Null

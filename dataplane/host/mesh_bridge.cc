@@ -41,13 +41,22 @@ void MeshBridge::StopServing(Function& function) {
 // ---- Calls of guests.
 
 absl::StatusOr<Callee*> MeshBridge::Resolve(Function& caller, absl::string_view name) {
-  MeshCallee*& callee = callee_of_[{caller.name(), std::string(name)}];
-  if (callee == nullptr) {
-    callee = &callees_.emplace_back();
-    callee->route = &session_.Subscribe(caller.name(), name);
-    callee->function = &core_.Function(callee->route->callee_id);
+  MeshCallee& callee = callees_[{caller.name(), std::string(name)}];
+  if (callee.uses++ == 0) {
+    callee.route = &session_.Subscribe(caller.name(), name);
+    callee.function = &core_.Function(callee.route->callee_id);
+    ++callee.function->held;
   }
-  return callee;
+  return &callee;
+}
+
+void MeshBridge::Release(Callee& callee) {
+  MeshCallee& mine = static_cast<MeshCallee&>(callee);
+  if (--mine.uses != 0) return;
+  --mine.function->held;
+  const auto found = callees_.find({mine.route->caller, mine.route->callee});
+  session_.Unsubscribe(*mine.route);
+  callees_.erase(found);
 }
 
 // An inherited deadline, and the policy's timeout where the guest did not set one of its own.
@@ -202,6 +211,7 @@ Status MeshBridge::Send(Callee& callee, absl::Span<const std::byte> message, con
   send.bytes = std::make_unique_for_overwrite<std::byte[]>(send.size);
   if (send.size != 0) std::memcpy(send.bytes.get(), message.data(), send.size);
   send_bytes_ += send.size;
+  ++send.callee->uses;
   sends_.push_back(std::move(send));
   return kOk;
 }
@@ -240,6 +250,7 @@ void MeshBridge::RetryWaiting() {
       continue;
     }
     send_bytes_ -= send->size;
+    Release(*send->callee);
     send = sends_.erase(send);
   }
 }

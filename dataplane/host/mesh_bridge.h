@@ -5,7 +5,6 @@
 #ifndef WEFT_DATAPLANE_HOST_MESH_BRIDGE_H_
 #define WEFT_DATAPLANE_HOST_MESH_BRIDGE_H_
 
-#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -41,6 +40,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
 
   // ---- CallsOut.
   absl::StatusOr<Callee*> Resolve(Function& caller, absl::string_view name) override;
+  void Release(Callee& callee) override;
   WEFT_HOT Function* EnterLocal(Callee& callee, CallContext& context, bool own_timeout,
                                 Status* refusal) override;
   WEFT_HOT void LeaveLocal(Function& function) override;
@@ -71,6 +71,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   struct MeshCallee : Callee {
     RouteEntry* route = nullptr;
     LocalFunction* function = nullptr;  // The same function, should this host serve it.
+    uint32_t uses = 0;                  // Functions that have resolved it, and messages that wait.
   };
   // A message that could not be sent at once, or goes out in parts.
   struct PendingSend {
@@ -99,8 +100,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   CallCore& core_;
   Host* host_ = nullptr;
   engine::InsideEngine* inside_ = nullptr;
-  std::deque<MeshCallee> callees_;
-  std::map<std::pair<std::string, std::string>, MeshCallee*> callee_of_;  // By caller and name.
+  std::map<std::pair<std::string, std::string>, MeshCallee> callees_;  // By caller and name.
   std::vector<Incoming> incoming_;      // By InCall::index: what CallCore wants back with the reply.
   const InCall* plain_call_ = nullptr;  // The one that runs within OnRequest, and what came with it.
   const Incoming* plain_incoming_ = nullptr;

@@ -27,6 +27,7 @@ namespace {
 // What is run once neither calls nor is called. What it says on standard error goes to the log.
 class Alone final : public CallsOut, public CallsIn, public GuestLog {
  public:
+  void Release(Callee&) override {}
   absl::StatusOr<Callee*> Resolve(Function&, absl::string_view) override {
     return absl::FailedPreconditionError("what is run once calls nothing");
   }

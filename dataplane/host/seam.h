@@ -91,6 +91,8 @@ class CallsOut {
   // The callee behind a name that `caller` uses for the first time. May allocate. The status goes to the
   // guest.
   virtual absl::StatusOr<Callee*> Resolve(Function& caller, absl::string_view name) = 0;
+  // What Resolve() gave is needed no more, by no call under way either. Once for each Resolve().
+  virtual void Release(Callee& callee) = 0;
   // The function of this process that a call must go to, counted as under way until LeaveLocal, with the
   // deadline in `context` brought forward where a policy says so. Null: start it. Null and a `refusal` that
   // is not kOk: it may not run.

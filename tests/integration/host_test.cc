@@ -36,6 +36,23 @@ TEST_F(HostProcessTest, GuestCallsGuestOfAnotherProcess) {
   }
 }
 
+// More than a host keeps of one guest's names, and what is called all the time in between.
+TEST_F(HostProcessTest, GuestMayUseAnyNumberOfNamesInItsLife) {
+  StartPair();
+  auto mesh = Attach();
+  Client client(*mesh);
+  Function caller = *client.Resolve("demo/caller");
+  for (int i = 0; i < 2500; ++i) {
+    const std::string task = absl::StrCat("demo/task", i);
+    ASSERT_EQ(client.Call(caller, CallerRequest('c', 0, task, "x")).status().code(), StatusCode::kNotFound)
+        << task;
+    if (i % 100 != 0) continue;
+    absl::StatusOr<std::string> answer = client.Call(caller, CallerRequest('c', 0, "demo/tool", "e!"));
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_EQ(*answer, "e!");
+  }
+}
+
 TEST_F(HostProcessTest, MessagesOfEverySizeArriveWhole) {
   StartPair("--keep");
   auto mesh = Attach();

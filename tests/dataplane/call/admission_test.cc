@@ -315,5 +315,31 @@ TEST(AdmissionTest, ForgedHeadersNeverRunWhatIsNotGranted) {
   for (const auto& [id, count] : pair.callee.seen) ASSERT_EQ(count, 1) << id;
 }
 
+TEST(AdmissionTest, FunctionsThatComeAndGoLeaveNothingBehind) {
+  CallPair pair;
+  CallCore& core = pair.callee.core;
+  Policy limited;
+  limited.concurrent_calls_max = 7;
+  core.SetServePolicy("test/promised", limited);  // Told before it is served.
+  LocalFunction& kept = core.Function(FunctionIdOf("test/kept"));
+  kept.held = 1;
+  for (int i = 0; i < 5'000; ++i) {
+    const std::string name = absl::StrCat("test/task", i);
+    LocalFunction& task = core.Serve(name, nullptr);
+    core.SetServePolicy(name, {});
+    core.SetAccess(*pair.in, {{kTestCaller, "test/caller", FunctionIdOf("test/echo")},
+                              {kTestCaller, "test/caller", FunctionIdOf(name)}});
+    core.StopServing(task);
+  }
+  EXPECT_LE(core.functions_kept(), CallCore::kForgetMin);
+  EXPECT_EQ(core.Function(FunctionIdOf("test/promised")).limit.calls_max(), 7u);
+  EXPECT_EQ(&core.Function(FunctionIdOf("test/kept")), &kept);
+  std::array<std::byte, 64> response;
+  Ended ended;
+  ASSERT_EQ(pair.Start(pair.Spec("still here", response, ended)), StartState::kStarted);
+  for (int i = 0; i < 10 && ended.count == 0; ++i) pair.Turn();
+  EXPECT_EQ(ended.response, "still here");
+}
+
 }  // namespace
 }  // namespace weft

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -149,6 +150,40 @@ TEST_F(SessionTest, RouteThatIsGivenUpIsAskedForAgainOnlyWhenItIsWanted) {
   EXPECT_EQ(Asked(1), std::vector<std::string>{"demo/second"});
   EXPECT_EQ(&session_->Subscribe("web/front", "demo/first"), &first);
   EXPECT_EQ(Asked(1), std::vector<std::string>{"demo/first"});
+}
+
+TEST_F(SessionTest, NamesThatComeAndGoLeaveNothingBehind) {
+  session_->Start();
+  Admit();
+  session_->Subscribe("web/front", "demo/stays");
+  ASSERT_EQ(Asked(1).size(), 1u);
+  for (int i = 0; i < 5'000; ++i) {
+    RouteEntry& route = session_->Subscribe("web/front", absl::StrCat("demo/task", i));
+    if (i % 2 != 0) Turn();
+    session_->Unsubscribe(route);
+  }
+  EXPECT_LE(session_->core().routes_kept(), CallCore::kForgetMin);
+  // An agent that did not read meanwhile hears of each in order, and of the one that is wanted again last.
+  session_->Subscribe("web/front", "demo/task0");
+  std::vector<std::string> told;
+  for (int quiet = 0; quiet < 20; ++quiet) {
+    for (const api::FromHost& message : Read()) {
+      quiet = 0;
+      if (message.has_subscribe()) told.push_back("+" + message.subscribe().callee());
+      if (message.has_unsubscribe()) told.push_back("-" + message.unsubscribe().callee());
+    }
+    Turn();
+  }
+  ASSERT_TRUE(session_->attached()) << session_->last_error();
+  std::set<std::string> open;
+  for (const std::string& word : told) {
+    if (word[0] == '+') {
+      EXPECT_TRUE(open.insert(word.substr(1)).second) << word;
+    } else {
+      EXPECT_EQ(open.erase(word.substr(1)), 1u) << word;
+    }
+  }
+  EXPECT_EQ(open, std::set<std::string>{"demo/task0"});
 }
 
 }  // namespace

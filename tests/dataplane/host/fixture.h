@@ -57,6 +57,7 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
   }
   void Attach(Host* host) { host_ = host; }
 
+  void Release(Callee&) override {}
   absl::StatusOr<Callee*> Resolve(Function&, absl::string_view name) override {
     ++resolved;
     for (Peer& peer : peers_) {
