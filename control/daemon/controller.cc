@@ -212,11 +212,14 @@ std::string Controller::Offer(SourceChange change) {
 void Controller::Evaluate(const std::string& cause, uint64_t event_ns,
                           const std::vector<std::string>& origins) {
   Model::Outcome outcome = model_.Evaluate();
-  for (const std::string& line : outcome.errors) spdlog::error("{}", line);
-  if (!outcome.errors.empty())
-    spdlog::warn("what has errors is not taken; its last good state stays in force");
+  const bool told = TellErrors(outcome.errors);
   if (!outcome.changed()) {
-    if (event_ns != 0 && outcome.errors.empty()) spdlog::info("{}: nothing changed", cause);
+    if (event_ns == 0 || told) return;
+    if (outcome.errors.empty()) {
+      spdlog::info("{}: nothing changed", cause);
+    } else {
+      spdlog::warn("{}: nothing changed; {} errors stand as before", cause, outcome.errors.size());
+    }
     return;
   }
   record_.Add(++revision_, cause, event_ns);
@@ -235,6 +238,21 @@ void Controller::Evaluate(const std::string& cause, uint64_t event_ns,
     malloc_trim(0);
     trim_ = true;
   }
+}
+
+// What is held back is so at each event until it is mended: logs the errors that were not there at the last
+// one. True where there were some.
+bool Controller::TellErrors(const std::vector<std::string>& errors) {
+  std::set<std::string> standing(errors.begin(), errors.end());
+  bool told = false;
+  for (const std::string& line : errors) {
+    if (standing_errors_.contains(line)) continue;
+    spdlog::error("{}", line);
+    told = true;
+  }
+  if (told) spdlog::warn("what has errors is not taken; its last good state stays in force");
+  standing_errors_ = std::move(standing);
+  return told;
 }
 
 void Controller::LogNotes() {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,7 @@ class Controller : private AgentLinkObserver {
   std::string Offer(SourceChange change);
   // `origins`: of what was offered since the last time.
   void Evaluate(const std::string& cause, uint64_t event_ns, const std::vector<std::string>& origins);
+  bool TellErrors(const std::vector<std::string>& errors);
   void LogNotes();
   // Has the state on disk follow: soon, and no more often than it is worth.
   void SaveSoon();
@@ -118,8 +120,9 @@ class Controller : private AgentLinkObserver {
   Record record_;
   uint64_t revision_ = 0;
   uint64_t refusals_ = 0;
-  std::string last_problem_;  // Of the link, while it lasts; logged once.
-  uint64_t save_at_ns_ = 0;   // Not 0: the state on disk is older than the model.
+  std::string last_problem_;               // Of the link, while it lasts; logged once.
+  std::set<std::string> standing_errors_;  // Of what is held back, since the last event.
+  uint64_t save_at_ns_ = 0;                // Not 0: the state on disk is older than the model.
   uint64_t saved_at_ns_ = 0;
   bool trim_ = false;  // A large change is on its way.
   uint64_t first_generation_ = 0;

@@ -6,13 +6,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
+#include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "control/daemon/control_socket.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/unix_socket.h"
@@ -223,6 +228,42 @@ TEST_F(ControllerTest, SourcesAreToldWithTheirErrorsAndGeneration) {
   const api::QueryReply said = controller_->SaidOf("v/x", "v/f");
   ASSERT_EQ(said.items_size(), 3);
   EXPECT_EQ(said.items(0).fields(1).text(), absl::StrCat(directory_ / "mesh.d/a.yaml", ":3"));
+}
+
+TEST_F(ControllerTest, ErrorsAreLoggedWhenTheyComeAndNotWithEachEvent) {
+  std::ostringstream log;
+  const std::shared_ptr<spdlog::logger> before = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log)));
+  const auto lines_with = [&log](const std::string& text) {
+    const std::vector<std::string> lines = absl::StrSplit(log.str(), '\n');
+    return std::count_if(lines.begin(), lines.end(),
+                         [&](const std::string& line) { return absl::StrContains(line, text); });
+  };
+  const std::string clash = "functions: [{name: v/f, timeout: 2s}]\n";
+  const std::string other = "functions: [{name: v/g, timeout: 2s}]\n";
+  Write("a.yaml", MeshOn("h1"));
+  Start();
+  ASSERT_TRUE(RunUntilProgrammed({"h1"}));
+  // One that contradicts it, which is held back, and then edits of the other.
+  Write("b.yaml", "version: 1\n" + clash);
+  ASSERT_TRUE(RunUntil([&] { return lines_with("[error]") != 0; }));
+  const auto errors = lines_with("[error]");
+  for (const std::string host : {"h2", "h3", "h4"}) {
+    Write("a.yaml", MeshOn(host));
+    ASSERT_TRUE(RunUntilProgrammed({host}));
+  }
+  EXPECT_EQ(lines_with("[error]"), errors) << log.str();
+  // Saved again as it was: it is told that it still is wrong, not all of why.
+  Write("b.yaml", "version: 1\n" + clash + "\n");
+  ASSERT_TRUE(RunUntil([&] { return lines_with("stand as before") != 0; })) << log.str();
+  EXPECT_EQ(lines_with("[error]"), errors) << log.str();
+  // Mended and wrong again it is told again.
+  Write("b.yaml", "version: 1\n" + other);
+  ASSERT_TRUE(RunUntil([&] { return controller_->model().state().count(EntryKind::kFunction) == 2; }));
+  Write("b.yaml", "version: 1\n" + clash);
+  ASSERT_TRUE(RunUntil([&] { return lines_with("[error]") == 2 * errors; })) << log.str();
+  spdlog::set_default_logger(before);
 }
 
 // All that it is told waits in the buffer of its socket meanwhile.
