@@ -139,6 +139,11 @@ void PropellerState::Runs(const PropellerMessage& message, uint64_t now_ns) {
   }
   Saw(message.proplet, now_ns);
   if (!proplets_.contains(message.proplet)) return;
+  // One that left without a farewell and began anew has another id, and what it says now is all that it runs.
+  all_changed_ |= std::erase_if(workers_, [&](const auto& entry) {
+                    return entry.first != message.proplet && entry.second.node == worker.node &&
+                           entry.second.host == worker.host;
+                  }) != 0;
   Worker& known = workers_[message.proplet];
   all_changed_ |= known != worker;
   known = std::move(worker);
@@ -183,9 +188,14 @@ void PropellerState::ForgetGone(uint64_t now_ns) {
   for (const auto& [id, task] : tasks_) {
     for (const auto& [proplet, replica] : task.replicas) needed.insert(proplet);
   }
+  // Dead ones are not said to serve: nothing changes with them.
+  std::erase_if(workers_, [&](const auto& entry) {
+    const auto proplet = proplets_.find(entry.first);
+    return proplet == proplets_.end() ||
+           (proplet->second.dead && now_ns >= proplet->second.seen_ns + kForgetWorkerNs);
+  });
   std::erase_if(proplets_, [&](const auto& entry) {
     const auto& [id, proplet] = entry;
-    // What a worker serves it may have said once and for all.
     return proplet.dead && now_ns >= proplet.seen_ns + kForgetNs && !needed.contains(id) &&
            !workers_.contains(id);
   });

@@ -29,6 +29,8 @@ class PropellerState {
   // A proplet that begins anew has another id. Of those that no task is on and that were silent for this long
   // nothing stays, once there are twice as many proplets as there were left the last time.
   static constexpr uint64_t kForgetNs = 3600 * kNsPerSecond;
+  // A node that takes part may have said what it serves only once: it is gone once it was silent for a day.
+  static constexpr uint64_t kForgetWorkerNs = 24 * kForgetNs;
   static constexpr std::size_t kForgetAtMin = 64;
 
   // Functions are called `ns`/NAME of the task.

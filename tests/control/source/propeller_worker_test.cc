@@ -284,6 +284,28 @@ TEST(PropellerCommandsTest, WhatAWorkerSaysReachesTheOtherNodesAndNotItsOwn) {
   EXPECT_THAT(endpoints(), IsEmpty());
 }
 
+TEST(PropellerCommandsTest, WorkersThatLeaveWithoutAFarewellMakeWayForWhoComesAfter) {
+  PropellerState state("ns");
+  uint64_t now_ns = kNsPerSecond;
+  const auto say = [&](const std::string& proplet, const std::string& node) {
+    const auto message = ParsePropellerMessage("weft/" + proplet, WorkerText(node, "h", {{"t", "f", true}}));
+    ASSERT_TRUE(message.ok()) << message.status();
+    state.Take(*message, now_ns);
+  };
+  // Begun anew again and again on one node, each time with another id: there is one endpoint, not a hundred.
+  for (int i = 0; i < 100; ++i) say(absl::StrCat("w", i), "n1");
+  EXPECT_EQ(state.MeshNow("o").endpoints.size(), 1u);
+  // Nodes that come and go.
+  for (int i = 0; i < 1000; ++i) {
+    now_ns += PropellerState::kForgetNs;
+    state.OnTime(now_ns);
+    say("w-stays", "n2");
+    say(absl::StrCat("passer-by-", i), absl::StrCat("p", i));
+    ASSERT_LE(state.proplets(), 4 * PropellerState::kForgetAtMin) << i;
+  }
+  EXPECT_EQ(state.MeshNow("o").endpoints.size(), 2u);
+}
+
 TEST(PropellerWorkerFuzzTest, RandomCommandsBreakNothing) {
   Random random(11);
   const std::vector<std::string> seeds = {
