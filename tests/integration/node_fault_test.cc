@@ -217,6 +217,27 @@ TEST_F(NodeFaultTest, APeerWhoseMtuIsTooSmallIsNotReachedAndSaysSo) {
   EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error, HasSubstr("UNAVAILABLE"));
 }
 
+TEST_F(NodeFaultTest, APathThatNarrowsUnderALiveSessionCarriesLongCallsOn) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  WriteFile(files_ / "payload", std::string(100'000, 'x'));
+  const auto call = [this] {
+    return near_->Ctl({"call", "app/echo", "--as", "app", "--file", files_ / "payload"}).error;
+  };
+  EXPECT_THAT(call(), HasSubstr("DATA_LOSS"));  // The server knows its requests by their pattern.
+  for (auto* const side : {&veth_->near(), &veth_->far()})
+    side->Run({"/sbin/ip", "link", "set", VethPair::kInterface, "mtu", "1280"});
+  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "carries datagrams of 1252 bytes")) << Logs();
+  EXPECT_TRUE(far_->WaitForCtl({"get", "nodes"}, "carries datagrams of 1252 bytes")) << Logs();
+  EXPECT_THAT(call(), HasSubstr("DATA_LOSS")) << Logs();
+  EXPECT_THAT(near_->Ctl({"check"}).output, HasSubstr("carries datagrams of 1252 bytes"));
+  for (auto* const side : {&veth_->near(), &veth_->far()})
+    side->Run({"/sbin/ip", "link", "set", VethPair::kInterface, "mtu", "1500"});
+  EXPECT_TRUE(near_->agent().WaitForOutput("carries what is in use again", absl::Seconds(10))) << Logs();
+  EXPECT_THAT(call(), HasSubstr("DATA_LOSS")) << Logs();
+}
+
 // Strangers on the far node's TLS port, from many addresses, while the good pair makes new keys under load.
 TEST_F(NodeFaultTest, AFloodOfTheTlsPortStopsNoGoodPeer) {
   constexpr int kConnections = 10'000;
