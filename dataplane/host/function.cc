@@ -202,8 +202,9 @@ Callee* Function::Resolve(uint32_t guest_pointer, absl::string_view name, CallsO
       return nullptr;
     }
     known = callees_.emplace(std::string(name), KnownCallee{*callee}).first;
+  } else {
+    known->second.used = true;
   }
-  known->second.used = true;
   if (name.size() <= kCachedNameBytesMax) {
     cached.pointer = guest_pointer;
     cached.bytes = static_cast<uint32_t>(name.size());

@@ -182,7 +182,7 @@ class Function {
 
   struct KnownCallee {
     Callee* callee = nullptr;
-    bool used = false;  // Looked up by its name since ForgetCallees() was here last.
+    bool used = false;  // Looked up again by its name since ForgetCallees() was here last.
   };
 
   Host& host_;

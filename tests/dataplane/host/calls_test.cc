@@ -57,6 +57,31 @@ TEST_F(CallsTest, NameIsResolvedOnce) {
   EXPECT_EQ(mesh_.resolved, 2);
 }
 
+TEST_F(CallsTest, NamesThatComeAndGoMakeRoomForNewOnes) {
+  constexpr int kNames = 3000;
+  constexpr int kKeptMax = 1024;
+  mesh_.Serve("else/slow", Remote::kLater);
+  mesh_.Serve("else/daily", Remote::kEcho);
+  Function& caller = Serve("demo/caller", "test_caller");
+  const uintptr_t slow = *Deliver(caller, Caller('c', 0, "else/slow", "ping"));
+  for (int i = 0; i < kNames; ++i) {
+    const std::string task = absl::StrCat("else/task", i);
+    mesh_.Serve(task, Remote::kEcho);
+    EXPECT_EQ(Call(caller, Caller('c', 0, task, "x")).status, kOk) << task;
+    if (i % 100 == 0) {
+      EXPECT_EQ(Call(caller, Caller('c', 0, "else/daily", "x")).status, kOk);
+    }
+    ASSERT_LE(mesh_.users(), kKeptMax);
+  }
+  // A call under way holds its callee, and what is used again and again is not asked for each time.
+  EXPECT_EQ(mesh_.users("else/slow"), 1);
+  EXPECT_LE(mesh_.resolved, kNames + 2);
+  mesh_.FinishPending();
+  EXPECT_EQ(Await(slow).bytes, "ping");
+  ASSERT_TRUE(host_.Remove(&caller).ok());
+  EXPECT_EQ(mesh_.users(), 0);
+}
+
 TEST_F(CallsTest, TimeoutAndDeadlineTravelWithTheCall) {
   mesh_.Serve("else/where", Remote::kEcho);
   Function& caller = Serve("demo/caller", "test_caller");

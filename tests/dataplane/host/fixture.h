@@ -44,6 +44,7 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
     std::string name;
     Remote remote;
     Function* local = nullptr;
+    int users = 0;
   };
 
   void Serve(const std::string& name, Remote remote) {
@@ -56,12 +57,26 @@ class FakeMesh final : public CallsOut, public CallsIn, public GuestLog {
     peers_.back().local = function;
   }
   void Attach(Host* host) { host_ = host; }
+  int users(absl::string_view name) const {
+    for (const Peer& peer : peers_) {
+      if (peer.name == name) return peer.users;
+    }
+    return 0;
+  }
+  // Names that have been resolved and not been let go.
+  int users() const {
+    int sum = 0;
+    for (const Peer& peer : peers_) sum += peer.users;
+    return sum;
+  }
 
-  void Release(Callee&) override {}
+  void Release(Callee& callee) override { --static_cast<Peer&>(callee).users; }
   absl::StatusOr<Callee*> Resolve(Function&, absl::string_view name) override {
     ++resolved;
     for (Peer& peer : peers_) {
-      if (peer.name == name) return &peer;
+      if (peer.name != name) continue;
+      ++peer.users;
+      return &peer;
     }
     return absl::NotFoundError("nobody serves it");
   }
