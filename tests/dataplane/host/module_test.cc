@@ -318,15 +318,19 @@ TEST(TickerTest, LooksSeldomWhileGuestsComeAndGoOrCallOut) {
   for (const bool call_out : {false, true}) {
     const uint64_t before = ticker.ticks(), begin_ns = NowNs();
     if (call_out) ticker.Enter();
+    uint64_t pauses = 0;  // In which this thread was off its core for as long as a guest may run.
     for (int i = 0; i < 4000; ++i) {
+      const uint64_t step_ns = NowNs();
       call_out ? ticker.Progress() : ticker.Enter();
       usleep(20);
       if (!call_out) ticker.Leave();
+      pauses += NowNs() - step_ns >= kNsPerMs;
     }
     if (call_out) ticker.Leave();
     const uint64_t passed_ms = (NowNs() - begin_ns) / kNsPerMs;
-    // One in 8 ms, and 20 for each time that this thread was off its core for as long as a guest may run.
-    EXPECT_LE(ticker.ticks() - before, passed_ms / 2) << passed_ms << " ms, calling out: " << call_out;
+    // One in 8 ms, and 20 more after a pause; twice that, since a look may come late, too.
+    EXPECT_LE(ticker.ticks() - before, passed_ms / 4 + 40 * pauses)
+        << passed_ms << " ms, calling out: " << call_out;
   }
 }
 
