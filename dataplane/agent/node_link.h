@@ -129,7 +129,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void TakePeers(const std::map<std::string, std::string>& addresses);
   // weft-control's answer about the interface, once a second.
   void OnSteering(const SteerAnswer& answer);
-  // What the paths to peers carry, as the kernel has it, kPathsNs after the last look.
+  // In node_link_paths.cc: what the paths to peers carry, as the kernel has it, kPathsNs after the last look.
   void LookAtPaths(uint64_t now_ns);
   static constexpr uint64_t kPathsNs = kNsPerSecond;
   void Steer(uint16_t worker, const SteerMaps& maps);
