@@ -180,8 +180,11 @@ void Core::TickPeer(uint32_t index, uint64_t now_ns) {
     ReleaseBlocked(peer);
   }
   if (!peer.log.empty()) {
-    if (now_ns >= peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1)) {
+    const uint64_t due_ns = peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1);
+    if (now_ns >= due_ns) {
       if (peer.probes == config_.probes_max) return DeclareDead({index}, now_ns);
+      // Time in which this side did not look is not the peer's silence: it has its whole time for each probe.
+      peer.progress_ns += now_ns - due_ns;
       ++peer.probes;
       ++counters_.probes;
       peer.brake.OnProbe(now_ns);

@@ -68,6 +68,21 @@ TEST_F(LossTest, LostTailIsProbedForAfterTwoMilliseconds) {
   EXPECT_EQ(EchoAll(*b_), 1);
 }
 
+// As a thread that did not run for longer than a peer is given, and has many datagrams to take before the one
+// that answers.
+TEST_F(LossTest, PauseOfThisSideIsNotThePeersSilence) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Pump(*a_, port_a_, now_ns_);
+  Carry(port_a_, port_b_);
+  now_ns_ += 300'000'000;
+  for (int i = 0; i < 10; ++i) a_->Tick(now_ns_ += 1'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kUp);
+  EXPECT_EQ(a_->counters().probes, 1u);
+  RunFor(1'000'000);
+  EXPECT_EQ(EchoAll(*b_), 1);
+}
+
 TEST_F(LossTest, ReorderingWithoutLossResendsNothing) {
   Start(SmallConfig());
   // Every fifth datagram is held back until two others have passed it.
