@@ -80,6 +80,11 @@ WEFT_HOT void GrantScheduler::Grant(uint32_t index, uint64_t now_ns) {
   message.active = true;
   active_[active_count_++] = index;
   ++senders_[message.peer].active;
+  RemoveWaiting(index);
+}
+
+void GrantScheduler::RemoveWaiting(uint32_t index) {
+  if (next_look_ == index) next_look_ = waiting_.Next(messages_, index);
   waiting_.Remove(messages_, index);
 }
 
@@ -150,8 +155,9 @@ void GrantScheduler::TakeLink(uint32_t bytes, uint64_t now_ns) {
 void GrantScheduler::OnUnasked(uint32_t bytes, uint64_t now_ns) { TakeLink(bytes, now_ns); }
 
 void GrantScheduler::Expect(uint32_t index, uint32_t bytes) {
-  messages_[index].expected_bytes = bytes;
-  expected_bytes_ += bytes;
+  messages_[index].expected_bytes = std::min(bytes, config_.unscheduled_bytes_max);
+  expected_bytes_ += messages_[index].expected_bytes;
+  expected_.PushBack(messages_, index);
 }
 
 void GrantScheduler::OnExpected(uint32_t index, uint32_t bytes) {
@@ -159,6 +165,9 @@ void GrantScheduler::OnExpected(uint32_t index, uint32_t bytes) {
   const uint32_t come = std::min(bytes, message.expected_bytes);
   message.expected_bytes -= come;
   expected_bytes_ -= come;
+  if (!expected_.Linked(message) || message.scheduled) return;
+  expected_.Remove(messages_, index);
+  if (message.expected_bytes > 0) expected_.PushBack(messages_, index);
 }
 
 void GrantScheduler::Remove(uint32_t index) {
@@ -167,7 +176,7 @@ void GrantScheduler::Remove(uint32_t index) {
   if (!message.age.linked) return;
   TakeBack(&message, message.credit_bytes);
   if (message.active) Deactivate(index);
-  if (message.grant.linked) waiting_.Remove(messages_, index);
+  if (message.grant.linked) RemoveWaiting(index);
   by_age_.Remove(messages_, index);
 }
 
@@ -182,6 +191,12 @@ void GrantScheduler::WriteOffStalled(uint64_t before_ns) {
     TakeBack(&message, message.credit_bytes);
     Deactivate(index);  // Puts another one in place i.
     message.stalled = true;
+    by_age_.Remove(messages_, index);
+    by_age_.PushBack(messages_, index);
+  }
+  for (uint32_t index = expected_.front(); index != kNone && messages_[index].progress_ns < before_ns;
+       index = expected_.front()) {
+    OnExpected(index, messages_[index].expected_bytes);
   }
 }
 

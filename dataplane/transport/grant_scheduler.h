@@ -26,20 +26,24 @@ class GrantScheduler {
   void Add(uint32_t message);
   // New bytes of a scheduled message, up to offset `end`, have arrived; `congested`: with the sender's mark.
   void OnArrival(uint32_t message, uint32_t end, bool congested);
-  // A message that came unasked, of which `bytes` are still on their way: they take the place of grants.
+  // A message that came unasked, of which `bytes` are still on their way: they take the place of grants, but
+  // for what no message may send unasked.
   void Expect(uint32_t message, uint32_t bytes);
   // Of those, `bytes` have come.
   void OnExpected(uint32_t message, uint32_t bytes);
   // `bytes` of any message have arrived without a grant: the link has carried them in place of granted ones.
   void OnUnasked(uint32_t bytes, uint64_t now_ns);
   // When a grant is due that only waits for the link; ~0: none.
+  // Also while those that wait have not all been looked at.
   uint64_t NextNs(uint64_t now_ns) const {
-    return by_age_.empty() || link_free_ns_ <= now_ns ? ~uint64_t{0} : link_free_ns_;
+    if (by_age_.empty()) return ~uint64_t{0};
+    if (link_free_ns_ > now_ns) return link_free_ns_;
+    return next_look_ == kNone ? ~uint64_t{0} : now_ns;
   }
   // The message is complete or given up.
   void Remove(uint32_t message);
   // Takes back the grants of messages that have made no progress since `before_ns`: they stop counting until
-  // data arrives.
+  // data arrives, and are then the youngest. Nothing more is expected of those that came unasked.
   void WriteOffStalled(uint64_t before_ns);
   // A message that arrived before `before_ns` and still cannot get its memory, or kNone. Looks at the oldest
   // few.
@@ -79,7 +83,7 @@ class GrantScheduler {
   }
 
  private:
-  // Looked at per grant; the rest wait for the next one.
+  // Looked at per grant, and as many of the rest, by turns.
   static constexpr uint32_t kScanMax = 16;
   static constexpr uint32_t kActiveMax = 64;
   // A grant is at least this part of what may be granted: a sender sends what it is granted at once, and the
@@ -107,6 +111,7 @@ class GrantScheduler {
   void TakeBack(InMessage* message, uint32_t bytes);
   void Adjust(Sender* sender);
   void TakeLink(uint32_t bytes, uint64_t now_ns);
+  void RemoveWaiting(uint32_t message);
 
   template <typename Reserve>
   bool Eligible(uint32_t index, Reserve&& reserve) {
@@ -139,11 +144,18 @@ class GrantScheduler {
       if (best == kNone || Remaining(index) < Remaining(best)) best = index;
     }
     uint32_t index = waiting_.front();
-    for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
-      if (best != kNone && Remaining(best) <= Remaining(index)) return best;
+    for (uint32_t seen = 0; index != kNone && seen < 2 * kScanMax; ++seen) {
+      // The shortest may all be of a sender that has its share, or of a tenant without memory. Whoever is
+      // behind them is not to wait for these: a few more are looked at each time.
+      if (seen == kScanMax && next_look_ != kNone) index = next_look_;
+      if (best != kNone && Remaining(best) <= Remaining(index)) {
+        index = kNone;
+        break;
+      }
       if (Eligible(index, reserve)) return index;
       index = waiting_.Next(messages_, index);
     }
+    next_look_ = index;
     return best;
   }
 
@@ -157,7 +169,9 @@ class GrantScheduler {
   InMessage* const messages_;
   std::vector<Sender> senders_;
   ClassQueue<InMessage, &InMessage::grant, &InMessage::grant_class> waiting_;
+  uint32_t next_look_ = kNone;  // Of `waiting_`: where the next look beyond the first few begins.
   IndexList<InMessage, &InMessage::age> by_age_;
+  IndexList<InMessage, &InMessage::grant> expected_;  // Those that came unasked, the last to progress last.
   std::array<uint32_t, kActiveMax> active_{};
   uint32_t active_count_ = 0;
   uint32_t outstanding_bytes_ = 0;

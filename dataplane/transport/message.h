@@ -122,7 +122,7 @@ struct alignas(kCacheLineBytes) InMessage {
   uint32_t credit_bytes = 0;    // Granted, beyond the frontier, counted in the scheduler's sum.
   uint32_t grant_class = 0;
   // What follows is used where WaitsForMore only.
-  ListHook grant;    // Among those that wait for grants, by remaining size.
+  ListHook grant;    // Among those that wait for grants, by remaining size, or came unasked.
   ListHook age;      // Among all that need grants, in order of arrival.
   ListHook pending;  // Among its peer's grants to send.
   ListHook partial;  // Among its peer's unfinished messages, for stall detection.
