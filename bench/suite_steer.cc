@@ -187,6 +187,7 @@ class SteerRow final : public ProgramRow {
     WEFT_ASSIGN_OR_RETURN(SteerProgram program, SteerProgram::Load({}));
     WEFT_ASSIGN_OR_RETURN(port::SteerTable table, program.MapTable());
     WEFT_RETURN_IF_ERROR(table.Allow(kKnownKey, packets_per_second_));
+    table.SetComplete();
     WEFT_ASSIGN_OR_RETURN(socket_, PutSocket(program.maps().xsks));
     program_.emplace(std::move(program));
     table_.emplace(std::move(table));

@@ -24,7 +24,7 @@ const volatile struct weft_steer_config weft_config = {.port_be = WEFT_BE16(WEFT
  * from the stack, which costs a barrier against speculation where the program is loaded without CAP_PERFMON,
  * or from the packet, which was written for it and mended after.
  */
-struct weft_steer_key weft_keys[WEFT_STEER_KEYS];
+struct weft_steer_table weft_keys;
 
 /* One entry for each possible CPU; the loader sets how many. */
 struct {
@@ -44,12 +44,12 @@ struct {
 } xsks_map SEC(".maps");
 
 WEFT_INLINE struct weft_steer_key* entry_of(__u32 key_id) {
-  return &weft_keys[key_id & (WEFT_STEER_KEYS - 1)];
+  return &weft_keys.keys[key_id & (WEFT_STEER_KEYS - 1)];
 }
 
 WEFT_INLINE int take_token(__u32 key_id) {
   struct weft_steer_key* const key = entry_of(key_id);
-  if (!weft_key_is(key, key_id)) return -WEFT_DROP_UNKNOWN_KEY;
+  if (!weft_key_is(key, key_id)) return weft_keys.complete ? -WEFT_DROP_UNKNOWN_KEY : WEFT_PASS;
   if (weft_bucket_take(key)) return WEFT_TAKE;
   if (weft_bucket_refill(key, bpf_ktime_get_coarse_ns()) && weft_bucket_take(key)) return WEFT_TAKE;
   return -WEFT_DROP_RATE_LIMITED;
@@ -79,6 +79,12 @@ WEFT_INLINE int drop(__u32 key_id, int verdict) {
   return XDP_DROP;
 }
 
+/* For a packet that may be of a key in use, of which this table has not been told yet: the tag decides. */
+WEFT_INLINE int leave(void) {
+  count_drop(0, WEFT_DROP_NO_KEYS);
+  return XDP_PASS;
+}
+
 /* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
 WEFT_INLINE int redirect(struct xdp_md* ctx, __u32 key_id) {
   const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
@@ -101,6 +107,7 @@ static __attribute__((noinline)) int steer_any(struct xdp_md* ctx) {
   const __u32 key_id = weft_key_id_of(header);
   if (verdict == WEFT_TAKE) verdict = weft_check_header(header);
   if (verdict == WEFT_TAKE) verdict = take_token(key_id);
+  if (verdict == WEFT_PASS) return leave();
   if (verdict != WEFT_TAKE) return drop(key_id, verdict);
   return redirect(ctx, key_id);
 }

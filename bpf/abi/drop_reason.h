@@ -21,7 +21,8 @@
   X(MALFORMED, 10, "malformed")      /* genuine, but a frame is invalid */    \
   X(NO_ROOM, 11, "no_room")          /* a pool or a tenant's limit is full */ \
   X(PEER_CLOSED, 12, "peer_closed")  /* the session has ended */              \
-  X(BAD_LENGTH, 13, "bad_length")    /* frame, IP and UDP lengths disagree */
+  X(BAD_LENGTH, 13, "bad_length")    /* frame, IP and UDP lengths disagree */ \
+  X(NO_KEYS, 14, "no_keys")          /* steer has not been told its keys */
 
 enum weft_drop_reason {
 #define WEFT_DROP_REASON_ENUM(name, number, text) WEFT_DROP_##name = number,

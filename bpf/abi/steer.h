@@ -27,10 +27,9 @@
 #define WEFT_STEER_REASONS 16
 
 /*
- * An entry of the table `weft_keys`: WEFT_STEER_KEYS of them are the program's only variable, so all of the
- * map `.bss`, and the low bits of a key id are its index. The map is made with BPF_F_MMAPABLE: its one owner
- * in user space stores the fields of the first group through its mapping, key_id last (release) for a new key
- * and first for one that goes. The program writes the second and third group.
+ * An entry of the table `weft_keys`; the low bits of a key id are its index. Its one owner in user space
+ * stores the fields of the first group through its mapping, key_id last (release) for a new key and first for
+ * one that goes. The program writes the second and third group.
  *
  * Tokens left are `limit - taken`. Where two queues carry packets of one key their CPUs race, on purpose: the
  * worst result is a token spent twice or a refill granted twice, so a bound at twice the rate, and `taken`
@@ -49,6 +48,18 @@ struct weft_steer_key {
   __u64 reserved;    /* zero */
 
   __u64 drops[WEFT_STEER_REASONS]; /* by enum weft_drop_reason */
+};
+
+/*
+ * The table `weft_keys`: the program's only variable, so all of the map `.bss`, which is made with
+ * BPF_F_MMAPABLE. A table that was just made holds none of the keys that are in use already: until its owner
+ * has said that it holds them all, the program leaves packets of keys that are not in it to the kernel, as
+ * before it was attached.
+ */
+struct weft_steer_table {
+  struct weft_steer_key keys[WEFT_STEER_KEYS];
+  __u32 complete; /* 1: a key that is not here is not live; stored by the owner (release), never taken back */
+  __u32 reserved[15]; /* zero */
 };
 
 /* An entry of the array map `weft_drops`, one for each possible CPU, which alone writes it; BPF_F_MMAPABLE.
@@ -86,6 +97,8 @@ WEFT_STEER_OFFSET(weft_steer_key, limit, 40);
 WEFT_STEER_OFFSET(weft_steer_key, refilled_ns, 48);
 WEFT_STEER_OFFSET(weft_steer_key, reserved, 56);
 WEFT_STEER_OFFSET(weft_steer_key, drops, 64);
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_table) == WEFT_STEER_KEYS * 192 + 64, "a cache line more");
+WEFT_STEER_OFFSET(weft_steer_table, complete, WEFT_STEER_KEYS * 192);
 WEFT_ABI_ASSERT(sizeof(struct weft_steer_drops) == 128, "two cache lines");
 WEFT_ABI_ASSERT((WEFT_STEER_KEYS & (WEFT_STEER_KEYS - 1)) == 0, "an id is masked to its entry");
 WEFT_ABI_ASSERT(sizeof(struct weft_steer_config) == 2, "no hidden padding");

@@ -126,6 +126,7 @@ absl::StatusOr<uint64_t> SteerLayout() {
     }
   }
   AddStructure(types, "weft_steer_key", &hash);
+  AddStructure(types, "weft_steer_table", &hash);
   AddStructure(types, "weft_steer_drops", &hash);
   return hash.value();
 }

@@ -102,7 +102,9 @@ void SteerService::AddStatus(api::QueryReply* reply) {
       sum.taken += key->taken;
       for (std::size_t i = 0; i < sum.drops.size(); ++i) sum.drops[i] += key->drops[i];
     }
-    row.Number("keys", ids.size()).Number("taken", sum.taken);
+    row.Number("keys", ids.size())
+        .Text("unknown_keys", steer->table().complete() ? "dropped" : "left to the kernel")
+        .Number("taken", sum.taken);
 #define WEFT_ADD_REASON(name, number, text) \
   if (sum.drops[number] != 0) row.Number("dropped_" text, sum.drops[number]);
     WEFT_DROP_REASONS(WEFT_ADD_REASON)

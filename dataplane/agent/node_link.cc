@@ -190,49 +190,6 @@ void NodeLink::LogPorts() {
   for (uint16_t worker = 0; worker < workers_; ++worker) LogPort(worker);
 }
 
-void NodeLink::OnSteering(const SteerAnswer& answer) {
-  const std::string why(answer.status().message());
-  if (!started()) {
-    if (const absl::Status begun = StartEngines(true, why); !begun.ok()) {
-      const std::string problem(begun.message());
-      if (problem != starting_problem_) spdlog::error("no call leaves this node: {}", problem);
-      starting_problem_ = problem;
-      return;
-    }
-    for (Steered& steered : steered_) steered.problem = why;
-    if (!answer.ok()) return LogPorts();
-  }
-  for (uint16_t worker = 0; worker < workers_; ++worker) {
-    if (engines_[worker]->interface_lost()) {
-      const absl::Status moved = engines_[worker]->Unsteer(absl::StrCat(config_.interface, " was deleted"));
-      if (!moved.ok()) spdlog::error("back on the kernel's UDP socket: {}", std::string(moved.message()));
-      steered_[worker].by.reset();
-      LogPort(worker);
-    }
-    // weft-control that is gone, or says no, takes nothing away: what it has attached stays.
-    if (answer.ok()) Steer(worker, **answer);
-  }
-}
-
-void NodeLink::Steer(uint16_t worker, const SteerMaps& maps) {
-  Steered& steered = steered_[worker];
-  const std::array<uint32_t, 3> by = {maps.interface_index, maps.keys_id, maps.xsks_id};
-  if (steered.by == by) return;
-  const absl::Status status = engines_[worker]->Steer({.interface = config_.interface,
-                                                       .interface_index = maps.interface_index,
-                                                       .xsks_fd = maps.xsks.get(),
-                                                       .keys_fd = maps.keys.get(),
-                                                       .drops_fd = maps.drops.get(),
-                                                       .cpus = maps.cpus});
-  // An interface that is down, or another socket on its queue, are tried again a second later.
-  if (!absl::IsUnavailable(status)) steered.by = by;
-  const std::string problem(status.message());
-  if (!status.ok() && problem == steered.problem) return;
-  if (!status.ok()) spdlog::error("interface {}: {}", config_.interface, problem);
-  steered.problem = problem;
-  LogPort(worker);
-}
-
 std::vector<NodeLink::WorkerState> NodeLink::LookAtWorkers() {
   std::vector<WorkerState> workers(workers_);
   const std::lock_guard<std::mutex> lock(mutex_);

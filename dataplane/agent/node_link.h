@@ -127,11 +127,12 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void ToKeys(std::function<void()> what);
   void Wake();
   void TakePeers(const std::map<std::string, std::string>& addresses);
-  // weft-control's answer about the interface, once a second.
+  // In node_link_steering.cc: weft-control's answer about the interface, once a second.
   void OnSteering(const SteerAnswer& answer);
   // In node_link_paths.cc: what the paths to peers carry, as the kernel has it, kPathsNs after the last look.
   void LookAtPaths(uint64_t now_ns);
   static constexpr uint64_t kPathsNs = kNsPerSecond;
+  void GiveKeys(const SteerMaps& maps);
   void Steer(uint16_t worker, const SteerMaps& maps);
 
   // --- node_link_lanes.cc, on the key thread: a lane joins a worker here and one of a peer.
@@ -192,6 +193,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
     std::string problem;  // As logged last.
   };
   std::vector<Steered> steered_;
+  // The key table that has all keys in use, now and as they change; and what stood in the way last.
+  std::optional<uint32_t> keys_in_;
+  std::string keys_problem_;
   std::string starting_problem_;                           // As logged last.
   std::map<std::string, identity::SessionInfo> sessions_;  // By peer
   std::map<std::string, std::string> packet_problems_;     // By peer, of its session

@@ -16,8 +16,11 @@ namespace {
 constexpr int kAnswerMs = 1000;
 
 absl::Status NotThere(const absl::Status& why) {
+  // Its program stays attached without it, with the keys that an agent before this one entered.
   const char* const hint =
-      absl::IsPermissionDenied(why) ? "; weft-control's --agent-user must be this user" : "";
+      absl::IsPermissionDenied(why)
+          ? "; weft-control's --agent-user must be this user"
+          : "; where it has left a program attached, that drops what comes under new keys until it is back";
   return absl::UnavailableError(absl::StrCat(why.message(), hint));
 }
 

@@ -166,11 +166,27 @@ bool EngineThread::Sweeps(uint32_t key_id) const {
   return holder == worker_ || (worker_ == 0 && holder >= workers_);
 }
 
-absl::Status EngineThread::Steer(const Steering& steering) {
+absl::Status EngineThread::GiveKeys(const Steering& steering) {
   WEFT_ASSIGN_OR_RETURN(port::SteerTable mapped,
                         port::SteerTable::Map(steering.keys_fd, steering.drops_fd, steering.cpus));
   auto table = std::make_unique<port::SteerTable>(std::move(mapped));
   const std::vector<uint32_t> found = table->Ids();
+  absl::Status gate;
+  Do([&](NodeEngine& engine) {
+    // What a predecessor, or an epoch that has ended meanwhile, has left there; it may hold a place.
+    const absl::flat_hash_set<uint32_t> live = engine.ReceiveIds();
+    for (const uint32_t id : found) {
+      if (!live.contains(id) && Sweeps(id)) (void)table->Forget(id);
+    }
+    std::swap(steer_, table);
+    gate = engine.SetGate(
+        {.allow = [steer = steer_.get()](uint32_t id) { return steer->Allow(id, kKeyPacketsPerSecond); },
+         .forget = [steer = steer_.get()](uint32_t id) { (void)steer->Forget(id); }});
+  });
+  return gate;
+}
+
+absl::Status EngineThread::Steer(const Steering& steering) {
   std::unique_ptr<port::AfXdpPort> xdp;
   absl::Status status;
   if (wants_xdp_ && xdp_interface_ != steering.interface_index) {
@@ -183,18 +199,8 @@ absl::Status EngineThread::Steer(const Steering& steering) {
     status = opened.status();
     if (opened.ok()) xdp = *std::move(opened);
   }
-  absl::Status gate;
   port::PortStatus chosen;
   Do([&](NodeEngine& engine) {
-    // What a predecessor, or an epoch that has ended meanwhile, has left there; it may hold a place.
-    const absl::flat_hash_set<uint32_t> live = engine.ReceiveIds();
-    for (const uint32_t id : found) {
-      if (!live.contains(id) && Sweeps(id)) (void)table->Forget(id);
-    }
-    std::swap(steer_, table);
-    gate = engine.SetGate(
-        {.allow = [steer = steer_.get()](uint32_t id) { return steer->Allow(id, kKeyPacketsPerSecond); },
-         .forget = [steer = steer_.get()](uint32_t id) { (void)steer->Forget(id); }});
     if (xdp != nullptr) {
       xdp_interface_ = steering.interface_index;
       status.Update(ChangePort(engine, &xdp));
@@ -204,7 +210,6 @@ absl::Status EngineThread::Steer(const Steering& steering) {
     chosen = steered_->status();
   });
   SetStatus(std::move(chosen), std::string(status.message()));
-  status.Update(gate);
   return status;
 }
 

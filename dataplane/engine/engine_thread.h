@@ -70,9 +70,11 @@ class EngineThread {
   port::PortStatus port_status() const;
 
   // --- Where it may be steered. One at a time, not on the engine's thread, for which they wait.
-  // Has the XDP program let through the key ids in use, and no others, and goes over to AF_XDP on its
-  // interface, or, where the engine is there already, enters its socket into the program's map. The error
-  // says why it is not AF_XDP: UNAVAILABLE may be otherwise later. Key ids are let through all the same.
+  // Has the XDP program let through this engine's key ids in use, now and as they change, and no others of
+  // its part of the table.
+  absl::Status GiveKeys(const Steering& steering);
+  // Goes over to AF_XDP on the program's interface, or, where the engine is there already, enters its socket
+  // into the program's map. The error says why it is not AF_XDP: UNAVAILABLE may be otherwise later.
   absl::Status Steer(const Steering& steering);
   // Whether AF_XDP's interface has been deleted.
   bool interface_lost() const;

@@ -48,16 +48,15 @@ SteerTable::SteerTable(Mapping keys_mapping, Mapping drops_mapping, uint32_t cpu
 
 absl::StatusOr<SteerTable> SteerTable::Map(int keys_fd, int drops_fd, uint32_t cpus) {
   if (cpus == 0) return absl::InvalidArgumentError("map steer's tables: 0 CPUs");
-  WEFT_ASSIGN_OR_RETURN(
-      Mapping keys_mapping,
-      Mapping::Create(keys_fd, WEFT_STEER_KEYS * sizeof(weft_steer_key), Mapping::Access::kReadWrite));
+  WEFT_ASSIGN_OR_RETURN(Mapping keys_mapping,
+                        Mapping::Create(keys_fd, sizeof(weft_steer_table), Mapping::Access::kReadWrite));
   WEFT_ASSIGN_OR_RETURN(Mapping drops_mapping,
                         Mapping::Create(drops_fd, cpus * sizeof(weft_steer_drops), Mapping::Access::kRead));
   return SteerTable(std::move(keys_mapping), std::move(drops_mapping), cpus);
 }
 
 weft_steer_key* SteerTable::EntryOf(uint32_t key_id) const {
-  return reinterpret_cast<weft_steer_key*>(keys_mapping_.data()) + (key_id & (WEFT_STEER_KEYS - 1));
+  return &table()->keys[key_id & (WEFT_STEER_KEYS - 1)];
 }
 
 absl::Status SteerTable::Allow(uint32_t key_id, uint64_t packets_per_second) {
@@ -86,6 +85,9 @@ absl::Status SteerTable::Allow(uint32_t key_id, uint64_t packets_per_second) {
   Store(entry->key_id, __u32{key_id});
   return absl::OkStatus();
 }
+
+void SteerTable::SetComplete() { Store(table()->complete, __u32{1}); }
+bool SteerTable::complete() const { return Load(table()->complete) != 0; }
 
 absl::StatusOr<SteerCounters> SteerTable::Forget(uint32_t key_id) {
   weft_steer_key* const entry = EntryOf(key_id);

@@ -38,6 +38,10 @@ class SteerTable {
   // that are the same modulo WEFT_STEER_KEYS; INVALID_ARGUMENT for id 0 and for a rate of 0 or above
   // kPacketsPerSecondMax.
   absl::Status Allow(uint32_t key_id, uint64_t packets_per_second);
+  // All keys that are live have been let through: from now on packets of others are dropped, which until then
+  // are left to the kernel. For good.
+  void SetComplete();
+  bool complete() const;
   // Has packets of `key_id` dropped from now on, and returns what was counted for it; a packet that is being
   // looked at meanwhile may be missing there. NOT_FOUND where it is not let through.
   absl::StatusOr<SteerCounters> Forget(uint32_t key_id);
@@ -50,6 +54,7 @@ class SteerTable {
  private:
   SteerTable(Mapping keys_mapping, Mapping drops_mapping, uint32_t cpus);
 
+  weft_steer_table* table() const { return reinterpret_cast<weft_steer_table*>(keys_mapping_.data()); }
   weft_steer_key* EntryOf(uint32_t key_id) const;
 
   Mapping keys_mapping_;

@@ -31,6 +31,7 @@ class SteerTest : public testing::Test {
     auto table = program_->MapTable();
     ASSERT_TRUE(table.ok()) << table.status();
     table_ = *std::move(table);
+    table_->SetComplete();
   }
 
   // With what weft-control has, and no more: the verifier is stricter then than with root.
@@ -104,6 +105,28 @@ TEST_F(SteerTest, APacketCutAnywhereIsLeftToTheKernelOrDroppedByName) {
   ASSERT_TRUE(table_->Allow(kKnownKeyId, kPlenty).ok());
   PutSocketAt(0);
   for (const SteerCase& test : TruncatedCases()) Check(test);
+}
+
+TEST_F(SteerTest, UntilTheTableIsCompleteAKeyThatIsNotInItIsLeftToTheKernelAndCounted) {
+  Load({});
+  table_ = program_->MapTable().value();
+  ASSERT_FALSE(table_->complete());
+  ASSERT_TRUE(table_->Allow(kKnownKeyId, kPlenty).ok());
+  PutSocketAt(0);
+  for (const SteerCase& test : SteerCases()) {
+    if (test.reason != WEFT_DROP_UNKNOWN_KEY) {
+      Check(test);
+      continue;
+    }
+    SCOPED_TRACE(test.name);
+    const uint64_t left = table_->ReadUnknown().drops[WEFT_DROP_NO_KEYS];
+    EXPECT_EQ(Run(test.packet), XDP_PASS);
+    EXPECT_EQ(table_->ReadUnknown().drops[WEFT_DROP_NO_KEYS], left + 1);
+  }
+  EXPECT_EQ(table_->ReadUnknown().drops[WEFT_DROP_UNKNOWN_KEY], 0u);
+  table_->SetComplete();
+  EXPECT_EQ(Run(PacketBuilder(kStrangerKeyId).Build()), XDP_DROP);
+  EXPECT_EQ(Run(PacketBuilder(kKnownKeyId).Build()), XDP_REDIRECT);
 }
 
 TEST_F(SteerTest, WithoutASocketAGoodPacketIsLeftToTheKernelAndCounted) {
@@ -180,6 +203,7 @@ TEST_F(SteerTest, AForgottenKeyIsUnknownAtOnce) {
 
 TEST_F(SteerTest, AnotherPortIsSteeredWhereItIsConfigured) {
   Load({.port = 9999});
+  program_->MapTable().value().SetComplete();
   EXPECT_EQ(Run(PacketBuilder(kKnownKeyId).Build()), XDP_PASS);
   EXPECT_EQ(Run(PacketBuilder(kKnownKeyId).Port(9999).Build()), XDP_DROP);
 }

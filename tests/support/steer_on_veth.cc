@@ -16,6 +16,7 @@ absl::StatusOr<SteerOnVeth> SteerOnVeth::Attach(const NetworkNamespace& where,
   const int index = static_cast<int>(if_nametoindex(VethPair::kInterface));
   WEFT_ASSIGN_OR_RETURN(UniqueFd link, program.Attach(index, generic));
   WEFT_ASSIGN_OR_RETURN(port::SteerTable table, program.MapTable());
+  table.SetComplete();
   return SteerOnVeth(std::move(program), std::move(link), std::move(table));
 }
 

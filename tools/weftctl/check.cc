@@ -183,7 +183,8 @@ void CheckPacketPort(const api::Item& agent, Checks* checks) {
                "packets take the kernel's way, which is slower");
 }
 
-// An XDP program that has not been told of the keys in use drops all packets of other nodes.
+// An XDP program that has not been told of the keys in use drops all packets of other nodes, or, where it has
+// never been told of any, leaves them to the kernel.
 void CheckSteer(const Answer& control, const api::Item& agent, const Answer& nodes, Checks* checks) {
   const bool keys = std::any_of(nodes.items.begin(), nodes.items.end(), [](const api::Item& node) {
     return absl::StartsWith(TextOf(node, "keys"), "epoch");
@@ -193,9 +194,11 @@ void CheckSteer(const Answer& control, const api::Item& agent, const Answer& nod
     if (interface.empty()) continue;
     const bool ours = absl::EndsWith(TextOf(agent, "packet_port"), absl::StrCat(":", TextOf(item, "port")));
     if (keys && ours && TextOf(item, "keys") == "0") {
+      const bool drops = TextOf(item, "unknown_keys") == "dropped";
       checks->Failed("steer",
-                     absl::StrCat("the program on ", interface,
-                                  " knows no key of this node and drops the packets of other nodes"),
+                     absl::StrCat("the program on ", interface, " knows no key of this node and ",
+                                  drops ? "drops the packets of other nodes"
+                                        : "leaves the packets of other nodes to the kernel"),
                      absl::StrCat("`interface: ", interface,
                                   "` in weftd.yaml; weft-control's --agent-user must be weftd's user"));
     } else {

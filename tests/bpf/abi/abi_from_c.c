@@ -6,4 +6,5 @@
 
 unsigned long WeftHeaderBytesInC(void) { return sizeof(struct weft_packet_header); }
 unsigned long WeftSteerKeyBytesInC(void) { return sizeof(struct weft_steer_key); }
+unsigned long WeftSteerTableBytesInC(void) { return sizeof(struct weft_steer_table); }
 int WeftDropReasonCountInC(void) { return WEFT_DROP_REASON_COUNT; }

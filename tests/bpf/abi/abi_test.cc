@@ -10,6 +10,7 @@
 
 extern "C" unsigned long WeftHeaderBytesInC(void);
 extern "C" unsigned long WeftSteerKeyBytesInC(void);
+extern "C" unsigned long WeftSteerTableBytesInC(void);
 extern "C" int WeftDropReasonCountInC(void);
 
 namespace {
@@ -17,6 +18,7 @@ namespace {
 TEST(AbiTest, CAndCppAgreeOnSizes) {
   EXPECT_EQ(WeftHeaderBytesInC(), sizeof(weft_packet_header));
   EXPECT_EQ(WeftSteerKeyBytesInC(), sizeof(weft_steer_key));
+  EXPECT_EQ(WeftSteerTableBytesInC(), sizeof(weft_steer_table));
   EXPECT_EQ(WeftDropReasonCountInC(), WEFT_DROP_REASON_COUNT);
 }
 

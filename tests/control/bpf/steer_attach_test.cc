@@ -81,6 +81,7 @@ TEST_F(Steers, AttachesInTheDriverAndCountsWhatCrossesTheWire) {
   EXPECT_EQ((*steer)->mode(), XdpMode::kNative);
   EXPECT_EQ((*steer)->why_generic(), "");
   ASSERT_TRUE((*steer)->table().Allow(kKey, 1'000'000).ok());
+  (*steer)->table().SetComplete();
   SendFromFar(7, Datagram(0x1234));
   SendFromFar(5, Datagram(kKey));
   EXPECT_TRUE(test::Eventually([&] {
@@ -95,6 +96,7 @@ TEST_F(Steers, WhatTheDriverRefusesRunsGenericAndSaysWhy) {
   ASSERT_TRUE(steer.ok()) << steer.status();
   EXPECT_EQ((*steer)->mode(), XdpMode::kGeneric);
   EXPECT_THAT((*steer)->why_generic(), HasSubstr("native"));
+  (*steer)->table().SetComplete();
   SendFromFar(3, Datagram(0x1234));
   EXPECT_TRUE(
       test::Eventually([&] { return (*steer)->table().ReadUnknown().drops[WEFT_DROP_UNKNOWN_KEY] == 3; }));
@@ -174,6 +176,26 @@ TEST_F(Steers, AnInterfaceThatGoesDownAndUpKeepsIt) {
     SendFromFar(1, Datagram(kKey));
     return (*steer)->table().Read(kKey)->taken > 0;
   }));
+}
+
+TEST_F(Steers, OnlyATableThatIsMadeAnewIsIncomplete) {
+  auto steer = Create();
+  ASSERT_TRUE(steer.ok()) << steer.status();
+  EXPECT_FALSE((*steer)->table().complete());
+  (*steer)->table().SetComplete();
+  network_->near().Run({"/sbin/ip", "link", "del", "weft0"});
+  NewNetwork({});
+  ASSERT_TRUE((*steer)->Ensure().ok());
+  NoteIds();
+  EXPECT_TRUE((*steer)->table().complete());  // Another interface, the same maps.
+  auto next = Create({.port = 4811});         // Another program on them.
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_EQ((*next)->origin(), Steer::Origin::kReplaced);
+  EXPECT_TRUE((*next)->table().complete());
+  ASSERT_TRUE(Steer::Detach(bpffs_->path(), interface_).ok());
+  auto anew = Create();
+  ASSERT_TRUE(anew.ok()) << anew.status();
+  EXPECT_FALSE((*anew)->table().complete());
 }
 
 TEST_F(Steers, DetachLeavesNothingAttachedAndNothingPinned) {

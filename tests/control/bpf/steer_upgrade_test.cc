@@ -64,6 +64,7 @@ TEST_F(Upgrades, AnotherConfigurationReplacesTheProgramUnderTheSameLink) {
 TEST_F(Upgrades, NoPacketPassesUncountedWhileProgramsAreReplaced) {
   auto steer = Create();
   ASSERT_TRUE(steer.ok()) << steer.status();
+  (*steer)->table().SetComplete();
   std::atomic<int> sent{0};
   std::jthread flood([&](std::stop_token stop) {
     while (!stop.stop_requested()) {
