@@ -48,12 +48,18 @@ class SteeredPort {
       burst_from_ = From::kCrossing;
       if (const std::size_t taken = crossing_->Take(worker_, burst, count); taken > 0) return taken;
     }
-    if (xdp_ != nullptr) [[likely]] {
+    // The socket has its look also where AF_XDP brings something each time: then it is the next one.
+    if (xdp_ != nullptr && !udp_due_) [[likely]] {
       burst_from_ = From::kXdp;
       const std::size_t received = xdp_->Receive(burst, count);
-      if (received > 0) return crossing_ == nullptr ? received : KeepOwn(burst, received);
-      if (++polls_ % kUdpEvery != 0) return 0;
+      const bool due = ++polls_ % kUdpEvery == 0;
+      if (received > 0) {
+        udp_due_ = due;
+        return crossing_ == nullptr ? received : KeepOwn(burst, received);
+      }
+      if (!due) return 0;
     }
+    udp_due_ = false;
     burst_from_ = From::kUdp;
     return udp_->Receive(burst, count);
   }
@@ -136,6 +142,7 @@ class SteeredPort {
   const std::shared_ptr<Crossing> crossing_;  // Or null.
   const uint32_t worker_;
   uint32_t polls_ = 0;
+  bool udp_due_ = false;
   From burst_from_ = From::kUdp;
   bool crossed_last_ = false;
   std::atomic<bool> lost_{false};
