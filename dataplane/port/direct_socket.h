@@ -19,7 +19,8 @@ namespace weft::port {
 
 class DirectSocket {
  public:
-  static constexpr uint64_t kNone = ~uint64_t{0};
+  // No path that anybody sends on: ~0 is what engines send on that have none.
+  static constexpr uint64_t kNone = ~uint64_t{1};
 
   // Without a socket it carries nothing.
   DirectSocket() = default;

@@ -44,6 +44,18 @@ class DirectTest : public UdpPortTest {
   }
 };
 
+// As what an engine sends to a peer whose address the port took for no way.
+TEST_F(DirectTest, WhatIsSentNowhereDoesNotLeaveByIt) {
+  auto a = OpenA("10.77.0.1:4810");
+  constexpr uint64_t kNowhere = ~uint64_t{0};
+  for (int i = 0; i < 3; ++i) {
+    Send(*a, kNowhere, 1, 64);
+    a->Flush();
+  }
+  EXPECT_EQ(a->counters().lost_unknown_path, 3u);
+  EXPECT_EQ(a->counters().sent, 0u);
+}
+
 TEST_F(DirectTest, ThePeerThatGetsAllHasItAndOthersStillPass) {
   for (const bool ipv6 : {false, true}) {
     auto a = OpenA(ipv6 ? "[fd77::1]:4810" : "10.77.0.1:4810");
