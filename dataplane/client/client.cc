@@ -76,6 +76,11 @@ absl::StatusOr<Function> Client::Resolve(absl::string_view name, absl::string_vi
   return Function(route);
 }
 
+bool Client::Forget(absl::string_view name, absl::string_view caller) {
+  MeshImpl::Inside inside(impl_);
+  return impl_.Forget(name, caller);
+}
+
 absl::Status Client::Send(Function function, std::span<const std::byte> message, const CallOptions& options) {
   return SendBatch(function, std::span(&message, 1), options);
 }

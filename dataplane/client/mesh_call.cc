@@ -316,10 +316,12 @@ void MeshImpl::RunCallbacks(int* ran) {
     ended_first_ = async->next;
     if (ended_first_ == nullptr) ended_last_ = nullptr;
     async->result.text = async->text;
+    const bool outer = std::exchange(calling_back_, true);
     {
       Outside outside(*this);
       async->callback(async->context, async->result);
     }
+    calling_back_ = outer;
     async->next = free_async_;
     free_async_ = async;
     ++*ran;

@@ -133,6 +133,20 @@ absl::StatusOr<RouteEntry*> MeshImpl::Resolve(absl::string_view name, absl::stri
   return &session_->Subscribe(caller, name);
 }
 
+// What a handler or a callback interrupts may be about to call by any route, and nothing counts that.
+bool MeshImpl::Forget(absl::string_view name, absl::string_view caller) {
+  if (current_ != nullptr || calling_back_) return false;
+  RouteEntry* const route =
+      core_.FindRoute(caller.empty() ? session_->welcome().call_as() : std::string(caller), name);
+  if (route == nullptr) return true;
+  bool in_use = false;
+  core_.table().ForEach([&](const OutgoingCall& call) { in_use = in_use || call.route == route; });
+  // A handler here reads its caller's name in the route, also after it has been given up.
+  if (!served_.empty()) in_use = in_use || core_.Function(route->callee_id).limit.calls() != 0;
+  if (!in_use) session_->Unsubscribe(*route);
+  return !in_use;
+}
+
 absl::Status MeshImpl::WaitForRoute(RouteEntry& route, uint64_t deadline_ns) {
   while (!route.known) {
     if (weft::NowNs() >= deadline_ns) {

@@ -71,6 +71,7 @@ class MeshImpl final : public SessionEvents {
   absl::Status Run();
   void Stop();
   absl::StatusOr<RouteEntry*> Resolve(absl::string_view name, absl::string_view caller);
+  bool Forget(absl::string_view name, absl::string_view caller);
   absl::Status WaitForRoute(RouteEntry& route, uint64_t deadline_ns);
   void CallBatch(std::span<BatchCall> calls, const CallOptions& options);
   // Sends one-ways in order, published together; blocks while there is no room. `*sent`: how many went out.
@@ -207,6 +208,7 @@ class MeshImpl final : public SessionEvents {
   int nesting_ = 0;
   uint64_t direct_until_ns_ =
       0;  // Calls wait on their channel alone until then; never, where functions are served.
+  bool calling_back_ = false;
   bool draining_ = false;
   bool drained_ = false;
   std::atomic<bool> stop_{false};

@@ -270,6 +270,63 @@ TEST_F(ClientCallTest, KeeperAnswersTheAgentWhileNobodyIsInside) {
   EXPECT_EQ(answer, "here");
 }
 
+// More than the agent lets a process have at a time.
+TEST_F(ClientCallTest, FunctionsThatComeAndGoAreLetGoOf) {
+  StartPeer("b", {"test/who"});
+  auto mesh = Attach();
+  Client client(*mesh);
+  const Function who = *client.Resolve("test/who");
+  for (int i = 0; i < 17'000; ++i) {
+    const std::string name = absl::StrCat("test/task", i);
+    ASSERT_EQ(client.Resolve(name).status().code(), StatusCode::kNotFound) << i;
+    ASSERT_TRUE(client.Forget(name)) << i;
+  }
+  EXPECT_TRUE(mesh->attached());
+  EXPECT_EQ(*client.Call(who, "x"), "b");
+}
+
+TEST_F(ClientCallTest, AFunctionIsForgottenOnceNoCallByItIsUnderWay) {
+  StartPeer("b", {"test/slow", "test/who"});
+  auto mesh = Attach();
+  Client client(*mesh);
+  EXPECT_TRUE(client.Forget("test/slow"));  // Nothing to let go of
+  const std::string request = "100";
+  std::array<std::byte, 8> response;
+  bool done = false;
+  bool forgot_within = true;
+  const auto slow = [&] {
+    return client.CallAsync(*client.Resolve("test/slow"), std::as_bytes(std::span(request)), response,
+                            [&](const CallResult& result) {
+                              EXPECT_TRUE(result.ok()) << result.status();
+                              forgot_within = client.Forget("test/slow");
+                              done = true;
+                            });
+  };
+  for (int round = 0; round < 2; ++round) {
+    done = false;
+    ASSERT_TRUE(slow().ok());
+    EXPECT_FALSE(client.Forget("test/slow"));
+    while (!done) client.Wait(absl::Seconds(1));
+    EXPECT_FALSE(forgot_within);
+    EXPECT_EQ(*client.Call(*client.Resolve("test/who"), "x"), "b");
+    EXPECT_TRUE(client.Forget("test/slow"));  // And is asked for anew
+  }
+}
+
+TEST_F(ClientCallTest, AFunctionThatRunsInThisProcessIsNotForgotten) {
+  auto mesh = *weft::Mesh::Create({.run_dir = mesh_->run_dir(), .host = "self"});
+  Server server(*mesh);
+  std::vector<DeferredCall> later;
+  ASSERT_TRUE(server.Register("test/self", [&](ServerCall& call) { later.push_back(call.Defer()); }).ok());
+  ASSERT_TRUE(mesh->Attach().ok());
+  Client client(*mesh);
+  ASSERT_TRUE(client.Send(*client.Resolve("test/self"), std::as_bytes(std::span("x", 1))).ok());
+  ASSERT_EQ(later.size(), 1u);
+  EXPECT_FALSE(client.Forget("test/self"));
+  later[0].Reply({});
+  EXPECT_TRUE(client.Forget("test/self"));
+}
+
 TEST_F(ClientCallTest, ExamplesRun) {
   Process server = mesh_->Start("native-server", {"--name", "b"}, kPeerUid, "native-server.log");
   ASSERT_TRUE(server.WaitForOutput("serves demo/echo", absl::Seconds(20))) << server.Output();

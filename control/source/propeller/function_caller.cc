@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -75,12 +76,29 @@ absl::Status FunctionCaller::Attach() {
 absl::Status FunctionCaller::Begin(UnderWay& call) {
   WEFT_RETURN_IF_ERROR(Attach());
   Client client(*mesh_);
+  Note(call.call.function);
   WEFT_ASSIGN_OR_RETURN(const Function function, client.Resolve(call.call.function, "", kAttachTime));
   call.reply.resize(kReplyBytesMax);
   return client
       .CallAsync(function, std::as_bytes(std::span(call.call.payload)),
                  std::as_writable_bytes(std::span(call.reply)), Ended, &call)
       .status();
+}
+
+// Tasks, and with them the functions that they name, come and go for as long as this process lives.
+void FunctionCaller::Note(const std::string& function) {
+  known_[function] = ++calls_;
+  Client client(*mesh_);
+  // One that is being called is kept, as if it were called now: they are few.
+  for (std::size_t i = 0; i <= under_way_.size() && known_.size() > kKnownMax; ++i) {
+    const auto oldest = std::min_element(known_.begin(), known_.end(),
+                                         [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (client.Forget(oldest->first)) {
+      known_.erase(oldest);
+    } else {
+      oldest->second = ++calls_;
+    }
+  }
 }
 
 void FunctionCaller::Ended(void* context, const CallResult& result) {

@@ -6,12 +6,14 @@
 #define WEFT_CONTROL_SOURCE_PROPELLER_FUNCTION_CALLER_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dataplane/base/job_queue.h"
@@ -34,6 +36,8 @@ struct FunctionCallEnded {
 class FunctionCaller {
  public:
   static constexpr std::size_t kReplyBytesMax = 64 * 1024;
+  // Functions whose routes are kept between calls; of more, those called longest ago make room.
+  static constexpr std::size_t kKnownMax = 256;
 
   // `run_dir` holds the agent's admin socket; `ns` is called as. Attaches with the first call.
   static absl::StatusOr<std::unique_ptr<FunctionCaller>> Create(std::string run_dir, std::string ns);
@@ -60,6 +64,7 @@ class FunctionCaller {
   void Loop();
   absl::Status Attach();
   absl::Status Begin(UnderWay& call);
+  void Note(const std::string& function);
   static void Ended(void* context, const CallResult& result);
 
   const std::string run_dir_;
@@ -68,6 +73,8 @@ class FunctionCaller {
   // Its thread's.
   std::list<UnderWay> under_way_;
   std::unique_ptr<Mesh> mesh_;
+  absl::flat_hash_map<std::string, uint64_t> known_;  // By name, the number of the last call.
+  uint64_t calls_ = 0;
   std::thread thread_;
 };
 

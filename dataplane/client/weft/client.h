@@ -40,7 +40,7 @@ namespace weft {
 
 struct RouteEntry;
 
-// A function that a caller has resolved. Cheap to copy; good as long as its Mesh.
+// A function that a caller has resolved. Cheap to copy; good as long as its Mesh, or until Client::Forget.
 class Function {
  public:
   Function() = default;
@@ -101,6 +101,12 @@ class Client {
   // The same without waiting: the first call waits for the route, within its deadline. INVALID_ARGUMENT: not
   // a name.
   absl::StatusOr<Function> ResolveLazily(absl::string_view name, absl::string_view caller = "");
+  // Lets go of what was resolved under these names, also where Resolve returned an error: no Function that it
+  // was given for may be used any more. For a process that calls functions which come and go, since the agent
+  // follows each pair of names that was resolved, and lets a process have 16,384 of them. Resolved again, a
+  // function is asked for anew. False, and nothing has changed, where a call by it is under way, its callee
+  // runs in this very process, or a handler or a callback asks. Blocks never.
+  bool Forget(absl::string_view name, absl::string_view caller = "");
 
   // Calls and waits. `request` and `response` are borrowed until it returns; the result is the number of
   // bytes that were put into `response`. One that is longer than `response` fails with RESOURCE_EXHAUSTED;
