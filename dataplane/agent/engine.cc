@@ -89,6 +89,7 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   session.tenant = request.tenant;
   session.version = request.hello.version();
   state_.by_host[session.host] = session.id;
+  state_.drained.erase(session.host);
   Usage& usage = state_.usage[session.tenant];
   if (!session.is_client) ++usage.hosts;
   for (const std::string& function : request.hello.serves()) {
@@ -158,6 +159,7 @@ void Engine::Detach(SessionId id, absl::string_view reason, uint64_t now_ns) {
     RemoveEngine(*session);
   }
   if (!session->is_client) registrations_changed_ = true;
+  for (auto& [host, leave] : leaves_) leave.unanswered.erase(id);
   state_.by_host.erase(session->host);
   state_.sessions.erase(id);
   Touch();
@@ -326,6 +328,7 @@ absl::Status Engine::DrainHost(const std::string& host) {
     return Refuse(Refusal::kUnknownHost,
                   absl::StrCat(host, " is no host but the node engine, which is not drained"));
   session.draining = true;
+  state_.drained.insert(host);
   Touch();
   return absl::OkStatus();
 }

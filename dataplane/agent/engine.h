@@ -155,6 +155,17 @@ class Engine {
   void ForgetProgrammer(SessionId from) { staging_.erase(from); }
   // Starts to drain a host. NOT_FOUND where none of that name is attached.
   absl::Status DrainHost(const std::string& host);
+  // Why calls still go to a host that is being drained, by function; nothing where they have other hosts, and
+  // it only waits for other nodes to go there.
+  std::map<std::string, std::string> WhatHolds(const Session& session) const;
+  // Another node's agent is connected and says this of drains, in place of what it said before; or it has
+  // gone.
+  void PeerSays(const std::string& peer, PeerDrains says);
+  void PeerGone(const std::string& peer);
+  // A node engine has no call under way any more of those that it was asked for.
+  absl::Status EndsLeft(SessionId session, uint64_t number);
+  // What each of them is to be told, as of the last round.
+  const std::map<std::string, PeerDrains>& drains_to_tell() const { return drains_to_tell_; }
 
   // The owner lost `ns` of the time until now: it was off the CPU, and perhaps with it the whole machine.
   // Hosts that it waits for get that time anew.
@@ -292,7 +303,12 @@ class Engine {
   bool JudgePending(Pending& pending, bool* absent) const;
   void SettlePending(uint64_t now_ns);
   void Acknowledge();
+
+  // engine_drains.cc
   void SendDrains();
+  void NoteDrains();
+  void UpdateDrains();
+  bool CallsHaveLeft(const std::string& peer, const std::string& host, uint64_t drain);
 
   EngineOptions options_;
   uint64_t settle_until_ns_;
@@ -327,6 +343,18 @@ class Engine {
     Pending pending;
     uint64_t generation = 0;
   };
+  // Asks node engines whether calls are still under way to a host that another node drains.
+  struct Leave {
+    uint64_t drain = 0;                              // That node's number of it.
+    std::map<std::string, std::set<uint64_t>> ends;  // What routes do not lead to any more.
+    uint64_t number = 0;
+    std::set<SessionId> unanswered;
+  };
+  PeerDrains planned_own_;  // `draining` and `gone` of this node, as plan_ knows them,
+  std::map<std::string, std::map<std::string, uint64_t>> planned_drains_;  // and other nodes'.
+  std::map<std::pair<std::string, std::string>, Leave> leaves_;            // By node and host
+  uint64_t last_leave_ = 0;
+  std::map<std::string, PeerDrains> drains_to_tell_;
   std::map<SessionId, Staged> staging_;
   std::vector<Pending> pending_;
   uint64_t acknowledged_ = 0;

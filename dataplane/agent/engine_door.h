@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "dataplane/api/host.pb.h"
 #include "dataplane/base/fd.h"
+#include "dataplane/identity/key_exchange.h"
 
 namespace weft::agent {
 
@@ -27,6 +28,14 @@ struct InsideMail {
   uint16_t worker = 0;
   api::PeerKeys keys;
   absl::Status end;  // Not OK: instead, the worker is to go, and its host is cut off for that reason.
+};
+
+// What another node says of drains, its own and this one's; or that it has gone.
+struct DrainMail {
+  std::string peer;
+  bool gone = false;
+  bool deaf = false;  // Of an earlier version: it says nothing and hears nothing of them.
+  identity::Drains drains;
 };
 
 class EngineDoor {
@@ -60,6 +69,13 @@ class EngineDoor {
     }
     Ring();
   }
+  void PostDrains(DrainMail mail) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      drains_.push_back(std::move(mail));
+    }
+    Ring();
+  }
 
   // For the registry thread: readable when somebody stands before the door.
   int fd() const { return event_.get(); }
@@ -73,6 +89,10 @@ class EngineDoor {
     const std::lock_guard<std::mutex> lock(mutex_);
     return std::exchange(mail_, {});
   }
+  std::vector<DrainMail> TakeDrains() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(drains_, {});
+  }
 
  private:
   void Ring() {
@@ -84,6 +104,7 @@ class EngineDoor {
   std::mutex mutex_;
   std::vector<Caller> waiting_;
   std::vector<InsideMail> mail_;
+  std::vector<DrainMail> drains_;
 };
 
 }  // namespace weft::agent

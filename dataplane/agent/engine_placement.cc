@@ -271,16 +271,4 @@ void Engine::Acknowledge() {
   pending_ = std::move(left);
 }
 
-// A host that the operator drains is told so once nothing is routed to it any more.
-void Engine::SendDrains() {
-  for (auto& [id, session] : state_.sessions) {
-    if (!session.draining || session.drain_sent) continue;
-    const bool routed = std::any_of(state_.routed.begin(), state_.routed.end(),
-                                    [&](const auto& entry) { return entry.second.contains(session.id); });
-    if (routed) continue;
-    session.drain_sent = true;
-    Send(session).mutable_drain();
-  }
-}
-
 }  // namespace weft::agent

@@ -79,6 +79,7 @@ void Engine::BeginRound(uint64_t now_ns) {
   planned_openly_ = !open.empty();
   if (whole) {
     plan_ = MakePlan(model_, state_, open, options_.node, local_);
+    NoteDrains();
   } else {
     UpdatePlan(model_, state_, options_.node, std::move(functions), &plan_);
   }

@@ -152,6 +152,16 @@ struct Usage {
   std::size_t subscriptions = 0;
 };
 
+// What two nodes say to each other of hosts that are drained, or were and have not come back.
+struct PeerDrains {
+  std::map<std::string, uint64_t> draining;  // The speaker's own that still serve, with the drain's number,
+  std::set<std::string> gone;                // and that have ended and not come back.
+  std::map<std::string, uint64_t> left;  // The listener's, to which no call of the speaker's is under way,
+  std::set<std::string> needed;          // and those that it has no other host for.
+  bool deaf = false;                     // The speaker's agent is of a version that does not know drains.
+  friend bool operator==(const PeerDrains&, const PeerDrains&) = default;
+};
+
 struct EngineState {
   std::map<SessionId, Session> sessions;
   std::map<std::string, SessionId> by_host;
@@ -167,7 +177,26 @@ struct EngineState {
   std::map<uint16_t, SessionId> engines;
   SessionId engine = 0;
   std::set<std::string> nodes_up;
+  // Other nodes whose agents this one is connected to, and what they said last.
+  std::map<std::string, PeerDrains> peers;
+  // Hosts of this node that the operator has drained, until one of their name attaches anew.
+  std::set<std::string> drained;
 
+  bool DrainsElsewhere(const std::string& node, const std::string& host) const {
+    const auto found = peers.find(node);
+    return found != peers.end() && found->second.draining.contains(host);
+  }
+  bool GoneElsewhere(const std::string& node, const std::string& host) const {
+    const auto found = peers.find(node);
+    return found != peers.end() && found->second.gone.contains(host);
+  }
+  // No other node's calls go to a host of this one that is being drained.
+  bool AllLeft(const Session& session) const {
+    return std::all_of(peers.begin(), peers.end(), [&session](const auto& peer) {
+      const auto left = peer.second.left.find(session.host);
+      return left != peer.second.left.end() && left->second == session.id;
+    });
+  }
   Session* Find(SessionId id) {
     const auto found = sessions.find(id);
     return found == sessions.end() ? nullptr : &found->second;

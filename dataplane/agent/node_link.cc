@@ -240,6 +240,14 @@ void NodeLink::SetPeers(const std::map<std::string, std::string>& addresses) {
   ToKeys([this, addresses] { TakePeers(addresses); });
 }
 
+void NodeLink::SetDrains(std::map<std::string, identity::Drains> to_peers) {
+  ToKeys([this, to_peers = std::move(to_peers)] { keys_->SetDrains(to_peers); });
+}
+
+void NodeLink::OnDrains(const std::string& peer, const identity::Drains& drains) {
+  door_->PostDrains(DrainMail{peer, false, false, drains});
+}
+
 void NodeLink::TakePeers(const std::map<std::string, std::string>& addresses) {
   for (const auto& [name, address] : peers_) {
     if (!addresses.contains(name)) keys_->RemovePeer(name);

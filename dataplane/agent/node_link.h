@@ -50,6 +50,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
   // The other nodes by name, with their addresses: all of them. Any thread.
   void SetPeers(const std::map<std::string, std::string>& addresses);
 
+  // What other nodes are to be told of drains; see KeyExchange. Any thread.
+  void SetDrains(std::map<std::string, identity::Drains> to_peers);
+
   // A worker of this node that runs inside a host. Its socket has a port of its own, since one in a group of
   // SO_REUSEPORT would outlive weftd in the host and shift the places of a later weftd's.
   struct Inside {
@@ -164,6 +167,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void OnRetireReceiveKey(const identity::LaneKey& key) override;
   void OnConnectionLost(const std::string& peer, uint64_t session) override;
   void OnSessionDown(const std::string& peer, uint64_t session, identity::Refusal reason) override;
+  void OnDrains(const std::string& peer, const identity::Drains& drains) override;
   void OnCredentials(const absl::Status& status) override;
   void OnNote(const std::string& line) override;
 

@@ -298,6 +298,7 @@ void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
   spdlog::info("node {} is a peer, its packets go to {}", session.peer,
                session.workers[0].address.ToString());
   sessions_[session.peer] = session;
+  door_->PostDrains(DrainMail{session.peer, false, !session.takes_drains, {}});
   packet_problems_.erase(session.peer);
   path_bytes_[session.peer] = 0;
   for (const identity::Worker& remote : session.workers) TellLanes(session, remote, api::PeerKeys::BEGIN);
@@ -384,6 +385,7 @@ void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity
   for (const identity::Worker& remote : known->second.workers)
     TellLanes(known->second, remote, api::PeerKeys::END);
   sessions_.erase(known);
+  door_->PostDrains(DrainMail{peer, true, false, {}});
   packet_problems_.erase(peer);
   path_bytes_.erase(peer);
   path_problems_.erase(peer);

@@ -49,12 +49,16 @@ std::string SaidBy(const std::string& node, const std::string& reason) {
 }
 
 // An engine inside a host may hand calls of other nodes to that host and to nobody else.
-PlanRoute OwnHostOnly(const std::string& node, const FunctionPlan& function, const Session& engine,
-                      const Call& call) {
+PlanRoute OwnHostOnly(const EngineState& state, const std::string& node, const FunctionPlan& function,
+                      const Session& engine, const Call& call) {
   PlanRoute route{{}, {}, function.code, SaidBy(node, function.reason)};
   for (const PlanTarget& target : function.targets) {
     if (target.session == engine.inside_of) route.targets.push_back(target);
   }
+  // One that is drained serves those that call it directly until they have heard of it.
+  const Session* const host = state.Find(engine.inside_of);
+  if (route.targets.empty() && host != nullptr && host->draining && host->Serves(call.second))
+    route.targets.push_back({host->id, kWeightDefault});
   for (const SessionId prospect : function.prospects) {
     if (prospect == engine.inside_of) route.prospects.push_back(prospect);
   }
@@ -106,7 +110,7 @@ PlanRoute PlanCall(const Model& model, const EngineState& state, const std::stri
   if (!model.Allows(call.first, call.second)) {
     return {{}, {}, static_cast<uint32_t>(absl::StatusCode::kPermissionDenied), MissingRule(call)};
   }
-  if (session.inside_of != 0) return OwnHostOnly(node, function, session, call);
+  if (session.inside_of != 0) return OwnHostOnly(state, node, function, session, call);
   // What comes from another node stays on this one.
   if (session.is_engine)
     return {function.targets, function.prospects, function.code, SaidBy(node, function.reason)};
@@ -149,6 +153,16 @@ class FunctionPlans {
     std::set<SessionId>& routed = plan_->routed[function];
     routed.clear();
     for (const PlanTarget& target : made.targets) routed.insert(target.session);
+    if (made.leaves) {
+      plan_->leaving.insert(function);
+    } else {
+      plan_->leaving.erase(function);
+    }
+    if (made.leaned_on.empty()) {
+      plan_->leaned_on.erase(function);
+    } else {
+      plan_->leaned_on[function] = made.leaned_on;
+    }
     return made_.emplace(function, std::move(made)).first->second;
   }
 

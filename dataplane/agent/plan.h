@@ -46,6 +46,8 @@ struct FunctionPlan {
   std::vector<PlanTarget> remote;
   // None of `targets` is ready, and `remote` is: calls of this node leave it.
   bool leaves = false;
+  // Hosts of other nodes, by node and name, that are drained there and needed here, where no other is left.
+  std::set<std::pair<std::string, std::string>> leaned_on;
   uint32_t code = 0;  // Why there is no target on this node: NOT_FOUND or UNAVAILABLE.
   std::string reason;
   // Of 2^32 calls so many fail for `refused`, though there are targets: the part of endpoints that are none.
@@ -70,6 +72,9 @@ struct Plan {
   std::map<RouteKey, PlanRoute> routes;
   std::map<std::string, std::set<SessionId>>
       routed;  // By function; those that go nowhere on this node may be absent.
+  // Functions of which FunctionPlan says `leaves`, and what it leans on where there is something.
+  std::set<std::string> leaving;
+  std::map<std::string, std::set<std::pair<std::string, std::string>>> leaned_on;
   // Keys of `routes` by callee, and of those of node engines by caller.
   std::map<std::string, std::vector<RouteKey>> by_callee;
   std::map<std::string, std::vector<RouteKey>> by_engine_caller;

@@ -113,11 +113,13 @@ class RefusedPart {
   std::vector<std::string> reasons_;
 };
 
-std::string NoteOn(const EndpointKey& key, const api::Endpoint& endpoint, bool reached) {
+std::string NoteOn(const RemotePlan& remote, const EndpointKey& key, const api::Endpoint& endpoint,
+                   bool reached) {
   return absl::StrCat("node ", key.node, " host ", key.host,
-                      !reached                                     ? ": node not reachable"
-                      : endpoint.state() == api::ENDPOINT_DRAINING ? ": draining"
-                                                                   : ": reachable");
+                      remote.Gone(key)               ? ": drained, and has ended"
+                      : !reached                     ? ": node not reachable"
+                      : remote.Drains(key, endpoint) ? ": draining"
+                                                     : ": reachable");
 }
 
 void SayWhyNone(const Model& model, const std::string& function, const std::string& node, bool elsewhere,
@@ -165,7 +167,7 @@ FunctionPlan PlanFunction(const Model& model, const EngineState& state, const Op
     if (key.node != node) {
       elsewhere = true;
       const bool reached = remote.Add(key, endpoint);
-      if (state.engine != 0) plan.notes.push_back(NoteOn(key, endpoint, reached));
+      if (state.engine != 0) plan.notes.push_back(NoteOn(remote, key, endpoint, reached));
       continue;
     }
     here = true;

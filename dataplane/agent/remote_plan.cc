@@ -17,20 +17,22 @@ std::string ZoneOf(const Model& model, const std::string& node) {
 
 RemotePlan::RemotePlan(const Model& model, const EngineState& state, const std::string& self,
                        const std::string& function, const Session* host)
-    : model_(model), zone_(ZoneOf(model, self)), hints_(model, function, self, zone_) {
+    : model_(model), state_(state), zone_(ZoneOf(model, self)), hints_(model, function, self, zone_) {
   const Session* const inside = host == nullptr ? nullptr : state.Find(host->inside);
   if (inside != nullptr) ways_.push_back({inside->id, &inside->nodes_up});
   if (state.engine != 0) ways_.push_back({state.engine, &state.nodes_up});
 }
 
 bool RemotePlan::Add(const EndpointKey& key, const api::Endpoint& endpoint) {
-  const bool draining = endpoint.state() == api::ENDPOINT_DRAINING;
+  if (Gone(key)) return false;
+  const bool draining = Drains(key, endpoint);
   for (const Way& way : ways_) {
     // The engine inside its host there, where it has one, or else its node's.
     for (const std::string& end : {absl::StrCat(key.node, "/", key.host), key.node}) {
       if (!way.up->contains(end)) continue;
       const auto [share, fresh] = (draining ? draining_ : ready_).try_emplace({way.engine, end});
       AddTo(&share->second, fresh, key, endpoint);
+      if (state_.DrainsElsewhere(key.node, key.host)) drained_.emplace(key.node, key.host);
       return true;
     }
   }
@@ -53,7 +55,9 @@ void RemotePlan::AddTo(Share* share, bool fresh, const EndpointKey& key,
 }
 
 void RemotePlan::Choose(FunctionPlan* plan) const {
-  plan->remote = Targets(plan->none_ready && ready_.empty() ? draining_ : ready_);
+  const bool none_left = plan->none_ready && ready_.empty();
+  plan->remote = Targets(none_left ? draining_ : ready_);
+  if (none_left) plan->leaned_on = drained_;
   plan->leaves = plan->none_ready && !ready_.empty();
 }
 

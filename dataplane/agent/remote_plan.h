@@ -25,6 +25,11 @@ class RemotePlan {
   RemotePlan(const Model& model, const EngineState& state, const std::string& self,
              const std::string& function, const Session* host);
 
+  // Whether it is to get no more calls while there are others.
+  bool Drains(const EndpointKey& key, const api::Endpoint& endpoint) const {
+    return endpoint.state() == api::ENDPOINT_DRAINING || state_.DrainsElsewhere(key.node, key.host);
+  }
+  bool Gone(const EndpointKey& key) const { return state_.GoneElsewhere(key.node, key.host); }
   // False: it cannot be called now.
   bool Add(const EndpointKey& key, const api::Endpoint& endpoint);
   // Draining ones serve where no other is left, here or elsewhere.
@@ -48,11 +53,13 @@ class RemotePlan {
   static std::vector<PlanTarget> Targets(const Shares& ends);
 
   const Model& model_;
+  const EngineState& state_;
   const std::string zone_;
   const Hints hints_;
   std::vector<Way> ways_;  // The preferred first.
   Shares ready_;
   Shares draining_;
+  std::set<std::pair<std::string, std::string>> drained_;  // Of draining_, those that their nodes drain.
 };
 
 }  // namespace weft::agent

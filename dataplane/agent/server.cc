@@ -300,6 +300,7 @@ void Server::RunEngine() {
     std::vector<Output> outputs = engine_->TakeOutputs();
     registrations_changed_ |= engine_->TakeRegistrationsChanged();
     if (registrations_changed_) PushChangedRegistrations();
+    TellDrains();
     if (outputs.empty()) return;
     for (Output& output : outputs) CarryOut(std::move(output));
   }

@@ -129,6 +129,9 @@ class Server {
   void OpenInside(Connection& host);
   void CloseInside(Connection& connection, const std::string& reason);
   void CarryInsideMail();
+  std::vector<api::Item> WhatHolds(const Session& session) const;
+  void CarryDrainMail();
+  void TellDrains();
 
   // server_admin.cc
   absl::Status HandleAdmin(Connection& connection, const api::AdminRequest& request);
@@ -182,6 +185,7 @@ class Server {
   std::map<std::pair<uid_t, bool>, uint32_t> connections_of_;  // By user, and whether on the admin socket
   std::map<ChannelId, Parts> parts_;
   std::deque<std::pair<uint64_t, SessionId>> hello_due_;  // In the order accepted
+  std::map<std::string, PeerDrains> drains_told_;         // To other nodes, as the link has it.
   std::multimap<SessionId, SessionId> drain_waiters_;     // By host: who waits to hear that it is drained.
   std::map<uint64_t, PendingQuery> queries_;
   uint64_t last_query_ = 0;

@@ -128,24 +128,79 @@ absl::Status Server::HandleAdmin(Connection& connection, const api::AdminRequest
   return Refuse(Refusal::kGarbage, "not an admin message");
 }
 
-// Waits for the host to finish its calls, unless it is the last one of some function: then it is still routed
-// to, and the answer says for which.
+// Waits for the host to finish its calls, once other nodes have sent theirs elsewhere, unless it is the last
+// one of some function: then it is still routed to, and the answer says for which.
 void Server::StartDrain(SessionId asker, const std::string& host) {
   RunEngine();  // So that what is routed below is what remains.
   const Session* session = engine_->state().FindHost(host);
   if (session == nullptr || session->drained) return TellDrainState(asker, host, "drained", "");
-  std::vector<api::Item> items;
-  for (const auto& [function, routed] : engine_->state().routed) {
-    if (!routed.contains(session->id)) continue;
-    api::Item& item = items.emplace_back();
-    AddText(&item, "host", host);
-    AddText(&item, "state", "draining");
-    AddText(&item, "function", function);
-    AddText(&item, "why", "no other host is ready; calls still go here until one is");
-  }
+  std::vector<api::Item> items = WhatHolds(*session);
   if (!items.empty() && session->serial_applied == session->serial_sent)
     return ReplyItems(asker, std::move(items));
   drain_waiters_.emplace(session->id, asker);
+}
+
+std::vector<api::Item> Server::WhatHolds(const Session& session) const {
+  std::vector<api::Item> items;
+  for (const auto& [function, why] : engine_->WhatHolds(session)) {
+    api::Item& item = items.emplace_back();
+    AddText(&item, "host", session.host);
+    AddText(&item, "state", "draining");
+    AddText(&item, "function", function);
+    AddText(&item, "why", why);
+  }
+  return items;
+}
+
+// What other nodes say of drains; and what that means for those who wait for one.
+void Server::CarryDrainMail() {
+  const std::vector<DrainMail> all = door_.TakeDrains();
+  if (all.empty()) return;
+  for (const DrainMail& mail : all) {
+    if (mail.gone) {
+      engine_->PeerGone(mail.peer);
+      continue;
+    }
+    PeerDrains says;
+    for (const identity::DrainedHost& host : mail.drains.draining) says.draining[host.host] = host.number;
+    for (const identity::DrainedHost& host : mail.drains.left) says.left[host.host] = host.number;
+    says.gone.insert(mail.drains.gone.begin(), mail.drains.gone.end());
+    says.needed.insert(mail.drains.needed.begin(), mail.drains.needed.end());
+    says.deaf = mail.deaf;
+    engine_->PeerSays(mail.peer, std::move(says));
+  }
+  std::vector<std::pair<SessionId, SessionId>> waiting(drain_waiters_.begin(), drain_waiters_.end());
+  for (const auto& [host, asker] : waiting) {
+    const Session* const session = engine_->state().Find(host);
+    if (session == nullptr || session->drain_sent) continue;
+    std::vector<api::Item> items = WhatHolds(*session);
+    if (items.empty()) continue;
+    std::erase_if(drain_waiters_, [answered = asker](const auto& entry) { return entry.second == answered; });
+    ReplyItems(asker, std::move(items));
+  }
+}
+
+// Tells other nodes of drains where there is something new.
+void Server::TellDrains() {
+  if (node_link_ == nullptr || engine_->drains_to_tell() == drains_told_) return;
+  drains_told_ = engine_->drains_to_tell();
+  // The first of each kind; a frame holds no more.
+  const auto some_of = [](const std::set<std::string>& hosts) {
+    return std::vector<std::string>(hosts.begin(),
+                                    std::next(hosts.begin(), std::min(hosts.size(), identity::kDrainsMax)));
+  };
+  const auto some_with = [](const std::map<std::string, uint64_t>& hosts) {
+    std::vector<identity::DrainedHost> list;
+    for (const auto& [host, number] : hosts) {
+      if (list.size() < identity::kDrainsMax) list.push_back({host, number});
+    }
+    return list;
+  };
+  std::map<std::string, identity::Drains> to_peers;
+  for (const auto& [peer, tell] : drains_told_)
+    to_peers[peer] = {some_with(tell.draining), some_of(tell.gone), some_with(tell.left),
+                      some_of(tell.needed)};
+  node_link_->SetDrains(std::move(to_peers));
 }
 
 void Server::TellDrainState(SessionId asker, const std::string& host, const std::string& state,

@@ -120,6 +120,7 @@ void Server::AcceptEngine() {
     if (!Watch(held.socket.get(), held.id, EPOLLIN).ok()) Close(held.id, "its socket cannot be watched");
   }
   CarryInsideMail();
+  CarryDrainMail();
 }
 
 void Server::AcceptOne(UniqueFd socket, const PeerCredentials& peer, bool admin) {
@@ -298,6 +299,8 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
       return engine_->HostDrained(id);
     case api::FromHost::kNodeReport:
       return HandleNodeReport(id, message.node_report());
+    case api::FromHost::kEndsLeft:
+      return engine_->EndsLeft(id, message.ends_left().number());
     case api::FromHost::kPeerKeyId:
       if (connection.worker == 0) return Refuse(Refusal::kGarbage, "a key of no engine inside a host");
       node_link_->TakeInsideKeyId(connection.worker, message.peer_key_id());

@@ -14,6 +14,13 @@
 #include "dataplane/base/status.h"
 
 namespace weft {
+namespace {
+
+// A server that is drained ends once nothing has come for this long, as weft-host does; looked at so often.
+constexpr uint64_t kQuietNs = 20 * kNsPerMs;
+constexpr uint64_t kDrainTurnNs = kNsPerMs;
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<MeshImpl>> MeshImpl::Create(const MeshOptions& options) {
   WEFT_RETURN_IF_ERROR(Ownership::Prepare());
@@ -98,7 +105,7 @@ std::vector<api::FunctionStats> MeshImpl::Functions() {
 absl::Status MeshImpl::Run() {
   if (!session_->welcomed()) return absl::FailedPreconditionError("run a server: not attached");
   while (!stop_.load(std::memory_order_relaxed)) {  // Relaxed: the eventfd wakes, and orders.
-    WaitTurn(kNoDeadline);
+    WaitTurn(draining_ ? weft::NowNs() + kDrainTurnNs : kNoDeadline);
     if (draining_ && QuietForDrain()) {
       session_->SendDrained();
       drained_ = true;
@@ -115,9 +122,16 @@ void MeshImpl::Stop() {
   [[maybe_unused]] const ssize_t written = write(stop_fd_.get(), &one, sizeof(one));
 }
 
-// All routes led elsewhere before the agent asked to drain: what is still to come is in the rings already.
+// All routes led elsewhere before the agent asked to drain. What is still to come is in the rings already,
+// but for what found no room in one before, and one-ways that another node has just handed over.
 bool MeshImpl::QuietForDrain() {
-  return loop_.PollOnce() == 0 && ready_.size() == 0 && core_.incoming_in_flight() == 0 && !core_.Busy();
+  const bool quiet =
+      loop_.PollOnce() == 0 && ready_.size() == 0 && core_.incoming_in_flight() == 0 && !core_.Busy();
+  const uint64_t now_ns = weft::NowNs();
+  const uint64_t received = core_.counters().requests_received;
+  if (!quiet || quiet_since_ns_ == 0 || received != quiet_received_) quiet_since_ns_ = now_ns;
+  quiet_received_ = received;
+  return now_ns - quiet_since_ns_ >= kQuietNs;
 }
 
 absl::StatusOr<RouteEntry*> MeshImpl::Resolve(absl::string_view name, absl::string_view caller) {

@@ -211,6 +211,8 @@ class MeshImpl final : public SessionEvents {
   bool calling_back_ = false;
   bool draining_ = false;
   bool drained_ = false;
+  uint64_t quiet_since_ns_ = 0;  // While draining: no request has come in or been at work since then,
+  uint64_t quiet_received_ = 0;  // of which so many had come before.
   std::atomic<bool> stop_{false};
   UniqueFd stop_fd_;
   std::deque<Served> served_;

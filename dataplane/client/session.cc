@@ -111,6 +111,12 @@ void Session::SendDrained() {
   if (attached()) Send(message);
 }
 
+void Session::SendEndsLeft(uint64_t number) {
+  api::FromHost message;
+  message.mutable_ends_left()->set_number(number);
+  Send(message);
+}
+
 void Session::SendRunEnded(const api::RunEnded& ended) {
   api::FromHost message;
   *message.mutable_run_ended() = ended;

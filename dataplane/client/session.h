@@ -67,6 +67,8 @@ class SessionEvents {
   // For node engines only.
   virtual void OnNodeTable(const api::NodeTable& table) {}
   virtual void OnPeerKeys(const api::PeerKeys& keys) {}
+  // Answered by SendEndsLeft.
+  virtual void OnLeaveEnds(const api::LeaveEnds& leave) {}
   // Run a node engine that attaches by `agent` and speaks to other nodes by `socket` and, where it is
   // valid, its `twin`, in place of any earlier one. For a session that asked for it.
   virtual void OnInsideEngine(const api::InsideEngine& engine, UniqueFd agent, UniqueFd socket,
@@ -119,6 +121,7 @@ class Session {
   void SendRunEnded(const api::RunEnded& ended);
   void SendNodeReport(const std::string& node, bool up);
   void SendPeerKeyId(const api::PeerKeyId& answer);
+  void SendEndsLeft(uint64_t number);
 
   // --- For HostLoop.
   // The poller has let go of `channel`, whose state says why; it is destroyed.

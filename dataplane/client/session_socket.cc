@@ -270,6 +270,8 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
                                      received.fds.size() == 3 ? std::move(received.fds[2]) : UniqueFd());
     case api::ToHost::kPeerKeys:
       return events_->OnPeerKeys(message.peer_keys());
+    case api::ToHost::kLeaveEnds:
+      return events_->OnLeaveEnds(message.leave_ends());
     case api::ToHost::kBarrier:
     case api::ToHost::KIND_NOT_SET:
       return;

@@ -118,6 +118,8 @@ int NodeEngine::PollHosts() {
   if (has_mail_.load(std::memory_order_acquire)) [[unlikely]]  // [M1]
     TakeMail();
   const int taken = loop_.PollOnce();
+  if (leave_asked_) [[unlikely]]
+    TakePublished();
   if (core_.counters().channels_closed != channels_closed_) [[unlikely]]
     CancelOrphans();
   return taken;
@@ -149,6 +151,8 @@ int NodeEngine::TakeEvents(uint64_t now_ns) {
     if (changed) ReportNodes(false);
     if (records() >= forget_at_) ForgetGone();
   }
+  if (!leaves_.empty() && !leave_asked_) [[unlikely]]
+    CheckLeaves(now_ns);
   core_.Publish();
   return count;
 }
@@ -160,7 +164,8 @@ uint64_t NodeEngine::NextNs(uint64_t now_ns) const {
   // Of what the end of the turn brought, as a peer that was given up, TakeEvents has not heard yet.
   if (transport_->HasEvent() || transport_->state_changes() != states_told_) return now_ns;
   // What waits is tried at every turn; where nothing else happens, this often.
-  const uint64_t retry_ns = waiting_out_.empty() && waiting_in_.empty() ? ~uint64_t{0} : now_ns + kNsPerMs;
+  uint64_t retry_ns = waiting_out_.empty() && waiting_in_.empty() ? ~uint64_t{0} : now_ns + kNsPerMs;
+  for (const Leave& leave : leaves_) retry_ns = std::min(retry_ns, leave.due_ns);
   return std::min(retry_ns, transport_->NextTimerNs(now_ns));
 }
 
@@ -187,6 +192,7 @@ void NodeEngine::ReportNodes(bool all) {
 
 void NodeEngine::OnAttached() {
   table_.Restart();
+  leaves_.clear();  // Asked by the agent's former process.
   for (auto& [node, peer] : peers_) peer.reported_up = false;
   ReportNodes(true);
 }

@@ -131,6 +131,8 @@ class NodeEngine final : public SessionEvents {
 
   // The same, as the agent says them to the engine inside a host.
   void OnPeerKeys(const api::PeerKeys& keys) override;
+  // Routes have left these ends: answered once nothing that was sent there before is under way.
+  void OnLeaveEnds(const api::LeaveEnds& leave) override;
 
   // --- What the agent changes while it runs; the owner's thread.
   // The key ids that peers may send under now.
@@ -175,6 +177,8 @@ class NodeEngine final : public SessionEvents {
   std::size_t records() const { return peers_.size() + core_.callers_kept(); }
   static constexpr std::size_t kRecordsMin = 256;
   uint32_t outbound_in_use() const { return static_cast<uint32_t>(outbound_.size() - free_outbound_.size()); }
+  // Questions of the agent's that are not answered yet: see OnLeaveEnds.
+  std::size_t leaves() const { return leaves_.size(); }
   uint32_t inbound_in_use() const { return static_cast<uint32_t>(inbound_.size() - free_inbound_.size()); }
 
   // --- What hosts send; see LinkSink.
@@ -214,6 +218,13 @@ class NodeEngine final : public SessionEvents {
     RouteEntry* route = nullptr;
     Peer* peer = nullptr;  // nullptr: one that has left.
     uint64_t used_ns = 0;
+  };
+  // Ends that routes have left, and for which callees.
+  struct Leave {
+    uint64_t number = 0;  // The agent's
+    absl::flat_hash_map<std::string, absl::flat_hash_set<uint64_t>> callees;
+    uint64_t asked_ns = 0;
+    uint64_t due_ns = 0;  // When it is looked at next.
   };
   static constexpr uint32_t kNoSlot = ~uint32_t{0};
   // A request of a host on its way to another node.
@@ -267,6 +278,10 @@ class NodeEngine final : public SessionEvents {
   void CancelOrphans();
   void Retry(uint64_t now_ns);
   const Via& ViaOf(const std::string* caller);
+  void TakePublished();
+  bool UnderWay(const Leave& leave, const Incoming& incoming);
+  bool AnyUnderWay(const Leave& leave);
+  void CheckLeaves(uint64_t now_ns);
 
   // --- inbound.cc
   void OnPeerRequest(const transport::Event& event, uint64_t now_ns);
@@ -324,6 +339,8 @@ class NodeEngine final : public SessionEvents {
   std::vector<Inbound> inbound_;
   std::vector<uint32_t> free_inbound_;
   std::vector<uint32_t> inbound_at_;  // By peer and its slot; a hint, checked against the record.
+  std::vector<Leave> leaves_;
+  bool leave_asked_ = false;  // Of one of them no channel has been looked at yet.
   std::deque<uint32_t> waiting_out_;
   std::deque<uint32_t> waiting_in_;
   uint64_t channels_closed_ = 0;  // As of the last look for calls of hosts that are gone.

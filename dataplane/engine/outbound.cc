@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // NodeEngine: requests of this node's hosts on their way to other nodes, and their responses.
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,9 @@ namespace {
 
 // Messages that wait for room which one turn tries again.
 constexpr std::size_t kRetriesPerTurn = 64;
+// How often it is looked whether calls to ends that routes have left are over.
+constexpr uint64_t kLeaveCheckNsMin = kNsPerMs;
+constexpr uint64_t kLeaveCheckNsMax = 100 * kNsPerMs;
 
 transport::Bytes BytesOf(const std::byte* data, std::size_t bytes) {
   return {reinterpret_cast<const uint8_t*>(data), bytes};
@@ -214,6 +218,60 @@ void NodeEngine::CancelOrphans() {
     ++counters_.cancels_out;
     transport_->Cancel(outbound.handle, NowNs());
   }
+}
+
+void NodeEngine::OnLeaveEnds(const api::LeaveEnds& message) {
+  Leave& leave = leaves_.emplace_back();
+  leave.number = message.number();
+  for (const api::LeaveEnds::End& end : message.ends())
+    leave.callees[end.end()].insert(end.callee_ids().begin(), end.callee_ids().end());
+  leave.asked_ns = NowNs();
+  leave_asked_ = true;
+}
+
+// What hosts had published before their routes changed lies in the rings: each is read once to its end.
+void NodeEngine::TakePublished() {
+  leave_asked_ = false;
+  for (uint32_t index = 0; index < core_.links_count(); ++index) {
+    Channel* const channel = core_.link(index)->channel.get();
+    if (channel == nullptr || channel->closing()) continue;
+    channel->Poll(loop_.SinkFor(*channel), static_cast<int>(kCells));
+  }
+}
+
+bool NodeEngine::UnderWay(const Leave& leave, const Incoming& incoming) {
+  const Peer* const peer = ViaOf(incoming.caller).peer;
+  if (peer == nullptr) return false;
+  const auto callees = leave.callees.find(peer->node);
+  return callees != leave.callees.end() && callees->second.contains(incoming.function->id.value);
+}
+
+// From the first part of a request that has come in until it is answered, or a one-way delivered.
+bool NodeEngine::AnyUnderWay(const Leave& leave) {
+  for (const Outbound& outbound : outbound_) {
+    if (outbound.state != Outbound::State::kFree && UnderWay(leave, outbound.incoming)) return true;
+  }
+  for (uint32_t index = 0; index < core_.links_count(); ++index) {
+    const Link& link = *core_.link(index);
+    if (link.begun_open && UnderWay(leave, link.begun)) return true;
+    for (uint32_t i = 0; i < link.partials_count; ++i) {
+      if (UnderWay(leave, link.partials[i])) return true;
+    }
+  }
+  return false;
+}
+
+// All records are looked at, so less often the longer it takes.
+void NodeEngine::CheckLeaves(uint64_t now_ns) {
+  std::erase_if(leaves_, [&](Leave& leave) {
+    if (now_ns < leave.due_ns) return false;
+    if (!AnyUnderWay(leave)) {
+      session_->SendEndsLeft(leave.number);
+      return true;
+    }
+    leave.due_ns = now_ns + std::clamp((now_ns - leave.asked_ns) / 8, kLeaveCheckNsMin, kLeaveCheckNsMax);
+    return false;
+  });
 }
 
 // What found no room before has its turn again, each at most once.

@@ -294,6 +294,7 @@ void Exchange::RunDeferred() {
         UpdateLanes(peer);
       }
       if (peer.connection != 0) SendOffers(peer);
+      if (peer.connection != 0) TellDrains(peer);
       RunPeerTimers(peer);
     }
     for (const std::string& name : gone) {

@@ -14,6 +14,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -46,8 +47,10 @@ struct Connection {
   uint64_t begun_ns = 0;
   uint64_t heard_ns = 0;
   uint64_t keepalive_due_ns = 0;
-  uint64_t workers_since_ns = 0;  // WORKERS messages that came since then.
-  uint32_t workers_messages = 0;
+  uint64_t changes_since_ns = 0;  // WORKERS and DRAINS that came since then.
+  uint32_t changes = 0;
+  bool takes_drains = false;  // Of a version that knows them.
+  std::optional<Drains> drains_told;
 };
 
 // What is agreed on one lane. Epochs are kept one higher than on the wire, so that 0 is none.
@@ -106,6 +109,7 @@ class Exchange final : public KeyExchange {
   void RemoveWorker(uint16_t id) override;
   void SetReceiveKeyId(const LaneKey& key, uint32_t key_id) override;
   void DeclineLane(const LaneKey& key) override;
+  void SetDrains(std::map<std::string, Drains> to_peers) override;
   void Rotate(const std::string& peer) override;
   void Leave() override;
   const KeyExchangeCounters& counters() const override { return counters_; }
@@ -150,6 +154,9 @@ class Exchange final : public KeyExchange {
   bool TakeRotate(Peer& peer, uint32_t epoch);
   bool TakeSwitched(Peer& peer, uint32_t epoch);
   bool TakeWorkers(Peer& peer, Connection& connection, const Workers& message);
+  // Counts a message that a peer may send at will; false: too many.
+  bool MayChange(Connection& connection) const;
+  void TellDrains(Peer& peer);
   void BeginSession(Peer& peer, uint64_t session, std::vector<Worker> workers);
   void EndSession(Peer& peer, Refusal reason);
   void BeginEpoch(Peer& peer, uint32_t epoch);
@@ -184,6 +191,7 @@ class Exchange final : public KeyExchange {
   bool leaving_ = false;
 
   std::vector<Worker> workers_;
+  std::map<std::string, Drains> drains_to_;  // By peer
   std::set<uint16_t> worker_ids_used_;
   bool workers_changed_ = false;
 

@@ -255,6 +255,7 @@ void Exchange::Establish(Connection& connection, Peer& peer, const Hello& hello)
   if (connection.stream.dialer() && peer.dialling == connection.id) peer.dialling = 0;
   unfinished_.remove(connection.id);
   connection.established = true;
+  connection.takes_drains = hello.version_max >= kProtocolVersionMax;
   connection.incarnation = hello.incarnation;
   connection.heard_ns = now_ns_;
   connection.keepalive_due_ns = now_ns_ + options_.keepalive_ns;
@@ -276,6 +277,7 @@ void Exchange::Establish(Connection& connection, Peer& peer, const Hello& hello)
     const bool changed = workers != peer.workers;
     peer.workers = std::move(workers);
     if (changed) observer_->OnWorkers(InfoOf(peer));
+    Defer();  // For what it is to be told of drains, again.
     return BeginEpoch(peer, epoch);
   }
   uint64_t session = 0;
@@ -284,6 +286,7 @@ void Exchange::Establish(Connection& connection, Peer& peer, const Hello& hello)
   std::memcpy(&session, bytes, sizeof(session));
   EndSession(peer, Refusal::kRestarted);
   BeginSession(peer, session == 0 ? 1 : session, std::move(workers));
+  Defer();  // For what it is to be told of drains.
 }
 
 void Exchange::Drop(ConnectionId id, Refusal reason, const std::string& why, bool farewell) {

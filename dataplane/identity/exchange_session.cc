@@ -12,10 +12,10 @@ namespace weft::identity {
 namespace {
 
 constexpr char kKeyLabel[] = "EXPORTER-weft-packet-key";
-// Hosts with workers come and go; each message costs the engine keys and the log a line. More than any node
-// has reason to send.
-constexpr uint32_t kWorkersMessagesMax = 256;
-constexpr uint64_t kWorkersWindowNs = kNsPerSecond;
+// Hosts with workers come and go, and are drained; each message costs the engine keys and the log a line, or
+// the agent a round. More than any node has reason to send.
+constexpr uint32_t kChangesMax = 256;
+constexpr uint64_t kChangesWindowNs = kNsPerSecond;
 
 template <typename T>
 void Append(std::string* out, T value) {
@@ -46,6 +46,9 @@ void Exchange::Take(Connection& connection, const Message& message) {
     if (!TakeSwitched(*peer, switched->epoch)) return refuse("SWITCHED to an epoch to come");
   } else if (const auto* const workers = std::get_if<Workers>(&message)) {
     if (!TakeWorkers(*peer, connection, *workers)) return refuse("WORKERS too often, or one that had gone");
+  } else if (const auto* const drains = std::get_if<Drains>(&message)) {
+    if (!MayChange(connection)) return refuse("DRAINS too often");
+    observer_->OnDrains(peer->name, *drains);
   } else if (const auto* const ask = std::get_if<Ask>(&message)) {
     if (!peer->leader_here) return refuse("a wish to one that follows");
     if (ask->wish == Wish::kRotate) peer->rotate_wanted = true;
@@ -56,12 +59,30 @@ void Exchange::Take(Connection& connection, const Message& message) {
   }
 }
 
-bool Exchange::TakeWorkers(Peer& peer, Connection& connection, const Workers& message) {
-  if (now_ns_ >= connection.workers_since_ns + kWorkersWindowNs) {
-    connection.workers_since_ns = now_ns_;
-    connection.workers_messages = 0;
+bool Exchange::MayChange(Connection& connection) const {
+  if (now_ns_ >= connection.changes_since_ns + kChangesWindowNs) {
+    connection.changes_since_ns = now_ns_;
+    connection.changes = 0;
   }
-  if (++connection.workers_messages > kWorkersMessagesMax) return false;
+  return ++connection.changes <= kChangesMax;
+}
+
+void Exchange::SetDrains(std::map<std::string, Drains> to_peers) {
+  drains_to_ = std::move(to_peers);
+  Defer();
+}
+
+void Exchange::TellDrains(Peer& peer) {
+  const auto found = connections_.find(peer.connection);
+  if (found == connections_.end() || !found->second->takes_drains) return;
+  const auto own = drains_to_.find(peer.name);
+  if (own == drains_to_.end() || own->second == found->second->drains_told) return;
+  found->second->drains_told = own->second;
+  SendTo(peer, own->second);
+}
+
+bool Exchange::TakeWorkers(Peer& peer, Connection& connection, const Workers& message) {
+  if (!MayChange(connection)) return false;
   // Its lane would get the key of this epoch a second time, with a replay window that has seen nothing.
   for (const Worker& worker : message.workers) {
     if (peer.workers_gone.contains(worker.id)) return false;
@@ -277,7 +298,9 @@ std::vector<Worker> Exchange::Located(std::vector<Worker> workers, const Endpoin
 }
 
 SessionInfo Exchange::InfoOf(const Peer& peer) const {
-  return SessionInfo{peer.name, peer.session, peer.workers};
+  const auto connection = connections_.find(peer.connection);
+  return SessionInfo{peer.name, peer.session, peer.workers,
+                     connection != connections_.end() && connection->second->takes_drains};
 }
 
 // May drop the connection, with what that means for the peer.

@@ -18,6 +18,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,6 +62,7 @@ struct SessionInfo {
   std::string peer;             // Node name, as its certificate says.
   uint64_t session = 0;         // Never 0, never the same again.
   std::vector<Worker> workers;  // Of the peer.
+  bool takes_drains = false;    // Its agent is of a version that knows Drains.
 };
 
 // Names the keys of one lane.
@@ -71,6 +73,27 @@ struct LaneKey {
   uint8_t epoch = 0;  // As the core counts: it goes on at 0 after 255.
   friend bool operator==(const LaneKey&, const LaneKey&) = default;
 };
+
+// A host that its node drains, and which of that node's drains it is: one of the same name may be drained
+// again.
+struct DrainedHost {
+  std::string host;
+  uint64_t number = 0;
+  friend bool operator==(const DrainedHost&, const DrainedHost&) = default;
+};
+
+// What a node says of hosts that are being drained, or have been and are gone: its own, and of the peer's
+// those that no call of this node goes to or is under way to any more, and those that it has nothing else
+// for. By name, ascending.
+struct Drains {
+  std::vector<DrainedHost> draining;
+  std::vector<std::string> gone;
+  std::vector<DrainedHost> left;
+  std::vector<std::string> needed;
+  friend bool operator==(const Drains&, const Drains&) = default;
+};
+// So many hosts of each kind are told of, the first ones: with names of 63 bytes they fit a frame.
+inline constexpr std::size_t kDrainsMax = 28;
 
 // Called from within Step, on its thread; may call back into KeyExchange.
 class KeyExchangeObserver {
@@ -95,6 +118,8 @@ class KeyExchangeObserver {
   // The session is over: close its routes, Core::ClosePeer or a later BeginSession. kExpired and kRevoked are
   // the identity's end, kRestarted is followed by OnSessionUp.
   virtual void OnSessionDown(const std::string& peer, uint64_t session, Refusal reason) = 0;
+  // In place of what the peer said before in this session; nothing of it outlives that.
+  virtual void OnDrains(const std::string& peer, const Drains& drains) {}
   // The files changed: OK: in force; else what is wrong with them, and the old ones stay. Also tells of the
   // own certificate's end.
   virtual void OnCredentials(const absl::Status& status) = 0;
@@ -180,6 +205,10 @@ class KeyExchange {
   virtual void SetReceiveKeyId(const LaneKey& key, uint32_t key_id) = 0;
   // Or: no packet can come in on this lane. The peer gets no send key for it, and the rest goes on.
   virtual void DeclineLane(const LaneKey& key) = 0;
+
+  // What each peer is to be told, now and whenever it connects; others, and those of an earlier version, are
+  // told nothing.
+  virtual void SetDrains(std::map<std::string, Drains> to_peers) = 0;
 
   // New keys as soon as the last rotation is over.
   virtual void Rotate(const std::string& peer) = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
@@ -23,6 +24,7 @@ enum class Type : uint8_t {
   kKeepalive = 6,
   kAsk = 7,
   kBye = 8,
+  kDrains = 9,
 };
 constexpr char kMagic[] = {'w', 'e', 'f', 't'};
 
@@ -216,6 +218,59 @@ absl::StatusOr<Message> ReadBye(Reader* reader) {
   return Message(Bye{static_cast<Refusal>(reason)});
 }
 
+void Write(const std::string& host, Writer* writer) { writer->Text(host); }
+
+void Write(const DrainedHost& drained, Writer* writer) {
+  writer->Text(drained.host);
+  writer->Number(drained.number);
+}
+
+void Write(const Drains& drains, Writer* writer) {
+  const auto write = [writer](const auto& hosts) {
+    WEFT_CHECK(hosts.size() <= kDrainsMax);
+    writer->Number(static_cast<uint8_t>(hosts.size()));
+    for (const auto& host : hosts) Write(host, writer);
+  };
+  write(drains.draining);
+  write(drains.gone);
+  write(drains.left);
+  write(drains.needed);
+}
+
+absl::string_view NameOf(const std::string& host) { return host; }
+absl::string_view NameOf(const DrainedHost& drained) { return drained.host; }
+
+void Read(std::string* host, Reader* reader) { *host = reader->Text(); }
+void Read(DrainedHost* drained, Reader* reader) {
+  drained->host = reader->Text();
+  drained->number = reader->Number<uint64_t>();
+}
+
+template <typename Host>
+absl::Status ReadHosts(std::vector<Host>* hosts, Reader* reader) {
+  const std::size_t count = reader->Number<uint8_t>();
+  if (count > kDrainsMax) return Invalid("DRAINS: too many hosts");
+  for (std::size_t i = 0; i < count && reader->good(); ++i) {
+    Host host;
+    Read(&host, reader);
+    if (!reader->good()) break;
+    WEFT_RETURN_IF_ERROR(CheckLabel(NameOf(host), "host"));
+    if (!hosts->empty() && NameOf(hosts->back()) >= NameOf(host))
+      return Invalid("DRAINS: hosts out of order");
+    hosts->push_back(std::move(host));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Message> ReadDrains(Reader* reader) {
+  Drains drains;
+  WEFT_RETURN_IF_ERROR(ReadHosts(&drains.draining, reader));
+  WEFT_RETURN_IF_ERROR(ReadHosts(&drains.gone, reader));
+  WEFT_RETURN_IF_ERROR(ReadHosts(&drains.left, reader));
+  WEFT_RETURN_IF_ERROR(ReadHosts(&drains.needed, reader));
+  return Message(std::move(drains));
+}
+
 absl::StatusOr<Message> ReadBody(uint8_t type, Reader* reader) {
   switch (static_cast<Type>(type)) {
     case Type::kHello:
@@ -234,6 +289,8 @@ absl::StatusOr<Message> ReadBody(uint8_t type, Reader* reader) {
       return ReadAsk(reader);
     case Type::kBye:
       return ReadBye(reader);
+    case Type::kDrains:
+      return ReadDrains(reader);
   }
   return Invalid(absl::StrCat("no frame has type ", type));
 }

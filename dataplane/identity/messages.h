@@ -20,7 +20,9 @@
 
 namespace weft::identity {
 
+// What every peer must speak, and the newest: 2 knows Drains.
 inline constexpr uint16_t kProtocolVersion = 1;
+inline constexpr uint16_t kProtocolVersionMax = 2;
 inline constexpr std::size_t kFrameHeaderBytes = 4;
 // A HELLO of kWorkersMax workers takes less than 2 KiB, KEYS of kKeysMax entries less than 6.
 inline constexpr std::size_t kFrameBodyBytesMax = 8 * 1024;
@@ -35,7 +37,7 @@ using Incarnation = std::array<uint8_t, 16>;
 // First on every connection, from both sides.
 struct Hello {
   uint16_t version_min = kProtocolVersion;
-  uint16_t version_max = kProtocolVersion;
+  uint16_t version_max = kProtocolVersionMax;
   Incarnation incarnation{};  // Of the process, at random.
   uint64_t held_session = 0;  // The live session with that peer; 0: none.
   uint32_t epoch = 0;         // The last of that session.
@@ -88,7 +90,7 @@ struct Bye {
   friend bool operator==(const Bye&, const Bye&) = default;
 };
 
-using Message = std::variant<Hello, Workers, Keys, RotateTo, Switched, Keepalive, Ask, Bye>;
+using Message = std::variant<Hello, Workers, Keys, RotateTo, Switched, Keepalive, Ask, Bye, Drains>;
 
 // The whole frame. The message keeps the bounds above.
 std::string Encode(const Message& message);

@@ -105,6 +105,46 @@ TEST_F(TwoNodesTest, ADeadlineTravelsAndCancelsTheWork) {
       Eventually([&] { return front.client->Call(function, "look", kPatient).ok() && cancelled.load(); }));
 }
 
+TEST_F(TwoNodesTest, EndsAreLeftOnceNoCallThereIsUnderWay) {
+  std::atomic<bool> came{false};
+  std::atomic<bool> go{false};
+  ServingHost host(nodes_[1].run_dir(), "b", {{"demo/echo", [&](ServerCall& call) {
+                                                 came = true;
+                                                 while (!go) absl::SleepFor(absl::Milliseconds(1));
+                                                 call.Reply("late");
+                                               }}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  const Function function = front.Resolve("demo/echo");
+  absl::StatusOr<std::string> late;
+  std::thread waits([&] { late = front.client->Call(function, "wait", kPatient); });
+  EXPECT_TRUE(Eventually([&] { return came.load(); }));
+  const auto ask = [&](const std::string& end, const std::string& callee) {
+    api::LeaveEnds leave;
+    leave.set_number(1);
+    api::LeaveEnds::End& left = *leave.add_ends();
+    left.set_end(end);
+    left.add_callee_ids(FunctionIdOf(callee).value);
+    OnWire([&] { nodes_[0].engine->OnLeaveEnds(leave); });
+  };
+  const auto open = [&] {
+    std::size_t leaves = 0;
+    OnWire([&] { leaves = nodes_[0].engine->leaves(); });
+    return leaves;
+  };
+  ask("n2", "demo/other");
+  ask("n3", "demo/echo");
+  EXPECT_TRUE(Eventually([&] { return open() == 0; }));
+  ask("n2", "demo/echo");
+  absl::SleepFor(absl::Milliseconds(50));
+  EXPECT_EQ(open(), 1u);
+  go = true;
+  waits.join();
+  EXPECT_TRUE(late.ok()) << late.status();
+  EXPECT_TRUE(Eventually([&] { return open() == 0; }));
+}
+
 TEST_F(TwoNodesTest, OneWayMessagesAndTracesArrive) {
   std::atomic<int> heard{0};
   TraceContext seen{};

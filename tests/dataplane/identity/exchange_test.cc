@@ -335,6 +335,22 @@ TEST_F(ExchangeTest, WorkersComeAndGoWithinTheSessionAndAnIdIsNotUsedAgain) {
   ASSERT_TRUE(RunUntil(both(), [&] { return a_->send_keys.size() == 3 && b_->send_keys.size() == 3; }));
 }
 
+TEST_F(ExchangeTest, DrainsAreToldAndAgainWhenANodeComesBack) {
+  Join();
+  const Drains first{{{"h1", 1}, {"h2", 2}}, {}, {{"x", 5}}, {}};
+  const Drains second{{{"h2", 3}}, {"h1"}, {}, {"x"}};
+  a_->exchange().SetDrains({{"b", first}, {"c", second}});
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->drains["a"] == first; }));
+  a_->exchange().SetDrains({{"b", second}});
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->drains["a"] == second; }));
+  b_->Kill();
+  b_ = Make("b");
+  Introduce(*a_, "a", *b_, "b");
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->drains["a"] == second; }));
+  a_->exchange().SetDrains({{"b", Drains{}}});
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->drains["a"] == Drains{}; }));
+}
+
 // Between HELLO and the peer's too: what comes of its lane is for a worker that the peer knows.
 TEST_F(ExchangeTest, AWorkerThatComesDuringTheHandshakeGetsItsKeys) {
   Worker inside;

@@ -40,7 +40,8 @@ std::vector<Message> OneOfEach() {
           Switched{7},
           Keepalive{},
           Ask{Wish::kDialAnew},
-          Bye{Refusal::kExpired}};
+          Bye{Refusal::kExpired},
+          Drains{{{"camera-1", 7}, {"h2", 1}}, {"b"}, {{"a", ~uint64_t{0}}}, {}}};
 }
 
 // What decoding says to the whole of `bytes`.
@@ -82,7 +83,7 @@ TEST(MessagesTest, ABeginningIsIncompleteAndAShorterLengthIsRefused) {
 }
 
 TEST(MessagesTest, WhatNoEncoderMakesIsRefusedByName) {
-  EXPECT_EQ(Complaint(std::string("\x09\0\0\0", 4)), "no frame has type 9");
+  EXPECT_EQ(Complaint(std::string("\x0a\0\0\0", 4)), "no frame has type 10");
   EXPECT_THAT(Complaint(std::string("\x06\x01", 2)), testing::HasSubstr("reserved"));
   EXPECT_THAT(Complaint(std::string("\x01\0\x20\x01", 4)), testing::HasSubstr("a frame of 8193 bytes"));
   EXPECT_THAT(Complaint(std::string("GET / HTTP/1.1\r\n")), testing::HasSubstr("reserved"));
@@ -93,7 +94,7 @@ TEST(MessagesTest, WhatNoEncoderMakesIsRefusedByName) {
   hello.incarnation = {};
   EXPECT_THAT(Complaint(Encode(hello)), testing::HasSubstr("incarnation"));
   hello = MakeHello();
-  hello.version_min = 2;
+  hello.version_min = kProtocolVersionMax + 1;
   EXPECT_THAT(Complaint(Encode(hello)), testing::HasSubstr("version"));
   hello = MakeHello();
   hello.workers[1].id = 0;
@@ -107,6 +108,9 @@ TEST(MessagesTest, WhatNoEncoderMakesIsRefusedByName) {
   hello = MakeHello();
   hello.workers[0].address.address[0] = 224;
   EXPECT_THAT(Complaint(Encode(hello)), testing::HasSubstr("multicast"));
+  EXPECT_THAT(Complaint(Encode(Drains{{{"b", 1}, {"a", 2}}, {}, {}, {}})), testing::HasSubstr("order"));
+  EXPECT_THAT(Complaint(Encode(Drains{{}, {"no/host"}, {}, {}})), testing::HasSubstr("host"));
+  EXPECT_THAT(Complaint(std::string("\x09\0\0\x01\x1f", 5)), testing::HasSubstr("too many hosts"));
   EXPECT_THAT(Complaint(Encode(Keys{1, {{1, 2, 0, 1}, {1, 2, 0, 2}}})), testing::HasSubstr("order"));
 }
 

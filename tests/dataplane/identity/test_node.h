@@ -71,6 +71,7 @@ class TestNode : public KeyExchangeObserver {
   void OnRetireReceiveKey(const LaneKey& key) override;
   void OnConnectionLost(const std::string& peer, uint64_t session) override;
   void OnSessionDown(const std::string& peer, uint64_t session, Refusal reason) override;
+  void OnDrains(const std::string& peer, const Drains& said) override { drains[peer] = said; }
   void OnCredentials(const absl::Status& status) override { credentials.push_back(status); }
   void OnNote(const std::string& line) override { notes.push_back(line); }
 
@@ -80,6 +81,7 @@ class TestNode : public KeyExchangeObserver {
   std::map<KeyName, SendKey> send_keys;
   std::vector<KeyName> retired;
   std::vector<std::pair<std::string, Refusal>> ended;
+  std::map<std::string, Drains> drains;  // As told last, by peer
   std::vector<std::string> lost;
   std::vector<absl::Status> credentials;
   std::vector<std::string> notes;

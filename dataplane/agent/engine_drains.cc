@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hosts that are drained, here and on other nodes: what agents tell each other of them, and when one is asked
+// to finish.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/agent/engine.h"
+#include "dataplane/agent/refusal.h"
+#include "dataplane/base/check.h"
+
+namespace weft::agent {
+
+std::map<std::string, std::string> Engine::WhatHolds(const Session& session) const {
+  std::map<std::string, std::string> holds;
+  for (const auto& [function, routed] : state_.routed) {
+    const bool here = routed.contains(session.id);
+    if (!here && (session.inside == 0 || !session.Serves(function))) continue;
+    if (here && !plan_.leaving.contains(function)) {
+      holds[function] = "no other host is ready; calls still go here until one is";
+      continue;
+    }
+    for (const auto& [peer, says] : state_.peers) {
+      if (says.deaf)
+        holds[function] = absl::StrCat("the agent of node ", peer, " is of a version that knows no drains");
+      if (says.needed.contains(session.host))
+        holds[function] = absl::StrCat("callers on node ", peer, " reach no other host");
+    }
+  }
+  return holds;
+}
+
+void Engine::PeerSays(const std::string& peer, PeerDrains says) {
+  const auto [found, is_new] = state_.peers.try_emplace(peer);
+  if (!is_new && found->second == says) return;
+  found->second = std::move(says);
+  Touch();
+}
+
+void Engine::PeerGone(const std::string& peer) {
+  if (state_.peers.erase(peer) != 0) Touch();
+}
+
+// A plan has been made of what is known now. Others are told as much once its routes are in force, and no
+// more: a host that has just attached anew would otherwise be called before it is routed to.
+void Engine::NoteDrains() {
+  std::erase_if(state_.drained, [this](const std::string& host) {
+    const bool named = std::any_of(local_.begin(), local_.end(),
+                                   [&host](const EndpointKey& key) { return key.host == host; });
+    return !named && !state_.by_host.contains(host);
+  });
+  planned_own_ = {};
+  for (const std::string& host : state_.drained) {
+    const auto held = state_.by_host.find(host);
+    if (held == state_.by_host.end()) {
+      planned_own_.gone.insert(host);
+    } else {
+      planned_own_.draining[host] = held->second;
+    }
+  }
+  planned_drains_.clear();
+  for (const auto& [peer, says] : state_.peers) planned_drains_[peer] = says.draining;
+}
+
+// The routes of the plan are in force.
+void Engine::UpdateDrains() {
+  drains_to_tell_.clear();
+  for (const auto& [peer, says] : state_.peers) {
+    PeerDrains& tell = drains_to_tell_[peer] = planned_own_;
+    for (const auto& [host, drain] : planned_drains_[peer]) {
+      const bool leaned_on =
+          std::any_of(plan_.leaned_on.begin(), plan_.leaned_on.end(),
+                      [&](const auto& entry) { return entry.second.contains({peer, host}); });
+      if (leaned_on) {
+        tell.needed.insert(host);
+        leaves_.erase({peer, host});
+      } else if (CallsHaveLeft(peer, host, drain)) {
+        tell.left[host] = drain;
+      }
+    }
+  }
+  std::erase_if(leaves_, [this](const auto& entry) {
+    const auto planned = planned_drains_.find(entry.first.first);
+    return planned == planned_drains_.end() || !planned->second.contains(entry.first.second);
+  });
+}
+
+// Whether all calls to a host that `peer` drains are over. Routes have left it; what hosts had sent there
+// before may lie in their channels, in a node engine or on the wire, and node engines alone know.
+bool Engine::CallsHaveLeft(const std::string& peer, const std::string& host, uint64_t drain) {
+  const std::string inside = absl::StrCat(peer, "/", host);
+  std::map<std::string, std::set<uint64_t>> ends;
+  for (const auto& [key, endpoint] : plan_.model->endpoints()) {
+    if (key.node != peer || key.host != host) continue;
+    for (const std::string& end : {peer, inside}) ends[end].insert(IdOf(key.function));
+  }
+  // Other hosts of that node are called on.
+  for (const auto& [key, route] : plan_.routes) {
+    for (const PlanTarget& target : route.targets) {
+      if (target.node == peer || target.node == inside) ends[target.node].erase(IdOf(key.second.second));
+    }
+  }
+  Leave& leave = leaves_[{peer, host}];
+  if (leave.number != 0 && leave.drain == drain && leave.ends == ends) return leave.unanswered.empty();
+  leave = {drain, std::move(ends), ++last_leave_, {}};
+  for (auto& [id, session] : state_.sessions) {
+    if (!session.is_engine) continue;
+    api::LeaveEnds& message = *Send(session).mutable_leave_ends();
+    message.set_number(leave.number);
+    for (const auto& [name, callees] : leave.ends) {
+      api::LeaveEnds::End& end = *message.add_ends();
+      end.set_end(name);
+      end.mutable_callee_ids()->Add(callees.begin(), callees.end());
+    }
+    leave.unanswered.insert(id);
+  }
+  return leave.unanswered.empty();
+}
+
+absl::Status Engine::EndsLeft(SessionId id, uint64_t number) {
+  const Session* const session = state_.Find(id);
+  WEFT_CHECK(session != nullptr);
+  if (!session->is_engine) return Refuse(Refusal::kGarbage, "a host tells which nodes it has left");
+  for (auto& [host, leave] : leaves_) {
+    if (leave.number == number && leave.unanswered.erase(id) != 0 && leave.unanswered.empty()) Touch();
+  }
+  return absl::OkStatus();
+}
+
+// A host that the operator drains is told so once nothing is routed to it any more, but for what could yet
+// come from other nodes, which have all left it.
+void Engine::SendDrains() {
+  UpdateDrains();
+  for (auto& [id, session] : state_.sessions) {
+    if (!session.draining || session.drain_sent) continue;
+    const bool left = state_.AllLeft(session);
+    const bool routed = std::any_of(state_.routed.begin(), state_.routed.end(), [&](const auto& entry) {
+      return entry.second.contains(session.id) && !(left && plan_.leaving.contains(entry.first));
+    });
+    // An engine inside of it is called by other nodes whatever else is routed here.
+    if (routed || (session.inside != 0 && !left)) continue;
+    session.drain_sent = true;
+    Send(session).mutable_drain();
+  }
+}
+
+}  // namespace weft::agent

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// What agents tell each other of hosts that are drained, and what they make of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "dataplane/base/function_id.h"
+#include "tests/dataplane/agent/engine_fixture.h"
+
+namespace weft::agent::test {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Pair;
+using testing::SizeIs;
+
+// web/back on host b here and on host a of n2, which can be reached and has said nothing of drains yet.
+class DrainsTest : public EngineTest {
+ protected:
+  void SetUp() override {
+    front_ = &Attach("front", "web", {"web/front"});
+    b_ = &Attach("b", "web", {"web/back"});
+    AttachRequest request;
+    request.session = 1000;
+    request.tenant = &tenants_.at("web");
+    request.host = EngineName("n1", 0);
+    request.is_client = request.is_engine = true;
+    ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
+    node_engine_ = (hosts_["engine"] = std::make_unique<FakeHost>()).get();
+    node_engine_->id = request.session;
+    api::NodeReport report;
+    report.set_node("n2");
+    report.set_up(true);
+    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+    engine_->PeerSays("n2", {});
+    api::Mesh mesh;
+    AddEndpoint(&mesh, "web/back", "b");
+    AddEndpoint(&mesh, "web/back", "a");
+    mesh.mutable_endpoints(1)->set_node("n2");
+    Program(mesh);
+    Subscribe(*front_, "web/front", "web/back");
+    Settle();
+  }
+  void Says(const PeerDrains& drains) {
+    engine_->PeerSays("n2", drains);
+    Settle();
+  }
+  // That it drains its host a, or that its calls have left b.
+  void SaysItDrains(uint64_t number) {
+    PeerDrains says;
+    says.draining["a"] = number;
+    Says(says);
+  }
+  void SaysItLeft(uint64_t number) {
+    PeerDrains says;
+    says.left["b"] = number;
+    Says(says);
+  }
+  const PeerDrains& Told() const { return engine_->drains_to_tell().at("n2"); }
+  // What the node engine was asked for last, 0 where it was not.
+  const api::LeaveEnds& Asked() const {
+    const api::LeaveEnds* last = &api::LeaveEnds::default_instance();
+    for (const api::ToHost& message : node_engine_->applied) {
+      if (message.has_leave_ends()) last = &message.leave_ends();
+    }
+    return *last;
+  }
+  int targets() { return front_->routes[{"web/front", "web/back"}].targets_size(); }
+
+  FakeHost* front_ = nullptr;
+  FakeHost* b_ = nullptr;
+  FakeHost* node_engine_ = nullptr;
+};
+
+TEST_F(DrainsTest, AHostElsewhereIsLeftOnceNoCallToItIsUnderWay) {
+  EXPECT_EQ(targets(), 2);
+  SaysItDrains(7);
+  EXPECT_EQ(targets(), 1);
+  ASSERT_THAT(Asked().ends(), SizeIs(2));
+  EXPECT_EQ(Asked().ends(0).end(), "n2");
+  EXPECT_THAT(Asked().ends(0).callee_ids(), ElementsAre(FunctionIdOf("web/back").value));
+  EXPECT_EQ(Asked().ends(1).end(), "n2/a");
+  EXPECT_THAT(Told().left, IsEmpty());
+  EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number() + 1).ok());
+  Settle();
+  EXPECT_THAT(Told().left, IsEmpty());
+  EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
+  Settle();
+  EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
+  EXPECT_FALSE(engine_->EndsLeft(front_->id, Asked().number()).ok());
+}
+
+TEST_F(DrainsTest, ANewDrainOfOneNameIsLeftAnew) {
+  SaysItDrains(7);
+  EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
+  Settle();
+  const uint64_t before = Asked().number();
+  SaysItDrains(8);
+  EXPECT_THAT(Told().left, IsEmpty());
+  EXPECT_GT(Asked().number(), before);
+  EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
+  Settle();
+  EXPECT_THAT(Told().left, ElementsAre(Pair("a", 8)));
+  Says({});
+  EXPECT_EQ(targets(), 2);
+  EXPECT_THAT(Told().left, IsEmpty());
+}
+
+TEST_F(DrainsTest, ANodeEngineThatHasLeftIsNotWaitedFor) {
+  SaysItDrains(7);
+  engine_->Detach(node_engine_->id, "its process ended", now_ns_);
+  hosts_.erase("engine");
+  Settle();
+  EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
+}
+
+TEST_F(DrainsTest, AHostElsewhereThatIsTheLastIsSaidToBeNeeded) {
+  Kill(*b_);
+  SaysItDrains(7);
+  EXPECT_EQ(targets(), 1);
+  EXPECT_THAT(Told().left, IsEmpty());
+  EXPECT_THAT(Told().needed, ElementsAre("a"));
+}
+
+TEST_F(DrainsTest, AHostIsAskedToFinishOnceOtherNodesHaveLeftThisDrain) {
+  ASSERT_TRUE(engine_->DrainHost("b").ok());
+  Settle();
+  EXPECT_THAT(Told().draining, ElementsAre(Pair("b", b_->id)));
+  EXPECT_THAT(engine_->WhatHolds(*engine_->state().FindHost("b")), IsEmpty());
+  SaysItLeft(b_->id + 1);
+  EXPECT_FALSE(b_->drain_asked);
+  SaysItLeft(b_->id);
+  EXPECT_TRUE(b_->drain_asked);
+  Kill(*b_);
+  Settle();
+  EXPECT_THAT(Told().gone, ElementsAre("b"));
+  Attach("b", "web", {"web/back"});
+  Settle();
+  EXPECT_THAT(Told().gone, IsEmpty());
+  EXPECT_THAT(Told().draining, IsEmpty());
+}
+
+// Else other nodes would call it at once.
+TEST_F(DrainsTest, AHostThatComesBackIsToldOfOnceItIsRoutedTo) {
+  ASSERT_TRUE(engine_->DrainHost("b").ok());
+  SaysItLeft(b_->id);
+  Kill(*b_);
+  Settle();
+  // It attaches while a round goes on whose plan does not know it.
+  front_->deaf = true;
+  Subscribe(*front_, "web/front", "web/other");
+  Settle();
+  FakeHost& b = Attach("b", "web", {"web/back"});
+  b.deaf = true;
+  Settle();
+  front_->deaf = false;
+  Settle();
+  EXPECT_THAT(Told().gone, ElementsAre("b"));
+  b.deaf = false;
+  Settle();
+  EXPECT_THAT(Told().gone, IsEmpty());
+  EXPECT_EQ(targets(), 2);
+}
+
+// Other nodes may call it directly, whatever else serves the function here.
+TEST_F(DrainsTest, AHostWithAnEngineInsideServesUntilOtherNodesHaveLeft) {
+  Attach("c", "web", {"web/back"});
+  AttachRequest request;
+  request.session = 1001;
+  request.tenant = &tenants_.at("web");
+  request.host = absl::StrCat(kEnginePrefix, "n1/b");
+  request.is_client = request.is_engine = true;
+  request.inside_of = b_->id;
+  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
+  FakeHost& inside = *(hosts_["inside"] = std::make_unique<FakeHost>());
+  inside.id = request.session;
+  api::Mesh mesh;
+  for (const char* host : {"b", "c"}) AddEndpoint(&mesh, "web/back", host);
+  AddEndpoint(&mesh, "web/far", "x");
+  mesh.mutable_endpoints(2)->set_node("n2");
+  Program(mesh);
+  Subscribe(inside, "web/far", "web/back");
+  Settle();
+  ASSERT_TRUE(engine_->DrainHost("b").ok());
+  Settle();
+  EXPECT_EQ(TargetsAt(inside, "web/far", "web/back"), std::set<std::string>{"b"});
+  EXPECT_FALSE(b_->drain_asked);
+  SaysItLeft(b_->id);
+  EXPECT_TRUE(b_->drain_asked);
+}
+
+TEST_F(DrainsTest, ANodeThatGoesIsNotWaitedForAndOneThatComesIs) {
+  ASSERT_TRUE(engine_->DrainHost("b").ok());
+  engine_->PeerSays("n3", {});
+  SaysItLeft(b_->id);
+  EXPECT_FALSE(b_->drain_asked);
+  engine_->PeerGone("n3");
+  Settle();
+  EXPECT_TRUE(b_->drain_asked);
+}
+
+TEST_F(DrainsTest, ANodeOfAnEarlierVersionIsNamedAsWhatHolds) {
+  ASSERT_TRUE(engine_->DrainHost("b").ok());
+  PeerDrains deaf;
+  deaf.deaf = true;
+  Says(deaf);
+  EXPECT_FALSE(b_->drain_asked);
+  EXPECT_THAT(engine_->WhatHolds(*engine_->state().FindHost("b")),
+              ElementsAre(Pair("web/back", HasSubstr("the agent of node n2 is of a version"))));
+}
+
+}  // namespace
+}  // namespace weft::agent::test
