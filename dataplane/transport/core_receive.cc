@@ -283,7 +283,9 @@ WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot, uint64_t now_ns
   event.handle = {PeerIndex{index}, peers_[index]->session_count, message.id};
   event.tenant = {message.tenant};
   event.function = message.function;
-  event.timeout_ns = message.timeout_ns;
+  // The first frame said it: what the others took to come is gone, too. 0 would mean that there is no limit.
+  const uint64_t took_ns = now_ns - message.arrived_ns;
+  event.timeout_ns = message.timeout_ns > took_ns ? message.timeout_ns - took_ns : message.timeout_ns != 0;
   event.payload = message.bytes == 0 ? nullptr : blocks_.Data(message.block);
   event.payload_bytes = message.bytes;
   event.message = served.in;

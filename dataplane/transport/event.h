@@ -43,9 +43,10 @@ struct Event {
   absl::StatusCode code = absl::StatusCode::kOk;
   CallHandle handle;
   TenantIndex tenant;
-  uint64_t function = 0;    // kRequest, kOneWay: wire id of the callee.
-  uint64_t timeout_ns = 0;  // kRequest, kOneWay: time left at the sender when it sent; 0: none.
-  uint64_t user = 0;        // kCompleted: SendOptions::user.
+  uint64_t function = 0;  // kRequest, kOneWay: wire id of the callee.
+  // kRequest, kOneWay: time left, but for the first frame's way here; 0: no limit.
+  uint64_t timeout_ns = 0;
+  uint64_t user = 0;  // kCompleted: SendOptions::user.
   const uint8_t* payload = nullptr;
   uint32_t payload_bytes = 0;
   uint32_t message = ~uint32_t{0};  // The core's own.

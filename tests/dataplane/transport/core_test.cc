@@ -274,6 +274,34 @@ TEST_F(CoreTest, TimeLeftTravelsWithTheRequest) {
   EXPECT_EQ(requests[0].timeout_ns, 4'000'000u);
 }
 
+TEST_F(CoreTest, TimeThatALongRequestTakesToComeIsGoneForItsCallee) {
+  Start(SmallConfig());
+  const std::vector<uint8_t> payload(4'000'000, 1);
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = kEcho;
+  const uint64_t began_ns = now_ns_;
+  for (const uint64_t timeout_ns : {100'000'000, 100'000}) {
+    options.timeout_ns = timeout_ns;
+    ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
+  }
+  std::vector<Event> requests;
+  for (int round = 0; round < 10'000 && requests.size() < 2; ++round) {
+    Run(1);
+    for (const Event& event : Events(*b_)) {
+      const uint64_t took_ns = now_ns_ - began_ns;
+      ASSERT_GT(took_ns, 200'000u);
+      requests.push_back(event);
+      if (event.timeout_ns == 1) continue;
+      // But for the way of the first frame.
+      EXPECT_NEAR(static_cast<double>(event.timeout_ns), static_cast<double>(100'000'000 - took_ns), 20'000);
+    }
+  }
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_EQ(std::min(requests[0].timeout_ns, requests[1].timeout_ns), 1u);  // Nothing is left.
+  for (const Event& event : requests) b_->Release(event);
+}
+
 TEST_F(CoreTest, KeysRotateUnderLoadWithoutALostPacket) {
   Start(SmallConfig());
   int answered = 0;
