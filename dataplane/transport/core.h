@@ -182,7 +182,6 @@ class Core {
   bool ReserveIn(uint32_t in);
   bool StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
   void DeliverServed(uint32_t peer, uint32_t slot, uint64_t now_ns);
-  void TellOver(uint32_t peer, uint64_t id);
   void TellCancelled(uint32_t peer, uint32_t slot);
   void RetireServed(uint32_t peer, uint32_t slot);
   void RejectServed(uint32_t peer, uint32_t slot, absl::StatusCode code);
@@ -195,6 +194,8 @@ class Core {
   void OnUnknown(uint32_t peer, const ParsedFrame& frame);
   uint32_t FindOut(Peer& peer, MessageKind kind, uint64_t id);
   void PushNotice(uint32_t peer, const Notice& notice);
+  void TellOver(uint32_t peer, uint64_t id);
+  void TellThoseOver(uint32_t peer);
   void Touch(Peer& peer, uint32_t slot, uint64_t now_ns);
 
   // core_loss.cc: acknowledgements, loss, timers.

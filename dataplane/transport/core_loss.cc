@@ -79,6 +79,7 @@ void Core::TakeLost(uint32_t index, uint64_t counter) {
       MakeUrgent(index);
     } else if (sent.type == FrameType::kReject) {
       const uint64_t id = uint64_t{sent.generation} << 32 | sent.object;
+      if (sent.kind == MessageKind::kResponse) return TellOver(index, id);
       PushNotice(index, {FrameType::kReject, sent.kind, id, sent.code, 0});
     }
   });

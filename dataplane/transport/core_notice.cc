@@ -131,6 +131,31 @@ void Core::PushNotice(uint32_t index, const Notice& notice) {
   MakeUrgent(index);
 }
 
+// Tells the peer that nobody waits here for the response to `id`. Nobody would ask for that again, so what
+// finds no room waits for it in its slot, unless a new call takes that: that one tells the peer as well.
+void Core::TellOver(uint32_t index, uint64_t id) {
+  Peer& peer = *peers_[index];
+  const uint32_t slot = SlotOf(id);
+  const CallSlot& call = peer.calls[slot];
+  if (peer.notice_count == Peer::kNoticesMax && call.sequence == SequenceOf(id) &&
+      call.state == CallState::kFree) {
+    if (!call.waiting.linked) peer.over_untold.PushBack(peer.calls.data(), slot);
+    return;
+  }
+  PushNotice(index, {FrameType::kReject, MessageKind::kResponse, id,
+                     static_cast<uint32_t>(absl::StatusCode::kCancelled), 0});
+}
+
+// Those that waited follow, as far as they leave room for others.
+void Core::TellThoseOver(uint32_t index) {
+  Peer& peer = *peers_[index];
+  while (!peer.over_untold.empty() && peer.notice_count < Peer::kNoticesMax / 2) {
+    const uint32_t slot = peer.over_untold.front();
+    peer.over_untold.Remove(peer.calls.data(), slot);
+    TellOver(index, MessageId(peer.calls[slot].sequence, slot));
+  }
+}
+
 // The call has made progress: it goes behind all others that might be asked for.
 void Core::Touch(Peer& peer, uint32_t slot, uint64_t now_ns) {
   peer.calls[slot].progress_ns = now_ns;

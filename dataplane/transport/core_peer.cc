@@ -166,6 +166,7 @@ void Core::EndEverything(uint32_t index, bool session_ends) {
     }
   }
   peer.notice_count = 0;
+  while (!peer.over_untold.empty()) peer.over_untold.Remove(peer.calls.data(), peer.over_untold.front());
   peer.ack_pending = 0;
   peer.ack_due_ns = kNever;
   peer.loss_due_ns = kNever;

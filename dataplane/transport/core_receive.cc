@@ -218,9 +218,9 @@ void Core::RejectIn(uint32_t in) {
   if (message.kind != MessageKind::kResponse) {
     return RejectServed(index, slot, absl::StatusCode::kResourceExhausted);
   }
-  PushNotice(index, {FrameType::kReject, MessageKind::kResponse, message.id,
-                     static_cast<uint32_t>(absl::StatusCode::kResourceExhausted), 0});
+  const uint64_t id = message.id;
   EndCall(*peers_[index], slot, absl::StatusCode::kResourceExhausted, false, true);
+  TellOver(index, id);
 }
 
 // Memory for all of a message, unless it has it.
@@ -334,12 +334,6 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   call.state = CallState::kFree;
   peer.waiting_calls.Remove(peer.calls.data(), slot);
   peer.free_calls[peer.free_call_count++] = slot;
-}
-
-// Tells the peer that nobody waits here for the response to `id`.
-void Core::TellOver(uint32_t index, uint64_t id) {
-  PushNotice(index, {FrameType::kReject, MessageKind::kResponse, id,
-                     static_cast<uint32_t>(absl::StatusCode::kCancelled), 0});
 }
 
 // Tells the owner that nobody waits for what it executes for the slot, where it does.

@@ -81,6 +81,8 @@ WEFT_HOT SendResult Core::TrySend(const SendOptions& options, Bytes head, Bytes 
   CallSlot& call = peer.calls[slot];
   ++calls_outstanding_;
   const MessageKind kind = options.one_way ? MessageKind::kOneWay : MessageKind::kRequest;
+  if (call.waiting.linked) [[unlikely]]
+    peer.over_untold.Remove(peer.calls.data(), slot);
   ++call.sequence;
   call.user = options.user;
   call.progress_ns = now_ns;

@@ -189,6 +189,7 @@ void Core::WriteControl(uint32_t index, FrameWriter* writer) {
     peer.notice_head = (peer.notice_head + 1) % Peer::kNoticesMax;
     --peer.notice_count;
   }
+  TellThoseOver(index);
   for (; !peer.grants_to_send.empty() && writer->room() >= sizeof(GrantFrame) &&
          frames < kFramesPerDatagramMax / 2;
        ++frames) {

@@ -157,7 +157,7 @@ struct alignas(kCacheLineBytes) CallSlot {
   uint32_t tenant = 0;
   CallState state = CallState::kFree;
   MessageKind kind = MessageKind::kRequest;
-  ListHook waiting;  // Among its peer's calls, the least recently heard of first.
+  ListHook waiting;  // Among its peer's calls, the least recently heard of first; or see Peer::over_untold.
 };
 
 // A call or one-way message that the peer began: what makes its execution happen at most once. The record

@@ -101,6 +101,7 @@ struct Peer {
   std::vector<uint32_t> free_calls;
   uint32_t free_call_count = 0;
   IndexList<CallSlot, &CallSlot::waiting> waiting_calls;
+  IndexList<CallSlot, &CallSlot::waiting> over_untold;  // Free slots whose last call's end waits to be told.
   std::vector<ServedSlot> served;
   IndexList<InMessage, &InMessage::partial> partial;
   IndexList<OutMessage, &OutMessage::ready> blocked;

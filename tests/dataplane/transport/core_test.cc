@@ -186,6 +186,52 @@ TEST_F(CoreTest, CancelEndsTheCallAtOnceAndTellsTheCallee) {
   b_->Release(requests[0]);
 }
 
+TEST_F(CoreTest, EveryOneOfManyCallsCancelledAtOnceIsToldToTheCallee) {
+  Config config = SmallConfig();
+  config.slots_per_peer = 256;
+  Start(config);
+  std::vector<CallHandle> handles(200);
+  for (CallHandle& handle : handles) ASSERT_EQ(Call(10, 1, false, &handle), SendResult::kOk);
+  Run();
+  auto requests = Events(*b_);
+  ASSERT_EQ(requests.size(), handles.size());
+  for (const CallHandle& handle : handles) a_->Cancel(handle, now_ns_);
+  EXPECT_EQ(Events(*a_).size(), handles.size());
+  // Some slots are used anew before their last call's end could be told.
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(Call(10, 2), SendResult::kOk);
+  RunFor(1'000'000);
+  std::size_t cancelled = 0, begun = 0;
+  for (const Event& event : Events(*b_)) {
+    event.kind == EventKind::kCancelled ? ++cancelled : ++begun;
+    if (event.kind == EventKind::kRequest) requests.push_back(event);
+  }
+  EXPECT_EQ(cancelled, handles.size());
+  EXPECT_EQ(begun, 20u);
+  for (const Event& event : requests) b_->Release(event);
+}
+
+// Nobody waits for them, so nobody would ask.
+TEST_F(CoreTest, LargeAnswersToManyCallsCancelledAtOnceAreNotKept) {
+  Config config = SmallConfig();
+  config.slots_per_peer = 256;
+  Start(config);
+  std::vector<CallHandle> handles(150);
+  for (CallHandle& handle : handles) ASSERT_EQ(Call(10, 1, false, &handle), SendResult::kOk);
+  Run();
+  const std::vector<uint8_t> answer(100'000, 1);
+  for (const Event& event : Events(*b_)) {
+    ASSERT_EQ(b_->TryRespond(event.handle, absl::StatusCode::kOk, Bytes(answer), {}, now_ns_),
+              SendResult::kOk);
+    b_->Release(event);
+  }
+  for (const CallHandle& handle : handles) a_->Cancel(handle, now_ns_);
+  EXPECT_EQ(Events(*a_).size(), handles.size());
+  EXPECT_GT(b_->memory_used_bytes(), 150u * 100'000);
+  RunFor(5'000'000);
+  EXPECT_EQ(b_->messages_out(), 0u);
+  EXPECT_EQ(b_->memory_used_bytes(), 0u);
+}
+
 // A peer whose slots are all in use cannot have more executed by beginning them anew.
 TEST_F(CoreTest, LargeAnswerToACallThatWasCancelledBeforeItCameIsNotKept) {
   Start(SmallConfig());
