@@ -188,7 +188,7 @@ class Core {
 
   // core_notice.cc: frames without payload that concern one message.
   void OnGrant(Peer& peer, const ParsedFrame& frame);
-  void OnResend(uint32_t peer, const ParsedFrame& frame);
+  void OnResend(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns);
   void OnReject(uint32_t peer, const ParsedFrame& frame);
   void OnBusy(Peer& peer, const ParsedFrame& frame, uint64_t now_ns);
   void OnUnknown(uint32_t peer, const ParsedFrame& frame);

@@ -33,7 +33,7 @@ WEFT_HOT void Core::OnGrant(Peer& peer, const ParsedFrame& frame) {
   UpdateReady(out);
 }
 
-void Core::OnResend(uint32_t index, const ParsedFrame& frame) {
+void Core::OnResend(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
   Peer& peer = *peers_[index];
   const uint64_t id = frame.resend.id;
   const uint32_t out = FindOut(peer, frame.kind, id);
@@ -47,6 +47,13 @@ void Core::OnResend(uint32_t index, const ParsedFrame& frame) {
       message.granted_bytes = to;
       message.announce = false;
       unused_grant_bytes_ += message.UnusedGrantBytes();
+      UpdateReady(out);
+    }
+    // A look at each segment is dear where there are thousands, and a datagram has room for hundreds of
+    // these: nobody who keeps to his own pace asks for one message again so soon.
+    if (message.segments > 1) {
+      if (now_ns < message.resend_from_ns) return;
+      message.resend_from_ns = now_ns + config_.stall_ns / 2;
     }
     const uint32_t last = std::min(SegmentsOf(to, message.segment_bytes), message.next_segment);
     for (uint32_t segment = from / message.segment_bytes; segment < last; ++segment) MarkLost(out, segment);

@@ -74,7 +74,7 @@ void Core::Apply(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns) {
     case FrameType::kAck:
       return OnAck(peer, frame, now_ns);
     case FrameType::kResend:
-      return OnResend(peer, frame);
+      return OnResend(peer, frame, now_ns);
     case FrameType::kBusy:
       return OnBusy(*peers_[peer], frame, now_ns);
     case FrameType::kReject:

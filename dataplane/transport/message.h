@@ -56,8 +56,9 @@ struct alignas(kCacheLineBytes) OutMessage {
   uint32_t acked_segments = 0;
   SegmentBits acked;
   SegmentBits lost;
-  uint32_t lost_hint = 0;  // No lost segment lies below.
-  ListHook age;            // Among all unfinished ones of several segments, in order of creation.
+  uint32_t lost_hint = 0;       // No lost segment lies below.
+  ListHook age;                 // Among all unfinished ones of several segments, in order of creation.
+  uint64_t resend_from_ns = 0;  // Of several segments: when a RESEND is followed again.
   Block bits_block;
 
   // Makes a used object like a new one, but for its generation. What FreeOut and leaving a list have reset,
@@ -74,6 +75,7 @@ struct alignas(kCacheLineBytes) OutMessage {
     if (segments > 1 || lost_segments > 0) {
       lost = SegmentBits{};
       lost_hint = 0;
+      resend_from_ns = 0;
     }
     bytes = segments = next_segment = granted_bytes = lost_segments = acked_segments = 0;
     acked = SegmentBits{};

@@ -115,6 +115,40 @@ TEST_F(ClaimTest, TenantWithoutMemoryKeepsNobodyElseFromGrants) {
   EXPECT_EQ(Events(*b_).size(), 1u);
 }
 
+// Of one long message the whole is asked for, again and again.
+TEST_F(ClaimTest, ResendAskedForAgainAtOnceIsNotFollowedAgain) {
+  Start(SmallConfig());
+  const SealSecret secret = SecretFrom(4242);
+  const uint32_t id = a_->InstallReceiveKey(to_b_, 1, secret);
+  SealKey key;
+  key.Install(secret);
+  CallHandle call;
+  ASSERT_EQ(Call(39'000, 0, false, &call), SendResult::kOk);
+  for (int i = 0; i < 20; ++i) Pump(*a_, port_a_, now_ns_);
+  const uint64_t segments = (39'000 + a_->segment_bytes() - 1) / a_->segment_bytes();
+  uint64_t counter = 1'000;
+  const auto ask = [&] {
+    std::string wire(16 + sizeof(ResendFrame) + 16, '\0');
+    auto* const bytes = reinterpret_cast<uint8_t*>(wire.data());
+    const weft_packet_header header{WEFT_PACKET_VERSION_AND_SUITE, 1, 0, __builtin_bswap32(id),
+                                    __builtin_bswap64(++counter)};
+    std::memcpy(bytes, &header, sizeof(header));
+    FrameWriter writer(bytes + 16, sizeof(ResendFrame));
+    writer.Resend(MessageKind::kRequest, call.id, 0, 39'000);
+    key.Seal(counter, bytes, bytes + 16, sizeof(ResendFrame));
+    a_->HandleDatagram(bytes, wire.size(), now_ns_);
+    for (int i = 0; i < 20; ++i) Pump(*a_, port_a_, now_ns_);
+  };
+  ask();
+  EXPECT_EQ(a_->counters().segments_resent, segments);
+  now_ns_ += 1'000'000;
+  ask();
+  EXPECT_EQ(a_->counters().segments_resent, segments);
+  now_ns_ += 9'000'000;
+  ask();
+  EXPECT_EQ(a_->counters().segments_resent, 2 * segments);
+}
+
 // A sender of other settings, or of ill will.
 TEST_F(ClaimTest, MessageThatCameUnaskedTakesThePlaceOfNoMoreGrantsThanItMay) {
   Config generous = SmallConfig();
