@@ -12,6 +12,9 @@
 namespace weft::transport {
 namespace {
 constexpr uint64_t kLaterPackets = 3;
+// 16,000 a second at a tick each 2 ms: whoever announces more than its tenant has memory for does not fill
+// the pool of incoming messages for all others. Half of a peer's ring of notices.
+constexpr uint32_t kRejectsPerTick = 32;
 }  // namespace
 
 WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
@@ -160,9 +163,12 @@ void Core::Tick(uint64_t now_ns) {
 void Core::TickGrants(uint64_t now_ns) {
   const auto before = [now_ns](uint64_t ns) { return now_ns - std::min(now_ns, ns); };
   grants_.WriteOffStalled(before(2 * config_.probe_ns));
-  const uint32_t in = grants_.WithoutMemorySince(before(config_.memory_wait_ns),
-                                                 [this](uint32_t message) { return ReserveIn(message); });
-  if (in != kNone) RejectIn(in);
+  for (uint32_t i = 0; i < kRejectsPerTick; ++i) {
+    const uint32_t in = grants_.WithoutMemorySince(before(config_.memory_wait_ns),
+                                                   [this](uint32_t message) { return ReserveIn(message); });
+    if (in == kNone) break;
+    RejectIn(in);
+  }
   IssueGrants(now_ns);
   if (grants_.AnyWaiting()) timers_.ArmAtLatest(config_.peers_max, now_ns + config_.probe_ns);
 }

@@ -115,6 +115,24 @@ TEST_F(ClaimTest, TenantWithoutMemoryKeepsNobodyElseFromGrants) {
   EXPECT_EQ(Events(*b_).size(), 1u);
 }
 
+TEST_F(ClaimTest, MessagesThatFindNoMemoryDoNotKeepThePoolFromOthers) {
+  StartThree(SmallConfig());
+  const FunctionId other = FunctionIdOf("test/other");
+  ASSERT_TRUE(b_->SetFunction(other, {2}).ok());
+  b_->SetTenantLimit({2}, 64 * 1024);
+  const std::vector<uint8_t> payload(50'000, 7);
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = other;
+  for (int i = 0; i < 60; ++i)
+    ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
+  RunThree(1'000'000, NoData);
+  ASSERT_EQ(b_->messages_in(), 60u);
+  // Rejected after 20 ms, all but the one that has the memory, within a few ticks of 2 ms.
+  RunThree(27'000'000, NoData);
+  EXPECT_LE(b_->messages_in(), 1u);
+}
+
 // Of one long message the whole is asked for, again and again.
 TEST_F(ClaimTest, ResendAskedForAgainAtOnceIsNotFollowedAgain) {
   Start(SmallConfig());
