@@ -275,6 +275,7 @@ class NodeEngine final : public SessionEvents {
   void OnCompleted(const transport::Event& event);
   void FreeOutbound(uint32_t slot);
   uint32_t& ChainOf(uint32_t link, uint32_t request_id);
+  void CancelOutbound(Outbound& outbound);
   void CancelOrphans();
   void Retry(uint64_t now_ns);
   const Via& ViaOf(const std::string* caller);

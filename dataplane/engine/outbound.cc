@@ -197,14 +197,16 @@ void NodeEngine::OnCancel(uint32_t link, uint32_t request_id) {
   for (uint32_t slot = ChainOf(link, request_id); slot != kNoSlot; slot = outbound_[slot].next) {
     Outbound& outbound = outbound_[slot];
     if (outbound.incoming.link != link || outbound.incoming.request_id != request_id) continue;
-    ++counters_.cancels_out;
-    if (outbound.state == Outbound::State::kSent) {
-      transport_->Cancel(outbound.handle, local_.NowNs());  // Ends it, by its event.
-    } else {
-      // Found expired at its next turn.
-      outbound.incoming.deadline_ns = 1;
-    }
-    return;
+    return CancelOutbound(outbound);
+  }
+}
+
+void NodeEngine::CancelOutbound(Outbound& outbound) {
+  ++counters_.cancels_out;
+  if (outbound.state == Outbound::State::kSent) {
+    transport_->Cancel(outbound.handle, local_.NowNs());  // Ends it, by its event.
+  } else {
+    outbound.incoming.deadline_ns = 1;  // Found expired at its next turn.
   }
 }
 
@@ -212,11 +214,10 @@ void NodeEngine::OnCancel(uint32_t link, uint32_t request_id) {
 void NodeEngine::CancelOrphans() {
   channels_closed_ = core_.counters().channels_closed;
   for (Outbound& outbound : outbound_) {
-    if (outbound.state != Outbound::State::kSent || outbound.incoming.one_way()) continue;
+    if (outbound.state == Outbound::State::kFree || outbound.incoming.one_way()) continue;
     const Link* const link = core_.link(outbound.incoming.link);
     if (link->channel && link->epoch == outbound.incoming.link_epoch) continue;
-    ++counters_.cancels_out;
-    transport_->Cancel(outbound.handle, NowNs());
+    CancelOutbound(outbound);
   }
 }
 

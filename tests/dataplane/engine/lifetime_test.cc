@@ -218,6 +218,55 @@ TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
   EXPECT_GE(CountersOf(1).cancels_in, 1u);
 }
 
+// One call to another node at a time: others wait in the engine.
+class OneCallAtATimeTest : public TwoNodesTest {
+ protected:
+  OneCallAtATimeTest() : TwoNodesTest(Options()) {}
+
+ private:
+  static NodeEngineOptions Options() {
+    NodeEngineOptions options;
+    options.transport.slots_per_peer = 1;
+    return options;
+  }
+};
+
+TEST_F(OneCallAtATimeTest, WhatAHostThatDiesHasWaitingIsNotSent) {
+  std::atomic<int> begun{0};
+  std::vector<DeferredCall> kept;
+  ServingHost host(nodes_[1].run_dir(), "b",
+                   {{"demo/echo",
+                     [&](ServerCall& call) {
+                       ++begun;
+                       kept.push_back(call.Defer());
+                     }}},
+                   [&] { kept.clear(); });
+  ProgramBoth(CommonMesh());
+  {
+    CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+    Connect();
+    const Function function = front.Resolve("demo/echo");
+    ASSERT_EQ(front.client->Call(function, "warm", {.timeout = absl::Milliseconds(200)}).status().code(),
+              absl::StatusCode::kDeadlineExceeded);
+    std::byte room[3][8];
+    for (auto& bytes : room) {
+      ASSERT_TRUE(front.client
+                      ->CallAsync(function, {}, bytes, [](void*, const CallResult&) {}, nullptr,
+                                  {.timeout = absl::Seconds(100)})
+                      .ok());
+    }
+    front.client->Poll();
+    EXPECT_TRUE(Eventually([&] { return begun.load() == 2 && CountersOf(0).waited == 2; }));
+  }
+  const auto under_way = [&] {
+    uint32_t count = 0;
+    OnWire([&] { count = nodes_[0].engine->outbound_in_use() + nodes_[1].engine->inbound_in_use(); });
+    return count;
+  };
+  EXPECT_TRUE(Eventually([&] { return under_way() == 0; })) << under_way();
+  EXPECT_EQ(begun.load(), 2);  // The first of the three, after the one before.
+}
+
 TEST_F(TwoNodesTest, DataFlowsWhileTheAgentIsReplaced) {
   EchoAcross across(*this);
   auto& [echo, front, function] = across;
