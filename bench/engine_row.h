@@ -130,7 +130,7 @@ class EngineRow : public PairRow {
 
   // One turn of the engine's loop; `take(event)` is called for each event.
   template <typename Take>
-  void Turn(int side, const TickClock& clock, Take take) {
+  void Turn(int side, TickClock& clock, Take take) {
     transport::Core& core = *ends_[side].core;
     const uint64_t now_ns = clock.NowNs();
     transport::PumpIn(core, *ports_[side], now_ns);
@@ -141,7 +141,7 @@ class EngineRow : public PairRow {
     }
     transport::PumpOut(core, *ports_[side], now_ns);
   }
-  void TurnUntilQuiet(int side, const TickClock& clock) {
+  void TurnUntilQuiet(int side, TickClock& clock) {
     for (const uint64_t begin_ns = clock.NowNs(); clock.NowNs() - begin_ns < kQuietNs;) {
       Turn(side, clock, [](const Event&, uint64_t) {});
     }
@@ -156,7 +156,7 @@ class EngineRow : public PairRow {
   }
 
   // Has the callee end its block, and waits for its answer.
-  bool Stop(const TickClock& clock) {
+  bool Stop(TickClock& clock) {
     bool stopped = false;
     const uint64_t begin_ns = NowNs();
     if (ends_[kNear].core->TrySend(OptionsFor(kStopFunction), {}, {}, clock.NowNs(), nullptr) !=

@@ -75,9 +75,9 @@ class HostLoop {
   }
 
   // CLOCK_MONOTONIC, for the price of reading the counter.
-  uint64_t NowNs() const { return clock_.NowNs(); }
+  uint64_t NowNs() { return clock_.NowNs(); }
   // When the messages of this poll were found; free. What Local::NowNs returns.
-  uint64_t MessageNs() const { return clock_.NsAt(poller_.polled_ticks()); }
+  uint64_t MessageNs() { return clock_.NsAt(poller_.polled_ticks()); }
 
   // --- The poller's handler.
   LinkSink<Local>& SinkFor(Channel& channel) {
@@ -93,7 +93,6 @@ class HostLoop {
   static constexpr uint32_t kSlowEvery = 64;
   static constexpr uint32_t kYieldEvery = 64;
   static constexpr uint32_t kDirectLooks = 512;
-  static constexpr uint64_t kResyncNs = kNsPerSecond / 4;
   // A link that the agent has closed is read once more, for the replies that it still holds.
   static constexpr int kLastCells = 4 * static_cast<int>(kCells);
 
@@ -131,10 +130,6 @@ class HostLoop {
     }
     session_.Tick(now_ns);
     if (core_.Busy()) core_.Advance(now_ns);
-    if (now_ns - resynced_ns_ > kResyncNs) {
-      clock_.Resync();
-      resynced_ns_ = now_ns;
-    }
   }
 
   Session& session_;
@@ -143,7 +138,6 @@ class HostLoop {
   Local& local_;
   TickClock clock_;
   uint32_t turns_ = 0;
-  uint64_t resynced_ns_ = 0;
   std::vector<std::unique_ptr<LinkSink<Local>>> sinks_;  // One per slot of a link, for good.
 };
 

@@ -96,7 +96,7 @@ class MeshImpl final : public SessionEvents {
   bool DeferredCancelled(const Incoming& incoming);
 
   // --- LinkSink's Local.
-  uint64_t NowNs() const { return loop_.MessageNs(); }
+  uint64_t NowNs() { return loop_.MessageNs(); }
   WEFT_HOT_INLINE std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
     if (ready_.size() >= kReadyMax) [[unlikely]]
       return nullptr;

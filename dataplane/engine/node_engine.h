@@ -165,7 +165,7 @@ class NodeEngine final : public SessionEvents {
   // takes.
   int wait_fd() const { return session_->poller().epoll_fd(); }
   void Look() { session_->poller().Look(); }
-  uint64_t NowNs() const { return loop_.NowNs(); }
+  uint64_t NowNs() { return loop_.NowNs(); }
   transport::Core& transport() { return *transport_; }
 
   // --- Inspection.
@@ -309,7 +309,7 @@ class NodeEngine final : public SessionEvents {
   // LinkSink's Local: the engine itself, but for the clock.
   struct Local {
     NodeEngine& engine;
-    uint64_t NowNs() const { return engine.loop_.MessageNs(); }
+    uint64_t NowNs() { return engine.loop_.MessageNs(); }
     std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
       return engine.OnRequestBegin(incoming, bytes);
     }

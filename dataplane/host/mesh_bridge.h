@@ -54,7 +54,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   WEFT_HOT bool Reply(InCall& call, Status status, absl::Span<const std::byte> reply) override;
 
   // ---- LinkSink's Local.
-  uint64_t NowNs() const { return loop_.MessageNs(); }
+  uint64_t NowNs() { return loop_.MessageNs(); }
   WEFT_HOT std::byte* OnRequestBegin(const Incoming& incoming, uint32_t bytes);
   WEFT_HOT void OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes);
   void OnRequestAbort(const Incoming& incoming, std::byte* payload);

@@ -2,7 +2,8 @@
 // The protocol between nodes, as a pure machine: datagrams and the time come in, datagrams and events go out.
 // It does no I/O, reads no clock, draws no random number and takes no lock, so the simulator runs the very
 // code that ships, and a run is repeated by its inputs. One core belongs to one worker; every call is made on
-// its thread. After Create and AddPeer nothing is allocated.
+// its thread. After Create and AddPeer nothing is allocated. The time that is passed may step back a little,
+// as a counter does that is set by the system's clock.
 //
 // A caller's view: TrySend begins a call or a one-way message, NextEvent tells how it ended. A callee's:
 // NextEvent brings a request, TryRespond answers it. The loop around it is pump.h.

@@ -26,7 +26,8 @@ WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now
   }
   peer.share_bytes = std::max(static_cast<uint32_t>(frame.ack.share_bytes), segment_bytes_);
   if (peer.log.IsOutstanding(largest)) {
-    const uint64_t elapsed = now_ns - peer.log.SentNs(largest);
+    // Callers' clocks may step back a little: core.h.
+    const uint64_t elapsed = now_ns - std::min(now_ns, peer.log.SentNs(largest));
     if (elapsed >= frame.ack.delay_ns) peer.brake.OnSample(elapsed - frame.ack.delay_ns, now_ns);
   }
   bool progress = false;

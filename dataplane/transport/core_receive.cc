@@ -284,7 +284,7 @@ WEFT_HOT void Core::DeliverServed(uint32_t index, uint32_t slot, uint64_t now_ns
   event.tenant = {message.tenant};
   event.function = message.function;
   // The first frame said it: what the others took to come is gone, too. 0 would mean that there is no limit.
-  const uint64_t took_ns = now_ns - message.arrived_ns;
+  const uint64_t took_ns = now_ns - std::min(now_ns, message.arrived_ns);
   event.timeout_ns = message.timeout_ns > took_ns ? message.timeout_ns - took_ns : message.timeout_ns != 0;
   event.payload = message.bytes == 0 ? nullptr : blocks_.Data(message.block);
   event.payload_bytes = message.bytes;

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 namespace weft {
 namespace {
 
@@ -16,6 +19,16 @@ TEST(TickClockTest, FollowsTheMonotonicClock) {
     EXPECT_GE(ticked + 20 * kNsPerUs, before);
     EXPECT_LE(ticked, after + 20 * kNsPerUs);
   }
+}
+
+// As an idle thread does, which sleeps for hours; the system's clock is steered meanwhile.
+TEST(TickClockTest, IsRightAtTheFirstReadAfterALongSleep) {
+  TickClock clock(TicksPerSecond() * 1.2);
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  const uint64_t before = NowNs();
+  const uint64_t ticked = clock.NowNs();
+  EXPECT_GE(ticked + 20 * kNsPerUs, before);
+  EXPECT_LE(ticked, NowNs() + 20 * kNsPerUs);
 }
 
 }  // namespace

@@ -348,6 +348,30 @@ TEST_F(CoreTest, TimeThatALongRequestTakesToComeIsGoneForItsCallee) {
   for (const Event& event : requests) b_->Release(event);
 }
 
+TEST_F(CoreTest, ClockThatStepsBackTakesNoTimeFromARequestOfManySegments) {
+  Start(SmallConfig());
+  const std::vector<uint8_t> payload(3'000, 1);
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = kEcho;
+  options.timeout_ns = 100'000'000;
+  ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
+  std::string last;
+  eat_ = [&](uint64_t, const std::string& wire) { return wire_.size() > 1 && (last = wire, true); };
+  Run(3);
+  ASSERT_FALSE(last.empty());
+  ASSERT_TRUE(Events(*b_).empty());
+  eat_ = {};
+  now_ns_ -= 50'000;
+  for (const std::string& wire : std::vector<std::string>(wire_))
+    port_b_.Deliver(reinterpret_cast<const uint8_t*>(wire.data()), wire.size());
+  Pump(*b_, port_b_, now_ns_);
+  const std::vector<Event> requests = Events(*b_);
+  ASSERT_EQ(requests.size(), 1u);
+  EXPECT_EQ(requests[0].timeout_ns, 100'000'000u);
+  b_->Release(requests[0]);
+}
+
 TEST_F(CoreTest, KeysRotateUnderLoadWithoutALostPacket) {
   Start(SmallConfig());
   int answered = 0;

@@ -83,6 +83,25 @@ TEST_F(LossTest, PauseOfThisSideIsNotThePeersSilence) {
   EXPECT_EQ(EchoAll(*b_), 1);
 }
 
+// As when a thread that slept looks at the system's clock again.
+TEST_F(LossTest, ClockThatStepsBackIsNoRoundTripWithoutEnd) {
+  Start(SmallConfig());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Pump(*a_, port_a_, now_ns_);
+  now_ns_ -= 1'000'000;
+  RunFor(500'000);
+  ASSERT_EQ(EchoAll(*b_), 1);
+  RunFor(500'000);
+  int sent = 0;
+  eat_ = [&](uint64_t path, const std::string&) { return path == kPathToB && sent++ == 0; };
+  for (int i = 1; i <= 5; ++i) {
+    ASSERT_EQ(Call(10, static_cast<uint64_t>(i)), SendResult::kOk);
+    Run(2);
+  }
+  RunFor(1'000'000);
+  EXPECT_EQ(EchoAll(*b_), 5);
+}
+
 TEST_F(LossTest, ReorderingWithoutLossResendsNothing) {
   Start(SmallConfig());
   // Every fifth datagram is held back until two others have passed it.
