@@ -2,7 +2,11 @@
 // Hosts that are drained, here and on other nodes: what agents tell each other of them, and when one is asked
 // to finish.
 #include <algorithm>
+#include <map>
+#include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/engine.h"
@@ -10,6 +14,37 @@
 #include "dataplane/base/check.h"
 
 namespace weft::agent {
+namespace {
+
+// Of callees that are told of in one message, of kControlMessageBytesMax.
+constexpr int kCalleesPerPart = 4096;
+
+// What a node engine is asked; `more` in all parts but the last.
+std::vector<api::LeaveEnds> PartsOf(uint64_t number, const std::map<std::string, std::set<uint64_t>>& ends) {
+  std::vector<api::LeaveEnds> parts;
+  int room = 0;
+  for (const auto& [name, callees] : ends) {
+    api::LeaveEnds::End* end = nullptr;
+    for (const uint64_t callee : callees) {
+      if (room == 0) {
+        if (!parts.empty()) parts.back().set_more(true);
+        parts.emplace_back().set_number(number);
+        room = kCalleesPerPart;
+        end = nullptr;
+      }
+      if (end == nullptr) {
+        end = parts.back().add_ends();
+        end->set_end(name);
+      }
+      end->add_callee_ids(callee);
+      --room;
+    }
+  }
+  if (parts.empty()) parts.emplace_back().set_number(number);
+  return parts;
+}
+
+}  // namespace
 
 std::map<std::string, std::string> Engine::WhatHolds(const Session& session) const {
   std::map<std::string, std::string> holds;
@@ -103,15 +138,10 @@ bool Engine::CallsHaveLeft(const std::string& peer, const std::string& host, uin
   Leave& leave = leaves_[{peer, host}];
   if (leave.number != 0 && leave.drain == drain && leave.ends == ends) return leave.unanswered.empty();
   leave = {drain, std::move(ends), ++last_leave_, {}};
+  const std::vector<api::LeaveEnds> parts = PartsOf(leave.number, leave.ends);
   for (auto& [id, session] : state_.sessions) {
     if (!session.is_engine) continue;
-    api::LeaveEnds& message = *Send(session).mutable_leave_ends();
-    message.set_number(leave.number);
-    for (const auto& [name, callees] : leave.ends) {
-      api::LeaveEnds::End& end = *message.add_ends();
-      end.set_end(name);
-      end.mutable_callee_ids()->Add(callees.begin(), callees.end());
-    }
+    for (const api::LeaveEnds& part : parts) *Send(session).mutable_leave_ends() = part;
     leave.unanswered.insert(id);
   }
   return leave.unanswered.empty();

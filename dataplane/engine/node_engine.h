@@ -222,6 +222,7 @@ class NodeEngine final : public SessionEvents {
   // Ends that routes have left, and for which callees.
   struct Leave {
     uint64_t number = 0;  // The agent's
+    bool more = false;    // Parts of it are still to come, next.
     absl::flat_hash_map<std::string, absl::flat_hash_set<uint64_t>> callees;
     uint64_t asked_ns = 0;
     uint64_t due_ns = 0;  // When it is looked at next.

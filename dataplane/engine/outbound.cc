@@ -222,10 +222,13 @@ void NodeEngine::CancelOrphans() {
 }
 
 void NodeEngine::OnLeaveEnds(const api::LeaveEnds& message) {
-  Leave& leave = leaves_.emplace_back();
+  const bool begins = leaves_.empty() || !leaves_.back().more;
+  Leave& leave = begins ? leaves_.emplace_back() : leaves_.back();
   leave.number = message.number();
+  leave.more = message.more();
   for (const api::LeaveEnds::End& end : message.ends())
     leave.callees[end.end()].insert(end.callee_ids().begin(), end.callee_ids().end());
+  if (leave.more) return;
   leave.asked_ns = NowNs();
   leave_asked_ = true;
 }
@@ -265,7 +268,7 @@ bool NodeEngine::AnyUnderWay(const Leave& leave) {
 // All records are looked at, so less often the longer it takes.
 void NodeEngine::CheckLeaves(uint64_t now_ns) {
   std::erase_if(leaves_, [&](Leave& leave) {
-    if (now_ns < leave.due_ns) return false;
+    if (leave.more || now_ns < leave.due_ns) return false;
     if (!AnyUnderWay(leave)) {
       session_->SendEndsLeft(leave.number);
       return true;

@@ -3,10 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/unix_socket.h"
 #include "tests/dataplane/agent/engine_fixture.h"
 
 namespace weft::agent::test {
@@ -92,6 +95,34 @@ TEST_F(DrainsTest, AHostElsewhereIsLeftOnceNoCallToItIsUnderWay) {
   Settle();
   EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
   EXPECT_FALSE(engine_->EndsLeft(front_->id, Asked().number()).ok());
+}
+
+TEST_F(DrainsTest, AHostOfVeryManyFunctionsIsAskedForInParts) {
+  constexpr int kFunctions = 9000;
+  api::Mesh mesh;
+  for (int i = 0; i < kFunctions; ++i) {
+    AddEndpoint(&mesh, absl::StrCat("web/f", i), "a");
+    mesh.mutable_endpoints(i)->set_node("n2");
+  }
+  Program(mesh);
+  Settle();
+  SaysItDrains(7);
+  std::map<std::string, std::set<uint64_t>> asked;
+  int parts = 0;
+  for (const api::ToHost& message : node_engine_->applied) {
+    if (!message.has_leave_ends()) continue;
+    ++parts;
+    EXPECT_LE(message.ByteSizeLong(), kControlMessageBytesMax);
+    EXPECT_EQ(message.leave_ends().more(), parts < 5);
+    EXPECT_EQ(message.leave_ends().number(), Asked().number());
+    for (const auto& end : message.leave_ends().ends())
+      asked[end.end()].insert(end.callee_ids().begin(), end.callee_ids().end());
+  }
+  EXPECT_EQ(parts, 5);
+  EXPECT_THAT(asked, ElementsAre(Pair("n2", SizeIs(kFunctions)), Pair("n2/a", SizeIs(kFunctions))));
+  EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
+  Settle();
+  EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
 }
 
 TEST_F(DrainsTest, ANewDrainOfOneNameIsLeftAnew) {
