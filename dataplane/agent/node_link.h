@@ -132,11 +132,11 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void TakePeers(const std::map<std::string, std::string>& addresses);
   // In node_link_steering.cc: weft-control's answer about the interface, once a second.
   void OnSteering(const SteerAnswer& answer);
+  void GiveKeys(const SteerMaps& maps);
+  void Steer(uint16_t worker, const SteerMaps& maps);
   // In node_link_paths.cc: what the paths to peers carry, as the kernel has it, kPathsNs after the last look.
   void LookAtPaths(uint64_t now_ns);
   static constexpr uint64_t kPathsNs = kNsPerSecond;
-  void GiveKeys(const SteerMaps& maps);
-  void Steer(uint16_t worker, const SteerMaps& maps);
 
   // --- node_link_lanes.cc, on the key thread: a lane joins a worker here and one of a peer.
   struct InsideWorker {

@@ -27,18 +27,11 @@ class DrainsTest : public EngineTest {
   void SetUp() override {
     front_ = &Attach("front", "web", {"web/front"});
     b_ = &Attach("b", "web", {"web/back"});
-    AttachRequest request;
-    request.session = 1000;
-    request.tenant = &tenants_.at("web");
-    request.host = EngineName("n1", 0);
-    request.is_client = request.is_engine = true;
-    ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
-    node_engine_ = (hosts_["engine"] = std::make_unique<FakeHost>()).get();
-    node_engine_->id = request.session;
+    node_engine_ = &AttachNodeEngine();
     api::NodeReport report;
     report.set_node("n2");
     report.set_up(true);
-    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+    ASSERT_TRUE(engine_->ReportNode(node_engine_->id, report).ok());
     engine_->PeerSays("n2", {});
     api::Mesh mesh;
     AddEndpoint(&mesh, "web/back", "b");
@@ -144,7 +137,7 @@ TEST_F(DrainsTest, ANewDrainOfOneNameIsLeftAnew) {
 TEST_F(DrainsTest, ANodeEngineThatHasLeftIsNotWaitedFor) {
   SaysItDrains(7);
   engine_->Detach(node_engine_->id, "its process ended", now_ns_);
-  hosts_.erase("engine");
+  hosts_.erase(EngineName("n1", 0));
   Settle();
   EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
 }

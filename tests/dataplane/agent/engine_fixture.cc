@@ -100,6 +100,20 @@ api::Hello EngineTest::HelloOf(const FakeHost& host) const {
   return hello;
 }
 
+FakeHost& EngineTest::AttachNodeEngine(uint16_t worker) {
+  AttachRequest request;
+  request.session = 1000u + worker;
+  request.worker = worker;
+  request.tenant = &tenants_.at("web");
+  request.host = EngineName("n1", worker);
+  request.is_client = request.is_engine = true;
+  EXPECT_TRUE(engine_->Attach(request, now_ns_).ok());
+  FakeHost& host = *hosts_.emplace(request.host, std::make_unique<FakeHost>()).first->second;
+  host.name = request.host;
+  host.id = request.session;
+  return host;
+}
+
 void EngineTest::Subscribe(FakeHost& host, const std::string& caller, const std::string& callee) {
   api::Subscribe subscribe;
   subscribe.set_caller(caller);

@@ -54,6 +54,8 @@ class EngineTest : public testing::Test {
                    std::vector<std::string> functions = {});
   FakeHost& Attach(const std::string& name, const std::string& tenant, api::Hello hello);
   FakeHost& AttachClient(const std::string& tenant);
+  // The node engine of n1's `worker`, as session 1000 + worker.
+  FakeHost& AttachNodeEngine(uint16_t worker = 0);
   absl::Status TryAttach(const std::string& name, const std::string& tenant, const api::Hello& hello);
   void Subscribe(FakeHost& host, const std::string& caller, const std::string& callee);
   void Kill(FakeHost& host) {

@@ -81,20 +81,13 @@ TEST_F(EngineTest, RouteOfManyLongNamesFitsAMessage) {
 // Each node is one more name for the caller in the table of the node engine, which has to fit one message.
 TEST_F(EngineTest, CallersAtNodesThatHaveLeftMakeRoomForThoseAtNodesThatCome) {
   FakeHost& a = Attach("a", "web", {"web/front"});
-  AttachRequest request;
-  request.session = 1000;
-  request.tenant = &tenants_.at("web");
-  request.host = EngineName("n1", 0);
-  request.is_client = request.is_engine = true;
-  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
-  FakeHost& engine = *(hosts_["engine"] = std::make_unique<FakeHost>());
-  engine.id = request.session;
+  FakeHost& engine = AttachNodeEngine();
   Subscribe(a, "web/front", "web/far");
   api::NodeReport report;
   for (int i = 0; i < 2000; ++i) {
     report.set_node(absl::StrCat("passer-by-with-a-name-of-some-length-", i));
     report.set_up(true);
-    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+    ASSERT_TRUE(engine_->ReportNode(engine.id, report).ok());
     api::Mesh mesh;
     api::Endpoint& endpoint = *mesh.add_endpoints();
     endpoint.set_function("web/far");
@@ -106,7 +99,7 @@ TEST_F(EngineTest, CallersAtNodesThatHaveLeftMakeRoomForThoseAtNodesThatCome) {
     ASSERT_EQ(engine.access.size(), 1u);
     ASSERT_LE(engine.access.begin()->second.size(), 2u) << report.node();
     report.set_up(false);
-    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+    ASSERT_TRUE(engine_->ReportNode(engine.id, report).ok());
   }
 }
 

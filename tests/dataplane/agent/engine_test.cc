@@ -267,20 +267,8 @@ TEST_F(EngineTest, RegistrationOfSomeoneElsesFunctionIsRefused) {
 // Hosts are dealt out, and stay; where their worker does not reach a node another's does.
 TEST_F(EngineTest, CallsLeaveByTheWorkerThatTheirHostWasDealtTo) {
   engine_->set_workers(2);
-  AttachRequest request;
-  request.tenant = &tenants_.at("web");
-  request.is_client = request.is_engine = true;
-  const auto attach = [&](uint16_t worker) {
-    request.session = 1000u + worker;
-    request.worker = worker;
-    request.host = EngineName("n1", worker);
-    EXPECT_TRUE(engine_->Attach(request, now_ns_).ok());
-    FakeHost& host = *hosts_.emplace(request.host, std::make_unique<FakeHost>()).first->second;
-    host.name = request.host;
-    host.id = request.session;
-  };
-  attach(0);
-  attach(1);
+  AttachNodeEngine(0);
+  AttachNodeEngine(1);
   const auto report = [&](uint16_t worker, bool up) {
     api::NodeReport said;
     said.set_node("n2");

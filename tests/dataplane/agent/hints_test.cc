@@ -201,20 +201,12 @@ std::vector<std::string> Column(const std::vector<api::Item>& items, const std::
 class HintedRouteTest : public test::EngineTest {};
 
 TEST_F(HintedRouteTest, AHostIsToldHowFarAndTheViewsSayByWhat) {
-  AttachRequest request;
-  request.session = 1000;
-  request.tenant = &tenants_.at("web");
-  request.is_client = request.is_engine = true;
-  request.host = EngineName("n1", 0);
-  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
-  test::FakeHost& engine = *hosts_.emplace(request.host, std::make_unique<test::FakeHost>()).first->second;
-  engine.name = request.host;
-  engine.id = request.session;
+  test::FakeHost& engine = AttachNodeEngine();
   for (const char* node : {"n2", "n3"}) {
     api::NodeReport report;
     report.set_node(node);
     report.set_up(true);
-    ASSERT_TRUE(engine_->ReportNode(request.session, report).ok());
+    ASSERT_TRUE(engine_->ReportNode(engine.id, report).ok());
   }
   test::FakeHost& front = Attach("a", "web", {"web/front"});
   api::Mesh mesh;

@@ -14,6 +14,22 @@ namespace {
 
 using weft::test::Eventually;
 
+// Host b, which serves demo/echo, counts the calls that it has begun and answers none.
+struct KeepingHost {
+  explicit KeepingHost(const std::string& run_dir)
+      : host(run_dir, "b",
+             {{"demo/echo",
+               [this](ServerCall& call) {
+                 ++begun;
+                 kept.push_back(call.Defer());
+               }}},
+             [this] { kept.clear(); }) {}
+
+  std::atomic<int> begun{0};
+  std::vector<DeferredCall> kept;
+  ServingHost host;
+};
+
 TEST_F(TwoNodesTest, ADeadNodeFailsCallsAtOnceAndServesAgainWhenItIsBack) {
   EchoAcross across(*this);
   auto& [echo, front, function] = across;
@@ -184,15 +200,7 @@ TEST_F(TwoNodesTest, AWayThatThePortHadNoRoomForIsMadeWhenThePeerMoves) {
 }
 
 TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
-  std::atomic<int> begun{0};
-  std::vector<DeferredCall> kept;
-  ServingHost host(nodes_[1].run_dir(), "b",
-                   {{"demo/echo",
-                     [&](ServerCall& call) {
-                       ++begun;
-                       kept.push_back(call.Defer());
-                     }}},
-                   [&] { kept.clear(); });
+  const KeepingHost host(nodes_[1].run_dir());
   ProgramBoth(CommonMesh());
   {
     CallingHost front(nodes_[0].run_dir(), "a", "web/front");
@@ -206,7 +214,7 @@ TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
                                 {.timeout = absl::Seconds(100)})
                     .ok());
     front.client->Poll();
-    EXPECT_TRUE(Eventually([&] { return begun.load() == 2; }));
+    EXPECT_TRUE(Eventually([&] { return host.begun == 2; }));
   }
   // Its deadline is far away: only the death of its caller can have ended it.
   const auto under_way = [&] {
@@ -232,15 +240,7 @@ class OneCallAtATimeTest : public TwoNodesTest {
 };
 
 TEST_F(OneCallAtATimeTest, WhatAHostThatDiesHasWaitingIsNotSent) {
-  std::atomic<int> begun{0};
-  std::vector<DeferredCall> kept;
-  ServingHost host(nodes_[1].run_dir(), "b",
-                   {{"demo/echo",
-                     [&](ServerCall& call) {
-                       ++begun;
-                       kept.push_back(call.Defer());
-                     }}},
-                   [&] { kept.clear(); });
+  const KeepingHost host(nodes_[1].run_dir());
   ProgramBoth(CommonMesh());
   {
     CallingHost front(nodes_[0].run_dir(), "a", "web/front");
@@ -256,7 +256,7 @@ TEST_F(OneCallAtATimeTest, WhatAHostThatDiesHasWaitingIsNotSent) {
                       .ok());
     }
     front.client->Poll();
-    EXPECT_TRUE(Eventually([&] { return begun.load() == 2 && CountersOf(0).waited == 2; }));
+    EXPECT_TRUE(Eventually([&] { return host.begun == 2 && CountersOf(0).waited == 2; }));
   }
   const auto under_way = [&] {
     uint32_t count = 0;
@@ -264,7 +264,7 @@ TEST_F(OneCallAtATimeTest, WhatAHostThatDiesHasWaitingIsNotSent) {
     return count;
   };
   EXPECT_TRUE(Eventually([&] { return under_way() == 0; })) << under_way();
-  EXPECT_EQ(begun.load(), 2);  // The first of the three, after the one before.
+  EXPECT_EQ(host.begun.load(), 2);  // The first of the three, after the one before.
 }
 
 TEST_F(TwoNodesTest, DataFlowsWhileTheAgentIsReplaced) {

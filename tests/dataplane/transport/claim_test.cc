@@ -82,6 +82,19 @@ class ClaimTest : public TwoCores {
     options.function = kEcho;
     return c_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr);
   }
+  // 60 messages of 50 KB from a to a tenant of b that has memory for one; b has heard of all.
+  void AnnounceToATenantWithoutMemory() {
+    const FunctionId other = FunctionIdOf("test/other");
+    ASSERT_TRUE(b_->SetFunction(other, {2}).ok());
+    b_->SetTenantLimit({2}, 64 * 1024);
+    const std::vector<uint8_t> payload(50'000, 7);
+    SendOptions options;
+    options.peer = to_b_;
+    options.function = other;
+    for (int i = 0; i < 60; ++i)
+      ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
+    RunThree(1'000'000, NoData);
+  }
 
   std::unique_ptr<Core> c_;
   PeerIndex c_to_b_, b_to_c_;
@@ -100,16 +113,7 @@ TEST_F(ClaimTest, PeerThatAnnouncesAndSendsNothingKeepsNobodyElseFromGrants) {
 
 TEST_F(ClaimTest, TenantWithoutMemoryKeepsNobodyElseFromGrants) {
   StartThree(SmallConfig());
-  const FunctionId other = FunctionIdOf("test/other");
-  ASSERT_TRUE(b_->SetFunction(other, {2}).ok());
-  b_->SetTenantLimit({2}, 64 * 1024);
-  const std::vector<uint8_t> payload(50'000, 7);
-  SendOptions options;
-  options.peer = to_b_;
-  options.function = other;
-  for (int i = 0; i < 60; ++i)
-    ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
-  RunThree(1'000'000, NoData);
+  AnnounceToATenantWithoutMemory();
   ASSERT_EQ(CallFromC(2'000'000), SendResult::kOk);
   RunThree(15'000'000, NoData);
   EXPECT_EQ(Events(*b_).size(), 1u);
@@ -117,16 +121,7 @@ TEST_F(ClaimTest, TenantWithoutMemoryKeepsNobodyElseFromGrants) {
 
 TEST_F(ClaimTest, MessagesThatFindNoMemoryDoNotKeepThePoolFromOthers) {
   StartThree(SmallConfig());
-  const FunctionId other = FunctionIdOf("test/other");
-  ASSERT_TRUE(b_->SetFunction(other, {2}).ok());
-  b_->SetTenantLimit({2}, 64 * 1024);
-  const std::vector<uint8_t> payload(50'000, 7);
-  SendOptions options;
-  options.peer = to_b_;
-  options.function = other;
-  for (int i = 0; i < 60; ++i)
-    ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
-  RunThree(1'000'000, NoData);
+  AnnounceToATenantWithoutMemory();
   ASSERT_EQ(b_->messages_in(), 60u);
   // Rejected after 20 ms, all but the one that has the memory, within a few ticks of 2 ms.
   RunThree(27'000'000, NoData);
