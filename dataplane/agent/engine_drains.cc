@@ -44,6 +44,22 @@ std::vector<api::LeaveEnds> PartsOf(uint64_t number, const std::map<std::string,
   return parts;
 }
 
+// Whether a call to one of these ends can be under way in `engine`: in that of a host the calls which it
+// asked for and may make, in weftd's own those of whoever else is here.
+bool MayHold(const EngineState& state, const Model& model, const Session& engine,
+             const std::map<std::string, std::set<uint64_t>>& ends) {
+  if (engine.inside_of == 0) return true;
+  const Session* const host = state.Find(engine.inside_of);
+  if (host == nullptr) return false;
+  return std::any_of(host->subscriptions.begin(), host->subscriptions.end(), [&](const auto& entry) {
+    const auto& [call, subscription] = entry;
+    const bool asked = std::any_of(ends.begin(), ends.end(), [&subscription](const auto& end) {
+      return end.second.contains(subscription.callee_id);
+    });
+    return asked && host->MayCallAs(call.first) && model.Allows(call.first, call.second);
+  });
+}
+
 }  // namespace
 
 std::map<std::string, std::string> Engine::WhatHolds(const Session& session) const {
@@ -140,7 +156,8 @@ bool Engine::CallsHaveLeft(const std::string& peer, const std::string& host, uin
   leave = {drain, std::move(ends), ++last_leave_, {}};
   const std::vector<api::LeaveEnds> parts = PartsOf(leave.number, leave.ends);
   for (auto& [id, session] : state_.sessions) {
-    if (!session.is_engine) continue;
+    // One inside a host is of that host's tenant, whose silence must not hold drains that do not concern it.
+    if (!session.is_engine || !MayHold(state_, *plan_.model, session, leave.ends)) continue;
     for (const api::LeaveEnds& part : parts) *Send(session).mutable_leave_ends() = part;
     leave.unanswered.insert(id);
   }

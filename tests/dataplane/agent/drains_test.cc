@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 
@@ -64,6 +66,23 @@ class DrainsTest : public EngineTest {
       if (message.has_leave_ends()) last = &message.leave_ends();
     }
     return *last;
+  }
+  // The engine inside `host`.
+  FakeHost& AttachInside(const FakeHost& host, const std::string& tenant) {
+    AttachRequest request;
+    request.session = 2000 + host.id;
+    request.tenant = &tenants_.at(tenant);
+    request.host = absl::StrCat(kEnginePrefix, "n1/", host.name);
+    request.is_client = request.is_engine = true;
+    request.inside_of = host.id;
+    EXPECT_TRUE(engine_->Attach(request, now_ns_).ok());
+    FakeHost& inside = *(hosts_[request.host] = std::make_unique<FakeHost>());
+    inside.id = request.session;
+    return inside;
+  }
+  static bool WasAsked(const FakeHost& engine) {
+    return std::any_of(engine.applied.begin(), engine.applied.end(),
+                       [](const api::ToHost& message) { return message.has_leave_ends(); });
   }
   int targets() { return front_->routes[{"web/front", "web/back"}].targets_size(); }
 
@@ -134,6 +153,31 @@ TEST_F(DrainsTest, ANewDrainOfOneNameIsLeftAnew) {
   EXPECT_THAT(Told().left, IsEmpty());
 }
 
+// It may be another tenant's, and need not answer.
+TEST_F(DrainsTest, AnEngineInsideAHostIsAskedOnlyWhereThatHostMayCallWhatIsLeft) {
+  FakeHost& caller = Attach("c", "web", {"web/caller"});
+  FakeHost& idle = Attach("d", "web", {"web/idle"});
+  FakeHost& foreign = Attach("v", "vision", {"vision/scale"});
+  FakeHost& of_caller = AttachInside(caller, "web");
+  FakeHost& of_idle = AttachInside(idle, "web");
+  FakeHost& of_foreign = AttachInside(foreign, "vision");
+  Subscribe(caller, "web/caller", "web/back");
+  Subscribe(idle, "web/idle", "web/front");
+  Subscribe(foreign, "vision/scale", "web/back");  // No rule allows it.
+  Subscribe(foreign, "web/caller", "web/back");    // Not its name.
+  Settle();
+  SaysItDrains(7);
+  EXPECT_TRUE(WasAsked(of_caller));
+  EXPECT_FALSE(WasAsked(of_idle));
+  EXPECT_FALSE(WasAsked(of_foreign));
+  EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
+  Settle();
+  EXPECT_THAT(Told().left, IsEmpty());
+  EXPECT_TRUE(engine_->EndsLeft(of_caller.id, Asked().number()).ok());
+  Settle();
+  EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
+}
+
 TEST_F(DrainsTest, ANodeEngineThatHasLeftIsNotWaitedFor) {
   SaysItDrains(7);
   engine_->Detach(node_engine_->id, "its process ended", now_ns_);
@@ -193,15 +237,7 @@ TEST_F(DrainsTest, AHostThatComesBackIsToldOfOnceItIsRoutedTo) {
 // Other nodes may call it directly, whatever else serves the function here.
 TEST_F(DrainsTest, AHostWithAnEngineInsideServesUntilOtherNodesHaveLeft) {
   Attach("c", "web", {"web/back"});
-  AttachRequest request;
-  request.session = 1001;
-  request.tenant = &tenants_.at("web");
-  request.host = absl::StrCat(kEnginePrefix, "n1/b");
-  request.is_client = request.is_engine = true;
-  request.inside_of = b_->id;
-  ASSERT_TRUE(engine_->Attach(request, now_ns_).ok());
-  FakeHost& inside = *(hosts_["inside"] = std::make_unique<FakeHost>());
-  inside.id = request.session;
+  FakeHost& inside = AttachInside(*b_, "web");
   api::Mesh mesh;
   for (const char* host : {"b", "c"}) AddEndpoint(&mesh, "web/back", host);
   AddEndpoint(&mesh, "web/far", "x");
