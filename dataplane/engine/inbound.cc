@@ -71,6 +71,16 @@ void NodeEngine::ForgetIdlePairs(uint64_t now_ns) {
   });
 }
 
+// Calls of the peer's, or to functions of the callee's tenant, have as many records as are left over for all
+// others.
+void NodeEngine::RefuseRoom(const transport::Event& event, const Peer& peer, const std::string& callee,
+                            uint64_t now_ns) {
+  ++(free_inbound_.empty() ? counters_.refused_room : counters_.refused_share);
+  RefuseInbound(event, absl::StatusCode::kResourceExhausted,
+                absl::StrCat("no room for a further call from node ", peer.name, " to ", callee, " now"),
+                now_ns);
+}
+
 void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
   ++counters_.requests_in;
   RequestHead head;
@@ -107,10 +117,10 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
                         head.caller, callee->second.name, peer.name),
         now_ns);
   }
-  if (free_inbound_.empty()) {
-    ++counters_.refused_room;
-    return RefuseInbound(event, absl::StatusCode::kResourceExhausted,
-                         "the node engine has no room for a further call now", now_ns);
+  const uint32_t tenant = callee->second.tenant;
+  if (!inbound_tenant_shares_.MayTake(tenant, free_inbound_.size()) ||
+      !inbound_peer_shares_.MayTake(event.handle.peer.value, free_inbound_.size())) [[unlikely]] {
+    return RefuseRoom(event, peer, callee->second.name, now_ns);
   }
   RouteEntry* const route = RouteOf(peer, head.caller, *caller, event.function, callee->second.name, now_ns);
   if (route == nullptr) {
@@ -127,7 +137,9 @@ void NodeEngine::OnPeerRequest(const transport::Event& event, uint64_t now_ns) {
   inbound.state = Inbound::State::kWaiting;
   inbound.one_way = event.kind == transport::EventKind::kOneWay;
   inbound.flags = head.flags;
-  inbound.tenant = callee->second.tenant;
+  inbound.tenant = tenant;
+  inbound_tenant_shares_.Take(tenant);
+  inbound_peer_shares_.Take(event.handle.peer.value);
   inbound.event = event;
   InboundAt(event.handle) = slot;
   inbound.route = route;
@@ -271,6 +283,8 @@ void NodeEngine::FreeInbound(Inbound& inbound) {
   if (inbound.response != nullptr) pool_.Give(std::exchange(inbound.response, nullptr));
   ReleaseRequest(inbound);
   inbound.state = Inbound::State::kFree;
+  inbound_tenant_shares_.Give(inbound.tenant);
+  inbound_peer_shares_.Give(inbound.event.handle.peer.value);
   free_inbound_.push_back(static_cast<uint32_t>(&inbound - inbound_.data()));
 }
 

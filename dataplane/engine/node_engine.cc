@@ -66,7 +66,10 @@ NodeEngine::NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> sessi
       outbound_(options_.calls_max),
       outbound_chains_(std::bit_ceil(options_.calls_max), kNoSlot),
       chain_factor_(Random(options_.seed != 0 ? options_.seed : weft::NowNs() ^ Ticks()).Next() | 1),
+      outbound_shares_(options_.tenant_limits.size()),
       inbound_(options_.calls_max),
+      inbound_tenant_shares_(options_.tenant_limits.size()),
+      inbound_peer_shares_(options_.transport.peers_max),
       inbound_at_(std::size_t{options_.transport.peers_max} * options_.transport.slots_per_peer) {
   for (uint32_t i = options_.calls_max; i > 0; --i) {
     free_outbound_.push_back(i - 1);

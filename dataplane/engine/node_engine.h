@@ -36,6 +36,7 @@
 #include "dataplane/client/session.h"
 #include "dataplane/engine/buffer_pool.h"
 #include "dataplane/engine/node_table.h"
+#include "dataplane/engine/shares.h"
 #include "dataplane/transport/core.h"
 
 namespace weft::engine {
@@ -64,7 +65,8 @@ struct NodeEngineOptions {
   std::function<absl::StatusOr<UniqueFd>()> connect;
   // Memory that each tenant's messages may hold, in the transport and on their way to it each, by its index.
   std::vector<uint64_t> tenant_limits;
-  uint32_t calls_max = 2048;  // From this node and to it, each.
+  // From this node and to it, each. Each tenant and each peer gets as many as are left over.
+  uint32_t calls_max = 2048;
   // Pairs of caller and callee that calls of other nodes may make known: each is a route that the agent keeps
   // up to date for this engine, of which it has 16,384. Each peer gets as many as are left over.
   uint32_t pairs_max = 8192;
@@ -74,19 +76,20 @@ struct NodeEngineOptions {
 };
 
 // What another engine's messages were refused for, and what became of this node's. Owner thread writes.
-#define WEFT_ENGINE_COUNTERS(X)                                                      \
-  X(requests_out)        /* Calls and one-ways handed to the transport. */           \
-  X(requests_in)         /* Calls and one-ways taken from it. */                     \
-  X(delivered)           /* Of those, given to a host's channel. */                  \
-  X(refused_malformed)   /* No head, or one that makes no sense. */                  \
-  X(refused_caller)      /* By a caller that control does not place on that node. */ \
-  X(refused_function)    /* Of a function that is not on this node, or no longer. */ \
-  X(refused_room)        /* No record or no memory. */                               \
-  X(refused_pair)        /* Its peer has made too many pairs of names known. */      \
-  X(refused_unreachable) /* Of a function whose nodes cannot be reached. */          \
-  X(waited)              /* Messages that found no room at once. */                  \
-  X(expired)             /* Messages whose deadline passed while they waited. */     \
-  X(cancels_out)                                                                     \
+#define WEFT_ENGINE_COUNTERS(X)                                                       \
+  X(requests_out)        /* Calls and one-ways handed to the transport. */            \
+  X(requests_in)         /* Calls and one-ways taken from it. */                      \
+  X(delivered)           /* Of those, given to a host's channel. */                   \
+  X(refused_malformed)   /* No head, or one that makes no sense. */                   \
+  X(refused_caller)      /* By a caller that control does not place on that node. */  \
+  X(refused_function)    /* Of a function that is not on this node, or no longer. */  \
+  X(refused_room)        /* No record or no memory. */                                \
+  X(refused_share)       /* Its tenant, or its peer, has its share of the records. */ \
+  X(refused_pair)        /* Its peer has made too many pairs of names known. */       \
+  X(refused_unreachable) /* Of a function whose nodes cannot be reached. */           \
+  X(waited)              /* Messages that found no room at once. */                   \
+  X(expired)             /* Messages whose deadline passed while they waited. */      \
+  X(cancels_out)                                                                      \
   X(cancels_in)
 
 struct EngineCounters {
@@ -205,6 +208,8 @@ class NodeEngine final : public SessionEvents {
     uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
     uint8_t receive_epochs[2] = {0, 0};  // and their epochs.
     uint32_t pairs = 0;                  // That its calls have made known.
+    uint32_t calls = 0;                  // That this node's hosts have sent there and that go on,
+    Shares call_shares;                  // and how many of them are whose, by tenant.
     bool reported_up = false;
   };
   // What a caller index of the agent's tables stands for: who calls, and the node that it chose.
@@ -234,6 +239,7 @@ class NodeEngine final : public SessionEvents {
     State state = State::kFree;
     uint32_t generation = 0;
     uint32_t next = kNoSlot;  // In its chain of `outbound_chains_`.
+    uint32_t tenant = 0;      // The caller's.
     Incoming incoming;
     MessageBuffer* request = nullptr;  // kWaiting
     transport::CallHandle handle;      // kSent
@@ -272,9 +278,11 @@ class NodeEngine final : public SessionEvents {
 
   // --- outbound.cc
   bool TrySendOut(uint32_t slot, uint64_t now_ns);
+  void RefuseShare(uint32_t slot, const Peer& peer);
   void EndOutbound(Outbound& outbound, absl::StatusCode code, absl::string_view text, bool not_executed);
   void OnCompleted(const transport::Event& event);
   void FreeOutbound(uint32_t slot);
+  bool MayTakeOutbound(uint32_t tenant);
   uint32_t& ChainOf(uint32_t link, uint32_t request_id);
   void CancelOutbound(Outbound& outbound);
   void CancelOrphans();
@@ -287,6 +295,8 @@ class NodeEngine final : public SessionEvents {
 
   // --- inbound.cc
   void OnPeerRequest(const transport::Event& event, uint64_t now_ns);
+  void RefuseRoom(const transport::Event& event, const Peer& peer, const std::string& callee,
+                  uint64_t now_ns);
   void RefuseInbound(const transport::Event& event, absl::StatusCode code, absl::string_view text,
                      uint64_t now_ns);
   RouteEntry* RouteOf(Peer& peer, uint64_t caller, const std::string& caller_name, uint64_t callee,
@@ -338,8 +348,11 @@ class NodeEngine final : public SessionEvents {
   std::vector<uint32_t> free_outbound_;
   std::vector<uint32_t> outbound_chains_;  // First slots, by what ChainOf makes of link and request id.
   uint64_t chain_factor_ = 1;              // Odd and random: hosts choose their ids.
+  Shares outbound_shares_;                 // By the caller's tenant.
   std::vector<Inbound> inbound_;
   std::vector<uint32_t> free_inbound_;
+  Shares inbound_tenant_shares_;      // By the callee's tenant,
+  Shares inbound_peer_shares_;        // and by the transport's index of the caller's node.
   std::vector<uint32_t> inbound_at_;  // By peer and its slot; a hint, checked against the record.
   std::vector<Leave> leaves_;
   bool leave_asked_ = false;  // Of one of them no channel has been looked at yet.

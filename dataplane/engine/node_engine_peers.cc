@@ -9,8 +9,11 @@
 namespace weft::engine {
 
 NodeEngine::Peer& NodeEngine::PeerOf(const std::string& node) {
-  Peer& peer = peers_[node];
+  const auto [found, is_new] = peers_.try_emplace(node);
+  Peer& peer = found->second;
+  if (!is_new) return peer;
   peer.node = node;
+  peer.call_shares = Shares(options_.tenant_limits.size());
   peer.name = node.substr(0, node.find(':'));
   return peer;
 }

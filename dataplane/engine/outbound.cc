@@ -30,12 +30,19 @@ uint64_t UserOf(uint32_t slot, uint32_t generation) { return uint64_t{generation
 
 }  // namespace
 
+// False, and counted, where there is no record for a further call of the tenant's.
+WEFT_HOT_INLINE bool NodeEngine::MayTakeOutbound(uint32_t tenant) {
+  if (outbound_shares_.MayTake(tenant, free_outbound_.size())) [[likely]]
+    return true;
+  ++(free_outbound_.empty() ? counters_.refused_room : counters_.refused_share);
+  return false;
+}
+
 std::byte* NodeEngine::OnRequestBegin(const Incoming& incoming, uint32_t bytes) {
-  if (free_outbound_.empty()) [[unlikely]] {
-    ++counters_.refused_room;
+  const uint32_t tenant = core_.link(incoming.link)->tenant;
+  if (!MayTakeOutbound(tenant)) [[unlikely]]
     return nullptr;
-  }
-  MessageBuffer* const buffer = pool_.Take(core_.link(incoming.link)->tenant, bytes);
+  MessageBuffer* const buffer = pool_.Take(tenant, bytes);
   if (buffer == nullptr) [[unlikely]] {
     ++counters_.refused_room;
     return nullptr;
@@ -49,9 +56,9 @@ void NodeEngine::OnRequestAbort(const Incoming& incoming, std::byte* payload) {
 
 void NodeEngine::OnRequest(const Incoming& incoming, std::byte* payload, uint32_t bytes) {
   MessageBuffer* const buffer = MessageBuffer::Of(payload);
-  if (free_outbound_.empty()) [[unlikely]] {
+  const uint32_t tenant = buffer->tenant;
+  if (!MayTakeOutbound(tenant)) [[unlikely]] {
     // Taken by others while this one came in parts.
-    ++counters_.refused_room;
     pool_.Give(buffer);
     core_.Reply(incoming, absl::StatusCode::kResourceExhausted,
                 SpanOfText("the node engine has no room for a further call now"), nullptr, nullptr, true);
@@ -63,6 +70,8 @@ void NodeEngine::OnRequest(const Incoming& incoming, std::byte* payload, uint32_
   outbound.state = Outbound::State::kWaiting;
   outbound.incoming = incoming;
   outbound.request = buffer;
+  outbound.tenant = tenant;
+  outbound_shares_.Take(tenant);
   outbound.next = std::exchange(ChainOf(incoming.link, incoming.request_id), slot);
   if (TrySendOut(slot, local_.NowNs())) [[likely]]
     return;
@@ -83,6 +92,11 @@ void NodeEngine::FreeOutbound(uint32_t slot) {
   while (*place != slot) place = &outbound_[*place].next;
   *place = outbound.next;
   if (outbound.request != nullptr) pool_.Give(std::exchange(outbound.request, nullptr));
+  outbound_shares_.Give(outbound.tenant);
+  if (outbound.state == Outbound::State::kSent) {
+    --outbound.peer->calls;
+    outbound.peer->call_shares.Give(outbound.tenant);
+  }
   outbound.state = Outbound::State::kFree;
   outbound.peer = nullptr;
   ++outbound.generation;
@@ -105,6 +119,17 @@ const NodeEngine::Via& NodeEngine::ViaOf(const std::string* caller) {
   return found->second;
 }
 
+// Its tenant has as many calls under way there as it may. At once: what waits here for a callee that does not
+// answer would be tried again at each turn, until its deadline.
+void NodeEngine::RefuseShare(uint32_t slot, const Peer& peer) {
+  ++counters_.refused_share;
+  EndOutbound(outbound_[slot], absl::StatusCode::kResourceExhausted,
+              absl::StrCat(outbound_[slot].incoming.function->name, ": calls of this tenant to node ",
+                           peer.node, " that are under way leave no room for more"),
+              true);
+  FreeOutbound(slot);
+}
+
 // Hands a waiting request to the transport, or ends it. False where it has to wait for room.
 bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
   Outbound& outbound = outbound_[slot];
@@ -121,9 +146,16 @@ bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
       .caller = via.caller, .flags = static_cast<uint8_t>(incoming.flags & kFlagTrace), .zero = {}};
   transport::SendResult result = transport::SendResult::kPeerDown;
   if (peer != nullptr) [[likely]] {
+    // Whoever has nothing there waits where all is taken, by many tenants then.
+    const uint32_t left = options_.transport.slots_per_peer - peer->calls;
+    if (!peer->call_shares.MayTake(outbound.tenant, left) && peer->call_shares.Of(outbound.tenant) != 0)
+        [[unlikely]] {
+      RefuseShare(slot, *peer);
+      return true;
+    }
     transport::SendOptions options;
     options.peer = peer->index;
-    options.tenant = transport::TenantIndex{outbound.request->tenant};
+    options.tenant = transport::TenantIndex{outbound.tenant};
     options.function = incoming.function->id;
     options.user = UserOf(slot, outbound.generation);
     options.timeout_ns = incoming.deadline_ns == 0 ? 0 : incoming.deadline_ns - now_ns;
@@ -138,6 +170,8 @@ bool NodeEngine::TrySendOut(uint32_t slot, uint64_t now_ns) {
       pool_.Give(std::exchange(outbound.request, nullptr));
       outbound.state = Outbound::State::kSent;
       outbound.peer = peer;
+      ++peer->calls;
+      peer->call_shares.Take(outbound.tenant);
       // Its sender is through with it; the record stays until its node has it.
       if (incoming.one_way()) core_.Reply(incoming, absl::StatusCode::kOk, {});
       return true;

@@ -226,21 +226,10 @@ TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
   EXPECT_GE(CountersOf(1).cancels_in, 1u);
 }
 
-// One call to another node at a time: others wait in the engine.
-class OneCallAtATimeTest : public TwoNodesTest {
- protected:
-  OneCallAtATimeTest() : TwoNodesTest(Options()) {}
-
- private:
-  static NodeEngineOptions Options() {
-    NodeEngineOptions options;
-    options.transport.slots_per_peer = 1;
-    return options;
-  }
-};
-
-TEST_F(OneCallAtATimeTest, WhatAHostThatDiesHasWaitingIsNotSent) {
+TEST_F(TwoNodesTest, WhatAHostThatDiesHasWaitingIsNotSent) {
   const KeepingHost host(nodes_[1].run_dir());
+  // Memory for one call at a time, with the room for its answer: others wait in the engine.
+  OnWire([this] { nodes_[0].engine->transport().SetTenantLimit({kWeb}, 2'000); });
   ProgramBoth(CommonMesh());
   {
     CallingHost front(nodes_[0].run_dir(), "a", "web/front");

@@ -300,7 +300,7 @@ TEST_F(TwoNodesTest, NotFoundOfAFunctionIsNotTakenForTheNodesRefusal) {
                                                  ++runs;
                                                  // From here on an answer with bytes finds no memory.
                                                  OnWire([this] {
-                                                   for (const uint32_t tenant : {0u, 1u}) {
+                                                   for (const uint32_t tenant : {kOther, kWeb, kAdmin}) {
                                                      nodes_[1].engine->transport().SetTenantLimit({tenant},
                                                                                                   1);
                                                    }

@@ -50,11 +50,11 @@ Function CallingHost::Resolve(const std::string& callee) {
   return *function;
 }
 
-TwoNodesTest::TwoNodesTest(const NodeEngineOptions& options) {
+TwoNodesTest::TwoNodesTest(const NodeEngineOptions& first, const NodeEngineOptions& second) {
   for (int i = 0; i < 2; ++i) {
     nodes_[i].name = absl::StrCat("n", i + 1);
     StartAgent(i);
-    MakeEngine(i, options);
+    MakeEngine(i, i == 0 ? first : second);
   }
   wire_ = std::thread([this] { RunWire(); });
 }
@@ -77,10 +77,15 @@ void TwoNodesTest::StartAgent(int i) {
   options.state_dir = node.directory / "state";
   options.config.node = node.name;
   options.config.control_uid = geteuid();
+  Tenant other;
+  other.name = "other";
+  other.uid = geteuid() + 1;
+  other.hosts = {"e"};
+  options.config.tenants.push_back(other);
   Tenant tenant;
   tenant.name = "web";
   tenant.uid = geteuid();
-  tenant.hosts = {"a", "b", "c", "d"};
+  tenant.hosts = {"a", "b", "c", "d", "e"};
   tenant.serve = {"web/*", "demo/*"};
   tenant.call_as = "web";
   options.config.tenants.push_back(tenant);
@@ -118,7 +123,7 @@ void TwoNodesTest::MakeEngine(int i, NodeEngineOptions options) {
     if (!node.server) return absl::UnavailableError("the agent is gone");
     return node.server->engine_door().Connect();
   };
-  options.tenant_limits = {64u << 20, 1u << 20};
+  options.tenant_limits = {64u << 20, 64u << 20, 1u << 20};
   absl::StatusOr<std::unique_ptr<NodeEngine>> engine = NodeEngine::Create(std::move(options));
   WEFT_CHECK(engine.ok());
   node.engine = *std::move(engine);

@@ -77,7 +77,8 @@ struct Node {
 class TwoNodesTest : public testing::Test {
  protected:
   // `options`: what the test cares about; the rest is filled in.
-  explicit TwoNodesTest(const NodeEngineOptions& options = {});
+  explicit TwoNodesTest(const NodeEngineOptions& options = {}) : TwoNodesTest(options, options) {}
+  TwoNodesTest(const NodeEngineOptions& first, const NodeEngineOptions& second);
   ~TwoNodesTest() override;
 
   void StartAgent(int node);
@@ -102,6 +103,9 @@ class TwoNodesTest : public testing::Test {
 
   // Runs `what` on the engines' thread and waits for it.
   void OnWire(const std::function<void()>& what);
+  // The tenants, as engines number them: "other" is whose the functions of host e are, though no process may
+  // attach as it, "web" whose all else is, and the last is who comes by admin.sock.
+  static constexpr uint32_t kOther = 0, kWeb = 1, kAdmin = 2;
   // A session with new keys between the two engines; waits until both agents know that the other can be
   // reached.
   void Connect();
