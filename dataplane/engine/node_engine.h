@@ -43,10 +43,11 @@ namespace weft::engine {
 
 // How the engine names the ways to its peers; a port, or a test. On the owner's thread.
 struct Paths {
-  // The number of a new way to `address`, as "192.0.2.1:4810".
-  std::function<absl::StatusOr<uint64_t>(const std::string& address)> add;
+  // The number of a new way to `address`, as "192.0.2.1:4810". An error too where it does not carry datagrams
+  // of `bytes_least`.
+  std::function<absl::StatusOr<uint64_t>(const std::string& address, std::size_t bytes_least)> add;
   // The same way leads elsewhere now.
-  std::function<absl::Status(uint64_t path, const std::string& address)> set;
+  std::function<absl::Status(uint64_t path, const std::string& address, std::size_t bytes_least)> set;
   std::function<void(uint64_t path)> remove;
 };
 
@@ -268,7 +269,7 @@ class NodeEngine final : public SessionEvents {
   Peer& PeerOf(const std::string& node);
   Peer* PeerIn(const std::string& node, uint64_t session);
   Peer* PeerAt(transport::PeerIndex index);
-  absl::Status SetPath(Peer& peer, const std::string& address);
+  absl::Status SetPath(Peer& peer, const std::string& address, std::size_t bytes_least);
   void ForgetReceiveId(Peer& peer, int which);
   void ForgetGone();
   void ApplyRemote();

@@ -29,7 +29,7 @@ NodeEngine::Peer* NodeEngine::PeerAt(transport::PeerIndex index) { return peers_
 absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, const std::string& address) {
   Peer* const peer = PeerIn(node, session);
   if (peer == nullptr) return absl::OkStatus();
-  return SetPath(*peer, address);
+  return SetPath(*peer, address, transport::kDatagramBytesLeast);
 }
 
 void NodeEngine::SetPathBytes(const std::string& node, uint64_t session, uint32_t datagram_bytes) {
@@ -37,13 +37,15 @@ void NodeEngine::SetPathBytes(const std::string& node, uint64_t session, uint32_
   if (peer == nullptr) return;
   peer->narrow_bytes = datagram_bytes < options_.transport.datagram_bytes_max ? datagram_bytes : 0;
   transport_->SetDatagramBytes(peer->index, datagram_bytes);
+  // The port may have refused a way that carried too little for anything.
+  if (peer->path == kNoPath) (void)SetPath(*peer, peer->address, transport::kDatagramBytesLeast);
 }
 
 // Where the port had no room for a way there before, it may have now.
-absl::Status NodeEngine::SetPath(Peer& peer, const std::string& address) {
+absl::Status NodeEngine::SetPath(Peer& peer, const std::string& address, std::size_t bytes_least) {
   peer.address = address;
-  if (peer.path != kNoPath) return options_.paths.set(peer.path, address);
-  WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
+  if (peer.path != kNoPath) return options_.paths.set(peer.path, address, bytes_least);
+  WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address, bytes_least));
   transport_->MovePeer(peer.index, peer.path);
   return absl::OkStatus();
 }
@@ -57,9 +59,9 @@ bool NodeEngine::Reaches(const std::string& node) const {
 absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session, const std::string& address) {
   Peer& peer = PeerOf(node);
   if (peer.added) {
-    WEFT_RETURN_IF_ERROR(SetPath(peer, address));
+    WEFT_RETURN_IF_ERROR(SetPath(peer, address, options_.transport.datagram_bytes_max));
   } else {
-    WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address));
+    WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address, options_.transport.datagram_bytes_max));
     absl::StatusOr<transport::PeerIndex> index = transport_->AddPeer(peer.path);
     if (!index.ok()) {
       options_.paths.remove(peer.path);
@@ -124,7 +126,8 @@ absl::Status NodeEngine::ChangeWays(const std::function<void()>& change) {
   absl::Status first;
   for (auto& [node, peer] : peers_) {
     if (!peer.added) continue;
-    const absl::StatusOr<uint64_t> path = options_.paths.add(peer.address);
+    // A session goes on over a path that has narrowed, see SetPathBytes, whatever port takes it.
+    const absl::StatusOr<uint64_t> path = options_.paths.add(peer.address, transport::kDatagramBytesLeast);
     first.Update(path.status());
     peer.path = path.ok() ? *path : kNoPath;
     transport_->MovePeer(peer.index, peer.path);

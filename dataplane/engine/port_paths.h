@@ -3,6 +3,7 @@
 #ifndef WEFT_DATAPLANE_ENGINE_PORT_PATHS_H_
 #define WEFT_DATAPLANE_ENGINE_PORT_PATHS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -18,13 +19,13 @@ namespace weft::engine {
 // port's own errors.
 template <typename Port>
 Paths PathsOf(Port* port) {
-  return {.add = [port](const std::string& text) -> absl::StatusOr<uint64_t> {
+  return {.add = [port](const std::string& text, std::size_t bytes_least) -> absl::StatusOr<uint64_t> {
             WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
-            return port->AddPath(address);
+            return port->AddPath(address, bytes_least);
           },
-          .set = [port](uint64_t path, const std::string& text) -> absl::Status {
+          .set = [port](uint64_t path, const std::string& text, std::size_t bytes_least) -> absl::Status {
             WEFT_ASSIGN_OR_RETURN(const port::Address address, port::Address::Parse(text));
-            return port->SetPath(path, address);
+            return port->SetPath(path, address, bytes_least);
           },
           .remove = [port](uint64_t path) { port->RemovePath(path); }};
 }

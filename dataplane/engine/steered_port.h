@@ -79,11 +79,12 @@ class SteeredPort {
   }
   void Flush() { xdp_ != nullptr ? xdp_->Flush() : udp_->Flush(); }
 
-  absl::StatusOr<uint64_t> AddPath(const port::Address& address) {
-    return xdp_ != nullptr ? xdp_->AddPath(address) : udp_->AddPath(address);
+  absl::StatusOr<uint64_t> AddPath(const port::Address& address, std::size_t bytes_least) {
+    return xdp_ != nullptr ? xdp_->AddPath(address, bytes_least) : udp_->AddPath(address, bytes_least);
   }
-  absl::Status SetPath(uint64_t path, const port::Address& address) {
-    return xdp_ != nullptr ? xdp_->SetPath(path, address) : udp_->SetPath(path, address);
+  absl::Status SetPath(uint64_t path, const port::Address& address, std::size_t bytes_least) {
+    return xdp_ != nullptr ? xdp_->SetPath(path, address, bytes_least)
+                           : udp_->SetPath(path, address, bytes_least);
   }
   void RemovePath(uint64_t path) { xdp_ != nullptr ? xdp_->RemovePath(path) : udp_->RemovePath(path); }
   int sleep_fd() const { return udp_->sleep_fd(); }  // Whoever changes AF_XDP watches that one's.

@@ -126,30 +126,30 @@ absl::Status AfXdpPort::Resolve(Path* path) {
     source.port = local_.port;
     path->headers = MakeHeaders(hops_->mac(), hop.mac, source, path->peer);
   }
-  if (path->datagram_bytes_max < datagram_bytes_max_) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the path from ", local_.ToString(), " to ", path->peer.ToString(), " carries datagrams of ",
-        path->datagram_bytes_max, " bytes, less than the ", datagram_bytes_max_, " in use"));
-  }
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> AfXdpPort::AddPath(const Address& address) {
-  Refresh();
+absl::StatusOr<AfXdpPort::Path> AfXdpPort::NewPath(const Address& address, std::size_t bytes_least) {
   Path path{.peer = address, .asked_ns = kNeverAsked};
   absl::Status status = Resolve(&path);
   // Where there is no route yet the path may still be named: it works once there is one.
-  if (!status.ok() && !absl::IsUnavailable(status)) return status;
+  if (absl::IsUnavailable(status)) return path;
+  if (status.ok())
+    status = CheckCarries(local_, address, path.datagram_bytes_max, bytes_least, datagram_bytes_max_);
+  if (!status.ok()) return status;
+  return path;
+}
+
+absl::StatusOr<uint64_t> AfXdpPort::AddPath(const Address& address, std::size_t bytes_least) {
+  Refresh();
+  WEFT_ASSIGN_OR_RETURN(const Path path, NewPath(address, bytes_least));
   return paths_.Add(path);
 }
 
-absl::Status AfXdpPort::SetPath(uint64_t id, const Address& address) {
+absl::Status AfXdpPort::SetPath(uint64_t id, const Address& address, std::size_t bytes_least) {
   Path* const known = paths_.Find(id);
   if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", id));
-  Path path{.peer = address, .asked_ns = kNeverAsked};
-  absl::Status status = Resolve(&path);
-  if (!status.ok() && !absl::IsUnavailable(status)) return status;
-  *known = path;
+  WEFT_ASSIGN_OR_RETURN(*known, NewPath(address, bytes_least));
   return absl::OkStatus();
 }
 

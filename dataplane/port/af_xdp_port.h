@@ -54,8 +54,8 @@ class AfXdpPort {
 
   // port::NetworkPort. A path whose neighbour is not known yet loses what is sent on it, counted, until the
   // kernel has found it.
-  absl::StatusOr<uint64_t> AddPath(const Address& address);
-  absl::Status SetPath(uint64_t path, const Address& address);
+  absl::StatusOr<uint64_t> AddPath(const Address& address, std::size_t bytes_least = kLargestDatagrams);
+  absl::Status SetPath(uint64_t path, const Address& address, std::size_t bytes_least = kLargestDatagrams);
   void RemovePath(uint64_t path) { paths_.Remove(path); }
   Address SourceOf(const Received& received) const;
   // The interface is gone for good: nothing comes and nothing leaves here any more.
@@ -82,6 +82,7 @@ class AfXdpPort {
   AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::unique_ptr<NextHops> hops,
             SleepWatch sleep, PortStatus status);
 
+  absl::StatusOr<Path> NewPath(const Address& address, std::size_t bytes_least);
   absl::Status Resolve(Path* path);
   void Refresh();
   void GiveBack();

@@ -106,21 +106,18 @@ absl::Status DpdkPort::Resolve(Path* path) {
   if (path->headers.size == 0 && hop.known) {
     path->headers = MakeHeaders(device_->mac(), hop.mac, hop.source, path->peer);
   }
-  if (path->datagram_bytes_max < datagram_bytes_max_) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the path from ", local_.ToString(), " to ", path->peer.ToString(), " carries datagrams of ",
-        path->datagram_bytes_max, " bytes, less than the ", datagram_bytes_max_, " in use"));
-  }
   return absl::OkStatus();
 }
 
-absl::StatusOr<DpdkPort::Path> DpdkPort::NewPath(const Address& address) {
+absl::StatusOr<DpdkPort::Path> DpdkPort::NewPath(const Address& address, std::size_t bytes_least) {
   if (address.is_ipv4() != local_.is_ipv4()) {
     return absl::InvalidArgumentError(
         absl::StrCat(address.ToString(), " cannot be reached from ", local_.ToString(), ": another family"));
   }
   Path path{.peer = address};
   absl::Status status = Resolve(&path);
+  if (status.ok())
+    status = CheckCarries(local_, address, path.datagram_bytes_max, bytes_least, datagram_bytes_max_);
   // Where there is no route yet the path may still be named: it works once there is one.
   if (!status.ok() && !absl::IsUnavailable(status)) return status;
   // Its neighbour may be known from another path.
@@ -134,15 +131,15 @@ absl::StatusOr<DpdkPort::Path> DpdkPort::NewPath(const Address& address) {
   return path;
 }
 
-absl::StatusOr<uint64_t> DpdkPort::AddPath(const Address& address) {
-  WEFT_ASSIGN_OR_RETURN(const Path path, NewPath(address));
+absl::StatusOr<uint64_t> DpdkPort::AddPath(const Address& address, std::size_t bytes_least) {
+  WEFT_ASSIGN_OR_RETURN(const Path path, NewPath(address, bytes_least));
   return paths_.Add(path);
 }
 
-absl::Status DpdkPort::SetPath(uint64_t id, const Address& address) {
+absl::Status DpdkPort::SetPath(uint64_t id, const Address& address, std::size_t bytes_least) {
   Path* const known = paths_.Find(id);
   if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", id));
-  WEFT_ASSIGN_OR_RETURN(*known, NewPath(address));
+  WEFT_ASSIGN_OR_RETURN(*known, NewPath(address, bytes_least));
   return absl::OkStatus();
 }
 

@@ -54,8 +54,8 @@ class DpdkPort {
 
   // port::NetworkPort. What is sent on a path whose neighbour has not answered yet is lost, counted. While
   // the link is down, all is.
-  absl::StatusOr<uint64_t> AddPath(const Address& address);
-  absl::Status SetPath(uint64_t path, const Address& address);
+  absl::StatusOr<uint64_t> AddPath(const Address& address, std::size_t bytes_least = kLargestDatagrams);
+  absl::Status SetPath(uint64_t path, const Address& address, std::size_t bytes_least = kLargestDatagrams);
   void RemovePath(uint64_t path) { paths_.Remove(path); }
   // Whether what is sent on it now goes out: the link is up, the neighbour known.
   bool Ready(uint64_t path);
@@ -89,7 +89,7 @@ class DpdkPort {
 
   DpdkPort(const Options& options, std::unique_ptr<DpdkDevice> device, std::unique_ptr<NextHops> hops);
 
-  absl::StatusOr<Path> NewPath(const Address& address);
+  absl::StatusOr<Path> NewPath(const Address& address, std::size_t bytes_least);
   absl::Status Resolve(Path* path);
   void Ask(Path* path, uint64_t now_ns);
   // What is to be done now and then: follows the link and the kernel's routes, confirms neighbours.

@@ -5,17 +5,34 @@
 #ifndef WEFT_DATAPLANE_PORT_PATH_TABLE_H_
 #define WEFT_DATAPLANE_PORT_PATH_TABLE_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "dataplane/port/address.h"
 
 namespace weft::port {
 
 // An agent speaks to every node of its mesh from each worker.
 inline constexpr std::size_t kPathsMax = 4096;
+
+// What a path has to carry: the port's largest datagrams.
+inline constexpr std::size_t kLargestDatagrams = SIZE_MAX;
+
+// FAILED_PRECONDITION, with the figures, where a path carries datagrams of `carries` bytes and not of
+// `bytes_least`, which is at most the port's `bytes_max`.
+inline absl::Status CheckCarries(const Address& local, const Address& peer, std::size_t carries,
+                                 std::size_t bytes_least, std::size_t bytes_max) {
+  const std::size_t needed = std::min(bytes_least, bytes_max);
+  if (carries >= needed) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("the path from ", local.ToString(), " to ",
+                                                    peer.ToString(), " carries datagrams of ", carries,
+                                                    " bytes, less than the ", needed, " in use"));
+}
 
 template <typename Path>
 class PathTable {

@@ -42,8 +42,9 @@ concept Port = requires(P port, typename P::Received* burst, std::size_t count, 
 
 // A port on a network, as an agent drives it; what follows is called on its worker's thread too, seldom, and
 // may allocate and make system calls.
-// - AddPath(address) names a way to a peer. FAILED_PRECONDITION where the path's MTU is too small for the
-//   largest datagram. It asks the kernel in the calling thread's network namespace. SetPath lets the same
+// - AddPath(address, bytes_least) names a way to a peer. FAILED_PRECONDITION where the path's MTU is too
+//   small for datagrams of `bytes_least`, or of the largest size where that is less; what it does not carry
+//   is counted and lost. It asks the kernel in the calling thread's network namespace. SetPath lets the same
 //   path lead elsewhere: a peer whose address changed. RemovePath forgets it; what is finished for it later
 //   is counted and lost.
 // - SourceOf(datagram), before its release, tells where it came from; worth looking at only once its tag is
@@ -55,9 +56,10 @@ concept Port = requires(P port, typename P::Received* burst, std::size_t count, 
 // - frames() counts who holds the frames of its pools.
 template <typename P>
 concept NetworkPort =
-    Port<P> && requires(P port, const Address& address, const typename P::Received& received, uint64_t path) {
-      { port.AddPath(address) } -> std::same_as<absl::StatusOr<uint64_t>>;
-      { port.SetPath(path, address) } -> std::same_as<absl::Status>;
+    Port<P> && requires(P port, const Address& address, const typename P::Received& received, uint64_t path,
+                        std::size_t bytes_least) {
+      { port.AddPath(address, bytes_least) } -> std::same_as<absl::StatusOr<uint64_t>>;
+      { port.SetPath(path, address, bytes_least) } -> std::same_as<absl::Status>;
       { port.RemovePath(path) } -> std::same_as<void>;
       { port.SourceOf(received) } -> std::same_as<Address>;
       { port.sleep_fd() } -> std::same_as<int>;

@@ -111,7 +111,7 @@ UdpPort::UdpPort(Options options, UniqueFd socket, UniqueFd twin, SleepWatch sle
 
 // ---- Paths.
 
-absl::StatusOr<UdpPort::Target> UdpPort::TargetOf(const Address& address) const {
+absl::StatusOr<UdpPort::Target> UdpPort::TargetOf(const Address& address, std::size_t bytes_least) const {
   Target target{.address = address};
   target.name_bytes = address.ToSockaddr(family_, &target.name);
   if (target.name_bytes == 0) {
@@ -120,23 +120,19 @@ absl::StatusOr<UdpPort::Target> UdpPort::TargetOf(const Address& address) const 
   }
   // Where there is no way yet the path may still be named: it works once there is one.
   const absl::StatusOr<uint32_t> fits = DatagramBytesTo(local_, address);
-  if (fits.ok() && *fits < datagram_bytes_max_) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the path from ", local_.ToString(), " to ", address.ToString(), " carries datagrams of ", *fits,
-        " bytes, less than the ", datagram_bytes_max_, " in use"));
-  }
+  if (fits.ok()) WEFT_RETURN_IF_ERROR(CheckCarries(local_, address, *fits, bytes_least, datagram_bytes_max_));
   return target;
 }
 
-absl::StatusOr<uint64_t> UdpPort::AddPath(const Address& address) {
-  WEFT_ASSIGN_OR_RETURN(const Target target, TargetOf(address));
+absl::StatusOr<uint64_t> UdpPort::AddPath(const Address& address, std::size_t bytes_least) {
+  WEFT_ASSIGN_OR_RETURN(const Target target, TargetOf(address, bytes_least));
   return paths_.Add(target);
 }
 
-absl::Status UdpPort::SetPath(uint64_t path, const Address& address) {
+absl::Status UdpPort::SetPath(uint64_t path, const Address& address, std::size_t bytes_least) {
   Target* const known = paths_.Find(path);
   if (known == nullptr) return absl::NotFoundError(absl::StrCat("no path ", path));
-  WEFT_ASSIGN_OR_RETURN(*known, TargetOf(address));
+  WEFT_ASSIGN_OR_RETURN(*known, TargetOf(address, bytes_least));
   if (direct_.Carries(path)) direct_.Part();
   return absl::OkStatus();
 }

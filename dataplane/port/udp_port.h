@@ -53,8 +53,8 @@ class UdpPort {
   void Flush();
 
   // port::NetworkPort.
-  absl::StatusOr<uint64_t> AddPath(const Address& address);
-  absl::Status SetPath(uint64_t path, const Address& address);
+  absl::StatusOr<uint64_t> AddPath(const Address& address, std::size_t bytes_least = kLargestDatagrams);
+  absl::Status SetPath(uint64_t path, const Address& address, std::size_t bytes_least = kLargestDatagrams);
   void RemovePath(uint64_t path);
   Address SourceOf(const Received& received) const;
   int sleep_fd() const { return sleep_.fd(); }
@@ -112,7 +112,7 @@ class UdpPort {
   UdpPort(Options options, UniqueFd socket, UniqueFd twin, SleepWatch sleep, Address local,
           PortStatus status);
 
-  absl::StatusOr<Target> TargetOf(const Address& address) const;
+  absl::StatusOr<Target> TargetOf(const Address& address, std::size_t bytes_least) const;
   std::size_t Round(bool receive);
   bool SendAlone();
   // Whether datagrams come in such a row that a send takes attempts to receive along.

@@ -199,6 +199,35 @@ TEST_F(TwoNodesTest, AWayThatThePortHadNoRoomForIsMadeWhenThePeerMoves) {
   EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
 }
 
+TEST_F(TwoNodesTest, APeerOverANarrowPathIsReachedThroughWhateverPortAndAddress) {
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
+  const std::string& peer = nodes_[1].name;
+  OnWire([&] {
+    NodeEngine& engine = *nodes_[0].engine;
+    nodes_[0].carries = 1200;
+    engine.SetPathBytes(peer, session_, 1200);
+    const absl::Status changed = engine.ChangeWays([] {});
+    EXPECT_TRUE(changed.ok()) << changed;
+    const absl::Status moved = engine.MoveSession(peer, session_, "there");
+    EXPECT_TRUE(moved.ok()) << moved;
+    EXPECT_EQ(engine.BeginSession("n3", 1000, "elsewhere").code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(nodes_[0].paths, 1);
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+  // Too narrow for anything, until it widens.
+  OnWire([&] {
+    NodeEngine& engine = *nodes_[0].engine;
+    nodes_[0].carries = 100;
+    EXPECT_FALSE(engine.ChangeWays([] {}).ok());
+    EXPECT_EQ(nodes_[0].paths, 0);
+    nodes_[0].carries = SIZE_MAX;
+    engine.SetPathBytes(peer, session_, 1472);
+    EXPECT_EQ(nodes_[0].paths, 1);
+  });
+  EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
 TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
   const KeepingHost host(nodes_[1].run_dir());
   ProgramBoth(CommonMesh());

@@ -110,12 +110,14 @@ void TwoNodesTest::MakeEngine(int i, NodeEngineOptions options) {
   options.transport.peers_max = 8;
   options.transport.memory_bytes = 128u << 20;
   options.transport.key_generation_first = static_cast<uint32_t>(i) + 1;
-  options.paths.add = [i, &node](const std::string&) -> absl::StatusOr<uint64_t> {
+  options.paths.add = [i, &node](const std::string&, std::size_t bytes_least) -> absl::StatusOr<uint64_t> {
     if (node.no_paths) return absl::ResourceExhaustedError("no room for a way");
+    if (node.carries < bytes_least) return absl::FailedPreconditionError("a narrow way");
     ++node.paths;
     return 1 - i;
   };
-  options.paths.set = [](uint64_t path, const std::string&) {
+  options.paths.set = [&node](uint64_t path, const std::string&, std::size_t bytes_least) -> absl::Status {
+    if (node.carries < bytes_least) return absl::FailedPreconditionError("a narrow way");
     return path > 1 ? absl::NotFoundError("no such way") : absl::OkStatus();
   };
   options.paths.remove = [&node](uint64_t) { --node.paths; };

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -70,6 +71,8 @@ struct Node {
   uint64_t generation = 0;
   int paths = 0;          // That the engine has named and not removed. On the wire's thread.
   bool no_paths = false;  // There is no room for more. On the wire's thread.
+  // Bytes of the largest datagram that a way takes, as far as the engine asks. On the wire's thread.
+  std::size_t carries = SIZE_MAX;
 
   std::string run_dir() const { return directory / "run"; }
 };

@@ -561,6 +561,13 @@ TYPED_TEST(PortConformance, PathThatIsTooNarrowIsRefusedWithTheFigure) {
     EXPECT_NE(std::string(path.status().message()).find(TypeParam::kIpv6Headers ? "1252" : "1272"),
               std::string::npos)
         << path.status();
+    const std::size_t carries = TypeParam::kIpv6Headers ? 1252 : 1272;
+    EXPECT_FALSE(this->a().AddPath(this->harness_.AddressB(), carries + 1).ok());
+    const auto narrow = this->a().AddPath(this->harness_.AddressB(), carries);
+    ASSERT_TRUE(narrow.ok()) << narrow.status();
+    EXPECT_FALSE(this->a().SetPath(*narrow, this->harness_.AddressB()).ok());
+    EXPECT_TRUE(this->a().SetPath(*narrow, this->harness_.AddressB(), carries).ok());
+    this->a().RemovePath(*narrow);
     // A path from before goes on for what still fits; the rest is counted.
     const uint64_t lost = this->a().counters().lost_too_long;
     this->Send(this->a(), this->harness_.a_to_b(), 1, 1400);
