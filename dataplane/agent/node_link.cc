@@ -249,17 +249,32 @@ void NodeLink::OnDrains(const std::string& peer, const identity::Drains& drains)
 }
 
 void NodeLink::TakePeers(const std::map<std::string, std::string>& addresses) {
-  for (const auto& [name, address] : peers_) {
-    if (!addresses.contains(name)) keys_->RemovePeer(name);
-  }
+  std::erase_if(peers_, [&](const auto& known) {
+    if (addresses.contains(known.first)) return false;
+    keys_->RemovePeer(known.first);
+    return true;
+  });
+  // Those for which there is no room are tried again with the next change, which may make some.
+  std::size_t left_out = 0;
   for (const auto& [name, address] : addresses) {
     const auto known = peers_.find(name);
     if (known != peers_.end() && known->second == address) continue;
+    if (left_out != 0 && known == peers_.end()) {
+      ++left_out;
+      continue;
+    }
     const absl::StatusOr<identity::Endpoint> endpoint = identity::Endpoint::Parse(address);
     const absl::Status added = endpoint.ok() ? keys_->AddPeer(name, *endpoint) : endpoint.status();
-    if (!added.ok()) spdlog::error("node {} cannot be reached: {}", name, std::string(added.message()));
+    if (added.ok()) {
+      peers_[name] = address;
+      continue;
+    }
+    if (absl::IsResourceExhausted(added)) left_out = 1;
+    if (log_limit_.Allow(NowNs()))
+      spdlog::error("node {} cannot be reached: {}", name, std::string(added.message()));
   }
-  peers_ = addresses;
+  if (left_out > 1 && log_limit_.Allow(NowNs()))
+    spdlog::error("{} more nodes cannot be reached either", left_out - 1);
 }
 
 NodeLink::State NodeLink::Look() {

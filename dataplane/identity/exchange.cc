@@ -94,7 +94,12 @@ Peer* Exchange::Find(const std::string& name) {
 absl::Status Exchange::AddPeer(const std::string& name, const Endpoint& address) {
   WEFT_RETURN_IF_ERROR(CheckLabel(name, "node"));
   if (name == options_.node) return absl::InvalidArgumentError("a node is not its own peer");
-  if (Find(name) == nullptr && peers_.size() >= options_.peers_max) {
+  // Those that are removed leave at the next step.
+  const auto staying = [this] {
+    return std::count_if(peers_.begin(), peers_.end(),
+                         [](const auto& entry) { return !entry.second.removed; });
+  };
+  if (Find(name) == nullptr && peers_.size() >= options_.peers_max && staying() >= options_.peers_max) {
     return absl::ResourceExhaustedError(absl::StrCat("more than ", options_.peers_max, " peers"));
   }
   const auto [entry, fresh] = peers_.try_emplace(name);

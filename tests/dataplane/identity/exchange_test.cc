@@ -405,6 +405,21 @@ TEST_F(ExchangeTest, APeerThatIsRemovedOrLeavesEndsItsSessionAtOnce) {
   EXPECT_EQ(a_->ended.back().second, Refusal::kLeft);
 }
 
+TEST_F(ExchangeTest, APeerMayTakeThePlaceOfOneThatIsRemoved) {
+  a_ = std::make_unique<TestNode>(&world_, "a", 1,
+                                  [](KeyExchangeOptions* options) { options->peers_max = 2; });
+  b_ = Make("b");
+  ASSERT_TRUE(a_->exchange().AddPeer("b", b_->endpoint()).ok());
+  ASSERT_TRUE(a_->exchange().AddPeer("c", b_->endpoint()).ok());
+  EXPECT_EQ(a_->exchange().AddPeer("d", b_->endpoint()).code(), absl::StatusCode::kResourceExhausted);
+  a_->exchange().RemovePeer("c");
+  EXPECT_TRUE(a_->exchange().AddPeer("d", b_->endpoint()).ok());
+  // Not all at once, though the place of the one that has left is not empty yet.
+  EXPECT_EQ(a_->exchange().AddPeer("c", b_->endpoint()).code(), absl::StatusCode::kResourceExhausted);
+  a_->exchange().RemovePeer("d");
+  EXPECT_TRUE(a_->exchange().AddPeer("c", b_->endpoint()).ok());
+}
+
 TEST_F(ExchangeTest, KeysThatAreNotAnsweredGiveTheConnectionUpAndItIsMadeAnew) {
   a_ = Make("a");
   b_ = Make("b");
