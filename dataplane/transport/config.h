@@ -62,6 +62,8 @@ struct Config {
   uint32_t ack_every = 16;
   uint64_t keepalive_ns = 10 * kNsPerMs;  // Silence after which a peer that owes something is asked.
   uint64_t stall_ns = 10 * kNsPerMs;      // A message without progress for this long is asked for (RESEND).
+  // An incoming message that no new byte comes of for so long, asked for though it is, is given up.
+  uint64_t unfinished_ns = kNsPerSecond;
   uint64_t memory_wait_ns =
       20 * kNsPerMs;                    // An announced message that finds no memory for so long is rejected.
   uint64_t revive_ns = 100 * kNsPerMs;  // How often a dead peer is tried again.

@@ -171,7 +171,8 @@ uint32_t Core::TakeIn() {
 }
 
 void Core::RemoveFromLists(uint32_t in) {
-  const InMessage& message = in_[in];
+  InMessage& message = in_[in];
+  ReleaseHeld(message);
   grants_.Remove(in);
   if (message.pending.linked) peers_[message.peer]->grants_to_send.Remove(in_.data(), in);
   if (message.partial.linked) peers_[message.peer]->partial.Remove(in_.data(), in);

@@ -49,6 +49,7 @@ struct TenantUse {
   uint64_t limit_bytes = 0;
   uint64_t used_bytes = 0;
   uint64_t peak_bytes = 0;
+  uint64_t unfinished_bytes = 0;  // Of used_bytes: what has not come whole.
 };
 
 class Core {
@@ -179,8 +180,12 @@ class Core {
   absl::StatusCode ReserveServed(uint32_t peer, uint32_t slot, const ParsedFrame& frame);
   bool OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
   static uint64_t ChargeOf(uint32_t bytes, uint32_t segments);
-  void RejectIn(uint32_t in);
+  void RejectIn(uint32_t in, absl::StatusCode code);
+  bool MayHold(const InMessage& message, uint64_t charge) const;
+  void CountHeld(InMessage& message, uint64_t charge);
+  void ReleaseHeld(InMessage& message);
   bool ReserveIn(uint32_t in);
+  bool ReserveWhole(InMessage& message);
   bool StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
   void DeliverServed(uint32_t peer, uint32_t slot, uint64_t now_ns);
   void TellCancelled(uint32_t peer, uint32_t slot);
@@ -209,6 +214,7 @@ class Core {
   void TickGrants(uint64_t now_ns);
   void TickPeer(uint32_t peer, uint64_t now_ns);
   void QueryStalled(uint32_t peer, uint64_t now_ns);
+  void GiveUpUnfinished(uint32_t peer, uint64_t now_ns);
   void ReleaseBlocked(Peer& peer);
 
   // core_peer.cc: sessions, death.

@@ -15,6 +15,8 @@ constexpr uint64_t kLaterPackets = 3;
 // 16,000 a second at a tick each 2 ms: whoever announces more than its tenant has memory for does not fill
 // the pool of incoming messages for all others. Half of a peer's ring of notices.
 constexpr uint32_t kRejectsPerTick = 32;
+// Unfinished messages of a peer that one look at it, each stall_ns, looks at.
+constexpr uint32_t kUnfinishedPerLook = 64;
 }  // namespace
 
 WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
@@ -168,7 +170,7 @@ void Core::TickGrants(uint64_t now_ns) {
     const uint32_t in = grants_.WithoutMemorySince(before(config_.memory_wait_ns),
                                                    [this](uint32_t message) { return ReserveIn(message); });
     if (in == kNone) break;
-    RejectIn(in);
+    RejectIn(in, absl::StatusCode::kResourceExhausted);
   }
   IssueGrants(now_ns);
   if (grants_.AnyWaiting()) timers_.ArmAtLatest(config_.peers_max, now_ns + config_.probe_ns);
@@ -207,9 +209,33 @@ void Core::TickPeer(uint32_t index, uint64_t now_ns) {
   if (peer.query_due_ns <= now_ns) QueryStalled(index, now_ns);
 }
 
+// Gives up messages that were begun and do not come: else whoever begins many, of which nobody can say yet
+// whether he may call at all, holds their records and memory for ever. That is asked for says nothing, and
+// time in which this side did not look is not the peer's silence, so looks are counted. What has nothing
+// granted that has not come waits for this side.
+void Core::GiveUpUnfinished(uint32_t index, uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  const uint64_t looks_max = config_.unfinished_ns / config_.stall_ns;
+  ++peer.looks;
+  uint32_t in = peer.partial.front();
+  for (uint32_t seen = 0, rejected = 0;
+       in != kNone && seen < kUnfinishedPerLook && rejected < kRejectsPerTick; ++seen) {
+    const InMessage& message = in_[in];
+    const uint32_t next = peer.partial.Next(in_.data(), in);
+    const bool over = message.timeout_ns != 0 && now_ns >= message.arrived_ns + message.timeout_ns;
+    const bool owed = !message.scheduled || message.granted_bytes > message.received_bytes;
+    if (over || (owed && peer.looks - message.looks > looks_max)) {
+      ++rejected;
+      RejectIn(in, absl::StatusCode::kDeadlineExceeded);
+    }
+    in = next;
+  }
+}
+
 // Asks for the message, or the fate of the call, that has been without progress the longest: one at a time.
 void Core::QueryStalled(uint32_t index, uint64_t now_ns) {
   Peer& peer = *peers_[index];
+  GiveUpUnfinished(index, now_ns);
   peer.query_due_ns = peer.partial.empty() && peer.waiting_calls.empty() ? kNever : now_ns + config_.stall_ns;
   // The lists are in order of arrival, nearly that of progress: a few from the front are looked at.
   uint32_t in = peer.partial.front();

@@ -2,6 +2,7 @@
 // Datagrams in: what is refused before and after the tag, and the frames that carry messages.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/check.h"
@@ -159,8 +160,11 @@ absl::StatusCode Core::ReserveServed(uint32_t index, uint32_t slot, const Parsed
   ServedSlot& served = peers_[index]->served[slot];
   const TenantIndex* const tenant = TenantOf(frame.target.function);
   if (tenant == nullptr) return absl::StatusCode::kNotFound;
+  // Each peer gets as many records as are left over for all others.
+  Peer& peer = *peers_[index];
+  if (peer.served_records >= std::min(free_in_.size(), free_out_.size())) [[unlikely]]
+    return absl::StatusCode::kResourceExhausted;
   served.in = TakeIn();
-  if (served.in == kNone) return absl::StatusCode::kResourceExhausted;
   InMessage& message = in_[served.in];
   message.peer = index;
   message.tenant = tenant->value;
@@ -168,7 +172,7 @@ absl::StatusCode Core::ReserveServed(uint32_t index, uint32_t slot, const Parsed
   message.id = frame.data.id;
   message.function = frame.target.function;
   served.out = TakeOut();
-  if (served.out == kNone) return absl::StatusCode::kResourceExhausted;
+  ++peer.served_records;
   OutMessage& response = out_[served.out];
   response.kind = MessageKind::kResponse;
   response.peer = index;
@@ -195,7 +199,8 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
     return false;
   }
   Peer& peer = *peers_[message.peer];
-  if (message.segments > 1) {
+  if (message.WaitsForMore()) {
+    message.looks = peer.looks;
     if (!message.scheduled) grants_.Expect(in, message.bytes);
     peer.partial.PushBack(in_.data(), in);
     if (peer.query_due_ns == ~uint64_t{0}) peer.query_due_ns = now_ns + config_.stall_ns;
@@ -210,22 +215,49 @@ uint64_t Core::ChargeOf(uint32_t bytes, uint32_t segments) {
   return block(bytes) + (segments > 64 ? block(segments / 8 + 8) : 0);
 }
 
-// An incoming message for which there is no memory is given up, and its sender told.
-void Core::RejectIn(uint32_t in) {
+// An incoming message for which there is no memory, or that does not come, is given up, and its sender told.
+void Core::RejectIn(uint32_t in, absl::StatusCode code) {
   const InMessage& message = in_[in];
   const uint32_t index = message.peer, slot = SlotOf(message.id);
   ++counters_.drops[WEFT_DROP_NO_ROOM];
-  if (message.kind != MessageKind::kResponse) {
-    return RejectServed(index, slot, absl::StatusCode::kResourceExhausted);
-  }
+  if (message.kind != MessageKind::kResponse) return RejectServed(index, slot, code);
   const uint64_t id = message.id;
-  EndCall(*peers_[index], slot, absl::StatusCode::kResourceExhausted, false, true);
+  EndCall(*peers_[index], slot, code, false, true);
   TellOver(index, id);
+}
+
+// Whether an unfinished message may take `charge` bytes of its tenant's memory: what such messages of its
+// peer hold of it is no more than is left for those of all others.
+bool Core::MayHold(const InMessage& message, uint64_t charge) const {
+  const TenantUse& use = tenants_[message.tenant];
+  return peers_[message.peer]->unfinished_bytes[message.tenant] + use.unfinished_bytes + charge <=
+         use.limit_bytes;
+}
+
+void Core::CountHeld(InMessage& message, uint64_t charge) {
+  message.unfinished_bytes = static_cast<uint32_t>(charge);
+  peers_[message.peer]->unfinished_bytes[message.tenant] += charge;
+  tenants_[message.tenant].unfinished_bytes += charge;
+}
+
+void Core::ReleaseHeld(InMessage& message) {
+  const uint32_t charge = std::exchange(message.unfinished_bytes, 0);
+  peers_[message.peer]->unfinished_bytes[message.tenant] -= charge;
+  tenants_[message.tenant].unfinished_bytes -= charge;
 }
 
 // Memory for all of a message, unless it has it.
 bool Core::ReserveIn(uint32_t in) {
   InMessage& message = in_[in];
+  if (!message.WaitsForMore()) return ReserveWhole(message);
+  if (message.unfinished_bytes != 0) return true;
+  const uint64_t charge = ChargeOf(message.bytes, message.segments);
+  if (!MayHold(message, charge) || !ReserveWhole(message)) return false;
+  CountHeld(message, charge);
+  return true;
+}
+
+bool Core::ReserveWhole(InMessage& message) {
   if (message.block.bytes() < message.bytes) {
     FreeBlock(message.tenant, &message.block);
     if (!TryAllocate(message.tenant, message.bytes, &message.block)) return false;
@@ -259,6 +291,7 @@ WEFT_HOT bool Core::StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t
   ++message.received_segments;
   message.received_bytes += frame.payload_bytes;
   message.progress_ns = now_ns;
+  if (message.segments > 1) message.looks = peers_[message.peer]->looks;
   if (frame.payload_bytes > 0) {
     WEFT_CHECK(std::size_t{frame.data.offset} + frame.payload_bytes <= message.block.bytes());
     std::memcpy(blocks_.Data(message.block) + frame.data.offset, frame.payload, frame.payload_bytes);
@@ -317,7 +350,7 @@ WEFT_HOT void Core::OnResponseData(uint32_t index, const ParsedFrame& frame, uin
   }
   InMessage& message = in_[call.in];
   if (message.state == InState::kReserved && !OpenIn(call.in, frame, now_ns)) {
-    return RejectIn(call.in);
+    return RejectIn(call.in, absl::StatusCode::kResourceExhausted);
   }
   if (!StoreSegment(call.in, frame, now_ns)) return Touch(peer, slot, now_ns);
   Event& event = NewEvent();
@@ -350,7 +383,10 @@ void Core::TellCancelled(uint32_t index, uint32_t slot) {
 void Core::RetireServed(uint32_t index, uint32_t slot) {
   ServedSlot& served = peers_[index]->served[slot];
   if (served.in != kNone) FreeIn(served.in);
-  if (served.out != kNone) FreeOut(served.out);
+  if (served.out != kNone) {
+    FreeOut(served.out);
+    --peers_[index]->served_records;
+  }
   served.in = kNone;
   served.out = kNone;
 }

@@ -241,6 +241,7 @@ void Core::FinishOut(uint32_t out) {
       return;
     case MessageKind::kResponse:
       peer.served[slot].out = kNone;
+      --peer.served_records;
       peer.served[slot].state = ServedState::kDone;
       FreeOut(out);
       return;

@@ -47,6 +47,9 @@ void Core::IssueGrants(uint64_t now_ns) {
     if (in == kNone) break;
     ++counters_.grants;
     InMessage& message = in_[in];
+    // Its time begins where nothing else is granted that has not come: until then it waited for this side.
+    if (message.granted_bytes <= message.received_bytes + message.quantum_bytes)
+      message.looks = peers_[message.peer]->looks;
     if (!message.pending.linked) peers_[message.peer]->grants_to_send.PushBack(in_.data(), in);
     MakeUrgent(message.peer);
   }

@@ -113,7 +113,7 @@ struct alignas(kCacheLineBytes) InMessage {
   uint32_t bytes = 0;
   uint32_t segments = 0;
   uint64_t arrived_ns = 0;   // Of the first frame.
-  uint64_t progress_ns = 0;  // Of the last new bytes.
+  uint64_t progress_ns = 0;  // Of the last new bytes, or when more of them were granted or asked for.
   SegmentBits received;
   uint32_t received_segments = 0;
   uint32_t received_bytes = 0;
@@ -124,10 +124,12 @@ struct alignas(kCacheLineBytes) InMessage {
   uint32_t credit_bytes = 0;    // Granted, beyond the frontier, counted in the scheduler's sum.
   uint32_t grant_class = 0;
   // What follows is used where WaitsForMore only.
-  ListHook grant;    // Among those that wait for grants, by remaining size, or came unasked.
-  ListHook age;      // Among all that need grants, in order of arrival.
-  ListHook pending;  // Among its peer's grants to send.
-  ListHook partial;  // Among its peer's unfinished messages, for stall detection.
+  ListHook grant;                 // Among those that wait for grants, by remaining size, or came unasked.
+  ListHook age;                   // Among all that need grants, in order of arrival.
+  ListHook pending;               // Among its peer's grants to send.
+  ListHook partial;               // Among its peer's unfinished messages, for stall detection.
+  uint32_t looks = 0;             // Peer::looks as of the last new bytes, or of when they were granted.
+  uint32_t unfinished_bytes = 0;  // Counted with its peer's.
   Block bits_block;
 
   // Whether it is one that does not come whole with its first frame, and can be on a list.

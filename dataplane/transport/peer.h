@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "dataplane/transport/config.h"
@@ -54,7 +55,8 @@ struct Peer {
         brake(config.brake),
         calls(config.slots_per_peer),
         free_calls(config.slots_per_peer),
-        served(config.slots_per_peer) {
+        served(config.slots_per_peer),
+        unfinished_bytes(std::make_unique<uint64_t[]>(config.tenants_max)) {
     for (uint32_t i = 0; i < config.slots_per_peer; ++i) free_calls[i] = config.slots_per_peer - 1 - i;
     free_call_count = config.slots_per_peer;
   }
@@ -73,9 +75,7 @@ struct Peer {
   uint32_t segment_bytes;       // and what new messages to it are therefore cut into.
   SentLog log;
   DelayBrake brake;
-  uint32_t share_bytes = ~uint32_t{0};  // What the peer lets a message send unasked.
-  uint64_t largest_acked = 0;
-  bool any_acked = false;
+  uint32_t share_bytes = ~uint32_t{0};    // What the peer lets a message send unasked.
   uint64_t probe_counter = ~uint64_t{0};  // The last probe sent; ~0: none.
   uint64_t loss_below = 0;  // What is in flight below this counter is lost once it is old enough.
   uint32_t probes = 0;
@@ -103,6 +103,10 @@ struct Peer {
   IndexList<CallSlot, &CallSlot::waiting> waiting_calls;
   IndexList<CallSlot, &CallSlot::waiting> over_untold;  // Free slots whose last call's end waits to be told.
   std::vector<ServedSlot> served;
+  uint32_t served_records = 0;  // Of messages: slots of `served` that hold the record of a response.
+  uint32_t looks = 0;           // QueryStalled's: what unfinished messages are given time by.
+  // Memory that its unfinished messages hold, by tenant.
+  std::unique_ptr<uint64_t[]> unfinished_bytes;
   IndexList<InMessage, &InMessage::partial> partial;
   IndexList<OutMessage, &OutMessage::ready> blocked;
   IndexList<OutMessage, &OutMessage::peer_ready> ready;

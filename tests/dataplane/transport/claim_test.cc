@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/dataplane/transport/core_fixture.h"
@@ -185,6 +186,206 @@ TEST_F(ClaimTest, MessagesThatCameUnaskedAndStoppedHoldBackNoGrants) {
   for (int i = 0; i < 3; ++i) ASSERT_EQ(CallFromC(16'000'000), SendResult::kOk);
   EXPECT_LT(MostGranted(1'000'000), 200'000u);
   EXPECT_GT(MostGranted(9'000'000), 300'000u);
+}
+
+// Messages of a's that are begun and of which no more comes than their first segments, while a answers all
+// else.
+class UnfinishedTest : public ClaimTest {
+ protected:
+  static constexpr uint64_t kPatienceNs = 100'000'000;
+  static Config Patient(uint32_t records = 512) {
+    Config config = SmallConfig();
+    config.messages_in_max = config.messages_out_max = records;
+    config.unfinished_ns = kPatienceNs;
+    return config;
+  }
+  // What is full, a first segment here, and what is short, as an ACK is.
+  static bool NoRest(const std::string& wire) { return wire.size() < 300 || wire.size() > 1'000; }
+  // The next full one too, of any message.
+  static Filter NoDataButOne() {
+    return [passed = false](const std::string& wire) mutable {
+      return NoData(wire) || !std::exchange(passed, true);
+    };
+  }
+  uint32_t TwoSegments() const { return a_->segment_bytes() + 500; }
+  int Ended(Core& core, absl::StatusCode code, bool maybe_executed = false) {
+    int count = 0;
+    for (const Event& event : Events(core)) {
+      core.Release(event);
+      EXPECT_EQ(event.kind, EventKind::kCompleted);
+      count += event.code == code && event.maybe_executed == maybe_executed;
+    }
+    return count;
+  }
+};
+
+TEST_F(UnfinishedTest, TheirPeerGetsAsManyRecordsAsAreLeftForOthers) {
+  StartThree(Patient(64), SmallConfig());
+  for (int i = 0; i < 64; ++i) ASSERT_EQ(Call(TwoSegments(), i), SendResult::kOk);
+  RunThree(5'000'000, NoRest);
+  EXPECT_EQ(b_->messages_in(), 32u);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kResourceExhausted), 32);
+  ASSERT_EQ(CallFromC(100), SendResult::kOk);
+  RunThree(1'000'000, NoRest);
+  EXPECT_EQ(EchoAll(*b_), 1);
+  // Once they are given up, as many again.
+  RunThree(2 * kPatienceNs, NoRest);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kDeadlineExceeded), 32);
+  for (int i = 0; i < 64; ++i) ASSERT_EQ(Call(10, i), SendResult::kOk);
+  RunThree(5'000'000, All);
+  EXPECT_EQ(b_->messages_in(), 32u);
+}
+
+TEST_F(UnfinishedTest, SoItDoesOfCallsThatAreBeingExecutedUntilTheyAreAnswered) {
+  StartThree(Patient(64), SmallConfig());
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 64; ++i) ASSERT_EQ(Call(10, i), SendResult::kOk);
+    RunThree(1'000'000, All);
+    EXPECT_EQ(Ended(*a_, absl::StatusCode::kResourceExhausted), 32);
+    EXPECT_EQ(b_->messages_out(), 32u);
+    EXPECT_EQ(EchoAll(*b_), 32);
+    RunThree(1'000'000, All);
+    EXPECT_EQ(b_->messages_out(), 0u);
+    EXPECT_EQ(EchoAll(*a_), 0);  // Their answers.
+  }
+}
+
+TEST_F(UnfinishedTest, TheyAreGivenUpThoughTheyAreAskedFor) {
+  StartThree(Patient(), SmallConfig());
+  for (int i = 0; i < 64; ++i) ASSERT_EQ(Call(TwoSegments(), i), SendResult::kOk);
+  RunThree(kPatienceNs - 10'000'000, NoRest);
+  EXPECT_EQ(b_->messages_in(), 64u);
+  RunThree(50'000'000, NoRest);
+  EXPECT_EQ(b_->messages_in(), 0u);
+  EXPECT_EQ(b_->messages_out(), 0u);
+  EXPECT_EQ(b_->UseOf({1}).used_bytes, 0u);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kDeadlineExceeded), 64);
+  EXPECT_EQ(a_->messages_out(), 0u);
+  // What was given up is not begun anew by what arrives of it late, and the slot serves the next.
+  RunThree(1'000'000, All);
+  EXPECT_TRUE(Events(*b_).empty());
+  ASSERT_EQ(Call(TwoSegments()), SendResult::kOk);
+  RunThree(1'000'000, All);
+  EXPECT_EQ(Events(*b_).size(), 1u);
+}
+
+// No sender of ours announces what fits into one segment.
+TEST_F(UnfinishedTest, AnAnnouncementOfASingleSegmentIsGivenUpToo) {
+  Start(Patient());
+  const SealSecret secret = SecretFrom(4242);
+  const uint32_t id = b_->InstallReceiveKey(to_a_, 1, secret);
+  SealKey key;
+  key.Install(secret);
+  const uint64_t counter = a_->CounterOf(to_b_) + 20;
+  constexpr std::size_t kFrameBytes = sizeof(DataFrame) + sizeof(DataTarget);
+  uint8_t wire[16 + kFrameBytes + 16] = {};
+  const weft_packet_header header{WEFT_PACKET_VERSION_AND_SUITE, 1, 0, __builtin_bswap32(id),
+                                  __builtin_bswap64(counter)};
+  std::memcpy(wire, &header, sizeof(header));
+  FrameWriter writer(wire + 16, kFrameBytes);
+  const DataTarget target{kEcho.value, 0, 0};
+  writer.Data(MessageKind::kRequest, 0, {{}, 100, MessageId(1, 0), 0, 1'200, 0}, &target, nullptr, 0);
+  key.Seal(counter, wire, wire + 16, kFrameBytes);
+  b_->HandleDatagram(wire, sizeof(wire), now_ns_);
+  ASSERT_EQ(b_->messages_in(), 1u);
+  RunFor(2 * kPatienceNs);
+  EXPECT_EQ(b_->messages_in(), 0u);
+  EXPECT_EQ(b_->UseOf({1}).used_bytes, 0u);
+  EXPECT_EQ(b_->StateOf(to_a_), PeerState::kUp);
+}
+
+TEST_F(UnfinishedTest, OneWhoseOwnTimeIsOverIsGivenUpThen) {
+  StartThree(Patient(), SmallConfig());
+  const std::vector<uint8_t> payload(TwoSegments(), 7);
+  SendOptions options;
+  options.peer = to_b_;
+  options.function = kEcho;
+  options.timeout_ns = 30'000'000;
+  ASSERT_EQ(a_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
+  RunThree(25'000'000, NoRest);
+  EXPECT_EQ(b_->messages_in(), 1u);
+  RunThree(20'000'000, NoRest);
+  EXPECT_EQ(b_->messages_in(), 0u);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kDeadlineExceeded), 1);
+}
+
+TEST_F(UnfinishedTest, OneThatComesSlowlyIsTaken) {
+  StartThree(Patient(), SmallConfig());
+  ASSERT_EQ(Call(5 * a_->segment_bytes()), SendResult::kOk);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_TRUE(Events(*b_).empty());
+    RunThree(kPatienceNs * 6 / 10, NoDataButOne());
+  }
+  EXPECT_EQ(Events(*b_).size(), 1u);
+}
+
+TEST_F(UnfinishedTest, TimeInWhichTheReceiverDidNotLookIsNotHeldAgainstTheSender) {
+  StartThree(Patient(), SmallConfig());
+  ASSERT_EQ(Call(TwoSegments()), SendResult::kOk);
+  RunThree(kPatienceNs / 2, NoRest);
+  now_ns_ += 20 * kPatienceNs;
+  RunThree(20'000'000, All);
+  EXPECT_EQ(Events(*b_).size(), 1u);
+}
+
+// b grants one message at a time, and the first, which is shorter, comes a segment each 2 ms.
+TEST_F(UnfinishedTest, OneThatWaitsForGrantsIsNotGivenUp) {
+  Config config = Patient();
+  config.granted_messages_max = 1;
+  config.probe_ns = 10'000'000;  // Twice that without a segment would let the next have its turn.
+  StartThree(config, SmallConfig());
+  ASSERT_EQ(Call(200'000), SendResult::kOk);
+  RunThree(100'000, NoData);
+  ASSERT_EQ(Call(210'000), SendResult::kOk);
+  for (uint64_t ns = 0; ns < 3 * kPatienceNs / 2; ns += 2'000'000) RunThree(2'000'000, NoDataButOne());
+  EXPECT_FALSE(b_->HasEvent());
+  for (int i = 0; i < 10'000 && !b_->HasEvent(); ++i) RunThree(5'000, All);
+  // Its time begins only now that it is granted.
+  RunThree(15'000'000, NoData);
+  EXPECT_EQ(Events(*b_).size(), 1u);
+  RunThree(50'000'000, All);
+  EXPECT_EQ(Events(*b_).size(), 1u);
+  EXPECT_TRUE(Events(*a_).empty());
+}
+
+TEST_F(UnfinishedTest, MemoryThatTheyHoldIsNoMoreThanIsLeftForOthers) {
+  StartThree(Patient(), SmallConfig());
+  b_->SetTenantLimit({1}, 4 * 2'048);  // Four of them.
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(Call(TwoSegments(), i), SendResult::kOk);
+  RunThree(1'000'000, NoRest);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kResourceExhausted), 2);
+  ASSERT_EQ(CallFromC(TwoSegments()), SendResult::kOk);
+  RunThree(1'000'000, NoRest);
+  const std::vector<Event> events = Events(*b_);
+  ASSERT_EQ(events.size(), 1u);
+  b_->Release(events[0]);
+  RunThree(2 * kPatienceNs, NoRest);
+  EXPECT_EQ(b_->UseOf({1}).used_bytes, 0u);
+  EXPECT_EQ(b_->UseOf({1}).unfinished_bytes, 0u);
+  // Counted back in full: as much finds room again.
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kDeadlineExceeded), 2);
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(Call(TwoSegments(), i), SendResult::kOk);
+  RunThree(1'000'000, NoRest);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kResourceExhausted), 2);
+}
+
+TEST_F(UnfinishedTest, AnAnswerThatDoesNotComeEndsItsCall) {
+  Start(Patient());
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  Run();
+  const std::vector<Event> events = Events(*b_);
+  ASSERT_EQ(events.size(), 1u);
+  const std::vector<uint8_t> answer(TwoSegments(), 7);
+  eat_ = [](uint64_t path, const std::string& wire) { return path == kPathToA && !NoRest(wire); };
+  ASSERT_EQ(b_->TryRespond(events[0].handle, absl::StatusCode::kOk, Bytes(answer), {}, now_ns_),
+            SendResult::kOk);
+  b_->Release(events[0]);
+  RunFor(kPatienceNs - 10'000'000);
+  EXPECT_TRUE(Events(*a_).empty());
+  RunFor(30'000'000);
+  EXPECT_EQ(Ended(*a_, absl::StatusCode::kDeadlineExceeded, true), 1);
+  EXPECT_EQ(a_->messages_in(), 0u);
+  EXPECT_EQ(b_->messages_out(), 0u);
 }
 
 }  // namespace

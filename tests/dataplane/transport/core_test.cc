@@ -114,7 +114,7 @@ TEST_F(CoreTest, TooLargeAndUnknownAndUnreadMessagesAreRefusedNotKept) {
     EXPECT_FALSE(event.maybe_executed);
   }
   EXPECT_EQ(not_found, 1);
-  EXPECT_EQ(exhausted, 4) << "eight unread requests are what the pool holds";
+  EXPECT_EQ(exhausted, 8) << "of a pool of eight a peer gets as many as are left over";
 }
 
 TEST_F(CoreTest, TenantsLimitBoundsWhatItsMessagesHold) {
