@@ -147,6 +147,21 @@ TEST_F(DpdkPortOnWire, StepOfWaitingDoublesToItsEndAndBeginsAnewWithADatagram) {
             absl::StatusCode::kInvalidArgument);
 }
 
+// Its worker backs off all the same, by a step at most.
+TEST_F(DpdkPortOnWire, SleepsThoughThePeerTakesNothingAnyMore) {
+  const uint64_t path = port_->AddPath(PeerAddress()).value();
+  Address peer_ip = PeerAddress();
+  peer_ip.port = 0;
+  uint8_t answer[kNeighbourFrameBytesMax];
+  Give(answer, WriteAnswer(answer, kStrangerMac, peer_ip, OwnAddress(), kStrangerMac));
+  ReceivedDatagram none;
+  EXPECT_EQ(port_->Receive(&none, 1), 0u);
+  const uint32_t free_before = port_->frames().send.free;
+  for (int i = 0; i < 100'000 && port_->frames().send.free == free_before; ++i) SendDatagram(path);
+  ASSERT_LT(port_->frames().send.free, free_before) << "the wire never fills";
+  EXPECT_TRUE(port_->PrepareSleep());
+}
+
 TEST_F(DpdkPortOnWire, StatusTellsWhatWasChosenAndWhy) {
   const PortStatus& status = port_->status();
   EXPECT_EQ(status.port, "dpdk");
