@@ -41,6 +41,7 @@ Host::~Host() {
 
 absl::StatusOr<Function*> Host::Add(std::string name, std::shared_ptr<const Module> module,
                                     const FunctionOptions& options) {
+  WEFT_CHECK(!InGuest());  // RunQueued() may be below it, within functions_.
   if (Find(name) != nullptr) return absl::AlreadyExistsError(absl::StrCat(name, " is already served here"));
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Function> function,
                         Function::Create(*this, std::move(name), std::move(module), options));
@@ -56,6 +57,7 @@ Function* Host::Find(absl::string_view name) const {
 }
 
 absl::Status Host::Remove(Function* function) {
+  WEFT_CHECK(!InGuest());
   if (function->active() != 0 || function->queued() != nullptr) {
     return absl::FailedPreconditionError(absl::StrCat(function->name(), " still has calls"));
   }

@@ -48,7 +48,7 @@ class Host {
   Host(const Host&) = delete;
   Host& operator=(const Host&) = delete;
 
-  // ---- Functions. Control path: instantiates, allocates.
+  // ---- Functions. Control path: instantiates, allocates. Add and Remove not while a guest is on the stack.
   absl::StatusOr<Function*> Add(std::string name, std::shared_ptr<const Module> module,
                                 const FunctionOptions& options);
   // Null where no function of that name is served; one that drains does not count.
@@ -76,6 +76,8 @@ class Host {
   // The bytes given to CallsIn::Reply, which returned false, are no longer needed.
   void ReplySent(InCall* call);
   // The caller has given up, or the bytes will never come: stops the call wherever it is. No reply follows.
+  // While a guest is on the stack, only for a call whose bytes are still coming: it, or a callee of it, may
+  // be the one that runs.
   void Cancel(InCall* call);
 
   // ---- Calls that guests make, ended by CallsOut. `bytes` of answer (or error message) are where RoomFor()
@@ -109,6 +111,8 @@ class Host {
   Engine& engine() { return engine_; }
   GuestLog& log() { return log_; }
 
+  // A guest is on this thread's stack, so whoever asks is within a call that it makes.
+  bool InGuest() const { return guest_depth_ != 0; }
   // Around every stretch in which a guest runs on this thread: time passes for it meanwhile.
   WEFT_HOT void EnterGuest() {
     if (guest_depth_++ == 0) engine_.ticker().Enter();

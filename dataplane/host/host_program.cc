@@ -92,9 +92,7 @@ absl::Status HostProgram::Prepare() {
   WEFT_ASSIGN_OR_RETURN(loader_, Loader::Create(cache_.get()));
   for (const HostProgramOptions::Served& served : options_.serve) WEFT_RETURN_IF_ERROR(ServeOwn(served));
   Poller& poller = session_->poller();
-  WEFT_RETURN_IF_ERROR(poller.AddFd(loader_->done_fd(), EPOLLIN, [this](uint32_t) {
-    for (Loader::Done& done : loader_->TakeDone()) FinishLoad(std::move(done));
-  }));
+  WEFT_RETURN_IF_ERROR(poller.AddFd(loader_->done_fd(), EPOLLIN, [this](uint32_t) { TakeLoaded(); }));
   if (!options_.stop.valid()) return absl::OkStatus();
   return poller.AddFd(options_.stop.get(), EPOLLIN, [this](uint32_t) {
     session_->poller().RemoveFd(options_.stop.get());
@@ -121,6 +119,7 @@ absl::Status HostProgram::Run() {
   session_->Start();
   HostLoop<MeshBridge>& loop = bridge_->loop();
   while (!Ended()) {
+    if (loaded_waits_) TakeLoaded();
     int work = inside_ ? inside_->Turn() : 0;
     work += loop.PollOnce();
     if (bridge_->has_waiting()) bridge_->RetryWaiting();
@@ -215,6 +214,13 @@ void HostProgram::OnPlace(const api::Place& place, UniqueFd module) {
     known->hash = job.hash;
   }
   loader_->Add(std::move(job));
+}
+
+void HostProgram::TakeLoaded() {
+  // The agent is heard wherever the channels are polled, so within calls that guests make, too.
+  loaded_waits_ = host_->InGuest();
+  if (loaded_waits_) return;
+  for (Loader::Done& done : loader_->TakeDone()) FinishLoad(std::move(done));
 }
 
 void HostProgram::FinishLoad(Loader::Done done) {

@@ -92,6 +92,8 @@ class HostProgram final : public SessionEvents, public GuestLog {
   // came for the poll time.
   void WaitWithEngine(uint64_t wake_ns);
   absl::Status ServeOwn(const HostProgramOptions::Served& served);
+  // Puts into service what has been loaded, once no guest is on the stack.
+  void TakeLoaded();
   void FinishLoad(Loader::Done done);
   void Leave(Function& function, bool report, bool replaced);
   void LeaveAll();
@@ -111,6 +113,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   uint64_t worked_ns_ = 0;   // With an engine inside: when there was last something to do, and
   uint32_t idle_turns_ = 0;  // turns since.
   bool yield_each_turn_ = false;
+  bool loaded_waits_ = false;  // For TakeLoaded().
   std::vector<Placed> placed_;
   std::vector<Leaving> leaving_;
   bool ending_ = false;        // Everything leaves, then Run() returns.

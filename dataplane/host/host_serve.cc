@@ -326,6 +326,7 @@ void Host::Cancel(InCall* call) {
   if (Instance* instance = call->instance; instance != nullptr) {
     CancelOutCalls(*instance);
     if (instance->fiber != nullptr) {
+      WEFT_CHECK(!InGuest());
       // The guest is unwound where it stands. It must not start anything while that goes on.
       instance->set_phase(Instance::Phase::kIdle);
       weft_fiber_delete(std::exchange(instance->fiber, nullptr));

@@ -14,10 +14,12 @@ namespace {
 
 static_assert(Trace::kBytes == kTraceBytes);
 
-// What CallsIn::Reply leaves in InCall::mesh while a reply is being read.
+// What CallsIn::Reply leaves in InCall::mesh while a reply is being read, and OnCancel until the call is
+// stopped. A new call begins with 0.
 constexpr uint64_t kReplyStarting = 1;
 constexpr uint64_t kReplyReading = 2;
 constexpr uint64_t kReplyOver = 3;
+constexpr uint64_t kCancelNoted = 4;
 
 Payload WithTrace(const CallContext& context, absl::Span<const std::byte> body) {
   const std::span<const std::byte> bytes(body.data(), body.size());
@@ -164,6 +166,8 @@ void MeshBridge::CallEnded(void* context, const CallOutcome& outcome) {
 
 void MeshBridge::PollBriefly(OutCall& call) {
   core_.Publish();
+  if (!cancels_.empty()) [[unlikely]]
+    return;  // This guest may be meant: it is to suspend.
   for (int i = 0; i < kBriefPolls; ++i) {
     if (inside_ != nullptr) inside_->Turn();
     loop_.PollOnce();
@@ -232,6 +236,7 @@ bool MeshBridge::TrySend(PendingSend& send, Status* status) {
 }
 
 void MeshBridge::RetryWaiting() {
+  RunCancels();
   for (size_t count = waiting_.size(), at = 0; count > 0; --count) {
     if (at >= waiting_.size()) break;  // Starting one may have ended others.
     OutCall* call = waiting_[at];
@@ -307,10 +312,28 @@ void MeshBridge::OnCancel(uint32_t link, uint32_t request_id) {
   const auto found = running_.find(KeyOf(link, request_id));
   if (found == running_.end()) return;
   InCall* call = found->second;
-  running_.erase(found);
+  if (!host_->InGuest()) return CancelRunning(call);
+  // The guest that polls here is within a call that it makes. It may be the one that this cancels, or one
+  // that that called: neither can be unwound while it runs.
+  if (call->mesh == kCancelNoted) return;
+  call->mesh = kCancelNoted;
+  cancels_.push_back(call);
+}
+
+void MeshBridge::CancelRunning(InCall* call) {
   const Incoming incoming = incoming_[call->index];
+  running_.erase(KeyOf(incoming.link, incoming.request_id));
   host_->Cancel(call);
   core_.Reply(incoming, absl::StatusCode::kCancelled, {});
+}
+
+void MeshBridge::RunCancels() {
+  for (InCall* call : cancels_) {
+    // One that has ended since has no function; where a new call has its record, or its reply is being read,
+    // the mark is gone.
+    if (call->function != nullptr && call->mesh == kCancelNoted) CancelRunning(call);
+  }
+  cancels_.clear();
 }
 
 void MeshBridge::ReplyOut(void* context, bool sent) {

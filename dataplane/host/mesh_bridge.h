@@ -34,9 +34,10 @@ class MeshBridge final : public CallsOut, public CallsIn {
   void Serve(Function& function);
   // Requests that come in for it are refused from now on, surely not executed.
   void StopServing(Function& function);
-  // Calls that wait for their route or for room are tried again. Once in a turn of the loop.
+  // Calls that were cancelled while a guest was on the stack are stopped, and those that wait for their route
+  // or for room are tried again. Once in a turn of the loop.
   void RetryWaiting();
-  bool has_waiting() const { return !waiting_.empty() || !sends_.empty(); }
+  bool has_waiting() const { return !waiting_.empty() || !sends_.empty() || !cancels_.empty(); }
 
   // ---- CallsOut.
   absl::StatusOr<Callee*> Resolve(Function& caller, absl::string_view name) override;
@@ -93,6 +94,8 @@ class MeshBridge final : public CallsOut, public CallsIn {
   bool TrySend(PendingSend& send, Status* status);
   void FinishText(OutCall& call, absl::StatusCode code, absl::string_view text);
   InCall* TakeBegun(std::byte* room);
+  void CancelRunning(InCall* call);
+  void RunCancels();
   WEFT_HOT void PublishReply(uint32_t link);
 
   HostLoop<MeshBridge> loop_;
@@ -107,6 +110,8 @@ class MeshBridge final : public CallsOut, public CallsIn {
   std::vector<InCall*> begun_;  // Requests that are arriving, the latest last: seldom more than one.
   // Calls that did not end at once, by link and request id, for the peer's cancel.
   absl::flat_hash_map<uint64_t, InCall*> running_;
+  // Those of them that are to be cancelled once no guest is on the stack; some may have ended meanwhile.
+  std::vector<InCall*> cancels_;
   std::vector<OutCall*> waiting_;
   std::list<PendingSend> sends_;
   size_t send_bytes_ = 0;

@@ -103,8 +103,8 @@ struct TestHost {
   int aborted = 0;
 };
 
-// Joins two hosts; the links' indices are returned in order.
-inline std::pair<Link*, Link*> Join(TestHost& a, TestHost& b, const ChannelOptions& options = {},
+// Joins two hosts; their links are returned in order.
+inline std::pair<Link*, Link*> Join(CallCore& a, CallCore& b, const ChannelOptions& options = {},
                                     const std::string& a_name = "a", const std::string& b_name = "b") {
   absl::StatusOr<DoorbellPair> bells = MakeDoorbellPair();
   auto a_bell = std::make_unique<Doorbell>(*Doorbell::Create(std::move(bells->first)));
@@ -113,9 +113,13 @@ inline std::pair<Link*, Link*> Join(TestHost& a, TestHost& b, const ChannelOptio
   std::unique_ptr<Channel> b_channel = *Channel::Create(options);
   EXPECT_TRUE(a_channel->Connect(Duplicate(b_channel->memory_fd()), a_bell.get()).ok());
   EXPECT_TRUE(b_channel->Connect(Duplicate(a_channel->memory_fd()), b_bell.get()).ok());
-  Link& a_link = a.core.AddLink(std::move(a_channel), std::move(a_bell), b_name);
-  Link& b_link = b.core.AddLink(std::move(b_channel), std::move(b_bell), a_name);
+  Link& a_link = a.AddLink(std::move(a_channel), std::move(a_bell), b_name);
+  Link& b_link = b.AddLink(std::move(b_channel), std::move(b_bell), a_name);
   return {&a_link, &b_link};
+}
+inline std::pair<Link*, Link*> Join(TestHost& a, TestHost& b, const ChannelOptions& options = {},
+                                    const std::string& a_name = "a", const std::string& b_name = "b") {
+  return Join(a.core, b.core, options, a_name, b_name);
 }
 
 inline constexpr uint32_t kTestCaller = 5;

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// Guests behind a real channel, on one thread with the peer that calls them: what the peer says while a guest
+// is on the stack, inside a call of its own.
+#include <functional>
+
+#include "dataplane/base/function_id.h"
+#include "dataplane/host/mesh_bridge.h"
+#include "tests/dataplane/call/call_pair.h"
+#include "tests/dataplane/host/fixture.h"
+
+namespace weft::host {
+namespace {
+
+constexpr uint32_t kPeer = 5;
+
+class LinesTo final : public GuestLog {
+ public:
+  void Line(absl::string_view, uint32_t, absl::string_view) override {
+    if (on_line) on_line();
+  }
+  std::function<void()> on_line;
+};
+
+// One call that the peer makes.
+struct PeerCall {
+  std::string request;
+  std::byte room[256];
+  Ended ended;
+  CallHandle handle;
+};
+
+class BridgeTest : public ::testing::Test {
+ protected:
+  BridgeTest()
+      : session_(MakeSession()), bridge_(*session_), host_(SharedEngine(), {}, bridge_, bridge_, lines_) {
+    bridge_.Attach(&host_);
+    peer_.now_ns = NowNs();
+    std::tie(link_, peer_link_) = Join(core(), peer_.core);
+    EXPECT_TRUE(session_->poller().AddDoorbell(link_->doorbell.get()).ok());
+    EXPECT_TRUE(session_->poller().AddChannel(link_->channel.get()).ok());
+    peer_.core.Serve("test/slow", nullptr);
+    peer_.core.SetServePolicy("test/slow", {});
+    Serve("demo/outer", "test_caller");
+    Serve("demo/caller", "test_caller");
+    std::vector<AccessGrant> grants;
+    for (const char* name : {"demo/outer", "demo/caller", "demo/tool"}) {
+      grants.push_back({kPeer, "test/peer", FunctionIdOf(name)});
+      peer_.core.SetRoute(peer_.core.Route("test/peer", name),
+                          {{.link = peer_link_->index, .weight = 1, .caller_index = kPeer}}, {},
+                          absl::StatusCode::kOk, "");
+    }
+    core().SetAccess(*link_, grants);
+    peer_.core.SetAccess(*peer_link_, {{kPeer, "demo/caller", FunctionIdOf("test/slow")}});
+    core().SetRoute(core().Route("demo/caller", "test/slow"),
+                    {{.link = link_->index, .weight = 1, .caller_index = kPeer}}, {}, absl::StatusCode::kOk,
+                    "");
+    core().SetRoute(core().Route("demo/outer", "demo/caller"), {{.link = kLocalLink, .weight = 1}}, {},
+                    absl::StatusCode::kOk, "");
+  }
+
+  static std::unique_ptr<Session> MakeSession() {
+    SessionOptions options;
+    options.poll_time_ns = 0;
+    return *Session::Create(options);
+  }
+  CallCore& core() { return session_->core(); }
+  Function& Serve(const std::string& name, const std::string& guest) {
+    absl::StatusOr<std::shared_ptr<const Module>> module =
+        Module::LoadFile(SharedEngine(), GuestPath(guest), std::nullopt, nullptr);
+    EXPECT_TRUE(module.ok()) << module.status();
+    absl::StatusOr<Function*> function = host_.Add(name, *module, {});
+    EXPECT_TRUE(function.ok()) << function.status();
+    bridge_.Serve(**function);
+    core().SetServePolicy(name, {});
+    return **function;
+  }
+
+  void Start(PeerCall& call, const std::string& function, std::string request) {
+    call.request = std::move(request);
+    CallSpec spec;
+    spec.request = BytesOf(call.request);
+    spec.response = call.room;
+    spec.done = Ended::Done;
+    spec.context = &call.ended;
+    const StartState state =
+        peer_.core.StartNow(peer_.core.Route("test/peer", function), spec, NowNs(), &call.handle);
+    ASSERT_EQ(state, StartState::kStarted);
+  }
+  void Cancel(const PeerCall& call) {
+    ASSERT_TRUE(peer_.core.Cancel(call.handle));
+    peer_.core.Publish();
+  }
+  // One turn of weft-host's loop.
+  void Turn() {
+    bridge_.loop().PollOnce();
+    if (bridge_.has_waiting()) bridge_.RetryWaiting();
+    host_.RunReady();
+    core().Publish();
+  }
+  std::string Call(const std::string& function, const std::string& request) {
+    PeerCall call;
+    Start(call, function, request);
+    for (int i = 0; i < 1000 && call.ended.count == 0; ++i) {
+      Turn();
+      peer_.Turn();
+    }
+    EXPECT_EQ(call.ended.code, absl::StatusCode::kOk) << call.ended.text;
+    return call.ended.response;
+  }
+  // Whatever was cancelled has left nothing behind, and calls go on.
+  void ExpectNothingLeft() {
+    EXPECT_EQ(host_.in_call_count(), 0u);
+    EXPECT_EQ(host_.out_call_count(), 0u);
+    EXPECT_EQ(core().incoming_in_flight(), 0u);
+    EXPECT_EQ(core().calls_in_flight(), 0u);
+    for (const std::unique_ptr<Function>& function : host_.functions()) {
+      EXPECT_EQ(function->active(), 0u);
+      EXPECT_EQ(static_cast<LocalFunction*>(function->user)->limit.calls(), 0u);
+    }
+    peer_.handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
+    EXPECT_EQ(Call("demo/caller", Caller('c', 0, "test/slow", "ping")), "ping");
+  }
+
+  LinesTo lines_;
+  TestHost peer_;
+  std::unique_ptr<Session> session_;
+  MeshBridge bridge_;
+  Host host_;
+  Link* link_ = nullptr;
+  Link* peer_link_ = nullptr;
+};
+
+TEST_F(BridgeTest, ACancelThatFindsItsGuestInsideACallWaitsUntilThatHasSuspended) {
+  PeerCall call;
+  Start(call, "demo/caller", Caller('c', 0, "test/slow", "x"));
+  bridge_.loop().PollOnce();
+  Cancel(call);
+  // The guest runs, calls, and polls the ring in which the cancel of its own call lies.
+  EXPECT_EQ(host_.RunReady(), 1);
+  EXPECT_EQ(host_.in_call_count(), 1u);
+  EXPECT_TRUE(bridge_.has_waiting());
+  bridge_.RetryWaiting();
+  EXPECT_FALSE(bridge_.has_waiting());
+  core().Publish();
+  peer_.Turn();
+  EXPECT_EQ(peer_.cancelled.size(), 1u);
+  EXPECT_EQ(call.ended.count, 1);
+  ExpectNothingLeft();
+}
+
+TEST_F(BridgeTest, ACancelThatFindsACalleeOfTheSameProcessInsideACallWaitsToo) {
+  PeerCall call;
+  Start(call, "demo/outer", Caller('c', 0, "demo/caller", Caller('c', 0, "test/slow", "x")));
+  bridge_.loop().PollOnce();
+  Cancel(call);
+  // The outer guest suspends in its call of the inner one, which polls.
+  EXPECT_EQ(host_.RunReady(), 2);
+  EXPECT_EQ(host_.in_call_count(), 2u);
+  Turn();
+  peer_.Turn();
+  EXPECT_EQ(peer_.cancelled.size(), 1u);
+  ExpectNothingLeft();
+}
+
+TEST_F(BridgeTest, ACallThatEndsBeforeItsCancelIsTakenUpIsEndedOnce) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  for (uint32_t i = 0; i < 100 * kTrialCalls && !tool.plain(); ++i) Call("demo/tool", "e");
+  ASSERT_TRUE(tool.plain());
+  peer_.handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
+  // A leaf that runs while the guest polls: its line is when the peer answers the guest's own call.
+  int lines = 0;
+  lines_.on_line = [&] {
+    if (lines++ == 0) peer_.Turn();
+  };
+  PeerCall call, line;
+  Start(call, "demo/caller", Caller('c', 0, "test/slow", "x"));
+  bridge_.loop().PollOnce();
+  Cancel(call);
+  Start(line, "demo/tool", "p");
+  EXPECT_EQ(host_.RunReady(), 1);
+  EXPECT_GT(lines, 0);
+  EXPECT_EQ(host_.in_call_count(), 0u);
+  // Another call has its record when the note is looked at.
+  PeerCall next;
+  peer_.handler = nullptr;
+  Start(next, "demo/caller", Caller('c', 0, "test/slow", "y"));
+  bridge_.loop().PollOnce();
+  bridge_.RetryWaiting();
+  EXPECT_EQ(host_.in_call_count(), 1u);
+  host_.RunReady();
+  core().Publish();
+  peer_.Turn();
+  ASSERT_EQ(peer_.held.size(), 1u);
+  peer_.Echo(peer_.held.front());
+  peer_.core.Publish();
+  Turn();
+  peer_.Turn();
+  EXPECT_EQ(next.ended.response, "y");
+  EXPECT_EQ(call.ended.count, 1);
+  ExpectNothingLeft();
+}
+
+}  // namespace
+}  // namespace weft::host
