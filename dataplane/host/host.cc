@@ -40,11 +40,14 @@ Host::~Host() {
 }
 
 absl::StatusOr<Function*> Host::Add(std::string name, std::shared_ptr<const Module> module,
-                                    const FunctionOptions& options) {
+                                    const FunctionOptions& options, Function* replaced) {
   WEFT_CHECK(!InGuest());  // RunQueued() may be below it, within functions_.
-  if (Find(name) != nullptr) return absl::AlreadyExistsError(absl::StrCat(name, " is already served here"));
+  if (Function* found = Find(name); found != nullptr && found != replaced) {
+    return absl::AlreadyExistsError(absl::StrCat(name, " is already served here"));
+  }
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Function> function,
                         Function::Create(*this, std::move(name), std::move(module), options));
+  if (replaced != nullptr) replaced->Drain();
   functions_.push_back(std::move(function));
   return functions_.back().get();
 }

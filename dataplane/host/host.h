@@ -49,8 +49,10 @@ class Host {
   Host& operator=(const Host&) = delete;
 
   // ---- Functions. Control path: instantiates, allocates. Add and Remove not while a guest is on the stack.
+  // `replaced`, the function of that name served so far, drains once the new one serves: where that does not
+  // start up, it goes on.
   absl::StatusOr<Function*> Add(std::string name, std::shared_ptr<const Module> module,
-                                const FunctionOptions& options);
+                                const FunctionOptions& options, Function* replaced = nullptr);
   // Null where no function of that name is served; one that drains does not count.
   Function* Find(absl::string_view name) const;
   // Destroys a function without calls: FAILED_PRECONDITION while it has some. No Target may name it any

@@ -231,8 +231,8 @@ void HostProgram::FinishLoad(Loader::Done done) {
   absl::Status status = done.module.status();
   Function* const old = placed->function;
   if (status.ok()) {
-    if (old != nullptr) old->Drain();  // Its calls go on; new ones go to the new one.
-    absl::StatusOr<Function*> added = host_->Add(name, *done.module, done.job.options);
+    // Calls of the old one go on; new ones go to the new one.
+    absl::StatusOr<Function*> added = host_->Add(name, *done.module, done.job.options, old);
     status = added.status();
     if (added.ok()) {
       placed->function = *added;

@@ -313,6 +313,21 @@ TEST_F(ServeTest, DrainingFunctionRefusesNewCallsAndCanThenBeRemoved) {
   EXPECT_EQ(host_.Find("demo/caller"), nullptr);
 }
 
+TEST_F(ServeTest, AFunctionIsReplacedOnlyByOneThatStartsUp) {
+  Function& old = Serve("demo/tool", "test_tool");
+  auto replace = [&](const std::string& guest, const FunctionOptions& options) {
+    return host_.Add("demo/tool", *Module::LoadFile(SharedEngine(), GuestPath(guest), std::nullopt, nullptr),
+                     options, &old);
+  };
+  EXPECT_FALSE(replace("test_bad_start", {.time_limit_ms = 20}).ok());
+  EXPECT_EQ(host_.Find("demo/tool"), &old);
+  EXPECT_EQ(Call(old, "e").status, kOk);
+  absl::StatusOr<Function*> added = replace("test_tool", {});
+  ASSERT_TRUE(added.ok()) << added.status();
+  EXPECT_EQ(host_.Find("demo/tool"), *added);
+  EXPECT_EQ(Call(old, "e").status, kUnavailable);
+}
+
 TEST_F(ServeTest, SleepingGuestHoldsNoThread) {
   Function& sleeper = Serve("demo/sleeper", "test_sleeper");
   Function& tool = Serve("demo/tool", "test_tool");
