@@ -28,7 +28,7 @@ Function::Function(Host& host, std::string name, std::shared_ptr<const Module> m
   used_.reserve(instances);
 }
 
-Function::~Function() { WEFT_CHECK(active_ == 0); }
+Function::~Function() { WEFT_CHECK(!has_calls()); }
 
 absl::StatusOr<std::unique_ptr<Function>> Function::Create(Host& host, std::string name,
                                                            std::shared_ptr<const Module> module,

@@ -114,6 +114,8 @@ class Function {
   }
   // Calls that hold an instance or wait for one.
   uint32_t active() const { return active_; }
+  // The same, and requests that are coming in or waiting in the host's own memory.
+  bool has_calls() const { return active_ != 0 || queue_count_ != 0; }
   uint32_t clean_count() const { return static_cast<uint32_t>(clean_.size()); }
   // Linear memory of its instances, and how many of them have some. Looks at each.
   uint64_t MemoryBytes(uint64_t* instances) const;

@@ -61,7 +61,7 @@ Function* Host::Find(absl::string_view name) const {
 
 absl::Status Host::Remove(Function* function) {
   WEFT_CHECK(!InGuest());
-  if (function->active() != 0 || function->queued() != nullptr) {
+  if (function->has_calls()) {
     return absl::FailedPreconditionError(absl::StrCat(function->name(), " still has calls"));
   }
   auto at =

@@ -316,8 +316,7 @@ void HostProgram::RunLeaving() {
   std::erase_if(leaving_, [&](Leaving& leaving) {
     Function& function = *leaving.function;
     const bool late = ending_ && now_ns >= end_by_ns_;
-    if (function.counters().calls != leaving.calls_seen || function.active() != 0 ||
-        function.queued() != nullptr) {
+    if (function.counters().calls != leaving.calls_seen || function.has_calls()) {
       leaving.calls_seen = function.counters().calls;
       leaving.quiet_since_ns = now_ns;
       if (!late) return false;
@@ -325,7 +324,7 @@ void HostProgram::RunLeaving() {
     if (now_ns - leaving.quiet_since_ns < kQuietNs && !late) return false;
     const std::string name = function.name();
     if (!leaving.replaced) bridge_->StopServing(function);
-    if (late && function.active() != 0) return true;  // Given up; the end of the process ends it.
+    if (late && function.has_calls()) return true;  // Given up; the end of the process ends it.
     if (!host_->Remove(&function).ok()) return false;
     if (leaving.report) session_->Report(name, api::FunctionReport::GONE);
     return true;

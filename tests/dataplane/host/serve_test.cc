@@ -313,6 +313,19 @@ TEST_F(ServeTest, DrainingFunctionRefusesNewCallsAndCanThenBeRemoved) {
   EXPECT_EQ(host_.Find("demo/caller"), nullptr);
 }
 
+TEST_F(ServeTest, AFunctionStaysWhileARequestForItIsComingIn) {
+  Function& sleeper = Serve("demo/sleeper", "test_sleeper");
+  ASSERT_TRUE(sleeper.module().alloc_suspends());
+  Status refusal;
+  InCall* call = host_.Begin(sleeper, 100'000, {}, false, false, &refusal);
+  ASSERT_NE(call, nullptr);
+  EXPECT_EQ(sleeper.active(), 0u);
+  sleeper.Drain();
+  EXPECT_TRUE(absl::IsFailedPrecondition(host_.Remove(&sleeper)));
+  host_.Cancel(call);
+  EXPECT_TRUE(host_.Remove(&sleeper).ok());
+}
+
 TEST_F(ServeTest, AFunctionIsReplacedOnlyByOneThatStartsUp) {
   Function& old = Serve("demo/tool", "test_tool");
   auto replace = [&](const std::string& guest, const FunctionOptions& options) {
