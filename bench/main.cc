@@ -34,6 +34,10 @@ int main(int argc, char** argv) {
         "--filter", options.filter,
         "run only rows whose name matches this regular expression, and the limits they are judged by");
     suite->add_option("--svg", options.svg_path, "draw the latency distributions into this file");
+    suite
+        ->add_option("--busy", options.busy,
+                     "run so many processes beside the rows that compute all the time, on any core")
+        ->check(CLI::Range(0, 64));
   }
   CLI::App* steer = app.add_subcommand("steer", "what the XDP program costs a packet");
   AddCommon(steer, &options);

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,7 @@
 #include "bench/plot_svg.h"
 #include "bench/report.h"
 #include "bench/runner.h"
+#include "bench/worker.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
 
@@ -50,6 +52,21 @@ absl::Status Publish(const SuiteOptions& options, const nlohmann::json& report) 
   return absl::OkStatus();
 }
 
+// Processes that never give their core away, until they are destroyed.
+absl::StatusOr<std::vector<Worker>> StartBusy(int count) {
+  std::vector<Worker> busy;
+  for (int i = 0; i < count; ++i) {
+    WEFT_ASSIGN_OR_RETURN(Worker worker, Worker::Start({.core = -1, .name = "busy"},
+                                                       [](const Worker::Command&) -> Worker::Reply {
+                                                         for (std::atomic<uint64_t> turns = 0;;)
+                                                           turns.fetch_add(1, std::memory_order_relaxed);
+                                                       }));
+    WEFT_RETURN_IF_ERROR(worker.Run({}));
+    busy.push_back(std::move(worker));
+  }
+  return busy;
+}
+
 }  // namespace
 
 absl::Status RunSuite(std::vector<std::unique_ptr<Row>> rows, const SuiteOptions& options,
@@ -63,6 +80,8 @@ absl::Status RunSuite(std::vector<std::unique_ptr<Row>> rows, const SuiteOptions
   nlohmann::json machine = MachineFacts();
   conditions.busy_before = BusyFraction(kWatchNs);
   conditions.before = ReadCpuTimes();
+  if (options.busy != 0) machine["busy_processes"] = options.busy;
+  WEFT_ASSIGN_OR_RETURN(const std::vector<Worker> busy, StartBusy(options.busy));
   WEFT_ASSIGN_OR_RETURN(const std::vector<RowResult> results, RunRows(std::move(rows), run));
   conditions.after = ReadCpuTimes();
   Progress::Clear();

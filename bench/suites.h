@@ -18,6 +18,7 @@ struct SuiteOptions {
   std::string filter;     // ECMAScript regular expression; empty chooses all rows.
   std::string json_path;  // Empty: none is written; "-" is standard output.
   std::string svg_path;
+  int busy = 0;       // Processes that compute beside the rows of `local` and `remote`.
   int functions = 0;  // Of suite `control`; 0 chooses by `quick`.
 };
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/channel/poller.h"
 
-#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -316,22 +315,16 @@ bool Poller::CopiesGoOn() {
   return read;
 }
 
-void Poller::Yield(uint64_t now_ticks) {
+void Poller::Yield() {
   ++counters_.yields;
-  sched_yield();
+  const uint64_t took_ns = sharing_.Yield();
+  if (took_ns == 0) return;
+  // What others took of this core does not count as time without work, or two pollers of one core would put
+  // each other to sleep.
+  worked_ticks_ += static_cast<uint64_t>(static_cast<double>(took_ns) * ticks_per_ns_);
+  // A yield may take milliseconds: the agent must not wait for kClockEvery of them.
   const uint64_t back_ticks = Ticks();
-  const uint64_t took = back_ticks - now_ticks;
-  if (static_cast<double>(took) > static_cast<double>(kSlowYieldNs) * ticks_per_ns_) {
-    // Somebody else needs this core. What they took of it does not count as time without work, or two pollers
-    // of one core would put each other to sleep.
-    yield_each_poll_ = true;
-    quick_yields_ = 0;
-    worked_ticks_ += took;
-    // A yield may take milliseconds: the agent must not wait for kClockEvery of them.
-    if (back_ticks - housekept_ticks_ > housekeeping_ticks_) Housekeep(back_ticks);
-  } else if (yield_each_poll_ && ++quick_yields_ >= kQuickYields) {
-    yield_each_poll_ = false;
-  }
+  if (back_ticks - housekept_ticks_ > housekeeping_ticks_) Housekeep(back_ticks);
 }
 
 void Poller::Sleep(uint64_t deadline_ns) {

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/core_sharing.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/channel/channel.h"
 #include "dataplane/channel/doorbell.h"
@@ -122,8 +123,6 @@ class Poller {
   static constexpr uint32_t kClockEvery = 16;
   static constexpr uint32_t kRoomEvery = 16;
   static constexpr uint32_t kLooksBetween = 32;
-  static constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
-  static constexpr uint32_t kQuickYields = 1000;
   // Rings with nothing behind them that a peer may send at once, and how many more a second. An honest peer
   // rings only after a publication; a few of those are found by polling before their ring arrives.
   static constexpr uint32_t kSpuriousBurst = 256;
@@ -156,7 +155,7 @@ class Poller {
   // short message, but sooner than after two wakes. Each true takes something newly sent or read, so a peer
   // cannot keep the thread from sleeping.
   bool CopiesGoOn();
-  void Yield(uint64_t now_ticks);
+  void Yield();
   // Blocks until an event or `deadline_ns`, unless something came in before the peers knew.
   void Sleep(uint64_t deadline_ns);
   // The part of PollOnce that is not for every poll: closed channels, stalled streams.
@@ -174,8 +173,7 @@ class Poller {
   uint32_t empty_polls_ = 0;
   bool attention_ = false;  // Attend has something to do.
   bool rescan_ = false;     // A parked channel may have messages for which nobody will ring.
-  bool yield_each_poll_ = false;
-  uint32_t quick_yields_ = 0;
+  CoreSharing sharing_;
   uint64_t polled_ticks_;  // When the channels were last known to be polled.
   uint64_t worked_ticks_;  // When there was last something to do, later by what slow yields took.
   uint64_t housekept_ticks_;
@@ -270,18 +268,18 @@ WEFT_HOT_INLINE int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
     DrainDueBell();
   for (;;) {
     // The usual thread has one peer, for which a poll is one load: some of those between two full polls.
-    if (active_count_ == 1 && !yield_each_poll_) {
+    if (active_count_ == 1 && !sharing_.yields_each_poll()) {
       for (uint32_t look = 0; look < kLooksBetween && !active_[0]->Ready(); ++look) {
       }
     }
     const int taken = Look(handler);
     if (taken != 0 || events_seen_ != 0) return taken;
     if (empty_polls_ % kRoomEvery == 0 && RoomCame()) return 0;
-    if (!yield_each_poll_ && empty_polls_ % kClockEvery != 0 && poll_ticks_ != 0) continue;
+    if (!sharing_.yields_each_poll() && empty_polls_ % kClockEvery != 0 && poll_ticks_ != 0) continue;
     const uint64_t now = Ticks();
-    if (now - worked_ticks_ < poll_ticks_) {
+    if (now - worked_ticks_ < poll_ticks_ && sharing_.MayPoll()) {
       if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;
-      if (yield_each_poll_ || empty_polls_ % kYieldEvery == 0) Yield(now);
+      if (sharing_.yields_each_poll() || empty_polls_ % kYieldEvery == 0) Yield();
       continue;
     }
     if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;

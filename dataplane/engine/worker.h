@@ -2,14 +2,13 @@
 // The engine's loop: joins a NodeEngine, its transport core and a port, and runs each turn to its end. A
 // template over the port, so that a test's memory port runs the very loop that ships. Owner thread only.
 //
-// Waiting. After its last work it polls for about the cost of a wake, giving the core away by sched_yield, at
-// every poll where others want it; then it blocks in one epoll with the doorbells of all hosts, the agent and
-// the port. A port that no descriptor wakes for (DPDK) says for how long (idle_step_ns); then it is looked at
-// once and, where nothing is there, the thread blocks again without polling.
+// Waiting. After its last work it polls for about the cost of a wake, giving the core away to others that
+// want it (CoreSharing), or not at all where one of them computes; then it blocks in one epoll with the
+// doorbells of all hosts, the agent and the port. A port that no descriptor wakes for (DPDK) says for how
+// long (idle_step_ns); then it is looked at once and, where nothing is there, the thread blocks again without
+// polling.
 #ifndef WEFT_DATAPLANE_ENGINE_WORKER_H_
 #define WEFT_DATAPLANE_ENGINE_WORKER_H_
-
-#include <sched.h>
 
 #include <algorithm>
 #include <atomic>
@@ -17,6 +16,7 @@
 
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/core_sharing.h"
 #include "dataplane/channel/poller.h"
 #include "dataplane/engine/node_engine.h"
 #include "dataplane/transport/pump.h"
@@ -55,8 +55,9 @@ class Worker {
         continue;
       }
       const uint64_t now_ns = engine_.NowNs();
-      if (now_ns - worked_ns < poll_time_ns_) {
-        if (yield_each_turn_ || ++empty_turns_ % kYieldEvery == 0) worked_ns += Yield(now_ns);
+      if (now_ns - worked_ns < poll_time_ns_ && sharing_.MayPoll()) {
+        // What others took is no time of polling.
+        if (sharing_.yields_each_poll() || ++empty_turns_ % kYieldEvery == 0) worked_ns += sharing_.Yield();
         continue;
       }
       Sleep(now_ns);
@@ -67,22 +68,7 @@ class Worker {
  private:
   // An empty turn takes about 60 ns: a yield every 4 us, so that none falls into an ordinary round trip.
   static constexpr uint32_t kYieldEvery = 64;
-  static constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
-  static constexpr uint32_t kQuickYields = 1000;
   static constexpr bool kSleepsByStep = requires(Port port) { port.idle_step_ns(); };
-
-  // Returns what it took where others had the core: that is no time of polling.
-  uint64_t Yield(uint64_t now_ns) {
-    sched_yield();
-    const uint64_t took_ns = engine_.NowNs() - now_ns;
-    if (took_ns > kSlowYieldNs) {
-      yield_each_turn_ = true;
-      quick_yields_ = 0;
-      return took_ns;
-    }
-    if (++quick_yields_ >= kQuickYields) yield_each_turn_ = false;
-    return 0;
-  }
 
   void Sleep(uint64_t now_ns) {
     uint64_t wake_ns = engine_.NextNs(now_ns);
@@ -97,8 +83,7 @@ class Worker {
   const uint64_t poll_time_ns_;
   const bool hosts_first_;
   uint32_t empty_turns_ = 0;
-  bool yield_each_turn_ = false;
-  uint32_t quick_yields_ = 0;
+  CoreSharing sharing_;
 };
 
 }  // namespace weft::engine

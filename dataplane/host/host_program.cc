@@ -2,7 +2,6 @@
 // weft-host's life: start, placements, loop, end.
 #include "dataplane/host/host_program.h"
 
-#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -27,7 +26,6 @@ constexpr uint64_t kCheckNs = 5 * kNsPerMs;
 constexpr uint32_t kLogLinesPerSecond = 100;
 // With an engine inside: idle turns between two yields, of 100 ns and more each.
 constexpr uint32_t kYieldEvery = 64;
-constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
 
 absl::StatusOr<FunctionOptions> OptionsOf(const api::Function& function, const EngineOptions& engine) {
   FunctionOptions options;
@@ -144,13 +142,9 @@ void HostProgram::WaitWithEngine(uint64_t wake_ns) {
   const uint64_t now_ns = NowNs();
   if (idle_turns_++ == 0) worked_ns_ = now_ns;
   if (wake_ns <= now_ns) return;
-  if (now_ns - worked_ns_ < options_.poll_time_ns) {
-    if (idle_turns_ % kYieldEvery != 0 && !yield_each_turn_) return;
-    sched_yield();
-    const uint64_t took_ns = NowNs() - now_ns;
-    // Somebody else needs this core: what they took of it is no time without work.
-    yield_each_turn_ = took_ns > kSlowYieldNs;
-    if (yield_each_turn_) worked_ns_ += took_ns;
+  if (now_ns - worked_ns_ < options_.poll_time_ns && sharing_.MayPoll()) {
+    // What others took of the core is no time without work.
+    if (idle_turns_ % kYieldEvery == 0 || sharing_.yields_each_poll()) worked_ns_ += sharing_.Yield();
     return;
   }
   if (inside_ && !inside_->PrepareSleep(&wake_ns)) return;

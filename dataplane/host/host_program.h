@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dataplane/base/core_sharing.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/notify.h"
 #include "dataplane/client/session.h"
@@ -112,7 +113,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   std::unique_ptr<engine::InsideEngine> inside_;
   uint64_t worked_ns_ = 0;   // With an engine inside: when there was last something to do, and
   uint32_t idle_turns_ = 0;  // turns since.
-  bool yield_each_turn_ = false;
+  CoreSharing sharing_;
   bool loaded_waits_ = false;  // For TakeLoaded().
   std::vector<Placed> placed_;
   std::vector<Leaving> leaving_;
