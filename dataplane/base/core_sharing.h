@@ -19,8 +19,8 @@ class CoreSharing {
  public:
   // A yield that takes longer has let another thread run.
   static constexpr uint64_t kSlowYieldNs = 2 * kNsPerUs;
-  // One that takes longer has met a thread that computes, or several that wake each other.
-  static constexpr uint64_t kTakenNs = 200 * kNsPerUs;
+  // One that takes longer has met a thread that computes; a burst of calls of another poller takes less.
+  static constexpr uint64_t kTakenNs = kNsPerMs;
   // So many in a row that return at once, and the core is this thread's again.
   static constexpr uint32_t kQuickYields = 1000;
   // How long a thread does not poll after it has met one that computes: at first, and where it meets one
@@ -55,7 +55,8 @@ class CoreSharing {
     yields_each_poll_ = true;
     quick_yields_ = 0;
     if (took_ns >= kTakenNs) {
-      const bool again = back_ns < paused_until_ns_ + kPauseNsMax;
+      // Another that takes turns here at times, and is met only then, does not count as the same one.
+      const bool again = back_ns < paused_until_ns_ + 2 * pause_ns_;
       pause_ns_ = again ? std::min(2 * pause_ns_, kPauseNsMax) : kPauseNsMin;
       paused_until_ns_ = back_ns + pause_ns_;
     }

@@ -46,9 +46,19 @@ TEST(CoreSharingTest, PausesForTwiceAsLongEachTimeThatItMeetsOneAgain) {
     pause_ns = std::min(2 * pause_ns, CoreSharing::kPauseNsMax);
   }
   EXPECT_TRUE(sharing.MayPoll());  // All of that is long over,
-  now_ns += 2 * CoreSharing::kPauseNsMax;
+  now_ns += 3 * CoreSharing::kPauseNsMax;
   sharing.Yielded(now_ns - kSliceNs, now_ns);  // and one met after a quiet time is a first one.
   EXPECT_EQ(sharing.paused_until_ns(), now_ns + CoreSharing::kPauseNsMin);
+}
+
+TEST(CoreSharingTest, PausesBrieflyForOneThatIsMetOnlyAtTimes) {
+  CoreSharing sharing;
+  uint64_t now_ns = NowNs();
+  for (int round = 0; round < 5; ++round) {
+    now_ns += 300 * kNsPerMs;
+    sharing.Yielded(now_ns - kSliceNs, now_ns);
+    EXPECT_EQ(sharing.paused_until_ns(), now_ns + CoreSharing::kPauseNsMin) << round;
+  }
 }
 
 }  // namespace
