@@ -90,6 +90,9 @@ class Host {
   // Runs `call` in `callee`, a function of this process that CallsOut has admitted: when the caller has
   // suspended.
   void StartLocal(OutCall& call, Function& callee);
+  // The same for a message without an answer: copies it, runs it with the next RunReady(). What is not kOk is
+  // why it was refused; then it is no longer under way.
+  Status SendLocal(Function& callee, absl::Span<const std::byte> message, const CallContext& context);
 
   // ---- The loop.
   // Resumes every fiber whose wait is over and one that gave up its turn. The number resumed.

@@ -199,17 +199,20 @@ Status Host::GuestSend(Instance& instance, const OutRequest& request) {
   Function* local = out_.EnterLocal(*callee, context, false, &status);
   if (status != kOk) return status;
   if (local == nullptr) return out_.Send(*callee, request.request, context);
+  return SendLocal(*local, request.request, context);
+}
+
+Status Host::SendLocal(Function& callee, absl::Span<const std::byte> message, const CallContext& context) {
+  Status refusal = kResourceExhausted;
   InCall* call = nullptr;
-  status = kResourceExhausted;
-  if (context.depth <= kDepthMax) {
-    call = Begin(*local, static_cast<uint32_t>(request.request.size()), context, false, true, &status);
-  }
+  if (context.depth <= kDepthMax)
+    call = Begin(callee, static_cast<uint32_t>(message.size()), context, false, true, &refusal);
   if (call == nullptr) {
-    out_.LeaveLocal(*local);
-    return status;
+    out_.LeaveLocal(callee);
+    return refusal;
   }
   call->local = true;
-  std::memcpy(call->room, request.request.data(), request.request.size());
+  std::memcpy(call->room, message.data(), message.size());
   PushReady(call);
   return kOk;
 }

@@ -207,6 +207,7 @@ Status MeshBridge::Send(Callee& callee, absl::Span<const std::byte> message, con
     bool in_parts = false;
     const StartState state = core_.SendOneWay(route, spec, spec.deadline_ns, &in_parts);
     if (state == StartState::kStarted && !in_parts) return kOk;
+    if (state == StartState::kLocal) return SendLocal(*send.callee, message, send.context);
     if (state == StartState::kFailed) return static_cast<Status>(core_.start_error().code());
   }
   if (sends_.size() >= kSendsMax || send_bytes_ + send.size > kSendBytesMax + core_.message_bytes_max()) {
@@ -220,8 +221,18 @@ Status MeshBridge::Send(Callee& callee, absl::Span<const std::byte> message, con
   return kOk;
 }
 
-// False where it must be tried again later; else it is gone, or on its way with `in_parts`.
-bool MeshBridge::TrySend(PendingSend& send, Status* status) {
+// A message that the call layer leaves to this host.
+Status MeshBridge::SendLocal(const MeshCallee& callee, absl::Span<const std::byte> message,
+                             const CallContext& context) {
+  const absl::Status admitted =
+      core_.AdmitLocal(*callee.function, callee.route->caller, context.deadline_ns, host_->NowNs());
+  if (!admitted.ok()) return static_cast<Status>(admitted.code());
+  return host_->SendLocal(*static_cast<Function*>(callee.function->user), message, context);
+}
+
+// False where it must be tried again later; else it is gone, or on its way with `in_parts`. Nobody is left to
+// hear of a refusal, whether by this host or by another.
+bool MeshBridge::TrySend(PendingSend& send) {
   RouteEntry& route = *send.callee->route;
   if (host_->NowNs() >= send.context.deadline_ns) return true;
   if (!route.known) return false;
@@ -231,7 +242,7 @@ bool MeshBridge::TrySend(PendingSend& send, Status* status) {
   spec.done = [](void* context, const CallOutcome&) { static_cast<PendingSend*>(context)->sent = true; };
   spec.context = &send;
   const StartState state = core_.SendOneWay(route, spec, spec.deadline_ns, &send.in_parts);
-  if (state == StartState::kFailed) *status = static_cast<Status>(core_.start_error().code());
+  if (state == StartState::kLocal) SendLocal(*send.callee, {send.bytes.get(), send.size}, send.context);
   return state != StartState::kNoRoom;
 }
 
@@ -247,9 +258,7 @@ void MeshBridge::RetryWaiting() {
     }
   }
   for (auto send = sends_.begin(); send != sends_.end();) {
-    Status ignored = kOk;
-    const bool over =
-        send->in_parts ? send->sent : TrySend(*send, &ignored) && (!send->in_parts || send->sent);
+    const bool over = send->in_parts ? send->sent : TrySend(*send) && (!send->in_parts || send->sent);
     if (!over) {
       ++send;
       continue;

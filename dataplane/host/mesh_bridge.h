@@ -91,7 +91,8 @@ class MeshBridge final : public CallsOut, public CallsIn {
 
   uint64_t DeadlineNs(const RouteEntry& route, uint64_t deadline_ns, bool own_timeout) const;
   bool TryStart(OutCall& call);
-  bool TrySend(PendingSend& send, Status* status);
+  bool TrySend(PendingSend& send);
+  Status SendLocal(const MeshCallee& callee, absl::Span<const std::byte> message, const CallContext& context);
   void FinishText(OutCall& call, absl::StatusCode code, absl::string_view text);
   InCall* TakeBegun(std::byte* room);
   void CancelRunning(InCall* call);

@@ -103,7 +103,8 @@ class CallsOut {
   // Looks for the end of `call` for a moment (some round trips of shared memory, less where other work
   // waits). Of guests it may run leaves only.
   virtual void PollBriefly(OutCall& call) = 0;
-  // Sends a message without an answer: kOk when it was handed over. The message is copied.
+  // Sends a message without an answer: kOk when it was handed over. The message is copied. May turn it over
+  // to Host::SendLocal.
   virtual Status Send(Callee& callee, absl::Span<const std::byte> message, const CallContext& context) = 0;
   // Forgets `call`: its room may vanish as soon as this returns. A Finish meanwhile has no effect.
   virtual void Cancel(OutCall& call) = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Guests behind a real channel, on one thread with the peer that calls them: what the peer says while a guest
-// is on the stack, inside a call of its own.
+// is on the stack, inside a call of its own; messages that guests send to functions of their own process.
 #include <functional>
 
 #include "dataplane/base/function_id.h"
@@ -97,16 +97,22 @@ class BridgeTest : public ::testing::Test {
     host_.RunReady();
     core().Publish();
   }
-  std::string Call(const std::string& function, const std::string& request) {
+  Ended Run(const std::string& function, const std::string& request) {
     PeerCall call;
     Start(call, function, request);
     for (int i = 0; i < 1000 && call.ended.count == 0; ++i) {
       Turn();
       peer_.Turn();
     }
-    EXPECT_EQ(call.ended.code, absl::StatusCode::kOk) << call.ended.text;
-    return call.ended.response;
+    return call.ended;
   }
+  std::string Call(const std::string& function, const std::string& request) {
+    const Ended ended = Run(function, request);
+    EXPECT_EQ(ended.code, absl::StatusCode::kOk) << ended.text;
+    return ended.response;
+  }
+  // demo/caller sends one message to demo/tool.
+  absl::StatusCode Send() { return Run("demo/caller", Caller('s', 0, "demo/tool", "e")).code; }
   // Whatever was cancelled has left nothing behind, and calls go on.
   void ExpectNothingLeft() {
     EXPECT_EQ(host_.in_call_count(), 0u);
@@ -197,6 +203,59 @@ TEST_F(BridgeTest, ACallThatEndsBeforeItsCancelIsTakenUpIsEndedOnce) {
   peer_.Turn();
   EXPECT_EQ(next.ended.response, "y");
   EXPECT_EQ(call.ended.count, 1);
+  ExpectNothingLeft();
+}
+
+TEST_F(BridgeTest, AMessageThatWaitedForItsRouteReachesAFunctionOfTheSameProcess) {
+  const Function& tool = Serve("demo/tool", "test_tool");
+  EXPECT_EQ(Send(), absl::StatusCode::kOk);
+  EXPECT_TRUE(bridge_.has_waiting());
+  core().SetRoute(core().Route("demo/caller", "demo/tool"), {{.link = kLocalLink, .weight = 1}}, {},
+                  absl::StatusCode::kOk, "");
+  Turn();
+  EXPECT_FALSE(bridge_.has_waiting());
+  EXPECT_EQ(tool.counters().calls, 1u);
+  ExpectNothingLeft();
+}
+
+TEST_F(BridgeTest, MessagesToAFunctionHereAndElsewhereAllArrive) {
+  constexpr uint64_t kSends = 1000;
+  const Function& tool = Serve("demo/tool", "test_tool");
+  peer_.core.Serve("demo/tool", nullptr);
+  peer_.core.SetServePolicy("demo/tool", {});
+  peer_.core.SetAccess(*peer_link_, {{kPeer, "demo/caller", FunctionIdOf("test/slow")},
+                                     {kPeer, "demo/caller", FunctionIdOf("demo/tool")}});
+  uint64_t elsewhere = 0;
+  peer_.handler = [&](TestHost& host, const TestHost::Request& request) {
+    ++elsewhere;
+    host.Echo(request);
+  };
+  core().SetRoute(
+      core().Route("demo/caller", "demo/tool"),
+      {{.link = link_->index, .weight = 1, .caller_index = kPeer}, {.link = kLocalLink, .weight = 1}}, {},
+      absl::StatusCode::kOk, "");
+  for (uint64_t i = 0; i < kSends; ++i) EXPECT_EQ(Send(), absl::StatusCode::kOk);
+  Turn();
+  peer_.Turn();
+  EXPECT_GT(elsewhere, 0u);
+  EXPECT_EQ(tool.counters().calls + elsewhere, kSends);
+  ExpectNothingLeft();
+}
+
+TEST_F(BridgeTest, AGuestLearnsThatItsMessageToAFunctionOfTheSameProcessIsRefused) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  auto& local = *static_cast<LocalFunction*>(tool.user);
+  // A share that is all but never drawn leaves the choice to the call layer.
+  core().SetRoute(core().Route("demo/caller", "demo/tool"), {{.link = kLocalLink, .weight = 1}}, {},
+                  absl::StatusCode::kUnavailable, "no Service tool", 1);
+  core().SetServePolicy("demo/tool", {.concurrent_calls_max = 1});
+  ASSERT_TRUE(core().AdmitLocal(local, "demo/caller", 0, NowNs()).ok());
+  EXPECT_EQ(Send(), absl::StatusCode::kResourceExhausted);
+  core().EndLocal(local);
+  EXPECT_EQ(Send(), absl::StatusCode::kOk);
+  tool.Drain();
+  EXPECT_EQ(Send(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(tool.counters().calls, 1u);
   ExpectNothingLeft();
 }
 
