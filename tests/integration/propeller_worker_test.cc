@@ -41,6 +41,21 @@ TEST_F(PropellerWorkerTest, AStartPlacesTheModuleAndAStopTakesItBack) {
   EXPECT_EQ(manager_->Heard(kResults, "t2"), 0u);
 }
 
+// The endpoint drains from the first start on, and once the second one comes the agent has had its say.
+TEST_F(PropellerWorkerTest, AStartThatWasStoppedBeforeItWasPlacedDoesNotHoldUpTheNextOne) {
+  mesh_->control().Signal(SIGSTOP);
+  manager_->Start("t1", "hello", "n1", Guest("hello"));
+  manager_->Stop("t1");
+  absl::SleepFor(absl::Milliseconds(100));  // Both lie in its socket.
+  mesh_->control().Signal(SIGCONT);
+  ASSERT_TRUE(Eventually([&] {
+    return absl::StrContains(mesh_->control().Output(), "(propeller command 2) programmed");
+  })) << Logs();
+  manager_->Start("t2", "hello", "n1", Guest("hello"));
+  EXPECT_TRUE(manager_->Hears(kResults, Runs("t2"))) << Logs();
+  EXPECT_EQ(Call("hello").output, "Hello, there!") << Logs();
+}
+
 TEST_F(PropellerWorkerTest, AModuleComesInPartsAlsoWhereTheBrokerRestartsInBetween) {
   const std::string module = Guest("hello");
   const std::string parts[] = {module.substr(0, 100), module.substr(100, 1'000), module.substr(1'100)};

@@ -171,7 +171,9 @@ void PropellerTasks::OnProgrammed(const std::string& node, const MeshState& mesh
   const bool complete = failed.empty() || !absl::StartsWith(failed.back(), "and ");
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     Task& task = it->second;
-    if (task.phase != Phase::kPlacing || task.placed) {
+    // One that drains may be started again while its endpoint stands: then the agent says nothing more of it.
+    const bool drains = task.phase == Phase::kDraining;
+    if ((task.phase != Phase::kPlacing && !drains) || task.placed) {
       ++it;
       continue;
     }
@@ -179,16 +181,19 @@ void PropellerTasks::OnProgrammed(const std::string& node, const MeshState& mesh
     const auto failure = std::find_if(failed.begin(), failed.end(),
                                       [&](const std::string& each) { return absl::StartsWith(each, what); });
     if (failure != failed.end()) {
-      it = FailAt(it, *failure);
+      // Nothing of it is there to drain, and a start by its module is to be tried anew.
+      changed_ = true;
+      it = drains ? tasks_.erase(it) : FailAt(it, *failure);
       continue;
     }
     if (all && complete) {
       const EntryPtr endpoint = mesh.Find(EndpointKey(FunctionOf(task), node, host_));
-      if (endpoint == nullptr || MessageOf<api::Endpoint>(*endpoint).sha256() != BytesOfHex(task.sha256)) {
+      task.placed =
+          endpoint != nullptr && MessageOf<api::Endpoint>(*endpoint).sha256() == BytesOfHex(task.sha256);
+      if (!task.placed && !drains) {
         it = FailAt(it, absl::StrCat(what, "what stands in the mesh is not this module (weftctl status)"));
         continue;
       }
-      task.placed = true;
     }
     ++it;
   }

@@ -158,6 +158,33 @@ TEST_F(PropellerTasksTest, RepeatedStartsAndStopsChangeNothing) {
   EXPECT_EQ(tasks_.size(), 1u);
 }
 
+// Its endpoint is the same throughout, so no generation follows of which the agent could say more.
+TEST_F(PropellerTasksTest, WhatWasPlacedAfterItsStopIsReadyWhenItIsStartedAgain) {
+  Start("t1", "fn", 'a');
+  tasks_.Stop("t1", now_ns_);
+  Programmed();
+  Start("t2", "fn", 'a');
+  EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a draining"));
+  After(PropellerTasks::kSettleNs);
+  EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a ready"));
+  EXPECT_THAT(Reports(), ElementsAre("t2: runs"));
+}
+
+TEST_F(PropellerTasksTest, WhatCouldNotBePlacedAfterItsStopIsGoneAtOnceAndTriedAnewWhenItIsStartedAgain) {
+  Start("t1", "fn", 'a');
+  tasks_.Stop("t1", now_ns_);
+  EXPECT_TRUE(tasks_.TakeChanged());
+  Programmed({"ns/fn on host h: not attached"});
+  EXPECT_TRUE(tasks_.TakeChanged());
+  EXPECT_THAT(Endpoints(), IsEmpty());
+  EXPECT_THAT(Reports(), IsEmpty());  // Whoever stopped it waits for nothing.
+  Start("t2", "fn", 'a');
+  After(PropellerTasks::kSettleNs);
+  EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a draining"));
+  Programmed();
+  EXPECT_THAT(Reports(), ElementsAre("t2: runs"));
+}
+
 TEST_F(PropellerTasksTest, ModulesThatDoNotComeFailTheirTasks) {
   EXPECT_TRUE(tasks_.Start(StartOf("t1", "fn", "image"), now_ns_));
   EXPECT_TRUE(tasks_.Start(StartOf("t2", "gn", "image"), now_ns_));
