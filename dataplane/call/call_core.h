@@ -36,10 +36,10 @@ namespace weft {
 struct CallCoreOptions {
   uint32_t calls_max = 4096;  // Outgoing calls under way.
   uint64_t seed = 1;          // Of the choice among targets.
-  // Replies to one peer that may wait for room, and the bytes that all waiting replies may hold. Beyond, they
-  // are dropped and counted: the peer does not read.
+  // Replies to one peer that may wait for room, and the bytes that all waiting replies may hold, those to one
+  // peer as many as are left. Beyond, they are dropped and counted: the peer does not read.
   uint32_t reply_backlog_max = 4096;
-  uint64_t reply_backlog_bytes_max = 64 * 1024 * 1024;
+  uint64_t reply_backlog_bytes_max = 128 * 1024 * 1024;
 };
 
 // One function that one caller may call, as the agent's table says.
@@ -149,8 +149,9 @@ class CallCore {
   // --- Being called; see LinkSink for how requests come in.
   // Ends an admitted request: answers it with `payload`, which is the response, or the text of an error where
   // `code` is not OK; a one-way only ends. The payload is copied before this returns, unless `done` is
-  // given: then it stays as it is until `done` runs, which may be before this returns. `not_executed`: the
-  // function was not run.
+  // given: then it stays as it is until `done` runs, which is before this returns where the payload has at
+  // most whole_bytes_max(), and else once it is sent, or the peer has read nothing for kStreamStallNs.
+  // `not_executed`: the function was not run.
   WEFT_HOT void Reply(const Incoming& incoming, absl::StatusCode code, const Payload& payload,
                       SendDone done = nullptr, void* context = nullptr, bool not_executed = false);
   // The same, and publishes at once, before it keeps its books.
@@ -278,6 +279,8 @@ class CallCore {
   bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
   bool PumpLink(Link& link, uint64_t now_ns);
   void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);
+  void DropBorrowed(Link& link);
+  bool MayKeepReply(const Link& link, uint64_t bytes) const;
   void QueueReply(Link& link, const MessageHeader& header, const Payload& payload, SendDone done,
                   void* context);
 

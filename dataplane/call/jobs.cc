@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CallCore: messages that found no room in their ring, or that go out in parts. All are bounded: requests by
-// the table of calls, replies by reply_backlog_max and reply_backlog_bytes_max.
+// the table of calls, replies by reply_backlog_max and reply_backlog_bytes_max. What a function has lent is
+// given back to it in bounded time, whatever the peer does.
 #include <algorithm>
 #include <cstring>
 
@@ -11,6 +12,7 @@
 namespace weft {
 
 SendJob& CallCore::AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane) {
+  if (link.jobs.empty()) link.jobs_moved_ns = 0;
   SendJob& job = link.jobs.emplace_back();
   job.number = link.jobs_begun++;
   job.header = header;
@@ -40,25 +42,35 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
     if (done != nullptr) done(context, true);
     return;
   }
-  const bool copy = done == nullptr;
-  if (link.reply_jobs >= options_.reply_backlog_max ||
-      (copy && bytes > options_.reply_backlog_bytes_max - reply_bytes_)) {
+  // A short one is not worth waiting for the peer, which may never read: the function goes on.
+  const bool copy = done == nullptr || bytes <= link.channel->whole_bytes_max();
+  if (link.reply_jobs >= options_.reply_backlog_max || (copy && !MayKeepReply(link, bytes))) {
     ++counters_.responses_dropped;
     if (done != nullptr) done(context, false);
     return;
   }
   ++counters_.responses_backlogged;
   SendJob& job = AddJob(link, header, payload, Lane::kReply);
-  job.done = done;
-  job.context = context;
   if (copy) {
     job.owned = std::make_unique_for_overwrite<std::byte[]>(bytes);
     CopyPayload(payload, job.owned.get());
     job.payload = Payload(std::span<const std::byte>(job.owned.get(), bytes));
     job.owned_bytes = bytes;
     reply_bytes_ += bytes;
+    link.reply_bytes += bytes;
+    if (done != nullptr) done(context, true);
+  } else {
+    job.done = done;
+    job.context = context;
+    ++link.borrowed_jobs;
   }
   PumpLink(link, NowNs());
+}
+
+// Whoever holds as many bytes as are free gets no more: one peer alone half of them, and what one leaves
+// unread leaves as much to each of the others.
+bool CallCore::MayKeepReply(const Link& link, uint64_t bytes) const {
+  return link.reply_bytes + bytes <= options_.reply_backlog_bytes_max - reply_bytes_;
 }
 
 // Ids rise in the order in which messages go out, and others may have gone since this one was queued.
@@ -95,6 +107,7 @@ bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
 bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
   bool moved = false;
   const uint64_t end = link.jobs_begun;
+  if (link.jobs_moved_ns == 0) link.jobs_moved_ns = now_ns;
   // Far more than can be in progress at once; what is behind waits its turn.
   int looked_at = 0;
   for (auto job = link.jobs.begin();
@@ -103,19 +116,33 @@ bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
     const uint64_t number = job->number;
     const uint32_t position = job->stream.position;
     const bool ended = PumpJob(link, *job, now_ns);
+    const bool sent = ended && job->state == StreamState::kDone;
     moved |= ended || job->stream.position != position;
+    if (sent || job->stream.position != position) link.jobs_moved_ns = now_ns;
     if (!ended) {
       ++job;
       continue;
     }
-    const bool sent = job->state == StreamState::kDone;
     EndJob(link, job, sent, !sent);
     // Whoever was told may have cancelled calls, and started some, which pumps this link: no other job is
     // sure to be there still.
     job = std::find_if(link.jobs.begin(), link.jobs.end(),
                        [number](const SendJob& other) { return other.number > number; });
   }
+  if (link.borrowed_jobs != 0 && now_ns >= link.jobs_moved_ns + kStreamStallNs) {
+    DropBorrowed(link);
+    moved = true;
+  }
   return moved;
+}
+
+// The peer reads nothing. A stream under way fails by itself then; but those behind would wait until it has
+// read that, and those behind 4 * kPartialsMax others are not looked at.
+void CallCore::DropBorrowed(Link& link) {
+  for (auto job = link.jobs.begin(); job != link.jobs.end();) {
+    const auto dropped = job++;
+    if (dropped->done != nullptr) EndJob(link, dropped, false, false);
+  }
 }
 
 void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled) {
@@ -134,6 +161,8 @@ void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, b
     ++counters_.requests_sent;
   }
   reply_bytes_ -= job->owned_bytes;
+  link.reply_bytes -= job->owned_bytes;
+  if (job->done != nullptr) --link.borrowed_jobs;
   // Taken out before anybody is told, who may start something new.
   std::list<SendJob> ended;
   ended.splice(ended.begin(), link.jobs, job);

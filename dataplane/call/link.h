@@ -49,8 +49,8 @@ WEFT_HOT_INLINE void CopyIncoming(const Incoming& from, Incoming& to) {
   to.flags = apart(from.flags);
 }
 
-// Called once the payload of a message that was sent without a copy is no longer needed; `sent` tells whether
-// all of it went out. Must not enter the loop.
+// Called once the payload of a reply is no longer needed; `sent` tells whether all of it went out, or waits
+// for room as a copy. Must neither send anything nor enter the loop.
 using SendDone = void (*)(void* context, bool sent);
 
 // A message that found no room at once or is longer than one chunk.
@@ -63,7 +63,7 @@ struct SendJob {
   bool started = false;
   uint64_t number = 0;              // Rises from job to job of a link.
   uint32_t call_slot = kNoCall;     // Of the OutgoingTable, for requests that are answered.
-  SendDone done = nullptr;          // Of a reply
+  SendDone done = nullptr;          // Of a reply whose payload was not copied.
   CallDone one_way_done = nullptr;  // Of a one-way
   void* context = nullptr;
   std::unique_ptr<std::byte[]> owned;  // Holds the payload where it was copied.
@@ -94,7 +94,10 @@ struct Link {
   // --- Rarely touched.
   std::list<SendJob> jobs;                      // Addresses stay, since a stream must not move.
   uint32_t reply_jobs = 0;                      // How many of them are replies.
+  uint32_t borrowed_jobs = 0;                   // And how many of these have a payload that was not copied.
+  uint64_t reply_bytes = 0;                     // Held by copies of replies.
   uint64_t jobs_begun = 0;                      // Ever; the number of the next.
+  uint64_t jobs_moved_ns = 0;                   // When one last went on, or came alone; 0: at the next look.
   std::array<Incoming, kPartialsMax> partials;  // Requests of which a part has arrived.
   Incoming whole;                               // The last of them that became whole, for its receiver.
   std::unique_ptr<Doorbell> doorbell;

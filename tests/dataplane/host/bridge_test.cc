@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Guests behind a real channel, on one thread with the peer that calls them: what the peer says while a guest
-// is on the stack, inside a call of its own; messages that guests send to functions of their own process.
+// is on the stack, inside a call of its own, or leaves unread; messages that guests send to functions of
+// their own process.
 #include <functional>
 
 #include "dataplane/base/function_id.h"
@@ -64,11 +65,11 @@ class BridgeTest : public ::testing::Test {
     return *Session::Create(options);
   }
   CallCore& core() { return session_->core(); }
-  Function& Serve(const std::string& name, const std::string& guest) {
+  Function& Serve(const std::string& name, const std::string& guest, const FunctionOptions& options = {}) {
     absl::StatusOr<std::shared_ptr<const Module>> module =
         Module::LoadFile(SharedEngine(), GuestPath(guest), std::nullopt, nullptr);
     EXPECT_TRUE(module.ok()) << module.status();
-    absl::StatusOr<Function*> function = host_.Add(name, *module, {});
+    absl::StatusOr<Function*> function = host_.Add(name, *module, options);
     EXPECT_TRUE(function.ok()) << function.status();
     bridge_.Serve(**function);
     core().SetServePolicy(name, {});
@@ -204,6 +205,39 @@ TEST_F(BridgeTest, ACallThatEndsBeforeItsCancelIsTakenUpIsEndedOnce) {
   EXPECT_EQ(next.ended.response, "y");
   EXPECT_EQ(call.ended.count, 1);
   ExpectNothingLeft();
+}
+
+TEST_F(BridgeTest, ACallerThatDoesNotReadHoldsNoInstance) {
+  Function& kept = Serve("demo/tool", "test_tool", {.keep = true});
+  // More than the ring takes, which the peer does not read.
+  PeerCall unread[200];
+  for (PeerCall& call : unread) {
+    Start(call, "demo/tool", Tool('g', 1000));
+    Turn();
+    Turn();
+  }
+  EXPECT_GT(link_->reply_jobs, 0u);
+  EXPECT_EQ(host_.in_call_count(), 0u);
+  EXPECT_EQ(kept.active(), 0u);
+
+  TestHost other;
+  const auto [link, other_link] = Join(core(), other.core);
+  ASSERT_TRUE(session_->poller().AddDoorbell(link->doorbell.get()).ok());
+  ASSERT_TRUE(session_->poller().AddChannel(link->channel.get()).ok());
+  core().SetAccess(*link, {{kPeer, "test/other", FunctionIdOf("demo/tool")}});
+  RouteEntry& route = other.core.Route("test/other", "demo/tool");
+  other.core.SetRoute(route, {{.link = other_link->index, .weight = 1, .caller_index = kPeer}}, {},
+                      absl::StatusCode::kOk, "");
+  PeerCall call;
+  call.request = "e";
+  CallSpec spec{
+      .request = BytesOf(call.request), .response = call.room, .done = Ended::Done, .context = &call.ended};
+  ASSERT_EQ(other.core.StartNow(route, spec, NowNs(), &call.handle), StartState::kStarted);
+  for (int i = 0; i < 1000 && call.ended.count == 0; ++i) {
+    Turn();
+    other.Turn();
+  }
+  EXPECT_EQ(call.ended.response, "e");
 }
 
 TEST_F(BridgeTest, AMessageThatWaitedForItsRouteReachesAFunctionOfTheSameProcess) {
