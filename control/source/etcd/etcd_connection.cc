@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control/source/etcd/etcd_connection.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -56,6 +57,8 @@ HttpRequest EtcdConnection::RequestFor(const std::string& path, const std::strin
   request.url = absl::StrCat(member(), path);
   request.body = body;
   request.tls = options_->tls;
+  request.timeout_ms = timeout_ms_;
+  request.connect_timeout_ms = std::min(request.connect_timeout_ms, timeout_ms_);
   if (!token_.empty()) request.headers.push_back(absl::StrCat("Authorization: ", token_));
   return request;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One talk with an etcd cluster over its JSON gateway: which member is asked, who we are there, and how a
-// failure is told. The source has one, and so has the presence of the node. One thread.
+// failure is told. The source and the presence of the node have two each. One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_CONNECTION_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_CONNECTION_H_
 
@@ -43,9 +43,13 @@ class EtcdConnection {
               Done done);
   void Cancel();
   bool busy() const { return request_ != 0; }
+  // Of each request from now on, streams aside; at first that of HttpRequest.
+  void SetTimeout(uint64_t timeout_ms) { timeout_ms_ = timeout_ms; }
 
   // The next call goes to the next member.
   void Rotate() { member_ = (member_ + 1) % options_->endpoints.size(); }
+  // The next call goes where the next one of `other` goes.
+  void Follow(const EtcdConnection& other) { member_ = other.member_; }
   // The next call logs in anew, where there is a user: for a stream, which etcd refuses in its own words.
   void ForgetToken() { token_.clear(); }
   const std::string& member() const { return options_->endpoints[member_]; }
@@ -69,6 +73,7 @@ class EtcdConnection {
 
   const EtcdOptions* options_;
   HttpClient* http_;
+  uint64_t timeout_ms_ = HttpRequest().timeout_ms;
   std::size_t member_ = 0;
   std::string token_;
   HttpClient::RequestId request_ = 0;

@@ -14,6 +14,9 @@ namespace {
 
 constexpr uint64_t kPresencePauseMinNs = 20 * kNsPerMs;
 constexpr uint64_t kPresencePauseMaxNs = kNsPerSecond;
+// A keep-alive that is sent after a third of the lease, and fails, leaves time for two more.
+constexpr uint64_t kKeepAlivesPerLease = 3;
+constexpr uint64_t kTriesPerLease = 6;
 // Between two tries for a name that another node holds.
 constexpr uint64_t kContendNs = kNsPerSecond;
 // etcd takes 128 operations a transaction by default.
@@ -24,7 +27,12 @@ constexpr char kUnknown = '?';
 }  // namespace
 
 EtcdPresence::EtcdPresence(EtcdPresenceOptions options, HttpClient* http)
-    : options_(std::move(options)), connection_(&options_.etcd, http), random_(options_.seed) {}
+    : options_(std::move(options)),
+      connection_(&options_.etcd, http),
+      keeper_(&options_.etcd, http),
+      random_(options_.seed) {
+  keeper_.SetTimeout(options_.lease_s * 1'000 / kTriesPerLease);
+}
 
 std::string EtcdPresence::NodeKey() const {
   api::Node node;
@@ -53,11 +61,13 @@ void EtcdPresence::Say(const std::string& node, const std::vector<api::Endpoint>
 }
 
 uint64_t EtcdPresence::wake_ns() const {
-  if (retry_at_ns_ != 0) return retry_at_ns_;
-  return connection_.busy() ? 0 : keep_at_ns_;
+  const uint64_t keep_at_ns = keeper_.busy() ? 0 : keep_at_ns_;
+  if (retry_at_ns_ == 0 || keep_at_ns == 0) return std::max(retry_at_ns_, keep_at_ns);
+  return std::min(retry_at_ns_, keep_at_ns);
 }
 
 void EtcdPresence::OnTime(uint64_t now_ns) {
+  if (keep_at_ns_ != 0 && now_ns >= keep_at_ns_ && !keeper_.busy()) KeepAlive(now_ns);
   if (retry_at_ns_ != 0 && now_ns >= retry_at_ns_) retry_at_ns_ = 0;
   Next();
 }
@@ -66,19 +76,18 @@ void EtcdPresence::OnTime(uint64_t now_ns) {
 void EtcdPresence::Next() {
   if (node_.empty() || connection_.busy() || retry_at_ns_ != 0) return;
   if (lease_ == 0) return Grant();
-  if (keep_at_ns_ != 0 && NowNs() >= keep_at_ns_) return KeepAlive();
   if (!claimed_) return Claim();
   if (said_ != wanted_) Publish();
 }
 
 void EtcdPresence::Grant() {
   connection_.Call("/v3/lease/grant", EtcdGrantJson(static_cast<int64_t>(options_.lease_s)),
-                   [this](const absl::StatusOr<std::string>& reply) {
+                   [this, sent_ns = NowNs()](const absl::StatusOr<std::string>& reply) {
                      if (!reply.ok()) return Fail(reply.status());
                      const absl::StatusOr<EtcdLeaseReply> lease = ParseEtcdLease(*reply);
                      if (!lease.ok()) return Fail(lease.status());
                      lease_ = lease->id;
-                     keep_at_ns_ = NowNs() + options_.lease_s * kNsPerSecond / 3;
+                     Kept(sent_ns);
                      Next();
                    });
 }
@@ -178,35 +187,65 @@ void EtcdPresence::Publish() {
                    });
 }
 
-void EtcdPresence::KeepAlive() {
-  connection_.Call("/v3/lease/keepalive", EtcdLeaseJson(lease_),
-                   [this](const absl::StatusOr<std::string>& reply) {
-                     if (!reply.ok()) return Fail(reply.status());
-                     const absl::StatusOr<EtcdLeaseReply> lease = ParseEtcdLease(*reply);
-                     if (!lease.ok()) return Fail(lease.status());
-                     if (lease->ttl_s == 0) {
-                       Lose("the lease has run out");
-                     } else {
-                       keep_at_ns_ = NowNs() + options_.lease_s * kNsPerSecond / 3;
-                       pause_ns_ = 0;
-                     }
-                     Next();
-                   });
+void EtcdPresence::KeepAlive(uint64_t now_ns) {
+  keeper_.Follow(connection_);
+  keeper_.Call("/v3/lease/keepalive", EtcdLeaseJson(lease_),
+               [this, now_ns](const absl::StatusOr<std::string>& reply) {
+                 if (!reply.ok()) return FailToKeep(reply.status());
+                 const absl::StatusOr<EtcdLeaseReply> lease = ParseEtcdLease(*reply);
+                 if (!lease.ok()) return FailToKeep(lease.status());
+                 if (lease->ttl_s != 0) return Kept(now_ns);
+                 Lose("the lease has run out");
+                 Next();
+               });
 }
 
+// By a request of then: that etcd took it later than that is not known.
+void EtcdPresence::Kept(uint64_t sent_ns) {
+  keep_at_ns_ = sent_ns + options_.lease_s * kNsPerSecond / kKeepAlivesPerLease;
+  keep_pause_ns_ = 0;
+  keep_problem_.clear();
+}
+
+// The next member is asked, soon enough for one more, also for what hangs with this one: its own time is
+// longer.
+void EtcdPresence::FailToKeep(const absl::Status& why) {
+  Tell(why, &keep_problem_);
+  if (absl::IsNotFound(why)) {
+    Lose("the lease is not known any more");
+    return Next();
+  }
+  if (connection_.member() == keeper_.member() && options_.etcd.endpoints.size() > 1) {
+    connection_.Cancel();
+    connection_.Rotate();
+    Next();
+  }
+  const uint64_t pause_max_ns =
+      std::min(kPresencePauseMaxNs, options_.lease_s * kNsPerSecond / kTriesPerLease);
+  keep_pause_ns_ = std::clamp(keep_pause_ns_ * 2, kPresencePauseMinNs, pause_max_ns);
+  keep_at_ns_ = NowNs() + keep_pause_ns_ - random_.Below(keep_pause_ns_ / 2);
+}
+
+// What is under way by the lease says nothing any more.
 void EtcdPresence::Lose(const std::string& why) {
   notes_.push_back(absl::StrCat("presence in etcd: ", why, "; saying everything anew"));
+  connection_.Cancel();
+  keeper_.Cancel();
   lease_ = 0;
   keep_at_ns_ = 0;
   claimed_ = false;
   said_.clear();
 }
 
+void EtcdPresence::Tell(const absl::Status& why, std::string* problem) {
+  std::string now = absl::StrCat("presence in etcd: ", why.message());
+  if (now != *problem) notes_.push_back(now);
+  *problem = std::move(now);
+}
+
 // What a request that failed has done is not known: what it was to say is said again, by the same lease.
 void EtcdPresence::Fail(const absl::Status& why) {
-  const std::string problem = absl::StrCat("presence in etcd: ", why.message());
-  if (problem != problem_) notes_.push_back(problem);
-  problem_ = problem;
+  Tell(why, &problem_);
   if (absl::IsNotFound(why)) Lose("the lease is not known any more");
   connection_.Rotate();
   pause_ns_ = std::clamp(pause_ns_ * 2, kPresencePauseMinNs, kPresencePauseMaxNs);

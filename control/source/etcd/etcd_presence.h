@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Says in etcd that this node is there and what its hosts serve, under a lease, so that a dead node
 // disappears by itself. One weft-control a node claims its name; a name that another address holds is left to
-// it, and asked for again. Everything is said anew where the lease was lost. One thread.
+// it, and asked for again. Everything is said anew where the lease was lost. The lease is kept beside what is
+// said: a member that does not answer is left in time for two others to be asked. One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
 
@@ -43,7 +44,7 @@ class EtcdPresence {
   void OnTime(uint64_t now_ns);
 
   bool published() const { return claimed_ && said_ == wanted_; }
-  const std::string& problem() const { return problem_; }
+  const std::string& problem() const { return problem_.empty() ? keep_problem_ : problem_; }
   std::vector<std::string> TakeNotes() { return std::exchange(notes_, {}); }
 
  private:
@@ -55,15 +56,19 @@ class EtcdPresence {
   void Contend();
   void TakeOver(const EtcdEntry& holder);
   void Publish();
-  void KeepAlive();
+  void KeepAlive(uint64_t now_ns);
+  void Kept(uint64_t sent_ns);
+  void FailToKeep(const absl::Status& why);
   void Claimed();
   void Lose(const std::string& why);
   void Fail(const absl::Status& why);
+  void Tell(const absl::Status& why, std::string* problem);
   std::string NodeKey() const;
   std::string NodeValue() const;
 
   EtcdPresenceOptions options_;
-  EtcdConnection connection_;  // One request at a time
+  EtcdConnection connection_;  // One request at a time, of those that say something
+  EtcdConnection keeper_;      // Keeps the lease alive
   Random random_;
 
   std::string node_;  // Empty: nothing to say yet
@@ -71,10 +76,12 @@ class EtcdPresence {
   Keys said_;         // Those that stand under our lease
   int64_t lease_ = 0;
   bool claimed_ = false;
-  uint64_t keep_at_ns_ = 0;   // Of the next keep-alive; 0: no lease
+  uint64_t keep_at_ns_ = 0;  // Of the next keep-alive; 0: no lease
+  uint64_t keep_pause_ns_ = 0;
   uint64_t retry_at_ns_ = 0;  // 0: not waiting
   uint64_t pause_ns_ = 0;
   std::string problem_;
+  std::string keep_problem_;
   std::vector<std::string> notes_;
 };
 

@@ -171,5 +171,40 @@ TEST_F(EtcdSecurityTest, ALeaderThatGoesAndAMemberWithoutOneCostNothing) {
   EXPECT_THAT(loop.notes(), Not(HasSubstr("keeping")));
 }
 
+// A follower: a leader that goes has all leases extended.
+TEST_F(EtcdSecurityTest, AMemberThatHangsTakesNoNodeOutOfTheMesh) {
+  test::EtcdCluster cluster;
+  const std::size_t leader = cluster.Leader();
+  const std::size_t follower = (leader + 1) % cluster.size();
+  EtcdOptions options;
+  for (std::size_t i = 0; i < cluster.size(); ++i) {
+    options.endpoints.push_back(cluster.urls()[(follower + i) % cluster.size()]);
+  }
+  constexpr uint64_t kLeaseS = 3;
+  EtcdLoop loop(options, kLeaseS);
+  api::Endpoint endpoint;
+  endpoint.set_node("n7");
+  endpoint.set_host("h");
+  endpoint.set_function("v/f");
+  loop.presence().Say("n7", {});
+  ASSERT_TRUE(loop.RunUntil([&] { return loop.presence().published(); }));
+  options.endpoints = {cluster.urls()[leader]};
+  EtcdLoop watcher(options);
+  ASSERT_TRUE(watcher.RunUntilNodes({"n7"}));
+  cluster.member(follower).Signal(SIGSTOP);
+  loop.presence().Say("n7", {endpoint});  // Waits for the member as well.
+  // Until the lease would have run out, and etcd would have noticed.
+  const uint64_t end_ns = NowNs() + (kLeaseS + 1) * kNsPerSecond;
+  watcher.RunUntil([&] {
+    loop.Turn();
+    return NowNs() > end_ns;
+  });
+  EXPECT_EQ(watcher.fewest(), 1u) << loop.notes();
+  EXPECT_TRUE(loop.presence().published()) << loop.notes();
+  EXPECT_EQ(cluster.member(leader).Get("/weft/live/endpoints/n7/h/v/f"), "{}");
+  EXPECT_EQ(loop.presence().problem(), "");
+  cluster.member(follower).Signal(SIGCONT);
+}
+
 }  // namespace
 }  // namespace weft::control
