@@ -131,7 +131,7 @@ class BasicChannel {
     }
     return taken;
   }
-  // Fails messages in parts that brought nothing for kStreamStallNs.
+  // Fails messages in parts that fell behind.
   template <class Sink>
   void ExpireStalled(uint64_t now_ns, Sink& sink) {
     consumer_->ExpireStalled(now_ns, sink);

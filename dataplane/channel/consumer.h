@@ -23,6 +23,12 @@ namespace weft {
 
 // A stream that brings nothing for this long has failed.
 inline constexpr uint64_t kStreamStallNs = 100 * kNsPerMs;
+// So has one that brings less than a quarter of the arena, or its rest, in this time. Whoever sends at all
+// fills half of the arena within kStreamStallNs, so the slowest honest one brings twenty times as much.
+inline constexpr uint64_t kStreamSlowNs = kNsPerSecond;
+// What counts of the time between two looks: in more than that this side did not run, so the peer's messages
+// waited for it.
+inline constexpr uint64_t kStreamLookNs = kStreamStallNs / 2;
 
 // What Poll tells of messages; duck-typed, so that it is inlined:
 //   std::byte* OnBegin(const MessageHeader&, uint32_t bytes): where the payload is to go; `bytes` of it stay
@@ -30,8 +36,7 @@ inline constexpr uint64_t kStreamStallNs = 100 * kNsPerMs;
 //     by itself. A message of 0 bytes needs a pointer as well.
 //   void OnMessage(const MessageHeader&, std::byte* payload, uint32_t bytes): all of it is there.
 //   void OnAbort(const MessageHeader&, std::byte* payload): nothing more will come: its sender gave it up,
-//   brought
-//     nothing for kStreamStallNs, died, or the channel was poisoned.
+//     fell behind (see ExpireStalled), died, or the channel was poisoned.
 //   void OnNoBudget(const MessageHeader&, uint32_t bytes): refused before OnBegin for want of ByteBudget.
 // A sink that takes runs whole has two more:
 //   std::byte* OnRunBegin(const MessageHeader& first, const MessageRun&): where the run's block is to go.
@@ -117,17 +122,11 @@ class BasicConsumer {
     return !ready && poison_reason_ == PoisonReason::kNone;
   }
 
-  // Messages in parts that brought nothing since `now_ns - kStreamStallNs` fail: OnAbort. Call it after a
-  // Poll that found the ring empty.
+  // Fails messages in parts that fell behind, by OnAbort: whose deadline has passed, which brought nothing
+  // for kStreamStallNs, or too little for kStreamSlowNs, be the ring empty or not. Call it again and again
+  // while receiving() is not 0, with polls in between.
   template <class Sink>
-  void ExpireStalled(uint64_t now_ns, Sink& sink) {
-    if (receiving_ == 0) return;
-    for (Partial& partial : partials_) {
-      if (partial.state != Partial::kReceiving || now_ns - partial.progress_ns < kStreamStallNs) continue;
-      ++stalled_;
-      Drop(partial, sink, Partial::kDiscarding);
-    }
-  }
+  void ExpireStalled(uint64_t now_ns, Sink& sink);
   // The message whose payload goes to `payload` is no longer wanted: what is still to come of it is dropped,
   // its memory is not touched again, and the sink hears nothing of it. No-op where there is none.
   void Forget(const std::byte* payload) {
@@ -168,6 +167,8 @@ class BasicConsumer {
     uint32_t total = 0;
     uint32_t received = 0;
     uint64_t progress_ns = 0;
+    uint64_t paced_looked_ns = 0;  // looked_ns_ when it was last found to be fast enough,
+    uint32_t paced_bytes = 0;      // and what had been received then.
     State state = kFree;
   };
 
@@ -250,9 +251,18 @@ class BasicConsumer {
   void EndPartial(Partial& partial, typename Partial::State next) {
     if (partial.state == Partial::kReceiving) {
       --receiving_;
-      if (budget_ != nullptr) budget_->Release(partial.total);
+      Release(partial.total);
     }
     partial.state = next;
+  }
+  bool TryCharge(uint32_t bytes) {
+    if (budget_ != nullptr && !budget_->TryCharge(bytes, charged_bytes_)) return false;
+    charged_bytes_ += bytes;
+    return true;
+  }
+  void Release(uint32_t bytes) {
+    charged_bytes_ -= bytes;
+    if (budget_ != nullptr) budget_->Release(bytes);
   }
   void EndChunk(uint32_t bytes) {
     ++head_;
@@ -283,6 +293,9 @@ class BasicConsumer {
   PoisonReason poison_reason_ = PoisonReason::kNone;
   int receiving_ = 0;
   uint64_t stalled_ = 0;
+  uint64_t charged_bytes_ = 0;  // Of messages in parts.
+  uint64_t look_ns_ = 0;        // When ExpireStalled last looked,
+  uint64_t looked_ns_ = 0;      // and the time in which it did, but for gaps above kStreamLookNs.
   Partial partials_[kPartialsMax];
 };
 
@@ -414,6 +427,10 @@ bool BasicConsumer<Access>::TakeChunk(const Descriptor& own, uint32_t bytes, Sin
     Access::CopyFromPeer(partial.payload + partial.received, from, bytes);
   partial.received += bytes;
   partial.progress_ns = NowNs();
+  if (partial.received - partial.paced_bytes >= arena_bytes_ / 4) {
+    partial.paced_bytes = partial.received;
+    partial.paced_looked_ns = looked_ns_;
+  }
   EndChunk(bytes);
   if (partial.received != partial.total) return true;
   const Partial done = partial;
@@ -427,19 +444,36 @@ template <class Sink>
 void BasicConsumer<Access>::BeginPartial(Partial& partial, const Descriptor& own, Sink& sink) {
   partial.header = own.header;
   partial.total = own.chunk.total;
-  partial.received = 0;
+  partial.received = partial.paced_bytes = 0;
+  partial.paced_looked_ns = looked_ns_;
   partial.state = Partial::kDiscarding;
-  if (budget_ != nullptr && !budget_->TryCharge(partial.total)) {
+  if (!TryCharge(partial.total)) {
     sink.OnNoBudget(own.header, partial.total);
     return;
   }
   partial.payload = BeginApart(sink, own.header, partial.total);
-  if (partial.payload == nullptr) {
-    if (budget_ != nullptr) budget_->Release(partial.total);
-    return;
-  }
+  if (partial.payload == nullptr) return Release(partial.total);
   partial.state = Partial::kReceiving;
   ++receiving_;
+}
+
+template <class Access>
+template <class Sink>
+void BasicConsumer<Access>::ExpireStalled(uint64_t now_ns, Sink& sink) {
+  if (receiving_ == 0) return;
+  looked_ns_ += std::min(now_ns - std::min(look_ns_, now_ns), kStreamLookNs);
+  look_ns_ = now_ns;
+  const bool empty = !Ready();
+  for (Partial& partial : partials_) {
+    if (partial.state != Partial::kReceiving) continue;
+    const uint64_t deadline_ns = partial.header.deadline_ns;
+    const bool late = deadline_ns != 0 && now_ns >= deadline_ns;
+    const bool silent = empty && now_ns >= partial.progress_ns + kStreamStallNs;
+    const bool slow = looked_ns_ - partial.paced_looked_ns >= kStreamSlowNs;
+    if (!late && !silent && !slow) continue;
+    ++stalled_;
+    Drop(partial, sink, Partial::kDiscarding);
+  }
 }
 
 template <class Access>

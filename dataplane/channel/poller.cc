@@ -115,6 +115,7 @@ void Poller::RemoveChannel(Channel* channel) {
   PollerBell* const bell = channel->hook.bell;
   if (bell == nullptr) return;
   if (channel->hook.active_index >= 0) Deactivate(*channel);
+  std::erase(parked_receiving_, channel);
   std::erase(bell->channels, channel);
   channel->hook = PollerHook{};
 }
@@ -211,6 +212,7 @@ void Poller::Housekeep(uint64_t now_ticks) {
     }
   }
   ParkIdle(now_ticks);
+  attention_ |= !parked_receiving_.empty();
   for (int i = 0; i < active_count_; ++i) {
     Channel& channel = *active_[i];
     if (channel.closing() || channel.consumer().receiving() != 0) attention_ = true;
@@ -269,6 +271,7 @@ void Poller::Activate(Channel& channel) {
     Park(*oldest);
   }
   if (channel.asleep()) channel.EndSleep();
+  std::erase(parked_receiving_, &channel);
   channel.hook.active_index = active_count_;
   channel.hook.traffic_ticks = Ticks();
   active_[active_count_++] = &channel;
@@ -286,6 +289,7 @@ void Poller::Deactivate(Channel& channel) {
 void Poller::Park(Channel& channel) {
   Deactivate(channel);
   ++counters_.parked;
+  if (channel.consumer().receiving() != 0) parked_receiving_.push_back(&channel);
   // Where something came in meanwhile, nobody will ring for it.
   if (!channel.BeginSleep()) rescan_ = true;
 }
@@ -332,7 +336,7 @@ void Poller::Sleep(uint64_t deadline_ns) {
   if (rescan_) Housekeep(Ticks());
   if (attention_ || rescan_) return;
   bool quiet = true;
-  bool receiving = false;
+  bool receiving = !parked_receiving_.empty();
   for (int i = 0; i < active_count_ && quiet; ++i) {
     quiet = active_[i]->BeginSleep();
     receiving |= active_[i]->consumer().receiving() != 0;

@@ -6,6 +6,7 @@
 #ifndef WEFT_DATAPLANE_CHANNEL_POLLER_H_
 #define WEFT_DATAPLANE_CHANNEL_POLLER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -109,7 +110,7 @@ class Poller {
   // costs less than finding out.
   static constexpr uint64_t kParkNs = kNsPerMs;
   static constexpr int kActiveKept = 4;
-  // While messages in parts are under way, a sleep ends after this long to see whether one has stalled.
+  // While messages in parts are under way, a sleep ends after this long to see whether one has fallen behind.
   static constexpr uint64_t kStallCheckNs = kStreamStallNs / 4;
   // After this long without a poll, descriptors are served before any channel is drained, so that what the
   // agent has revoked meanwhile takes effect first.
@@ -158,7 +159,7 @@ class Poller {
   void Yield();
   // Blocks until an event or `deadline_ns`, unless something came in before the peers knew.
   void Sleep(uint64_t deadline_ns);
-  // The part of PollOnce that is not for every poll: closed channels, stalled streams.
+  // The part of PollOnce that is not for every poll: closed channels, messages in parts that fell behind.
   template <class Handler>
   void Attend(Handler& handler);
   template <class Handler>
@@ -169,6 +170,7 @@ class Poller {
 
   Channel* active_[kActiveMax] = {};
   int active_count_ = 0;
+  std::vector<Channel*> parked_receiving_;  // Parked with messages in parts under way.
   int poll_budget_ = kPollBudget;
   uint32_t empty_polls_ = 0;
   bool attention_ = false;  // Attend has something to do.
@@ -252,12 +254,18 @@ template <class Handler>
     if (i >= active_count_) continue;  // The handler removed several.
     Channel& channel = *active_[i];
     auto& sink = handler.SinkFor(channel);
-    if (channel.consumer().receiving() != 0 && !channel.Ready()) channel.ExpireStalled(now_ns, sink);
+    channel.ExpireStalled(now_ns, sink);
     if (!channel.closing()) continue;
     channel.Finish(sink);
     ++events_seen_;
     RemoveChannel(&channel);
     handler.OnClosed(channel);
+  }
+  for (std::size_t i = parked_receiving_.size(); i-- > 0;) {
+    if (i >= parked_receiving_.size()) continue;
+    Channel& channel = *parked_receiving_[i];
+    channel.ExpireStalled(now_ns, handler.SinkFor(channel));
+    if (channel.consumer().receiving() == 0) std::erase(parked_receiving_, &channel);
   }
 }
 

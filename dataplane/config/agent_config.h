@@ -22,7 +22,7 @@ struct TenantLimits {
   uint32_t functions = 1024;  // Served by all its hosts.
   uint32_t channels = 4096;   // Ends of channels.
   // Half of it is what the user's side of all its channels may take of shared memory. The other half is for
-  // messages that stream in: each process gets its part of it, by `hosts` and `clients`, but one message at
+  // messages that stream in: each process gets its part of it, by `hosts` and `clients`, but two messages at
   // least.
   uint64_t bytes = uint64_t{1} << 30;
   uint32_t arena_bytes = 1024 * 1024;  // Of each channel, a power of two from 4 KiB to 64 MiB.

@@ -159,7 +159,8 @@ TEST_F(EngineTest, MemoryForStreamsIsSharedOutAmongHostsAndClients) {
   limits.bytes = 1u << 20;
   FakeHost& second = Attach("b", "web", {"web/other"});
   Settle();
-  EXPECT_EQ(second.welcome.reassembly_bytes_max(), second.welcome.message_bytes_max()) << "one message";
+  EXPECT_EQ(second.welcome.reassembly_bytes_max(), 2 * second.welcome.message_bytes_max())
+      << "one message, and as much for others";
 }
 
 }  // namespace

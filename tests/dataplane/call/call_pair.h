@@ -85,7 +85,7 @@ struct TestHost {
       if (!link.channel) continue;
       LinkSink<TestHost> sink(core, *this, link);
       taken += link.channel->Poll(sink, 32);
-      link.channel->ExpireStalled(weft::NowNs(), sink);
+      link.channel->ExpireStalled(now_ns, sink);
     }
     if (core.Busy()) core.Advance(now_ns);
     core.Publish();

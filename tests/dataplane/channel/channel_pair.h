@@ -83,10 +83,13 @@ struct KeepingSink {
   std::vector<MessageHeader> no_budget;
 };
 
+// For ever.
+inline constexpr uint64_t kFarDeadlineNs = uint64_t{1} << 62;
+
 inline MessageHeader Request(uint32_t id) {
   MessageHeader header;
   header.function_id = 0x1122334455667788 + id;
-  header.deadline_ns = 99;
+  header.deadline_ns = kFarDeadlineNs;
   header.request_id = id;
   header.caller_index = static_cast<uint16_t>(id);
   header.kind = MessageKind::kRequest;

@@ -37,7 +37,7 @@ TEST(ChannelTest, EverySizeUpToAWholeMessageArrivesAsSent) {
     const MessageHeader& header = sink.messages.back().header;
     EXPECT_EQ(header.request_id, id);
     EXPECT_EQ(header.function_id, Request(id).function_id);
-    EXPECT_EQ(header.deadline_ns, 99u);
+    EXPECT_EQ(header.deadline_ns, kFarDeadlineNs);
     EXPECT_EQ(header.caller_index, id);
     EXPECT_EQ(header.flags, static_cast<uint8_t>(id));
   }
@@ -305,7 +305,7 @@ TEST(ChannelTest, AStreamStalledFor100MsFailsOnBothSidesAndFreesTheBuffer) {
   const uint64_t start_ns = NowNs();
   ASSERT_TRUE(pair.a->TryStart(stream, Request(5), BytesOf(large), Lane::kRequest, start_ns));
   ASSERT_EQ(pair.a->Pump(stream, start_ns), StreamState::kMoreToSend);
-  pair.b->Poll(sink, 1);
+  pair.b->Poll(sink, 64);
   EXPECT_EQ(budget.used_bytes(), 900'000u);
   const uint64_t now_ns = NowNs();
   pair.b->ExpireStalled(now_ns + kStreamStallNs - 50 * kNsPerMs, sink);
