@@ -321,6 +321,8 @@ void MeshBridge::OnCancel(uint32_t link, uint32_t request_id) {
   const auto found = running_.find(KeyOf(link, request_id));
   if (found == running_.end()) return;
   InCall* call = found->second;
+  // One of a peer whose link this was before.
+  if (incoming_[call->index].link_epoch != core_.link(link)->epoch) return;
   if (!host_->InGuest()) return CancelRunning(call);
   // The guest that polls here is within a call that it makes. It may be the one that this cancels, or one
   // that that called: neither can be unwound while it runs.
@@ -331,9 +333,15 @@ void MeshBridge::OnCancel(uint32_t link, uint32_t request_id) {
 
 void MeshBridge::CancelRunning(InCall* call) {
   const Incoming incoming = incoming_[call->index];
-  running_.erase(KeyOf(incoming.link, incoming.request_id));
+  EraseRunning(incoming, call);
   host_->Cancel(call);
   core_.Reply(incoming, absl::StatusCode::kCancelled, {});
+}
+
+// Another call may stand there: of a peer that has the link now, with an id that the one before gave too.
+void MeshBridge::EraseRunning(const Incoming& incoming, const InCall* call) {
+  const auto found = running_.find(KeyOf(incoming.link, incoming.request_id));
+  if (found != running_.end() && found->second == call) running_.erase(found);
 }
 
 void MeshBridge::RunCancels() {
@@ -364,7 +372,7 @@ void MeshBridge::PublishReply(uint32_t link) {
 
 bool MeshBridge::Reply(InCall& call, Status status, absl::Span<const std::byte> reply) {
   const Incoming& incoming = &call == plain_call_ ? *plain_incoming_ : incoming_[call.index];
-  if (!running_.empty()) running_.erase(KeyOf(incoming.link, incoming.request_id));
+  if (!running_.empty()) EraseRunning(incoming, &call);
   const Payload payload(std::span<const std::byte>(reply.data(), reply.size()));
   const auto code = static_cast<absl::StatusCode>(status);
   // Errors are short and lie in the host's memory: copied. So is what the ring takes whole.

@@ -95,6 +95,7 @@ class MeshBridge final : public CallsOut, public CallsIn {
   Status SendLocal(const MeshCallee& callee, absl::Span<const std::byte> message, const CallContext& context);
   void FinishText(OutCall& call, absl::StatusCode code, absl::string_view text);
   InCall* TakeBegun(std::byte* room);
+  void EraseRunning(const Incoming& incoming, const InCall* call);
   void CancelRunning(InCall* call);
   void RunCancels();
   WEFT_HOT void PublishReply(uint32_t link);

@@ -36,13 +36,19 @@ class BridgeTest : public ::testing::Test {
       : session_(MakeSession()), bridge_(*session_), host_(SharedEngine(), {}, bridge_, bridge_, lines_) {
     bridge_.Attach(&host_);
     peer_.now_ns = NowNs();
-    std::tie(link_, peer_link_) = Join(core(), peer_.core);
-    EXPECT_TRUE(session_->poller().AddDoorbell(link_->doorbell.get()).ok());
-    EXPECT_TRUE(session_->poller().AddChannel(link_->channel.get()).ok());
     peer_.core.Serve("test/slow", nullptr);
     peer_.core.SetServePolicy("test/slow", {});
     Serve("demo/outer", "test_caller");
     Serve("demo/caller", "test_caller");
+    Connect();
+    core().SetRoute(core().Route("demo/outer", "demo/caller"), {{.link = kLocalLink, .weight = 1}}, {},
+                    absl::StatusCode::kOk, "");
+  }
+
+  void Connect() {
+    std::tie(link_, peer_link_) = Join(core(), peer_.core);
+    EXPECT_TRUE(session_->poller().AddDoorbell(link_->doorbell.get()).ok());
+    EXPECT_TRUE(session_->poller().AddChannel(link_->channel.get()).ok());
     std::vector<AccessGrant> grants;
     for (const char* name : {"demo/outer", "demo/caller", "demo/tool"}) {
       grants.push_back({kPeer, "test/peer", FunctionIdOf(name)});
@@ -55,8 +61,12 @@ class BridgeTest : public ::testing::Test {
     core().SetRoute(core().Route("demo/caller", "test/slow"),
                     {{.link = link_->index, .weight = 1, .caller_index = kPeer}}, {}, absl::StatusCode::kOk,
                     "");
-    core().SetRoute(core().Route("demo/outer", "demo/caller"), {{.link = kLocalLink, .weight = 1}}, {},
-                    absl::StatusCode::kOk, "");
+  }
+  void Disconnect() {
+    session_->poller().RemoveChannel(link_->channel.get());
+    session_->poller().RemoveDoorbell(link_->doorbell.get());
+    core().CloseLink(*link_, absl::StatusCode::kUnavailable, "died");
+    peer_.core.CloseLink(*peer_link_, absl::StatusCode::kUnavailable, "died");
   }
 
   static std::unique_ptr<Session> MakeSession() {
@@ -204,6 +214,40 @@ TEST_F(BridgeTest, ACallThatEndsBeforeItsCancelIsTakenUpIsEndedOnce) {
   peer_.Turn();
   EXPECT_EQ(next.ended.response, "y");
   EXPECT_EQ(call.ended.count, 1);
+  ExpectNothingLeft();
+}
+
+// Two peers, one after the other, give ids from 1 on, and have the same place among the links.
+TEST_F(BridgeTest, ACallThatOutlivesItsLinkIsNotTakenForOneOfTheNextPeer) {
+  PeerCall before, call;
+  peer_.core.table().set_next_id(1);
+  Start(before, "demo/caller", Caller('c', 0, "test/slow", "x"));
+  Turn();
+  const uint32_t index = link_->index;
+  Disconnect();
+  Connect();
+  ASSERT_EQ(link_->index, index);
+  ASSERT_EQ(host_.in_call_count(), 1u);
+
+  // A cancel of the new peer does not stop it.
+  ASSERT_TRUE(
+      peer_link_->channel->TrySend({.request_id = 1, .kind = MessageKind::kCancel}, {}, Lane::kRequest));
+  peer_link_->channel->Publish();
+  bridge_.loop().PollOnce();
+  EXPECT_EQ(core().counters().cancels_received, 1u);
+  EXPECT_EQ(host_.in_call_count(), 1u);
+
+  // And its end does not hide the call of the same id, which can be cancelled.
+  peer_.core.table().set_next_id(1);
+  Start(call, "demo/caller", Caller('c', 0, "test/slow", "y"));
+  bridge_.loop().PollOnce();
+  EXPECT_EQ(host_.RunReady(), 2);
+  EXPECT_EQ(host_.in_call_count(), 1u);
+  Cancel(call);
+  Turn();
+  EXPECT_EQ(host_.in_call_count(), 0u);
+  peer_.Turn();
+  EXPECT_EQ(peer_.cancelled.size(), 1u);
   ExpectNothingLeft();
 }
 
