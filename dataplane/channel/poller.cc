@@ -319,16 +319,17 @@ bool Poller::CopiesGoOn() {
   return read;
 }
 
-void Poller::Yield() {
+uint64_t Poller::Yield() {
   ++counters_.yields;
   const uint64_t took_ns = sharing_.Yield();
-  if (took_ns == 0) return;
+  if (took_ns == 0) return 0;
   // What others took of this core does not count as time without work, or two pollers of one core would put
   // each other to sleep.
   worked_ticks_ += static_cast<uint64_t>(static_cast<double>(took_ns) * ticks_per_ns_);
   // A yield may take milliseconds: the agent must not wait for kClockEvery of them.
   const uint64_t back_ticks = Ticks();
   if (back_ticks - housekept_ticks_ > housekeeping_ticks_) Housekeep(back_ticks);
+  return took_ns;
 }
 
 void Poller::Sleep(uint64_t deadline_ns) {

@@ -91,6 +91,15 @@ class Poller {
   // The thread did something else that peers may answer: Wait polls from now on for poll_time_ns.
   void NoteWork() { worked_ticks_ = Ticks(); }
 
+  // How a thread that looks for something else too, by a loop of its own around PollOnce, shares its core, as
+  // Wait does. False: another thread computes there, so Wait sleeps at once.
+  bool MayPoll() const { return sharing_.MayPoll(); }
+  // After the `empty_polls`-th poll in a row that found nothing. Returns for how long others had the core, in
+  // ns, which is no time without work.
+  uint64_t ShareCore(uint32_t empty_polls) {
+    return sharing_.yields_each_poll() || empty_polls % kYieldEvery == 0 ? Yield() : 0;
+  }
+
   // Another poller may sleep on this, and has Look called when it is readable: for a thread that has two.
   int epoll_fd() const { return epoll_.get(); }
   // Serves descriptors and doorbells that have events now.
@@ -156,7 +165,7 @@ class Poller {
   // short message, but sooner than after two wakes. Each true takes something newly sent or read, so a peer
   // cannot keep the thread from sleeping.
   bool CopiesGoOn();
-  void Yield();
+  uint64_t Yield();
   // Blocks until an event or `deadline_ns`, unless something came in before the peers knew.
   void Sleep(uint64_t deadline_ns);
   // The part of PollOnce that is not for every poll: closed channels, messages in parts that fell behind.
@@ -287,7 +296,7 @@ WEFT_HOT_INLINE int Poller::Wait(Handler& handler, uint64_t deadline_ns) {
     const uint64_t now = Ticks();
     if (now - worked_ticks_ < poll_ticks_ && sharing_.MayPoll()) {
       if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;
-      if (sharing_.yields_each_poll() || empty_polls_ % kYieldEvery == 0) Yield();
+      ShareCore(empty_polls_);
       continue;
     }
     if (deadline_ns != kNoDeadline && NowNs() >= deadline_ns) return 0;

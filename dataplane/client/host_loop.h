@@ -5,8 +5,6 @@
 #ifndef WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_
 #define WEFT_DATAPLANE_CLIENT_HOST_LOOP_H_
 
-#include <sched.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -91,7 +89,6 @@ class HostLoop {
  private:
   // The parts of a turn that are not for every message, at least this often.
   static constexpr uint32_t kSlowEvery = 64;
-  static constexpr uint32_t kYieldEvery = 64;
   static constexpr uint32_t kDirectLooks = 512;
   // A link that the agent has closed is read once more, for the replies that it still holds.
   static constexpr int kLastCells = 4 * static_cast<int>(kCells);
@@ -106,7 +103,7 @@ class HostLoop {
   // Wait while messages wait for room: the poller tells of room only when it sleeps, so the time before is
   // spent here.
   [[gnu::noinline]] int WaitForRoom(uint64_t wake_ns) {
-    const uint64_t start_ns = NowNs();
+    uint64_t start_ns = NowNs();
     for (uint32_t turn = 1;; ++turn) {
       const int taken = poller_.PollOnce(*this);
       const bool moved = core_.PumpJobs(NowNs());
@@ -114,8 +111,9 @@ class HostLoop {
       if (taken != 0 || moved || !core_.HasJobs()) return taken;
       const uint64_t now_ns = NowNs();
       if (now_ns >= wake_ns) return 0;
-      if (now_ns - start_ns >= poller_.poll_time_ns()) return poller_.Wait(*this, wake_ns);
-      if (turn % kYieldEvery == 0) sched_yield();
+      if (now_ns - start_ns >= poller_.poll_time_ns() || !poller_.MayPoll())
+        return poller_.Wait(*this, wake_ns);
+      start_ns += poller_.ShareCore(turn);
     }
   }
 

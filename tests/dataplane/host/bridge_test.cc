@@ -3,6 +3,7 @@
 // is on the stack, inside a call of its own, or leaves unread; messages that guests send to functions of
 // their own process.
 #include <functional>
+#include <span>
 
 #include "dataplane/base/function_id.h"
 #include "dataplane/host/mesh_bridge.h"
@@ -100,6 +101,15 @@ class BridgeTest : public ::testing::Test {
   void Cancel(const PeerCall& call) {
     ASSERT_TRUE(peer_.core.Cancel(call.handle));
     peer_.core.Publish();
+  }
+  // More calls of demo/tool than the ring takes answers to, which the peer does not read.
+  void Flood(std::span<PeerCall> unread) {
+    for (PeerCall& call : unread) {
+      Start(call, "demo/tool", Tool('g', 1000));
+      Turn();
+      Turn();
+    }
+    EXPECT_GT(link_->reply_jobs, 0u);
   }
   // One turn of weft-host's loop.
   void Turn() {
@@ -253,14 +263,8 @@ TEST_F(BridgeTest, ACallThatOutlivesItsLinkIsNotTakenForOneOfTheNextPeer) {
 
 TEST_F(BridgeTest, ACallerThatDoesNotReadHoldsNoInstance) {
   Function& kept = Serve("demo/tool", "test_tool", {.keep = true});
-  // More than the ring takes, which the peer does not read.
   PeerCall unread[200];
-  for (PeerCall& call : unread) {
-    Start(call, "demo/tool", Tool('g', 1000));
-    Turn();
-    Turn();
-  }
-  EXPECT_GT(link_->reply_jobs, 0u);
+  Flood(unread);
   EXPECT_EQ(host_.in_call_count(), 0u);
   EXPECT_EQ(kept.active(), 0u);
 
@@ -282,6 +286,17 @@ TEST_F(BridgeTest, ACallerThatDoesNotReadHoldsNoInstance) {
     other.Turn();
   }
   EXPECT_EQ(call.ended.response, "e");
+}
+
+TEST_F(BridgeTest, ALoopThatWaitsForRoomSharesItsCoreAsAPollerDoes) {
+  Serve("demo/tool", "test_tool");
+  PeerCall unread[200];
+  Flood(unread);
+  session_->poller().set_poll_time_ns(kNsPerMs);
+  const PollerCounters& counters = session_->poller().counters();
+  // None at all where the thread loses its core for all of that time.
+  for (int i = 0; i < 1000 && counters.yields == 0; ++i) bridge_.loop().Wait(NowNs() + kNsPerMs / 2);
+  EXPECT_GT(counters.yields, 0u);
 }
 
 TEST_F(BridgeTest, AMessageThatWaitedForItsRouteReachesAFunctionOfTheSameProcess) {
