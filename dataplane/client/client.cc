@@ -126,7 +126,7 @@ absl::StatusOr<CallId> Client::CallAsync(Function function, std::span<const std:
 
 bool Client::Cancel(CallId call) {
   MeshImpl::Inside inside(impl_);
-  return impl_.core().Cancel({call.slot, call.generation});
+  return impl_.Cancel(call);
 }
 
 void Client::CallBatch(std::span<BatchCall> calls, const CallOptions& options) {

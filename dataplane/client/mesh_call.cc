@@ -162,6 +162,7 @@ absl::Status MeshImpl::WaitForAnswer(const RouteEntry& route, const CallSpec& sp
     if (!cancelled && loop_.NowNs() < spec.deadline_ns) continue;
     if (started.local) {
       local_calls_.erase(started.local_id);
+      OnCancel(kLocalLink, started.local_id);
       return cancelled ? absl::CancelledError("the call being handled was cancelled") : TooLate(route);
     }
     cancelled ? core_.Cancel(started.handle) : core_.Expire(started.handle);
@@ -350,7 +351,7 @@ absl::StatusOr<CallId> MeshImpl::CallAsync(RouteEntry& route, std::span<const st
     case StartState::kLocal: {
       uint32_t local_id = 0;
       status = StartLocal(route, spec, now_ns, &local_id);
-      if (status.ok()) return CallId{};
+      if (status.ok()) return CallId{kLocalSlot, local_id};
       break;
     }
     case StartState::kNoRoom:
@@ -364,6 +365,13 @@ absl::StatusOr<CallId> MeshImpl::CallAsync(RouteEntry& route, std::span<const st
   async->next = free_async_;
   free_async_ = async;
   return status;
+}
+
+bool MeshImpl::Cancel(CallId call) {
+  if (call.slot != kLocalSlot) return core_.Cancel({call.slot, call.generation});
+  if (!GiveUpLocal(call.generation, absl::StatusCode::kCancelled, "cancelled")) return false;
+  ++core_.counters().calls_cancelled;
+  return true;
 }
 
 }  // namespace weft

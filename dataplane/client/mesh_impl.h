@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -80,6 +82,7 @@ class MeshImpl final : public SessionEvents {
   absl::StatusOr<CallId> CallAsync(RouteEntry& route, std::span<const std::byte> request,
                                    std::span<std::byte> response, Client::Callback callback, void* context,
                                    const CallOptions& options);
+  bool Cancel(CallId call);
   // A turn of the loop, then handlers and callbacks; returns how many of those ran.
   int Turn();
   // The same, but where none were due at first, it waits.
@@ -153,6 +156,9 @@ class MeshImpl final : public SessionEvents {
   struct LocalCall {
     CallSpec spec;
     LocalFunction* function = nullptr;
+
+    // It has a callback: nobody waits for it in person.
+    bool timed() const { return spec.done != nullptr && spec.timed; }
   };
 
   MeshImpl(const SessionOptions& options, std::unique_ptr<Session> session);
@@ -168,6 +174,11 @@ class MeshImpl final : public SessionEvents {
   void RunHandler(const Incoming& incoming, std::span<const std::byte> payload);
   absl::Status StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, uint32_t* local_id);
   void AnswerLocal(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
+  bool GiveUpLocal(uint32_t local_id, absl::StatusCode code, absl::string_view why);
+  [[gnu::noinline, gnu::cold]] void ExpireLocal();
+  uint64_t NextLocalNs() const {
+    return local_deadlines_.empty() ? kNoDeadline : local_deadlines_.begin()->first;
+  }
   void RunCallbacks(int* ran);
   bool QuietForDrain();
 
@@ -195,6 +206,8 @@ class MeshImpl final : public SessionEvents {
   // Handlers that run between two polls, so that replies and the agent are not kept waiting by a burst of
   // requests.
   static constexpr int kRunMax = 64;
+  // CallId::slot of a call whose function runs in this process; its generation is the local id.
+  static constexpr uint32_t kLocalSlot = CallId{}.slot - 1;
 
   SessionOptions options_;
   Ownership ownership_;
@@ -222,6 +235,8 @@ class MeshImpl final : public SessionEvents {
   Async* ended_first_ = nullptr;
   Async* ended_last_ = nullptr;
   absl::flat_hash_map<uint32_t, LocalCall> local_calls_;
+  // Of those with a callback that were not answered at once, by deadline and local id.
+  std::set<std::pair<uint64_t, uint32_t>> local_deadlines_;
   uint32_t next_local_id_ = 1;
   std::unique_ptr<Keeper> keeper_;  // Last: it uses the rest.
 };

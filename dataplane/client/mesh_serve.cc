@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // MeshImpl: requests on their way to handlers, handlers, and their answers.
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -180,6 +182,8 @@ WEFT_HOT_INLINE int MeshImpl::RunReady() {
 
 int MeshImpl::Turn() {
   loop_.PollOnce();
+  if (!local_deadlines_.empty()) [[unlikely]]
+    ExpireLocal();
   return RunReady();
 }
 
@@ -188,7 +192,9 @@ int MeshImpl::WaitTurn(uint64_t deadline_ns) {
   for (bool waited = false;; waited = true) {
     const int ran = RunReady();
     if (ran != 0 || waited) return ran;
-    loop_.Wait(deadline_ns);
+    loop_.Wait(std::min(deadline_ns, NextLocalNs()));
+    if (!local_deadlines_.empty()) [[unlikely]]
+      ExpireLocal();
   }
 }
 
@@ -232,8 +238,9 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
   }
   const Payload& payload = spec.request;
   CopyPayload(payload, request->payload());
-  *local_id = next_local_id_++;
-  local_calls_[*local_id] = {spec, &function};
+  // Ids wrap around, and one that was deferred may still have its own.
+  do *local_id = next_local_id_++;
+  while (!local_calls_.try_emplace(*local_id, LocalCall{spec, &function}).second);
   const Incoming incoming{.function = &function,
                           .caller = &route.caller,
                           .deadline_ns = spec.deadline_ns,
@@ -243,6 +250,9 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
                           .flags = payload.prefix.empty() ? uint8_t{0} : kFlagTrace};
   RunHandler(incoming, {request->payload(), payload.bytes()});
   pool_.Give(request);
+  const auto deferred = local_calls_.find(*local_id);
+  if (deferred != local_calls_.end() && deferred->second.timed())
+    local_deadlines_.emplace(spec.deadline_ns, *local_id);
   return absl::OkStatus();
 }
 
@@ -252,6 +262,7 @@ void MeshImpl::AnswerLocal(const Incoming& incoming, absl::StatusCode code,
   auto found = local_calls_.find(incoming.request_id);
   if (found == local_calls_.end()) return;  // Its caller has stopped waiting.
   const CallSpec spec = found->second.spec;
+  if (found->second.timed()) local_deadlines_.erase({spec.deadline_ns, incoming.request_id});
   local_calls_.erase(found);
   if (spec.done == nullptr) return;
   const auto bytes = static_cast<uint32_t>(payload.size());
@@ -269,6 +280,29 @@ void MeshImpl::AnswerLocal(const Incoming& incoming, absl::StatusCode code,
   }
   if (bytes != 0) std::memcpy(room, payload.data(), bytes);
   spec.done(spec.context, {.response = room, .response_bytes = bytes});
+}
+
+// Ends a call with a callback whose function runs here and has not answered; its handler sees that nobody
+// waits any more. False where there is none.
+bool MeshImpl::GiveUpLocal(uint32_t local_id, absl::StatusCode code, absl::string_view why) {
+  const auto found = local_calls_.find(local_id);
+  if (found == local_calls_.end() || !found->second.timed()) return false;
+  const LocalCall call = found->second;
+  local_calls_.erase(found);
+  local_deadlines_.erase({call.spec.deadline_ns, local_id});
+  OnCancel(kLocalLink, local_id);
+  const std::string text = absl::StrCat("call of ", call.function->name, ": ", why);
+  call.spec.done(call.spec.context, {.code = code, .text = text});
+  return true;
+}
+
+void MeshImpl::ExpireLocal() {
+  const uint64_t now_ns = loop_.NowNs();
+  while (NextLocalNs() <= now_ns) {
+    ++core_.counters().deadlines_fired;
+    GiveUpLocal(local_deadlines_.begin()->second, absl::StatusCode::kDeadlineExceeded,
+                "no answer before the deadline");
+  }
 }
 
 // --- weft/server.h

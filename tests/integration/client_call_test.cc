@@ -327,6 +327,57 @@ TEST_F(ClientCallTest, AFunctionThatRunsInThisProcessIsNotForgotten) {
   EXPECT_TRUE(client.Forget("test/self"));
 }
 
+// As one of another process would: at its deadline, or when it is cancelled, whatever its handler does.
+TEST_F(ClientCallTest, ACallOfAFunctionThatRunsInThisProcessEndsAtItsDeadlineOrWhenCancelled) {
+  auto mesh = *weft::Mesh::Create({.run_dir = mesh_->run_dir(), .host = "self"});
+  Server server(*mesh);
+  std::vector<DeferredCall> later;
+  ASSERT_TRUE(server.Register("test/self", [&](ServerCall& call) { later.push_back(call.Defer()); }).ok());
+  ASSERT_TRUE(mesh->Attach().ok());
+  Client client(*mesh);
+  const Function self = *client.Resolve("test/self");
+  std::array<std::byte, 8> response{};
+  std::vector<StatusCode> ended;
+  const auto start = [&](absl::Duration timeout) {
+    return *client.CallAsync(self, {}, response,
+                             [&](const CallResult& result) { ended.push_back(result.code); },
+                             {.timeout = timeout});
+  };
+  const auto wait = [&](std::size_t count) {
+    for (int i = 0; i < 100 && ended.size() < count; ++i) client.Wait(absl::Milliseconds(90));
+    return ended.size() == count;
+  };
+
+  start(absl::Milliseconds(50));
+  ASSERT_TRUE(wait(1));
+  EXPECT_EQ(ended[0], StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(later[0].cancelled());
+  EXPECT_EQ(mesh->Counter("deadlines_fired"), 1u);
+
+  const CallId call = start(absl::Hours(1));
+  start(absl::Hours(1));
+  EXPECT_TRUE(client.Cancel(call));
+  ASSERT_TRUE(wait(2));
+  EXPECT_EQ(ended[1], StatusCode::kCancelled);
+  EXPECT_FALSE(client.Cancel(call));
+  EXPECT_TRUE(later[1].cancelled());
+  EXPECT_FALSE(later[2].cancelled());
+
+  std::array<BatchCall, 2> batch;
+  for (BatchCall& member : batch) member.function = self;
+  client.CallBatch(batch, {.timeout = absl::Milliseconds(50)});
+  for (const BatchCall& member : batch)
+    EXPECT_EQ(member.result.code(), StatusCode::kDeadlineExceeded) << member.result;
+
+  // What comes too late goes nowhere; what comes in time does.
+  for (DeferredCall& deferred : later) deferred.Reply(std::as_bytes(std::span("x", 1)));
+  ASSERT_TRUE(wait(3));
+  client.Poll();
+  ASSERT_EQ(ended.size(), 3u);
+  EXPECT_EQ(ended[2], StatusCode::kOk);
+  EXPECT_TRUE(client.Forget("test/self"));
+}
+
 TEST_F(ClientCallTest, ExamplesRun) {
   Process server = mesh_->Start("native-server", {"--name", "b"}, kPeerUid, "native-server.log");
   ASSERT_TRUE(server.WaitForOutput("serves demo/echo", absl::Seconds(20))) << server.Output();
