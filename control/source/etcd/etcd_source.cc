@@ -109,21 +109,29 @@ void EtcdSource::TakePage(absl::StatusOr<std::string> reply) {
               [this](absl::StatusOr<std::string> next) { TakePage(std::move(next)); });
 }
 
-void EtcdSource::EndList() {
+void EtcdSource::KeepUnlisted() {
   const bool foreign = cluster_ != 0 && list_cluster_ != cluster_;
   const bool older = list_revision_ < revision_;
   const bool empty = listed_.empty() && !objects_.empty();
-  if ((foreign || older || empty) && !options_.allow_shrink) {
-    std::size_t kept = 0;
-    for (const EntryPtr& held : objects_) kept += listed_.insert(held).second ? 1 : 0;
+  const bool less = foreign || older || empty;
+  SaidSet kept;
+  for (const EntryPtr& held : less ? objects_ : kept_) {
+    if (listed_.insert(held).second) kept.insert(held);
+  }
+  kept_ = std::move(kept);
+  if (less) {
     notes_.push_back(
         absl::StrCat(origin_, ": ",
                      foreign ? "another cluster answers"
                      : older ? "went back in time"
                              : "is empty",
-                     " (revision ", list_revision_, " after ", revision_, "): keeping ", kept,
+                     " (revision ", list_revision_, " after ", revision_, "): keeping ", kept_.size(),
                      " objects that it does not hold; start with --allow-shrink if they are to go"));
   }
+}
+
+void EtcdSource::EndList() {
+  if (!options_.allow_shrink) KeepUnlisted();
   objects_ = std::exchange(listed_, {});
   refused_ = std::exchange(listed_refused_, {});
   revision_ = list_revision_;
@@ -216,6 +224,7 @@ void EtcdSource::Delete(const std::string& key) {
 }
 
 void EtcdSource::Change(const EntryPtr& key, const EntryPtr& after) {
+  kept_.erase(key);
   const auto before = objects_.find(key);
   if (SameValue(before == objects_.end() ? nullptr : *before, after)) return;
   if (before != objects_.end()) objects_.erase(before);
@@ -269,8 +278,8 @@ std::vector<SourceChange> EtcdSource::TakeChanges() {
 }
 
 std::string EtcdSource::Describe() const {
-  return absl::StrCat("etcd ", watch_.member(), " ", options_.etcd.prefix, " (", objects_.size(),
-                      " objects)");
+  return absl::StrCat("etcd ", watch_.member(), " ", options_.etcd.prefix, " (", objects_.size(), " objects",
+                      kept_.empty() ? "" : absl::StrCat(", ", kept_.size(), " of them kept"), ")");
 }
 
 SourceHealth EtcdSource::Health() const {

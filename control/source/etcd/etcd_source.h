@@ -3,8 +3,9 @@
 // from there. A lost watch goes on where it ended, at the next member; where that is compacted away,
 // everything is read again. A read through the same member every few seconds tells a member that is cut off
 // from its cluster. An object that cannot be read is told, and what it was before stays. An answer that is
-// empty, older, or from another cluster takes nothing back. What a list brings is said as a whole, what an
-// event brings as the difference. One thread.
+// empty, older, or from another cluster takes nothing back, nor does a later list of the same store what was
+// kept so: only an event does. What a list brings is said as a whole, what an event brings as the difference.
+// One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
 
@@ -56,6 +57,8 @@ class EtcdSource final : public Source {
   void List();
   void TakePage(absl::StatusOr<std::string> reply);
   void EndList();
+  // Puts what stays though the list does not hold it among `listed_`.
+  void KeepUnlisted();
   void Watch();
   void TakeLine(absl::string_view line);
   void Probe();
@@ -80,6 +83,7 @@ class EtcdSource final : public Source {
   std::string origin_;
 
   SaidSet objects_;
+  SaidSet kept_;  // Those of them that no list since has held, and no event named
   std::map<std::string, std::string> refused_;  // By key: why what stands there cannot be read.
   int64_t revision_ = 0;                        // All events up to this one are in `objects_`.
   uint64_t cluster_ = 0;                        // 0: none was read yet.

@@ -31,7 +31,7 @@ bool KubeState::Put(KubeKind kind, KubeItem item) {
   const auto found = objects.find(item.key);
   const uint64_t list = lists_[static_cast<std::size_t>(kind)];
   if (!item.object.has_value()) {
-    if (found != objects.end()) found->second.list = list;
+    if (found != objects.end()) found->second.SaidIn(list);
     return news;
   }
   if (found == objects.end()) {
@@ -41,7 +41,7 @@ bool KubeState::Put(KubeKind kind, KubeItem item) {
     if (IsRoute(kind)) touched_routes_.emplace(kind, key);
     return news;
   }
-  found->second.list = list;
+  found->second.SaidIn(list);
   // Nodes in particular are written every few seconds with nothing new in them.
   const bool same = found->second.object == *item.object;
   if (!same && kind == KubeKind::kSlice) CountSlice(item.key, std::get<KubeSlice>(found->second.object), -1);
@@ -126,12 +126,15 @@ bool KubeState::ListIsEmpty(KubeKind kind) const {
 std::size_t KubeState::EndList(KubeKind kind, bool keep) {
   const uint64_t list = lists_[static_cast<std::size_t>(kind)];
   std::vector<std::string> gone;
-  for (const auto& [key, held] : ObjectsOf(kind)) {
-    if (held.list != list) gone.push_back(key);
+  std::size_t kept = 0;
+  for (auto& [key, held] : ObjectsOf(kind)) {
+    if (held.list == list) continue;
+    held.kept |= keep;
+    if (keep) ++kept;
+    if (!held.kept) gone.push_back(key);
   }
-  if (keep) return gone.size();
   for (const std::string& key : gone) Erase(kind, key);
-  return 0;
+  return kept;
 }
 
 const KubeRoute* KubeState::FindRoute(KubeKind kind, const std::string& key) const {

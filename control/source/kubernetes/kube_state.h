@@ -33,7 +33,8 @@ class KubeState {
   void Erase(KubeKind kind, const std::string& key);
 
   // A list of all objects of a kind: what is Put() between BeginList() and EndList() is listed. What is not,
-  // goes; with `keep` it stays, and EndList() returns how many stay so.
+  // goes; with `keep` it stays, also at later lists, until it is Put() or erased. EndList() returns how many
+  // stay by this `keep`.
   void BeginList(KubeKind kind);
   // Of the list under way about `more` objects follow what is Put() next, a page.
   void Expect(KubeKind kind, uint64_t more) { more_[static_cast<std::size_t>(kind)] = more; }
@@ -70,6 +71,12 @@ class KubeState {
   struct Held {
     KubeObject object;
     uint64_t list = 0;  // The last one that it was in, or put after
+    bool kept = false;  // One since then that did not hold it was not believed.
+
+    void SaidIn(uint64_t number) {
+      list = number;
+      kept = false;
+    }
   };
   using Objects = std::map<std::string, Held>;
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -193,6 +194,36 @@ TEST_F(EtcdSourceTest, AnotherClusterAtTheSameAddressTakesNothingBack) {
   ASSERT_TRUE(RunUntilNodes({"n1", "n2"}));
   EXPECT_FALSE(last_->offer.allow_shrink && last_->event_ns == 0);
   EXPECT_THAT(Notes(), HasSubstr("keeping 1 objects"));
+}
+
+TEST_F(EtcdSourceTest, WhatAnotherClusterDidNotTakeBackStaysUntilAnEventSaysOtherwise) {
+  for (int i = 0; i < 20; ++i) etcd_->Put("/weft/nodes/n1", "{}");
+  etcd_->Put("/weft/nodes/n2", "{}");
+  etcd_->Put("/weft/nodes/n3", "{}");
+  Start();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3"}));
+  const auto write_unseen = [&](bool forget, const std::function<void()>& write) {
+    etcd_->Kill();
+    ASSERT_TRUE(RunUntil([&] { return !source_->Health().synced; }));
+    if (forget) etcd_->Forget();
+    etcd_->Start();
+    write();
+    etcd_->Compact();
+  };
+  write_unseen(true, [&] { etcd_->Put("/weft/nodes/n4", "{}"); });
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3", "n4"}));
+  EXPECT_THAT(source_->Describe(), HasSubstr("(4 objects, 3 of them kept)"));
+  etcd_->Put("/weft/nodes/n1", "{}");
+  etcd_->Delete("/weft/nodes/n1");
+  etcd_->Put("/weft/nodes/n2", "{}");
+  ASSERT_TRUE(RunUntilNodes({"n2", "n3", "n4"}));
+  // The same store, read anew: what it has said since is its to take.
+  write_unseen(false, [&] {
+    etcd_->Delete("/weft/nodes/n2");
+    for (int i = 0; i < 3; ++i) etcd_->Put("/weft/nodes/n5", "{}");
+  });
+  ASSERT_TRUE(RunUntilNodes({"n3", "n4", "n5"})) << absl::StrJoin(Nodes(), " ");
+  EXPECT_THAT(Notes(), HasSubstr("reading all again"));
 }
 
 TEST_F(EtcdSourceTest, AnotherClusterTakesBackWhereThatIsMeant) {

@@ -218,13 +218,34 @@ TEST_F(KubeStateTest, AListTakesWhatItDoesNotHold) {
   PutSlice(SliceJson("f-2", "f", kWeftPort, PodJson("u2", "10.1.0.2")));
   EXPECT_FALSE(state_.ListIsEmpty(KubeKind::kSlice));
   EXPECT_FALSE(state_.changed());  // The same as it was
-  EXPECT_EQ(state_.EndList(KubeKind::kSlice, true), 1u);
-  EXPECT_EQ(Endpoints().size(), 2u);
-  state_.BeginList(KubeKind::kSlice);
-  EXPECT_NE(PutSlice(SliceJson("f-2", "f", kWeftPort, "", "Morse")), "");  // Listed, though not to be read
   EXPECT_EQ(state_.EndList(KubeKind::kSlice, false), 0u);
   EXPECT_TRUE(state_.changed());
   EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2"));
+  state_.BeginList(KubeKind::kSlice);
+  EXPECT_NE(PutSlice(SliceJson("f-2", "f", kWeftPort, "", "Morse")), "");  // Listed, though not to be read
+  EXPECT_EQ(state_.EndList(KubeKind::kSlice, false), 0u);
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2"));
+}
+
+TEST_F(KubeStateTest, WhatOneListIsNotBelievedToHaveLostStaysAtTheNextUntilItIsSaidOrErased) {
+  PutBasics();
+  const auto put = [&](const std::string& number) {
+    PutSlice(SliceJson("f-" + number, "f", kWeftPort, PodJson("u" + number, "10.1.0." + number)));
+  };
+  const auto list = [&](const std::vector<std::string>& numbers, bool keep) {
+    state_.BeginList(KubeKind::kSlice);
+    for (const std::string& number : numbers) put(number);
+    return state_.EndList(KubeKind::kSlice, keep);
+  };
+  EXPECT_EQ(list({"1", "2", "3"}, false), 0u);
+  EXPECT_EQ(list({"3"}, true), 2u);
+  EXPECT_EQ(list({"3", "4"}, false), 0u);
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u1", "v/f n1 u2", "v/f n1 u3", "v/f n1 u4"));
+  Put(KubeKind::kSlice, SliceJson("f-1", "f", kWeftPort, ""), "DELETED");
+  put("2");
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u2", "v/f n1 u3", "v/f n1 u4"));
+  list({"3"}, false);
+  EXPECT_THAT(Endpoints(), ElementsAre("v/f n1 u3"));
 }
 
 std::vector<std::string> Texts(const SourceMesh& mesh) {
