@@ -117,7 +117,7 @@ void FileSource::MarkPending(const std::string& name, File* file, uint64_t now_n
 }
 
 void FileSource::MarkGone(const std::string& name, File* file, uint64_t now_ns) {
-  if (!file->known || file->gone_at_ns != 0) return;
+  if (file->gone_at_ns != 0) return;
   file->gone_at_ns = now_ns + removal_grace_ns_;
   timed_.insert(name);
 }
@@ -326,16 +326,17 @@ std::vector<SourceChange> FileSource::OnTime(uint64_t now_ns) {
     const auto file = files_.find(*it);
     const bool gone = watch_ >= 0 && file != files_.end() && file->second.gone_at_ns != 0 &&
                       file->second.gone_at_ns <= now_ns;
-    if (gone) {
+    // One that was never reported just goes, as an editor's temporary name does.
+    if (gone && file->second.known) {
       SourceChange& change = changes.emplace_back();
       change.origin = directory_ + file->first;
       change.event_ns = file->second.gone_at_ns;
       change.cause = file->first;
       change.gone = true;
-      files_.erase(file);
     }
     const bool waits =
         !gone && file != files_.end() && (file->second.gone_at_ns != 0 || file->second.confirm_at_ns != 0);
+    if (gone) files_.erase(file);
     it = waits ? std::next(it) : timed_.erase(it);
   }
   return changes;

@@ -232,6 +232,19 @@ TEST_F(FileSourceTest, ADirectoryThatGoesAwayRemovesNothingAndIsTakenUpAgain) {
   EXPECT_EQ(ZoneOf(changes[0]), "z2");
 }
 
+TEST_F(FileSourceTest, ANameThatGoesBeforeItWasReadIsForgotten) {
+  test::WriteFile(directory_ / "a.yaml", MeshOf(1));
+  Start(directory_.path());
+  EXPECT_THAT(source_->Scan(), SizeIs(1));
+  for (const char* name : {"tmp1.yaml", "tmp2.yaml"}) WriteInPlace(directory_ / name, MeshOf(2));
+  ASSERT_EQ(rename((directory_ / "tmp1.yaml").c_str(), (directory_ / "a.yaml").c_str()), 0);
+  ASSERT_EQ(unlink((directory_ / "tmp2.yaml").c_str()), 0);
+  const std::vector<SourceChange> changes = Collect(2, 3 * static_cast<int>(kGraceNs / kNsPerMs));
+  ASSERT_THAT(changes, SizeIs(1));
+  EXPECT_EQ(ZoneOf(changes[0]), "z2");
+  EXPECT_THAT(source_->Describe(), HasSubstr("(1 file)"));
+}
+
 // Every edit is whole, so no read may ever see an error or a half, and the last one must win. The first half
 // of each edit is good YAML by itself: only the events tell that there is more to come.
 // Three events a file, so the kernel's queue ends at one that was made and, as far as its events tell, never
