@@ -79,6 +79,7 @@ std::vector<SourceChange> PropellerWorker::OnEvents(const std::vector<pollfd>& /
 uint64_t PropellerWorker::wake_ns() const {
   if (due_) return 1;
   uint64_t wake_ns = tasks_.wake_ns();
+  if (connect_at_ns_ != 0 && (wake_ns == 0 || connect_at_ns_ < wake_ns)) wake_ns = connect_at_ns_;
   for (const uint64_t at_ns : {beat_at_ns_, ask_at_ns_, metrics_.wake_ns()}) {
     if (subscribed_ && at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
   }
@@ -87,6 +88,7 @@ uint64_t PropellerWorker::wake_ns() const {
 
 std::vector<SourceChange> PropellerWorker::OnTime(uint64_t now_ns) {
   now_ns_ = now_ns;
+  if (connect_at_ns_ != 0 && now_ns >= connect_at_ns_) Connect();
   tasks_.OnTime(now_ns);
   if (subscribed_ && now_ns >= beat_at_ns_) Beat();
   if (subscribed_ && ask_at_ns_ != 0 && now_ns >= ask_at_ns_) AskAgain();
@@ -99,6 +101,10 @@ void PropellerWorker::OnAgent(const std::string& node) {
   node_ = node;
   proplet_ = options_.proplet.empty() ? node : options_.proplet;
   due_ = true;
+  Connect();
+}
+
+void PropellerWorker::Connect() {
   MqttOptions mqtt = options_.mqtt;
   mqtt.topics.clear();
   for (const std::string& topic : PropellerCommandTopics()) {
@@ -109,6 +115,7 @@ void PropellerWorker::OnAgent(const std::string& node) {
   mqtt.will_topic = absl::StrCat(options_.base_topic, "/control/proplet/alive");
   mqtt.will = AliveText(proplet_, false);
   absl::StatusOr<std::unique_ptr<MqttClient>> client = MqttClient::Create(mqtt);
+  connect_at_ns_ = client.ok() ? 0 : NowNs() + kConnectAgainNs;
   if (!client.ok()) return Lost(std::string(client.status().message()));
   mqtt_ = *std::move(client);
   problem_ = absl::StrCat("MQTT broker ", mqtt.host, ":", mqtt.port, ": no connection yet");

@@ -44,6 +44,8 @@ class PropellerWorker final : public Source {
   // After which a registry that sent no part of a module is asked for it again: what was said while its own
   // connection was away is lost.
   static constexpr uint64_t kAskAgainNs = 2 * kNsPerSecond;
+  // Between two tries to make an MQTT client, as where its certificate cannot be read.
+  static constexpr uint64_t kConnectAgainNs = kNsPerSecond;
 
   // Takes up what an earlier run was given.
   static absl::StatusOr<std::unique_ptr<PropellerWorker>> Create(PropellerWorkerOptions options);
@@ -79,6 +81,7 @@ class PropellerWorker final : public Source {
   bool Serves(absl::string_view module, const std::string& sha256);
   void SweepRuns();
   void StartCalls();
+  void Connect();
   void AskRegistry();
   void AskAgain();
   void Begin();
@@ -94,7 +97,8 @@ class PropellerWorker final : public Source {
   ModuleStore modules_;
   PropellerTasks tasks_;
   ChunkedModules chunks_;
-  std::unique_ptr<MqttClient> mqtt_;  // Null until the node's name is known
+  std::unique_ptr<MqttClient> mqtt_;  // Null until the node's name is known, and one could be made
+  uint64_t connect_at_ns_ = 0;        // Of the next try to make one; 0: none
   std::string node_;
   std::string proplet_;
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A Propeller worker's parts without a broker: what it is told, its tasks, modules in parts and on disk.
+#include "control/source/propeller/propeller_worker.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -331,6 +333,30 @@ TEST(PropellerCommandsTest, WorkersThatLeaveWithoutAFarewellMakeWayForWhoComesAf
     ASSERT_LE(state.proplets(), 4 * PropellerState::kForgetAtMin) << i;
   }
   EXPECT_EQ(state.MeshNow("o").endpoints.size(), 2u);
+}
+
+TEST(PropellerWorkerTest, ACertificateThatCannotBeReadIsTriedAgain) {
+  const test::TemporaryDirectory directory;
+  PropellerWorkerOptions options;
+  options.mqtt.host = "127.0.0.1";
+  options.mqtt.port = 1;  // Where nobody listens
+  options.mqtt.tls = true;
+  options.mqtt.files.ca = directory / "ca.crt";
+  options.base_topic = "m/T/c/C";
+  options.host = "h";
+  options.state_dir = directory.path();
+  options.agent_uid = getuid();
+  const auto worker = PropellerWorker::Create(options);
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  (*worker)->OnAgent("n1");
+  EXPECT_THAT((*worker)->Health().problem, HasSubstr("certificates"));
+  const uint64_t now_ns = NowNs();
+  (*worker)->OnTime(now_ns);
+  EXPECT_NE((*worker)->wake_ns(), 0u);
+  EXPECT_LE((*worker)->wake_ns(), now_ns + PropellerWorker::kConnectAgainNs);
+  test::WriteFile(options.mqtt.files.ca, "");  // The next try reads it.
+  (*worker)->OnTime(now_ns + PropellerWorker::kConnectAgainNs);
+  EXPECT_THAT((*worker)->Health().problem, HasSubstr("no connection yet"));
 }
 
 TEST(PropellerWorkerFuzzTest, RandomCommandsBreakNothing) {
