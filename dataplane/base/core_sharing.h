@@ -24,8 +24,11 @@ class CoreSharing {
   // So many in a row that return at once, and the core is this thread's again.
   static constexpr uint32_t kQuickYields = 1000;
   // How long a thread does not poll after it has met one that computes: at first, and where it meets one
-  // again and again. Each meeting costs a slice.
-  static constexpr uint64_t kPauseNsMin = 10 * kNsPerMs;
+  // again and again, before it has polled in peace for so many yields. Each meeting costs a slice, so the
+  // pauses double: one that goes on costs a slice a second, and after one that has ended the thread sleeps at
+  // once for about as long again.
+  static constexpr uint32_t kCalmYields = 1000;
+  static constexpr uint64_t kPauseNsMin = kNsPerMs;
   static constexpr uint64_t kPauseNsMax = kNsPerSecond;
 
   // Gives the core away. Returns for how long others had it, in ns; 0: they did not want it.
@@ -48,6 +51,7 @@ class CoreSharing {
   // What Yield learns of a yield that began and ended at these times.
   uint64_t Yielded(uint64_t began_ns, uint64_t back_ns) {
     const uint64_t took_ns = back_ns - began_ns;
+    if (took_ns < kTakenNs && ++calm_yields_ >= kCalmYields) pause_ns_ = 0;
     if (took_ns <= kSlowYieldNs) {
       if (yields_each_poll_ && ++quick_yields_ >= kQuickYields) yields_each_poll_ = false;
       return 0;
@@ -55,9 +59,8 @@ class CoreSharing {
     yields_each_poll_ = true;
     quick_yields_ = 0;
     if (took_ns >= kTakenNs) {
-      // Another that takes turns here at times, and is met only then, does not count as the same one.
-      const bool again = back_ns < paused_until_ns_ + 2 * pause_ns_;
-      pause_ns_ = again ? std::min(2 * pause_ns_, kPauseNsMax) : kPauseNsMin;
+      calm_yields_ = 0;
+      pause_ns_ = std::clamp(2 * pause_ns_, kPauseNsMin, kPauseNsMax);
       paused_until_ns_ = back_ns + pause_ns_;
     }
     return took_ns;
@@ -66,6 +69,7 @@ class CoreSharing {
  private:
   bool yields_each_poll_ = false;
   uint32_t quick_yields_ = 0;
+  uint32_t calm_yields_ = 0;  // Since it met one that computes.
   uint64_t pause_ns_ = 0;
   uint64_t paused_until_ns_ = 0;
 };
