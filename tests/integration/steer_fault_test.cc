@@ -181,7 +181,8 @@ TEST_F(SteerFaultTest, WithoutThePrivilegeForAfXdpItFallsBackLoudly) {
   far_->StartAgent("ipc_lock");
   EXPECT_TRUE(Eventually([&] { return absl::StrContains(far_->agent().Output(), "CAP_NET_RAW is needed"); }))
       << Logs();
-  EXPECT_THAT(far_->agent().Output(), HasSubstr("warning packet port"));
+  EXPECT_TRUE(Eventually([&] { return absl::StrContains(far_->agent().Output(), "warning packet port"); }))
+      << Logs();
   EXPECT_TRUE(far_->WaitForCtl({"status", "-o", "json"}, "CAP_NET_RAW is needed")) << Logs();
   EXPECT_TRUE(far_->WaitForCtl({"check"}, "CAP_NET_RAW is needed")) << Logs();
   // The program lets its keys through to the kernel's socket.
