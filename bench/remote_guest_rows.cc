@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Calls from guest to guest on two nodes as they ship: weftd, weft-control and weft-host in two namespaces,
-// all processes of a node on one core. The engine runs inside the hosts, by UDP, or in the two weftd, by
+// all processes of a node on one core. The engine runs inside the hosts or in the two weftd, either by
 // AF_XDP.
 #include <sched.h>
 #include <sys/stat.h>
@@ -75,7 +75,8 @@ class TwoNodes {
   }
 
  private:
-  explicit TwoNodes(bool inside) : inside_(inside) {}
+  // weftd's own AF_XDP socket has the first queue, that of the engine inside a host the second.
+  explicit TwoNodes(bool inside) : inside_(inside), veth_({.queues = inside ? 2 : 1}) {}
 
   static const char* NodeOf(int side) { return side == kNear ? "n1" : "n2"; }
   static const char* AddressOf(int side) {
@@ -101,10 +102,8 @@ class TwoNodes {
       options.network = side == kNear ? &veth_.near() : &veth_.far();
       options.settings = absl::StrCat("listen: ", AddressOf(side), ":4810\nidentity: {certificate: ", name,
                                       ".crt, key: ", name, ".key, ca: ", files_ / "ca.crt", "}\n");
-      if (!inside_) {
-        options.steer = VethPair::kInterface;
-        absl::StrAppend(&options.settings, "interface: ", VethPair::kInterface, "\n");
-      }
+      options.steer = VethPair::kInterface;
+      absl::StrAppend(&options.settings, "interface: ", VethPair::kInterface, "\n");
       const OnCore core(side == kNear ? kCallerCore : kCalleeCore);
       meshes_[side] = std::make_unique<test::Mesh>(Tenants(), std::move(options));
       meshes_[side]->SetMesh(MeshYaml());
@@ -114,9 +113,9 @@ class TwoNodes {
     return absl::OkStatus();
   }
   std::vector<test::Tenant> Tenants() const {
-    return {{"caller", kCallerUid, {kCallerHost}, {"bench/*"}, "bench", "", inside_},
-            {"callee", kCalleeUid, {kCalleeHost}, {"bench/*"}, "bench", "", inside_},
-            {"invoker", kInvokerUid, {}, {}, "bench", "", false}};
+    return {{"caller", kCallerUid, {kCallerHost}, {"bench/*"}, "bench", "", inside_, inside_},
+            {"callee", kCalleeUid, {kCalleeHost}, {"bench/*"}, "bench", "", inside_, inside_},
+            {"invoker", kInvokerUid, {}, {}, "bench", "", false, false}};
   }
   static std::string MeshYaml() {
     return absl::StrCat("version: 1\nnodes:\n- {name: n1, address: \"", AddressOf(kNear),
@@ -149,6 +148,10 @@ class TwoNodes {
     }
     if (!near.WaitForCtl({"get", "routes"}, absl::StrCat("n2/", kCalleeHost)))
       return absl::UnavailableError("no route to the engine inside the callee's host");
+    for (const auto& mesh : meshes_) {
+      if (!mesh->WaitForCtl({"status"}, "af_xdp of 1"))
+        return absl::UnavailableError("an engine inside a host has no AF_XDP");
+    }
     const auto out = [&] { return CounterOf(near, absl::StrCat("engine:n1/", kCallerHost)); };
     const int64_t before = out();
     WEFT_RETURN_IF_ERROR(RunBlock(kNsPerMs).status());
@@ -205,7 +208,7 @@ void AddRemoteGuestRows(std::vector<std::unique_ptr<Row>>* rows) {
       RowSpec{.name = "weft/guest_to_guest_inside",
               .bytes = 64,
               .against = {"limit/af_xdp_raw", "limit/udp_spin"},
-              .note = "engines inside both hosts, by UDP: a host has no AF_XDP; a node a core"},
+              .note = "engines inside both hosts, each with an AF_XDP socket of weftd's; a node a core"},
       true));
   rows->push_back(std::make_unique<RemoteGuestRow>(
       RowSpec{.name = "weft/guest_to_guest_shared",

@@ -17,7 +17,7 @@ char _license[] SEC("license") = "GPL";
 
 struct {
   __uint(type, BPF_MAP_TYPE_XSKMAP);
-  __uint(max_entries, WEFT_STEER_QUEUES_MAX);
+  __uint(max_entries, WEFT_STEER_SOCKETS_MAX);
   __type(key, __u32);
   __type(value, __u32);
 } xsks_map SEC(".maps");

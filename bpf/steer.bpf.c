@@ -38,7 +38,7 @@ struct {
 /* Under the name that libxdp and DPDK look for. */
 struct {
   __uint(type, BPF_MAP_TYPE_XSKMAP);
-  __uint(max_entries, WEFT_STEER_QUEUES_MAX);
+  __uint(max_entries, WEFT_STEER_SOCKETS_MAX);
   __type(key, __u32);
   __type(value, __u32);
 } xsks_map SEC(".maps");
@@ -86,10 +86,17 @@ WEFT_INLINE int leave(void) {
 }
 
 /* An AF_XDP socket receives only from its own queue; a redirect to another queue's socket vanishes. */
-WEFT_INLINE int redirect(struct xdp_md* ctx, __u32 key_id) {
-  const long action = bpf_redirect_map(&xsks_map, ctx->rx_queue_index, XDP_PASS);
+WEFT_INLINE int redirect(__u32 socket, __u32 key_id) {
+  const long action = bpf_redirect_map(&xsks_map, socket, XDP_PASS);
   if (WEFT_UNLIKELY(action != XDP_REDIRECT)) count_drop(key_id, WEFT_DROP_NO_SOCKET);
   return (int)action;
+}
+
+/* Whether the engine inside a host of that slot has a socket on that queue. A function of its own: inlined,
+ * the compiler knows that a slot is small and leaves out the mask, and the verifier, which does not, refuses.
+ */
+__attribute__((noinline)) int leads_inside(__u32 slot, __u32 queue) {
+  return weft_keys.inside_queues[slot & WEFT_STEER_INSIDE_MAX] == queue + 1;
 }
 
 /* For all packets but the plain good ones: what each is, and what becomes of it. A function of its own, so
@@ -97,8 +104,10 @@ WEFT_INLINE int redirect(struct xdp_md* ctx, __u32 key_id) {
 static __attribute__((noinline)) int steer_any(struct xdp_md* ctx) {
   struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
   __u32 bytes = 0;
-  int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes);
+  __u32 slot = 0;
+  int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes, &slot);
   if (verdict == WEFT_PASS) return XDP_PASS;
+  if (slot != 0 && !leads_inside(slot, ctx->rx_queue_index)) return XDP_PASS;
 
   if (verdict == WEFT_TAKE) verdict = weft_check_length(bytes);
   if (!weft_holds_header(&cursor)) return drop(0, verdict == WEFT_TAKE ? -WEFT_DROP_BAD_LENGTH : verdict);
@@ -106,10 +115,12 @@ static __attribute__((noinline)) int steer_any(struct xdp_md* ctx) {
   const struct weft_packet_header* const header = weft_header_at(&cursor);
   const __u32 key_id = weft_key_id_of(header);
   if (verdict == WEFT_TAKE) verdict = weft_check_header(header);
+  /* Keys of engines inside hosts are in no table: their owners open or drop what comes. */
+  if (slot != 0 && verdict == WEFT_TAKE) return redirect(WEFT_STEER_QUEUES_MAX + slot - 1, 0);
   if (verdict == WEFT_TAKE) verdict = take_token(key_id);
   if (verdict == WEFT_PASS) return leave();
   if (verdict != WEFT_TAKE) return drop(key_id, verdict);
-  return redirect(ctx, key_id);
+  return redirect(ctx->rx_queue_index, key_id);
 }
 
 SEC("xdp")
@@ -118,7 +129,8 @@ int weft_steer(struct xdp_md* ctx) {
   if (WEFT_LIKELY(weft_is_plain(&cursor, weft_config.port_be))) {
     const __u32 key_id = weft_plain_key_id(&cursor);
     struct weft_steer_key* const key = entry_of(key_id);
-    if (WEFT_LIKELY(weft_key_is(key, key_id) && weft_bucket_take(key))) return redirect(ctx, key_id);
+    if (WEFT_LIKELY(weft_key_is(key, key_id) && weft_bucket_take(key)))
+      return redirect(ctx->rx_queue_index, key_id);
   }
   return steer_any(ctx);
 }

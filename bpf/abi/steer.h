@@ -17,9 +17,13 @@
 #define WEFT_STEER_PORT_DEFAULT 4810
 /* Entries of the key table, a power of two: 768 KiB, and as many as weftd deals out. */
 #define WEFT_STEER_KEYS 4096
-/* Entries of the XSKMAP `xsks_map`: receive queues of the interface that can have a socket. A packet on a
- * further queue is left to the kernel. */
-#define WEFT_STEER_QUEUES_MAX 256
+/* Receive queues that an interface can have at all; each may have a socket, under its number, in the XSKMAP
+ * `xsks_map`. */
+#define WEFT_STEER_QUEUES_MAX 4096
+/* Engines inside hosts: the one of slot n, from 1 on, has the UDP port behind weft's own by n, and its
+ * socket, if it has one, stands behind those of the queues: entry WEFT_STEER_QUEUES_MAX + n - 1. */
+#define WEFT_STEER_INSIDE_MAX 15
+#define WEFT_STEER_SOCKETS_MAX (WEFT_STEER_QUEUES_MAX + WEFT_STEER_INSIDE_MAX)
 /* What a key's bucket holds, as time at its rate. The program reads the kernel's coarse clock, which moves
  * once a tick: every 4 ms on most kernels, every 10 ms where HZ is 100. */
 #define WEFT_STEER_BURST_NS 10000000ull
@@ -60,6 +64,9 @@ struct weft_steer_table {
   struct weft_steer_key keys[WEFT_STEER_KEYS];
   __u32 complete; /* 1: a key that is not here is not live; stored by the owner (release), never taken back */
   __u32 reserved[15]; /* zero */
+  /* By slot, of which there is no 0: the receive queue of that engine's socket, and 1 more; 0: it has none,
+   * and the kernel takes what comes for it. Stored by the owner. */
+  __u32 inside_queues[WEFT_STEER_INSIDE_MAX + 1];
 };
 
 /* An entry of the array map `weft_drops`, one for each possible CPU, which alone writes it; BPF_F_MMAPABLE.
@@ -97,10 +104,12 @@ WEFT_STEER_OFFSET(weft_steer_key, limit, 40);
 WEFT_STEER_OFFSET(weft_steer_key, refilled_ns, 48);
 WEFT_STEER_OFFSET(weft_steer_key, reserved, 56);
 WEFT_STEER_OFFSET(weft_steer_key, drops, 64);
-WEFT_ABI_ASSERT(sizeof(struct weft_steer_table) == WEFT_STEER_KEYS * 192 + 64, "a cache line more");
+WEFT_ABI_ASSERT(sizeof(struct weft_steer_table) == WEFT_STEER_KEYS * 192 + 128, "two cache lines more");
 WEFT_STEER_OFFSET(weft_steer_table, complete, WEFT_STEER_KEYS * 192);
+WEFT_STEER_OFFSET(weft_steer_table, inside_queues, WEFT_STEER_KEYS * 192 + 64);
 WEFT_ABI_ASSERT(sizeof(struct weft_steer_drops) == 128, "two cache lines");
 WEFT_ABI_ASSERT((WEFT_STEER_KEYS & (WEFT_STEER_KEYS - 1)) == 0, "an id is masked to its entry");
+WEFT_ABI_ASSERT((WEFT_STEER_INSIDE_MAX & (WEFT_STEER_INSIDE_MAX + 1)) == 0, "a slot is masked to its entry");
 WEFT_ABI_ASSERT(sizeof(struct weft_steer_config) == 2, "no hidden padding");
 WEFT_STEER_OFFSET(weft_steer_config, port_be, 0);
 WEFT_ABI_ASSERT(sizeof(struct weft_steer_info) == 24, "no hidden padding");

@@ -13,6 +13,7 @@
 #include <linux/udp.h>
 
 #include "bpf/abi/drop_reason.h"
+#include "bpf/abi/steer.h"
 #include "bpf/lib/compiler.h"
 
 /* What a check returns: go on, leave the packet to the kernel, or a negative drop reason. */
@@ -85,16 +86,20 @@ WEFT_INLINE int weft_parse_ip(struct weft_cursor* cursor, __be16 protocol_be, __
 }
 
 /*
- * Moves the cursor to the payload of a UDP datagram to `port_be` and tells its length by its header.
+ * Moves the cursor to the payload of a UDP datagram to `port_be`, or to the port of an engine inside a host
+ * (`*slot`, else 0), and tells its length by its header.
  * WEFT_PASS where it is not one; -WEFT_DROP_BAD_LENGTH where it is, and UDP and IP do not agree on its
  * length: then the cursor stands at the payload too, of which any part may be missing.
  */
-WEFT_INLINE int weft_parse_frame(struct weft_cursor* cursor, __be16 port_be, __u32* payload_bytes) {
+WEFT_INLINE int weft_parse_frame(struct weft_cursor* cursor, __be16 port_be, __u32* payload_bytes,
+                                 __u32* slot) {
   __u32 ip_bytes = 0;
   const __be16 protocol_be = weft_parse_ethernet(cursor);
   if (weft_parse_ip(cursor, protocol_be, &ip_bytes) != WEFT_TAKE) return WEFT_PASS;
   const struct udphdr* const udp = (const struct udphdr*)cursor->at;
-  if (!weft_skip(cursor, sizeof(*udp)) || udp->dest != port_be) return WEFT_PASS;
+  if (!weft_skip(cursor, sizeof(*udp))) return WEFT_PASS;
+  *slot = (__u16)(WEFT_FROM_BE16(udp->dest) - WEFT_FROM_BE16(port_be));
+  if (*slot > WEFT_STEER_INSIDE_MAX) return WEFT_PASS;
   const __u32 udp_bytes = WEFT_FROM_BE16(udp->len);
   if (udp_bytes != ip_bytes || udp_bytes < sizeof(*udp)) return -WEFT_DROP_BAD_LENGTH;
   *payload_bytes = udp_bytes - (__u32)sizeof(*udp);

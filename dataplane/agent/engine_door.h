@@ -26,8 +26,11 @@ namespace weft::agent {
 // To the engine that is worker `worker` of this node.
 struct InsideMail {
   uint16_t worker = 0;
-  api::PeerKeys keys;
-  absl::Status end;  // Not OK: instead, the worker is to go, and its host is cut off for that reason.
+  api::PeerKeys keys = {};
+  absl::Status end = {};  // Not OK: instead, the worker is to go, and its host is cut off for that reason.
+  // With descriptors, instead of keys: an AF_XDP socket for its host.
+  api::XdpSocket xdp = {};
+  std::vector<UniqueFd> xdp_fds = {};
 };
 
 // What another node says of drains, its own and this one's; or that it has gone.

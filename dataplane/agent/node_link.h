@@ -64,10 +64,17 @@ class NodeLink final : private identity::KeyExchangeObserver {
   };
   // Announces a worker inside `host` to the other nodes. RESOURCE_EXHAUSTED: there are as many as may be, or
   // no port is free. Registry thread.
-  absl::StatusOr<Inside> AddInside(const std::string& host);
+  // With `raw_packets` it gets an AF_XDP socket too, by the door, as soon as there can be one: on the first
+  // queue behind those of weftd's workers that no other has.
+  absl::StatusOr<Inside> AddInside(const std::string& host, bool raw_packets);
   void RemoveInside(uint16_t worker);
   // Its answer to a receive key; one that is not its to give ends it. Registry thread.
   void TakeInsideKeyId(uint16_t worker, const api::PeerKeyId& answer);
+  // Whether its host uses the AF_XDP socket that it was given: from then on what comes for it goes there.
+  // Registry thread.
+  void TakeInsideXdp(uint16_t worker, const std::string& problem);
+  // How many have one in use. Any thread.
+  std::size_t InsideByAfXdp();
   // Ports that they have are those after `listen`'s. With several workers of weftd's there may be fewer.
   static constexpr uint16_t kInsideMax = 15;
   // What a path of the settings' MTU carries.
@@ -134,6 +141,23 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void OnSteering(const SteerAnswer& answer);
   void GiveKeys(const SteerMaps& maps);
   void Steer(uint16_t worker, const SteerMaps& maps);
+  // In node_link_inside_xdp.cc: AF_XDP sockets of engines inside hosts. Made on the watch's thread.
+  struct InsideXdp {
+    std::string host;
+    uint16_t slot = 0;
+    uint32_t queue = 0;            // Its own; 0: none yet.
+    uint32_t interface_index = 0;  // That it has a socket of, or cannot have one of; 0: to be tried.
+    UniqueFd socket;               // The host's, to be entered into the program's map.
+    bool taken = false;            // The host uses it.
+    uint32_t entered_in = 0;       // The XSKMAP that leads to it.
+    std::string problem;           // As logged last.
+  };
+  void SteerInside(std::shared_ptr<const SteerMaps> maps);
+  uint32_t QueueForInside() const;
+  void MakeInsideXdp(uint16_t worker, uint16_t slot, uint32_t queue, const SteerMaps& maps);
+  absl::StatusOr<UniqueFd> OpenInsideXdp(uint16_t slot, uint32_t queue, InsideMail* mail) const;
+  void EnterInsideXdp(InsideXdp* xdp);
+  void RemoveInsideXdp(uint16_t worker);
   // In node_link_paths.cc: what the paths to peers carry, as the kernel has it, kPathsNs after the last look.
   void LookAtPaths(uint64_t now_ns);
   static constexpr uint64_t kPathsNs = kNsPerSecond;
@@ -182,6 +206,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
   State state_;                                  // Under mutex_.
   std::vector<std::function<void()>> for_keys_;  // Under mutex_.
   bool stop_ = false;                            // Under mutex_.
+  // By worker, those that are to have one; and the maps in force. Under mutex_.
+  std::map<uint16_t, InsideXdp> inside_xdp_;
+  std::shared_ptr<const SteerMaps> maps_;
 
   // The key thread's.
   std::unique_ptr<identity::KeyExchange> keys_;

@@ -107,7 +107,7 @@ void NodeLink::SetKeyIndices(uint16_t worker, uint16_t workers, transport::Confi
 
 // --- Workers inside hosts
 
-absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
+absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bool raw_packets) {
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint listen, identity::Endpoint::Parse(config_.listen));
   if (last_worker_ == UINT16_MAX)
     return absl::ResourceExhaustedError("65,535 engines were inside hosts since weftd's start: restart it");
@@ -132,6 +132,12 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
   if (slot > inside_max) return last;
   inside.worker = ++last_worker_;
   inside_slots_[inside.worker] = slot;
+  if (raw_packets) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    InsideXdp& xdp = inside_xdp_[inside.worker];
+    xdp.host = host;
+    xdp.slot = slot;
+  }
   const uint32_t first = kNodeIndices + (slot - 1u) * kInsideIndices;
   inside.given.set_key_index_bits(kIndexBits);
   inside.given.set_key_index_first(first);
@@ -159,6 +165,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host) {
 
 void NodeLink::RemoveInside(uint16_t worker) {
   inside_slots_.erase(worker);
+  RemoveInsideXdp(worker);
   ToKeys([this, worker] {
     if (inside_.erase(worker) != 0) keys_->RemoveWorker(worker);
   });

@@ -46,6 +46,7 @@ void NodeLink::OnSteering(const SteerAnswer& answer) {
     // weft-control that is gone, or says no, takes nothing away: what it has attached stays.
     if (answer.ok()) Steer(worker, **answer);
   }
+  if (answer.ok()) SteerInside(*answer);
 }
 
 // The table is complete only with the keys of all workers: until then the program leaves packets of keys that
@@ -58,7 +59,11 @@ void NodeLink::GiveKeys(const SteerMaps& maps) {
   if (given.ok()) {
     absl::StatusOr<port::SteerTable> table =
         port::SteerTable::Map(maps.keys.get(), maps.drops.get(), maps.cpus);
-    if (table.ok()) table->SetComplete();
+    if (table.ok()) {
+      // Whoever had them was another weftd's; those of this one are entered anew.
+      for (uint32_t slot = 1; slot <= WEFT_STEER_INSIDE_MAX; ++slot) table->ClearInside(slot);
+      table->SetComplete();
+    }
     given.Update(table.status());
   }
   if (given.ok()) keys_in_ = maps.keys_id;

@@ -28,7 +28,7 @@ void Server::OpenInside(Connection& host) {
     return refuse(absl::ErrnoToStatus(errno, "make a socket pair"));
   UniqueFd mine(ends[0]);
   UniqueFd theirs(ends[1]);
-  absl::StatusOr<NodeLink::Inside> inside = node_link_->AddInside(name);
+  absl::StatusOr<NodeLink::Inside> inside = node_link_->AddInside(name, host.tenant->raw_packets);
   if (!inside.ok()) return refuse(inside.status());
   auto connection = std::make_unique<Connection>();
   connection->id = ++last_session_;
@@ -71,6 +71,12 @@ void Server::CarryInsideMail() {
     Connection& connection = *connections_.at(found->second);
     if (!mail.end.ok()) {
       RefuseAndClose(connection, mail.end);
+      continue;
+    }
+    if (!mail.xdp_fds.empty()) {
+      api::ToHost message;
+      *message.mutable_xdp_socket() = std::move(mail.xdp);
+      SendTo(*connections_.at(connection.inside_of), message.SerializeAsString(), std::move(mail.xdp_fds));
       continue;
     }
     api::ToHost message;

@@ -305,6 +305,13 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
       if (connection.worker == 0) return Refuse(Refusal::kGarbage, "a key of no engine inside a host");
       node_link_->TakeInsideKeyId(connection.worker, message.peer_key_id());
       return absl::OkStatus();
+    case api::FromHost::kXdpTaken: {
+      const auto inside = connections_.find(connection.inside);
+      if (inside == connections_.end())
+        return Refuse(Refusal::kGarbage, "a socket of no engine inside a host");
+      node_link_->TakeInsideXdp(inside->second->worker, message.xdp_taken().problem());
+      return absl::OkStatus();
+    }
     case api::FromHost::KIND_NOT_SET:
       break;
   }

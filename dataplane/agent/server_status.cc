@@ -121,8 +121,11 @@ void Server::AddLink(const StatsByHost& stats, api::Item* item) const {
             })));
   AddNumber(item, "engines_inside", inside_sessions_.size());
   if (!inside_sessions_.empty()) {
+    const std::size_t by_af_xdp = node_link_->InsideByAfXdp();
     AddText(item, "engines_inside_port",
-            "udp (hosts have no CAP_NET_RAW for AF_XDP, and a queue's one socket is the node engine's)");
+            by_af_xdp == 0
+                ? "udp (hosts have no CAP_NET_RAW for AF_XDP, and their tenants no `raw_packets`)"
+                : absl::StrCat("af_xdp of ", by_af_xdp, ", udp of ", inside_sessions_.size() - by_af_xdp));
   }
   const NodeLink::State link = node_link_->Look();
   if (!link.identity.empty()) {  // Else it has not begun yet.

@@ -29,6 +29,9 @@ class UniqueFd {
   int fd_ = -1;
 };
 
+// Another descriptor of the same file, closed on exec. Invalid, with errno set, where it cannot be had.
+UniqueFd DuplicateFd(int fd);
+
 }  // namespace weft
 
 #endif  // WEFT_DATAPLANE_BASE_FD_H_

@@ -11,9 +11,9 @@
 
 namespace weft {
 
-absl::StatusOr<Mapping> Mapping::Create(int fd, std::size_t bytes, Access access) {
+absl::StatusOr<Mapping> Mapping::Create(int fd, std::size_t bytes, Access access, uint64_t offset) {
   const int protection = access == Access::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
-  void* data = mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
+  void* data = mmap(nullptr, bytes, protection, MAP_SHARED, fd, static_cast<off_t>(offset));
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("map ", bytes, " bytes of fd ", fd));
   return Mapping(static_cast<std::byte*>(data), bytes);
 }

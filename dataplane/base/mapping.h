@@ -4,6 +4,7 @@
 #define WEFT_DATAPLANE_BASE_MAPPING_H_
 
 #include <cstddef>
+#include <cstdint>
 
 #include "absl/status/statusor.h"
 
@@ -14,8 +15,9 @@ class Mapping {
   enum class Access { kRead, kReadWrite };
 
   Mapping() = default;
-  // Maps the first `bytes` of `fd`, shared. The descriptor may be closed afterwards. Fails with mmap's errno.
-  static absl::StatusOr<Mapping> Create(int fd, std::size_t bytes, Access access);
+  // Maps `bytes` of `fd` from `offset` on, shared. The descriptor may be closed afterwards. Fails with mmap's
+  // errno.
+  static absl::StatusOr<Mapping> Create(int fd, std::size_t bytes, Access access, uint64_t offset = 0);
   Mapping(Mapping&& other) noexcept;
   Mapping& operator=(Mapping&& other) noexcept;
   ~Mapping();

@@ -117,6 +117,12 @@ void Session::SendEndsLeft(uint64_t number) {
   Send(message);
 }
 
+void Session::SendXdpTaken(const absl::Status& taken) {
+  api::FromHost message;
+  message.mutable_xdp_taken()->set_problem(std::string(taken.message()));
+  Send(message);
+}
+
 void Session::SendRunEnded(const api::RunEnded& ended) {
   api::FromHost message;
   *message.mutable_run_ended() = ended;

@@ -73,6 +73,9 @@ class SessionEvents {
   // valid, its `twin`, in place of any earlier one. For a session that asked for it.
   virtual void OnInsideEngine(const api::InsideEngine& engine, UniqueFd agent, UniqueFd socket,
                               UniqueFd twin) {}
+  // That engine may have packets by an AF_XDP socket too, in place of any earlier one; `fds` as XdpSocket
+  // says, however many came. Answered by SendXdpTaken.
+  virtual void OnXdpSocket(const api::XdpSocket& given, std::vector<UniqueFd> fds) {}
   // Placed functions that are loaded and ready, for an agent that has been restarted.
   virtual std::vector<std::string> Loaded() { return {}; }
   // Further counters for the agent's statistics.
@@ -122,6 +125,7 @@ class Session {
   void SendNodeReport(const std::string& node, bool up);
   void SendPeerKeyId(const api::PeerKeyId& answer);
   void SendEndsLeft(uint64_t number);
+  void SendXdpTaken(const absl::Status& taken);
 
   // --- For HostLoop.
   // The poller has let go of `channel`, whose state says why; it is destroyed.

@@ -268,6 +268,8 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
       return events_->OnInsideEngine(message.inside_engine(), std::move(received.fds[0]),
                                      std::move(received.fds[1]),
                                      received.fds.size() == 3 ? std::move(received.fds[2]) : UniqueFd());
+    case api::ToHost::kXdpSocket:
+      return events_->OnXdpSocket(message.xdp_socket(), std::move(received.fds));
     case api::ToHost::kPeerKeys:
       return events_->OnPeerKeys(message.peer_keys());
     case api::ToHost::kLeaveEnds:

@@ -111,6 +111,9 @@ Tenant ReadTenant(YamlMap& map) {
   tenant.call_as = map.String("call_as");
   if (map.Has("call_as")) map.Check("call_as", CheckLabel(tenant.call_as, "namespace"));
   tenant.engine_inside = map.Enum("engine", {"shared", "inside"}) == 1;
+  tenant.raw_packets = map.Bool("raw_packets");
+  if (tenant.raw_packets && !tenant.engine_inside)
+    map.Error("raw_packets", "means nothing without `engine: inside`");
   map.Map("limits", [&](YamlMap& limits) { ReadLimits(limits, &tenant.limits); });
   if (tenant.hosts.empty() && !tenant.pods && !tenant.serve.empty())
     map.Error("serve", "needs a name under `hosts` to serve from");
@@ -132,6 +135,11 @@ void ReadAdmitted(YamlMap& map, AgentConfig* config) {
           "engine",
           "`inside` does not go with `packet_port: dpdk`: a host's packets pass the kernel, which the "
           "device of another node with that port does not hear");
+    }
+    if (tenant.raw_packets &&
+        (config->interface.empty() || config->packet_port == AgentConfig::PacketPort::kIoUring)) {
+      entry.Error("raw_packets",
+                  "needs the `interface` that AF_XDP is to use, and not `packet_port: io_uring`");
     }
     if (!tenant.name.empty() && !names.insert(tenant.name).second) {
       entry.Error("tenant", absl::StrCat("\"", tenant.name, "\" is admitted twice"));

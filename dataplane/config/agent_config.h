@@ -36,7 +36,8 @@ struct Tenant {
   bool pods = false;               // They may also go by the UID of a pod.
   std::vector<std::string> serve;  // namespace/name or namespace/*
   std::string call_as;             // Namespace of clients that serve nothing; may be empty.
-  bool engine_inside = false;      // Its hosts may run the node engine for their own calls.
+  bool engine_inside = false;      // Its hosts may run the node engine for their own calls,
+  bool raw_packets = false;        // by AF_XDP sockets, which let them send any frame from the interface.
   TenantLimits limits;
 };
 

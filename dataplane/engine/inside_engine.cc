@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/base/status.h"
 #include "dataplane/engine/port_paths.h"
 
@@ -19,7 +20,7 @@ constexpr uint32_t kFunctionsMax = 1024;
 constexpr int kLastTurns = 8;
 
 NodeEngineOptions OptionsOf(const api::InsideEngine& given, std::shared_ptr<UniqueFd> agent,
-                            port::UdpPort* port) {
+                            SteeredPort* port) {
   NodeEngineOptions options;
   transport::Config& transport = options.transport;
   transport.memory_bytes = kMessageBytes;
@@ -49,11 +50,13 @@ absl::StatusOr<std::unique_ptr<InsideEngine>> InsideEngine::Create(const api::In
   udp.socket = std::move(socket);
   udp.twin = std::move(twin);
   udp.datagram_bytes_max = given.datagram_bytes_max();
-  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::UdpPort> port, port::UdpPort::Create(std::move(udp)));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::UdpPort> kernel, port::UdpPort::Create(std::move(udp)));
+  auto port = std::make_unique<SteeredPort>(std::move(kernel));
   auto held = std::make_shared<UniqueFd>(std::move(agent));
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<NodeEngine> engine,
                         NodeEngine::Create(OptionsOf(given, std::move(held), port.get())));
-  std::unique_ptr<InsideEngine> inside(new InsideEngine(std::move(port), std::move(engine), poller));
+  std::unique_ptr<InsideEngine> inside(
+      new InsideEngine(std::move(port), std::move(engine), poller, given.datagram_bytes_max()));
   NodeEngine* const raw = inside->engine_.get();
   WEFT_RETURN_IF_ERROR(poller->AddFd(raw->wait_fd(), EPOLLIN, [raw](uint32_t) { raw->Look(); }));
   if (inside->port_->sleep_fd() >= 0) {
@@ -64,24 +67,61 @@ absl::StatusOr<std::unique_ptr<InsideEngine>> InsideEngine::Create(const api::In
   return inside;
 }
 
-InsideEngine::InsideEngine(std::unique_ptr<port::UdpPort> port, std::unique_ptr<NodeEngine> engine,
-                           Poller* poller)
+InsideEngine::InsideEngine(std::unique_ptr<SteeredPort> port, std::unique_ptr<NodeEngine> engine,
+                           Poller* poller, std::size_t datagram_bytes_max)
     : port_(std::move(port)),
       engine_(std::move(engine)),
       worker_(*engine_, *port_, /*poll_time_ns=*/0, /*hosts_first=*/true),
-      poller_(poller) {}
+      poller_(poller),
+      datagram_bytes_max_(datagram_bytes_max) {}
 
 InsideEngine::~InsideEngine() {
   engine_->CloseAll();
   for (int i = 0; i < kLastTurns; ++i) worker_.Turn();
   poller_->RemoveFd(engine_->wait_fd());
   if (port_->sleep_fd() >= 0) poller_->RemoveFd(port_->sleep_fd());
+  if (port_->xdp() != nullptr) poller_->RemoveFd(port_->xdp()->sleep_fd());
+}
+
+absl::Status InsideEngine::TakeXdp(const api::XdpSocket& given, std::vector<UniqueFd> fds) {
+  if (fds.size() != 5 && fds.size() != 6)
+    return absl::InvalidArgumentError(
+        absl::StrCat("an AF_XDP socket came with ", fds.size(), " descriptors"));
+  port::AfXdpPort::Given parts;
+  parts.xsk = {std::move(fds[0]), std::move(fds[1]), given.frame_bytes()};
+  parts.routes = {std::move(fds[2]), std::move(fds[3]), std::move(fds[4]),
+                  fds.size() == 6 ? std::move(fds[5]) : UniqueFd()};
+  WEFT_ASSIGN_OR_RETURN(const port::Address local, port::Address::Parse(given.address()));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<port::AfXdpPort> xdp,
+                        port::AfXdpPort::Adopt({.interface = given.interface(),
+                                                .queue = given.queue(),
+                                                .local = local,
+                                                .datagram_bytes_max = datagram_bytes_max_},
+                                               std::move(parts)));
+  WEFT_RETURN_IF_ERROR(poller_->AddFd(xdp->sleep_fd(), EPOLLIN, [](uint32_t) {}));
+  // A peer that it cannot reach is one whose packets it cannot send: that one's calls go by the nodes'
+  // engines.
+  (void)ChangePort(std::move(xdp));
+  return absl::OkStatus();
+}
+
+// `xdp`, which the poller watches, or null: the UDP socket alone.
+absl::Status InsideEngine::ChangePort(std::unique_ptr<port::AfXdpPort> xdp) {
+  return engine_->ChangeWays([&] {
+    if (const std::unique_ptr<port::AfXdpPort> former = port_->Change(std::move(xdp)); former != nullptr)
+      poller_->RemoveFd(former->sleep_fd());
+  });
 }
 
 bool InsideEngine::PrepareSleep(uint64_t* wake_ns) {
   const uint64_t now_ns = engine_->NowNs();
   const uint64_t due_ns = engine_->WakeNs(now_ns);
   if (due_ns <= now_ns || !port_->PrepareSleep()) return false;
+  if (port_->lost()) {  // Its interface has been deleted: the agent gives another one, if there is one.
+    port_->EndSleep();
+    (void)ChangePort(nullptr);
+    return false;
+  }
   *wake_ns = std::min(*wake_ns, due_ns);
   return true;
 }

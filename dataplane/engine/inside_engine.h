@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "dataplane/api/host.pb.h"
@@ -17,9 +18,9 @@
 #include "dataplane/base/fd.h"
 #include "dataplane/channel/poller.h"
 #include "dataplane/engine/node_engine.h"
+#include "dataplane/engine/steered_port.h"
 #include "dataplane/engine/worker.h"
 #include "dataplane/port/port_status.h"
-#include "dataplane/port/udp_port.h"
 
 namespace weft::engine {
 
@@ -35,6 +36,10 @@ class InsideEngine {
   InsideEngine(const InsideEngine&) = delete;
   InsideEngine& operator=(const InsideEngine&) = delete;
 
+  // Sends and receives by this AF_XDP socket, which the agent has made; what comes to the UDP socket is taken
+  // too. In place of any earlier one. On an error all goes on as before. Not from within a turn.
+  absl::Status TakeXdp(const api::XdpSocket& given, std::vector<UniqueFd> fds);
+
   // Takes what there is, from the process and from the wire, and sends what follows from it. Never blocks.
   // Returns how much it moved.
   WEFT_HOT int Turn() { return static_cast<int>(worker_.Turn()); }
@@ -44,16 +49,20 @@ class InsideEngine {
   bool PrepareSleep(uint64_t* wake_ns);
   void EndSleep() { port_->EndSleep(); }
 
-  const port::PortStatus& port_status() const { return port_->status(); }
+  port::PortStatus port_status() const { return port_->status(); }
   const NodeEngine& node_engine() const { return *engine_; }
 
  private:
-  InsideEngine(std::unique_ptr<port::UdpPort> port, std::unique_ptr<NodeEngine> engine, Poller* poller);
+  InsideEngine(std::unique_ptr<SteeredPort> port, std::unique_ptr<NodeEngine> engine, Poller* poller,
+               std::size_t datagram_bytes_max);
 
-  std::unique_ptr<port::UdpPort> port_;
+  absl::Status ChangePort(std::unique_ptr<port::AfXdpPort> xdp);
+
+  std::unique_ptr<SteeredPort> port_;
   std::unique_ptr<NodeEngine> engine_;
-  Worker<port::UdpPort> worker_;
+  Worker<SteeredPort> worker_;
   Poller* const poller_;
+  const std::size_t datagram_bytes_max_;
 };
 
 }  // namespace weft::engine

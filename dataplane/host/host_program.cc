@@ -167,8 +167,20 @@ void HostProgram::OnInsideEngine(const api::InsideEngine& given, UniqueFd agent,
   }
   inside_ = *std::move(inside);
   bridge_->set_inside_engine(inside_.get());
-  const port::PortStatus& port = inside_->port_status();
+  const port::PortStatus port = inside_->port_status();
   spdlog::info("runs the node engine for its own calls: packet port {} at {}", port.port, port.detail);
+}
+
+void HostProgram::OnXdpSocket(const api::XdpSocket& given, std::vector<UniqueFd> fds) {
+  const absl::Status taken = inside_ == nullptr
+                                 ? absl::FailedPreconditionError("there is no engine inside this host")
+                                 : inside_->TakeXdp(given, std::move(fds));
+  session_->SendXdpTaken(taken);
+  if (!taken.ok()) {
+    return spdlog::error("the node engine inside goes on without AF_XDP: {}", std::string(taken.message()));
+  }
+  const port::PortStatus port = inside_->port_status();
+  spdlog::info("the node engine inside has packets by {} at {}", port.port, port.detail);
 }
 
 void HostProgram::OnAttached() {

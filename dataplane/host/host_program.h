@@ -61,6 +61,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   void OnDrain() override;
   void OnInsideEngine(const api::InsideEngine& given, UniqueFd agent, UniqueFd socket,
                       UniqueFd twin) override;
+  void OnXdpSocket(const api::XdpSocket& given, std::vector<UniqueFd> fds) override;
   std::vector<std::string> Loaded() override;
   // Guests are not told who calls.
   bool AddHeldCallers(absl::flat_hash_set<const std::string*>* held) override { return true; }

@@ -60,12 +60,8 @@ constexpr uint64_t kNeverAsked = 0;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Create(const Options& options) {
-  PortStatus status;
-  status.port = "af_xdp";
-  status.detail = absl::StrCat(options.interface, " queue ", options.queue, ", ", options.local.ToString());
-  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<NextHops> hops, NextHops::Create(options.interface));
-  const std::size_t mtu = hops->mtu();
+// What the interface asks of the socket. FAILED_PRECONDITION: its MTU and the datagrams do not go together.
+absl::StatusOr<XskOptions> AfXdpPort::SocketFor(const Options& options, std::size_t mtu) {
   const std::size_t headers = (options.local.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
   if (mtu < options.datagram_bytes_max + headers) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -83,8 +79,47 @@ absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Create(const Options& opti
         "the MTU of ", options.interface, " is ", mtu, ": AF_XDP takes packets of one frame, so at most ",
         xsk_options.frame_bytes - kLinkBytes - kKernelHeadroomBytes));
   }
+  return xsk_options;
+}
+
+PortStatus AfXdpPort::StatusOf(const Options& options) {
+  PortStatus status;
+  status.port = "af_xdp";
+  status.detail = absl::StrCat(options.interface, " queue ", options.queue, ", ", options.local.ToString());
+  return status;
+}
+
+absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Create(const Options& options) {
+  PortStatus status = StatusOf(options);
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<NextHops> hops, NextHops::Create(options.interface));
+  WEFT_ASSIGN_OR_RETURN(const XskOptions xsk_options, SocketFor(options, hops->mtu()));
   WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Xsk> xsk, Xsk::Create(xsk_options, &status));
   status.choices.push_back(ProgramOn(hops->index()));
+  return Assemble(options, std::move(xsk), std::move(hops), std::move(status));
+}
+
+absl::StatusOr<AfXdpPort::Given> AfXdpPort::Make(const Options& options) {
+  WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<NextHops> hops, NextHops::Create(options.interface));
+  WEFT_ASSIGN_OR_RETURN(const XskOptions xsk_options, SocketFor(options, hops->mtu()));
+  Given given;
+  WEFT_ASSIGN_OR_RETURN(given.xsk, Xsk::Make(xsk_options));
+  WEFT_ASSIGN_OR_RETURN(given.routes, NextHops::Open());
+  return given;
+}
+
+absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Adopt(const Options& options, Given given) {
+  PortStatus status = StatusOf(options);
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<NextHops> hops,
+                        NextHops::Create(options.interface, std::move(given.routes)));
+  WEFT_ASSIGN_OR_RETURN(const XskOptions xsk_options, SocketFor(options, hops->mtu()));
+  WEFT_ASSIGN_OR_RETURN(std::unique_ptr<Xsk> xsk, Xsk::Adopt(xsk_options, std::move(given.xsk), &status));
+  return Assemble(options, std::move(xsk), std::move(hops), std::move(status));
+}
+
+absl::StatusOr<std::unique_ptr<AfXdpPort>> AfXdpPort::Assemble(const Options& options,
+                                                               std::unique_ptr<Xsk> xsk,
+                                                               std::unique_ptr<NextHops> hops,
+                                                               PortStatus status) {
   WEFT_ASSIGN_OR_RETURN(SleepWatch sleep, SleepWatch::Create());
   WEFT_RETURN_IF_ERROR(sleep.Keep(hops->fd()));
   return std::unique_ptr<AfXdpPort>(
@@ -102,7 +137,7 @@ AfXdpPort::AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::uniq
       parsed_(options.receive_frames),
       fill_places_(options.receive_frames),
       data_offset_(kKernelHeadroomBytes) {
-  std::iota(fill_places_.begin(), fill_places_.end(), 0);  // As Xsk::Create has posted them.
+  std::iota(fill_places_.begin(), fill_places_.end(), 0);  // As Xsk has posted them.
   released_.reserve(options.receive_frames);
   free_.reserve(options.send_frames);
   for (uint32_t i = options.send_frames; i-- > 0;) free_.push_back(options.receive_frames + i);

@@ -44,6 +44,17 @@ class AfXdpPort {
   // where the interface's MTU is too small for the largest datagram, or too large for one frame.
   static absl::StatusOr<std::unique_ptr<AfXdpPort>> Create(const Options& options);
 
+  // What another process needs for such a port, which has no privilege and may be in another network
+  // namespace; made in the interface's.
+  struct Given {
+    Xsk::Handed xsk;
+    NextHops::Sockets routes;
+  };
+  static absl::StatusOr<Given> Make(const Options& options);
+  // The same port by what Make has given, with its options. Options::xsks_map_fd is not looked at: no program
+  // leads to it yet.
+  static absl::StatusOr<std::unique_ptr<AfXdpPort>> Adopt(const Options& options, Given given);
+
   // port::Port. Receive makes a system call only where the driver asks for it and once in 1,024 empty polls;
   // Flush makes one for up to 32 datagrams.
   std::size_t Receive(Received* burst, std::size_t count);
@@ -82,6 +93,11 @@ class AfXdpPort {
   AfXdpPort(const Options& options, std::unique_ptr<Xsk> xsk, std::unique_ptr<NextHops> hops,
             SleepWatch sleep, PortStatus status);
 
+  static absl::StatusOr<XskOptions> SocketFor(const Options& options, std::size_t mtu);
+  static PortStatus StatusOf(const Options& options);
+  static absl::StatusOr<std::unique_ptr<AfXdpPort>> Assemble(const Options& options, std::unique_ptr<Xsk> xsk,
+                                                             std::unique_ptr<NextHops> hops,
+                                                             PortStatus status);
   absl::StatusOr<Path> NewPath(const Address& address, std::size_t bytes_least);
   absl::Status Resolve(Path* path);
   void Refresh();

@@ -101,13 +101,30 @@ uint32_t QueuesOf(const std::string& interface) {
   return queues == 0 ? 1 : queues;
 }
 
+absl::StatusOr<NextHops::Sockets> NextHops::Open() {
+  Sockets sockets;
+  sockets.plain4.Reset(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
+  if (!sockets.plain4.valid()) return absl::ErrnoToStatus(errno, "create a UDP socket");
+  sockets.plain6.Reset(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
+  WEFT_ASSIGN_OR_RETURN(sockets.requests, OpenNetlink(0));
+  WEFT_ASSIGN_OR_RETURN(sockets.events,
+                        OpenNetlink(RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |
+                                    RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR));
+  return sockets;
+}
+
 absl::StatusOr<std::unique_ptr<NextHops>> NextHops::Create(const std::string& interface) {
+  WEFT_ASSIGN_OR_RETURN(Sockets sockets, Open());
+  return Create(interface, std::move(sockets));
+}
+
+absl::StatusOr<std::unique_ptr<NextHops>> NextHops::Create(const std::string& interface, Sockets sockets) {
   std::unique_ptr<NextHops> hops(new NextHops());
   hops->interface_ = interface;
-  hops->plain4_.Reset(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
-  if (!hops->plain4_.valid()) return absl::ErrnoToStatus(errno, "create a UDP socket");
-  hops->plain6_.Reset(
-      socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));  // If there is IPv6.
+  hops->requests_ = std::move(sockets.requests);
+  hops->events_ = std::move(sockets.events);
+  hops->plain4_ = std::move(sockets.plain4);
+  hops->plain6_ = std::move(sockets.plain6);
   ifreq request = RequestFor(interface);
   if (ioctl(hops->plain4_.get(), SIOCGIFINDEX, &request) != 0) {
     return absl::NotFoundError(absl::StrCat("no interface ", interface));
@@ -116,10 +133,6 @@ absl::StatusOr<std::unique_ptr<NextHops>> NextHops::Create(const std::string& in
   if (!hops->ReadMac()) {
     return absl::FailedPreconditionError(absl::StrCat(interface, " is not an Ethernet interface"));
   }
-  WEFT_ASSIGN_OR_RETURN(hops->requests_, OpenNetlink(0));
-  WEFT_ASSIGN_OR_RETURN(hops->events_,
-                        OpenNetlink(RTMGRP_NEIGH | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE |
-                                    RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR));
   return hops;
 }
 

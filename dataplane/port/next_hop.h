@@ -36,6 +36,16 @@ class NextHops {
   // needed.
   static absl::StatusOr<std::unique_ptr<NextHops>> Create(const std::string& interface);
 
+  // What the kernel is asked by: of the network namespace that they were made in, whoever holds them.
+  struct Sockets {
+    UniqueFd requests;
+    UniqueFd events;
+    UniqueFd plain4;
+    UniqueFd plain6;  // Invalid where there is no IPv6.
+  };
+  static absl::StatusOr<Sockets> Open();
+  static absl::StatusOr<std::unique_ptr<NextHops>> Create(const std::string& interface, Sockets sockets);
+
   // UNAVAILABLE where there is no route now; FAILED_PRECONDITION where the way leads elsewhere than over this
   // interface.
   absl::StatusOr<NextHop> Find(const Address& peer, const Address& local);

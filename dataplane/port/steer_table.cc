@@ -89,6 +89,11 @@ absl::Status SteerTable::Allow(uint32_t key_id, uint64_t packets_per_second) {
 void SteerTable::SetComplete() { Store(table()->complete, __u32{1}); }
 bool SteerTable::complete() const { return Load(table()->complete) != 0; }
 
+void SteerTable::SetInside(uint32_t slot, uint32_t queue) {
+  Store(table()->inside_queues[slot], __u32{queue + 1});
+}
+void SteerTable::ClearInside(uint32_t slot) { Store(table()->inside_queues[slot], __u32{0}); }
+
 absl::StatusOr<SteerCounters> SteerTable::Forget(uint32_t key_id) {
   weft_steer_key* const entry = EntryOf(key_id);
   if (key_id == 0 || Load(entry->key_id) != key_id) return NotThere(key_id);

@@ -48,6 +48,11 @@ class SteerTable {
   absl::StatusOr<SteerCounters> Read(uint32_t key_id) const;
   // Drops that no key was charged with.
   SteerCounters ReadUnknown() const;
+  // The engine inside a host of that slot, from 1 to WEFT_STEER_INSIDE_MAX, has a socket on `queue`, in the
+  // XSKMAP at SocketOf(slot); or none, and what is for it is left to the kernel.
+  void SetInside(uint32_t slot, uint32_t queue);
+  void ClearInside(uint32_t slot);
+  static constexpr uint32_t SocketOf(uint32_t slot) { return WEFT_STEER_QUEUES_MAX + slot - 1; }
   // All ids that are let through: what a predecessor left. Looks at the whole table.
   std::vector<uint32_t> Ids() const;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An AF_XDP socket with its memory (umem) and four rings: made by trying what the machine can do, from the
-// best down. The AF_XDP port is its user; benchmarks of the bare socket are too. Any thread makes it, one
-// uses it.
+// best down. The AF_XDP port is its user; benchmarks of the bare socket are too. One process may make and
+// bind it for another, which has no privilege to. Any thread makes it, one uses it.
 #ifndef WEFT_DATAPLANE_PORT_XSK_H_
 #define WEFT_DATAPLANE_PORT_XSK_H_
 
@@ -14,6 +14,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dataplane/base/fd.h"
+#include "dataplane/base/mapping.h"
 #include "dataplane/port/port_status.h"
 
 namespace weft::port {
@@ -21,11 +23,14 @@ namespace weft::port {
 struct XskOptions {
   std::string interface;
   uint32_t queue = 0;
-  int xsks_map_fd = -1;  // The XSKMAP of the XDP program that redirects to this socket.
+  int xsks_map_fd = -1;  // The XSKMAP of the XDP program that redirects to this socket; -1: not yet.
   uint32_t frame_bytes = 2048;
   uint32_t receive_frames = 512;  // Powers of two, as the rings behind them.
   uint32_t send_frames = 512;
 };
+
+// Has the XDP program of that XSKMAP lead to a socket, by the map's entry `entry`.
+absl::Status EnterSocket(int xsks_map_fd, uint32_t entry, int socket_fd);
 
 class Xsk {
  public:
@@ -36,6 +41,18 @@ class Xsk {
   // where another socket has the queue, UNIMPLEMENTED where the kernel has no AF_XDP: each names what is
   // missing, for a caller that falls back.
   static absl::StatusOr<std::unique_ptr<Xsk>> Create(const XskOptions& options, PortStatus* status);
+  // What a process needs to use a socket that another one has made: both go by a Unix socket.
+  struct Handed {
+    UniqueFd socket;
+    UniqueFd memory;  // Sealed: as long as it is.
+    uint32_t frame_bytes = 0;
+  };
+  // Makes and binds a socket for another process, with nothing in its rings, and keeps nothing of it.
+  static absl::StatusOr<Handed> Make(const XskOptions& options);
+  // Uses one that was made by Make with as many frames, which are posted now. Needs no privilege. Whoever
+  // sends by it can send any frame from that interface. INVALID_ARGUMENT where it is not what Make gives.
+  static absl::StatusOr<std::unique_ptr<Xsk>> Adopt(const XskOptions& options, Handed handed,
+                                                    PortStatus* status);
   ~Xsk();
   Xsk(const Xsk&) = delete;
   Xsk& operator=(const Xsk&) = delete;
@@ -43,8 +60,8 @@ class Xsk {
   // Has another XDP program's map lead to this socket too.
   absl::Status EnterInto(int xsks_map_fd) const;
 
-  int fd() const { return xsk_socket__fd(socket_); }
-  uint8_t* at(uint64_t address) const { return memory_ + address; }
+  int fd() const { return socket_ != nullptr ? xsk_socket__fd(socket_) : adopted_.get(); }
+  uint8_t* at(uint64_t address) const { return reinterpret_cast<uint8_t*>(memory_.data()) + address; }
   uint32_t frame_bytes() const { return options_.frame_bytes; }
   const XskOptions& options() const { return options_; }
   bool zero_copy() const { return zero_copy_; }
@@ -58,16 +75,21 @@ class Xsk {
  private:
   explicit Xsk(const XskOptions& options) : options_(options) {}
 
-  absl::Status MapMemory(PortStatus* status);
+  absl::Status CheckFrames() const;
+  absl::Status MakeMemory(PortStatus* status);
+  absl::Status Bind(PortStatus* status);
   int Open(uint16_t bind_flags);
+  absl::Status MapRings();
   void Close();
   void PostAll();
 
   XskOptions options_;
-  uint8_t* memory_ = nullptr;
-  std::size_t bytes_ = 0;
-  xsk_umem* umem_ = nullptr;
+  UniqueFd memory_fd_;  // Until Make has given it away.
+  Mapping memory_;
+  xsk_umem* umem_ = nullptr;  // Both null where the socket is adopted_,
   xsk_socket* socket_ = nullptr;
+  UniqueFd adopted_;
+  Mapping ring_mappings_[4];  // which are that one's.
   bool zero_copy_ = false;
 };
 

@@ -136,6 +136,28 @@ TEST_F(SteerTest, WithoutASocketAGoodPacketIsLeftToTheKernelAndCounted) {
   EXPECT_EQ(OfKey().taken, 1u);
 }
 
+// Test runs come in on queue 0. There is no token to take: an engine inside a host keeps its keys to itself.
+TEST_F(SteerTest, WhatIsForAnEngineInsideAHostGoesToItsSocketOnItsQueueAlone) {
+  const auto to = [](uint32_t slot) {
+    return PacketBuilder(kStrangerKeyId).Port(static_cast<uint16_t>(WEFT_STEER_PORT_DEFAULT + slot));
+  };
+  PutSocketAt(port::SteerTable::SocketOf(3));
+  EXPECT_EQ(Run(to(3).Build()), XDP_PASS);  // Nobody has said on which queue it is.
+  table_->SetInside(3, 1);
+  EXPECT_EQ(Run(to(3).Build()), XDP_PASS);
+  table_->SetInside(3, 0);
+  EXPECT_EQ(Run(to(3).Build()), XDP_REDIRECT);
+  EXPECT_EQ(Run(to(2).Build()), XDP_PASS);
+  EXPECT_EQ(Run(to(16).Build()), XDP_PASS);
+  const uint64_t before = table_->ReadUnknown().drops[WEFT_DROP_BAD_VERSION];
+  EXPECT_EQ(Run(to(3).VersionAndSuite(0x77).Build()), XDP_DROP);
+  EXPECT_EQ(table_->ReadUnknown().drops[WEFT_DROP_BAD_VERSION], before + 1);
+  table_->SetInside(15, 0);
+  EXPECT_EQ(Run(to(15).Build()), XDP_PASS);  // It has no socket there.
+  table_->ClearInside(3);
+  EXPECT_EQ(Run(to(3).Build()), XDP_PASS);
+}
+
 TEST_F(SteerTest, ASocketOfAnotherQueueGetsNothing) {
   ASSERT_TRUE(table_->Allow(kKnownKeyId, kPlenty).ok());
   PutSocketAt(1);  // Test runs come in on queue 0.

@@ -8,8 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cinttypes>
 #include <csignal>
+#include <cstdio>
 #include <memory>
+#include <optional>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -93,6 +97,112 @@ TEST_F(InsideTest, GuestsCallEachOtherThroughTheEnginesInsideTheirHosts) {
   EXPECT_EQ(CounterOf(*near_, "engine:n1/b", "engine_requests_out"), before + 20);
   EXPECT_EQ(CounterOf(*far_, "engine:n2/a", "engine_requests_in"), served + 20);
   EXPECT_EQ(CounterOf(*near_, "engine:n1", "engine_requests_out"), shared);
+}
+
+// weftd has the first queue of the interface, the engine inside a host the second.
+class RawInsideTest : public InsideTest {
+ protected:
+  RawInsideTest() {
+    steer_ = VethPair::kInterface;
+    raw_packets_ = true;
+    veth_options_.queues = 2;
+  }
+  void SetUp() override {
+    InsideTest::SetUp();
+    if (IsSkipped()) return;
+    SetMesh(InsideMesh());
+    far_run_.emplace(*far_);
+    server_.emplace(far_run_->StartGuestHost("a", kUidA, 3, {"--engine", "inside"}));
+    relay_.emplace(StartRelay({"--engine", "inside"}));
+    WaitReachable();
+    ASSERT_TRUE(Relays()) << Relay(7).error << Logs() << relay_->Output();
+  }
+  static bool ByAfXdp(Mesh& node) { return node.WaitForCtl({"status"}, "af_xdp of 1, udp of 0"); }
+  // Datagrams that the node's UDP sockets have been given.
+  int64_t UdpReceived(const NetworkNamespace& network) const {
+    const InNamespace inside(network);
+    std::istringstream lines(ReadFile("/proc/thread-self/net/snmp"));
+    std::string line;
+    while (std::getline(lines, line)) {
+      int64_t received = 0;
+      if (std::sscanf(line.c_str(), "Udp: %" SCNd64, &received) == 1) return received;
+    }
+    ADD_FAILURE() << "no count of UDP";
+    return 0;
+  }
+  // Calls that go on from both engines inside, with what their packets pass.
+  void ExpectCalls(int calls) {
+    for (int i = 0; i < calls; ++i) EXPECT_EQ(Relay(static_cast<uint32_t>(i)).output.size(), 8u) << i;
+  }
+
+  std::optional<LoadRun> far_run_;
+  std::optional<Process> server_, relay_;
+};
+
+TEST_F(RawInsideTest, EnginesInsideHaveTheirPacketsByAfXdpAlone) {
+  ASSERT_TRUE(ByAfXdp(*near_)) << Logs() << relay_->Output();
+  ASSERT_TRUE(ByAfXdp(*far_)) << Logs() << server_->Output();
+  EXPECT_THAT(relay_->Output(), HasSubstr("has packets by af_xdp at weft0 queue 1"));
+  ExpectCalls(5);  // Each kernel has found the other.
+  const int64_t before = CounterOf(*near_, "engine:n1/b", "engine_requests_out");
+  const int64_t near_udp = UdpReceived(veth_->near());
+  const int64_t far_udp = UdpReceived(veth_->far());
+  ExpectCalls(20);
+  EXPECT_EQ(CounterOf(*near_, "engine:n1/b", "engine_requests_out"), before + 20);
+  EXPECT_EQ(UdpReceived(veth_->near()), near_udp);
+  EXPECT_EQ(UdpReceived(veth_->far()), far_udp);
+}
+
+// The socket is the host's: calls go on while weftd is gone, and the next weftd gives another.
+TEST_F(RawInsideTest, CallsGoOnByAfXdpWhileTheAgentIsGoneAndAfter) {
+  ASSERT_TRUE(ByAfXdp(*near_) && ByAfXdp(*far_)) << Logs();
+  ExpectCalls(5);
+  for (int life = 0; life < 2; ++life) {
+    far_->agent().Kill();
+    const int64_t far_udp = UdpReceived(veth_->far());
+    ExpectCalls(5);
+    EXPECT_EQ(UdpReceived(veth_->far()), far_udp);
+    far_->StartAgent();
+    ASSERT_TRUE(ByAfXdp(*far_)) << Logs() << server_->Output();
+    ASSERT_TRUE(Relays()) << Logs();
+  }
+}
+
+// What the kernel lets go when the program is detached is entered into the next one's map.
+TEST_F(RawInsideTest, AProgramThatIsAttachedAnewLeadsToTheSameSockets) {
+  ASSERT_TRUE(ByAfXdp(*near_) && ByAfXdp(*far_)) << Logs();
+  far_->control().Kill();
+  far_->RunControl({"--steer-detach", VethPair::kInterface});
+  ExpectCalls(5);  // By the kernel's socket.
+  far_->StartControl();
+  EXPECT_TRUE(Eventually([&] {
+    const int64_t far_udp = UdpReceived(veth_->far());
+    ExpectCalls(3);
+    return UdpReceived(veth_->far()) == far_udp;
+  })) << Logs();
+}
+
+TEST_F(RawInsideTest, AHostThatIsKilledLeavesItsQueueToTheNext) {
+  ASSERT_TRUE(ByAfXdp(*far_)) << Logs();
+  for (int life = 0; life < 3; ++life) {
+    server_->Kill();
+    server_.emplace(far_run_->StartGuestHost("a", kUidA, 3, {"--engine", "inside"}));
+    ASSERT_TRUE(ByAfXdp(*far_)) << Logs() << server_->Output();
+    ASSERT_TRUE(Relays()) << Logs();
+  }
+}
+
+class RawInsideOneQueueTest : public RawInsideTest {
+ protected:
+  RawInsideOneQueueTest() { veth_options_.queues = 1; }
+};
+
+TEST_F(RawInsideOneQueueTest, WithoutAQueueOfItsOwnAnEngineInsideKeepsToUdpAndItIsSaidWhy) {
+  EXPECT_TRUE(Eventually([&] {
+    return absl::StrContains(near_->agent().Output(), "it would have queue 1, and weft0 has 1");
+  })) << Logs();
+  ExpectCalls(5);
+  EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("udp (hosts have no CAP_NET_RAW"));
 }
 
 // Callers elsewhere hear of it at once, and find the host again when it is back.
@@ -268,6 +378,12 @@ TEST_F(InsideTest, AnEngineInsideThatClaimsAnothersFunctionOrKeyIdGetsNothing) {
   ASSERT_TRUE(Liar::Hear(engine, api::ToHost::kRoute, &said)) << Logs();
   EXPECT_EQ(said.route().targets_size(), 0);
   EXPECT_NE(said.route().code(), 0u);
+
+  // An AF_XDP socket that it was never given: its tenant may not send any frame.
+  api::FromHost taken;
+  taken.mutable_xdp_taken();
+  Liar::Say(liar.host(), taken);
+  EXPECT_THAT(far_->Ctl({"status"}).output, HasSubstr("udp (hosts have no CAP_NET_RAW"));
 
   // An id among weftd's own.
   api::FromHost answer;

@@ -49,8 +49,10 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
   Issue(name, validity_);
   options.control = control_;
   std::vector<Tenant> tenants = tenants_;
-  for (Tenant& tenant : tenants)
+  for (Tenant& tenant : tenants) {
     tenant.engine_inside = engine_inside_ && (tenant.name == "a" || tenant.name == "b");
+    tenant.raw_packets = raw_packets_ && tenant.engine_inside;
+  }
   return std::make_unique<Mesh>(std::move(tenants), options);
 }
 

@@ -49,6 +49,7 @@ class TwoNodeTest : public testing::Test {
   std::string steer_;                                 // The interface, where packets are to go by AF_XDP.
   std::string unnamed_;                               // The node whose settings do not name it all the same.
   bool engine_inside_ = false;                        // Admits hosts a and b to run the node engine inside.
+  bool raw_packets_ = false;                          // And by AF_XDP, where steer_ is set.
   VethOptions veth_options_;                          // Of the wire.
   std::map<std::string, std::string> more_settings_;  // Of weftd.yaml, by node.
   std::string control_;  // weft-control.yaml; empty: both watch SetMesh()'s file.

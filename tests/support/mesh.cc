@@ -30,6 +30,7 @@ std::string AgentYaml(const std::vector<Tenant>& tenants, const NodeOptions& opt
     if (!tenant.call_as.empty()) absl::StrAppend(&yaml, "    call_as: ", tenant.call_as, "\n");
     if (!tenant.limits.empty()) absl::StrAppend(&yaml, "    limits: ", tenant.limits, "\n");
     if (tenant.engine_inside) absl::StrAppend(&yaml, "    engine: inside\n");
+    if (tenant.raw_packets) absl::StrAppend(&yaml, "    raw_packets: true\n");
   }
   return yaml;
 }

@@ -31,6 +31,7 @@ struct Tenant {
   std::string call_as;
   std::string limits;  // YAML flow mapping, as in "{channels: 4}"; empty: the defaults.
   bool engine_inside = false;
+  bool raw_packets = false;
 };
 
 struct NodeOptions {

@@ -136,6 +136,20 @@ TEST(AgentConfigTest, AnEngineInsideHostsNeedsOthersToCallAndTheKernelsSockets) 
       HasSubstr("engine: `inside` does not go with `packet_port: dpdk`"));
 }
 
+TEST(AgentConfigTest, RawPacketsNeedAnEngineInsideAndAnInterface) {
+  const std::string admit = "admit:\n  - {tenant: web, user: 1001, hosts: [a], raw_packets: true";
+  const std::string listen =
+      "node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c.pem, key: k.pem, ca: a.pem}\n";
+  const std::string steered = listen + "interface: eth7\n";
+  EXPECT_EQ(ErrorOf(steered + admit + ", engine: inside}\n"), "");
+  EXPECT_THAT(ErrorOf(steered + admit + "}\n"),
+              HasSubstr("raw_packets: means nothing without `engine: inside`"));
+  for (const std::string& others : {listen, steered + "packet_port: io_uring\n"}) {
+    EXPECT_THAT(ErrorOf(others + admit + ", engine: inside}\n"),
+                HasSubstr("raw_packets: needs the `interface` that AF_XDP is to use"));
+  }
+}
+
 TEST(AgentConfigTest, EverySettingIsRead) {
   const auto config = ParseAgentConfig(
       "node: n1\n"

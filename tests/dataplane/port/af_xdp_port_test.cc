@@ -8,6 +8,7 @@
 #include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -185,6 +186,55 @@ TEST_F(AfXdpPortTest, WithoutPrivilegeItNamesTheCapability) {
       EXPECT_NE(std::string(far.status().message()).find("CAP_NET_RAW"), std::string::npos) << far.status();
     }).join();
   }).join();
+}
+
+// It needs no capability, and has the queue when its maker is done with it.
+TEST_F(AfXdpPortTest, AGivenSocketServesAProcessWithoutPrivilegeInAnotherNamespace) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  const AfXdpPort::Options options{.interface = test::VethPair::kInterface,
+                                   .xsks_map_fd = far_->xsks_fd(),
+                                   .local = *Address::Parse("10.77.0.2:4810"),
+                                   .datagram_bytes_max = kDatagramBytesMax};
+  absl::StatusOr<AfXdpPort::Given> given;
+  {
+    const test::InNamespace inside(network_->far());
+    given = AfXdpPort::Make(options);
+  }
+  ASSERT_TRUE(given.ok()) << given.status();
+  absl::StatusOr<std::unique_ptr<AfXdpPort>> far;
+  std::thread([&] {
+    DropTo(0);
+    far = AfXdpPort::Adopt(options, *std::move(given));
+    ASSERT_TRUE(far.ok()) << far.status();
+    const uint64_t path = (*far)->AddPath(near->local()).value();
+    Send(**far, path, 1, 200);
+    EXPECT_TRUE(Takes(*near, 1, 200));
+  }).join();
+  EXPECT_EQ(OpenFar("10.77.0.2:4810").status().code(), absl::StatusCode::kUnavailable);
+  *far = nullptr;
+  EXPECT_TRUE(OpenFar("10.77.0.2:4810").ok());
+}
+
+TEST_F(AfXdpPortTest, AGivenSocketThatIsNoneIsRefused) {
+  const AfXdpPort::Options options{.interface = test::VethPair::kInterface,
+                                   .local = *Address::Parse("10.77.0.2:4810"),
+                                   .datagram_bytes_max = kDatagramBytesMax};
+  const auto given = [&] {
+    const test::InNamespace inside(network_->far());
+    return AfXdpPort::Make(options).value();
+  };
+  AfXdpPort::Given short_of_memory = given();
+  short_of_memory.xsk.memory.Reset(memfd_create("short", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(short_of_memory.xsk.memory.get(), 4096), 0);
+  EXPECT_EQ(AfXdpPort::Adopt(options, std::move(short_of_memory)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  AfXdpPort::Given of_odd_frames = given();
+  of_odd_frames.xsk.frame_bytes = 1000;
+  EXPECT_EQ(AfXdpPort::Adopt(options, std::move(of_odd_frames)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  AfXdpPort::Given no_socket = given();
+  no_socket.xsk.socket = DuplicateFd(no_socket.routes.plain4.get());
+  EXPECT_FALSE(AfXdpPort::Adopt(options, std::move(no_socket)).ok());
 }
 
 TEST_F(AfXdpPortTest, QueueInUseIsNamed) {

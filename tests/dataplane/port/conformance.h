@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bpf/abi/packet.h"
+#include "dataplane/base/check.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/port/af_xdp_port.h"
 #include "dataplane/port/memory_port.h"
@@ -133,12 +134,13 @@ class UdpHarness {
   uint64_t a_to_b_ = 0, b_to_a_ = 0;
 };
 
-// Two AF_XDP ports in two namespaces, behind the XDP program that ships.
-template <bool kIpv6>
+// Two AF_XDP ports in two namespaces, behind the XDP program that ships: each opens its socket itself or,
+// with `kGiven`, is used elsewhere than in the namespace where it was made.
+template <bool kIpv6, bool kGiven = false>
 class AfXdpHarness {
  public:
   using PortType = AfXdpPort;
-  static constexpr const char* kName = kIpv6 ? "AfXdp6" : "AfXdp4";
+  static constexpr const char* kName = kGiven ? "AfXdpGiven4" : kIpv6 ? "AfXdp6" : "AfXdp4";
   static constexpr bool kNetwork = true;
   static constexpr bool kIpv6Headers = kIpv6;
 
@@ -172,12 +174,19 @@ class AfXdpHarness {
 
  private:
   static std::unique_ptr<AfXdpPort> Make(const test::NetworkNamespace& where, int map, const Address& local) {
-    const test::InNamespace inside(where);
-    return AfXdpPort::Create({.interface = test::VethPair::kInterface,
-                              .xsks_map_fd = map,
-                              .local = local,
-                              .datagram_bytes_max = kDatagramBytesMax})
-        .value();
+    const AfXdpPort::Options options{.interface = test::VethPair::kInterface,
+                                     .xsks_map_fd = map,
+                                     .local = local,
+                                     .datagram_bytes_max = kDatagramBytesMax};
+    AfXdpPort::Given given;
+    {
+      const test::InNamespace inside(where);
+      if (!kGiven) return AfXdpPort::Create(options).value();
+      given = AfXdpPort::Make(options).value();
+    }
+    auto port = AfXdpPort::Adopt(options, std::move(given)).value();
+    WEFT_CHECK(port->EnterInto(map).ok());
+    return port;
   }
   std::unique_ptr<test::VethPair> network_;
   std::unique_ptr<test::SteerOnVeth> near_, far_;

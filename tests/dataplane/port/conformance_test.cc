@@ -112,9 +112,9 @@ inline constexpr bool kRestarts<H> = H::kRestarts;
 // them in two).
 using Harnesses = testing::Types<DpdkHarness<DpdkLink::kRing, false>, DpdkHarness<DpdkLink::kRing, true>>;
 #else
-using Harnesses =
-    testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>, UdpHarness<false, false>,
-                   UdpHarness<false, true>, AfXdpHarness<false>, AfXdpHarness<true>>;
+using Harnesses = testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>,
+                                 UdpHarness<false, false>, UdpHarness<false, true>, AfXdpHarness<false>,
+                                 AfXdpHarness<true>, AfXdpHarness<false, true>>;
 #endif
 
 class Names {
