@@ -4,81 +4,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cinttypes>
 #include <csignal>
-#include <cstdio>
 #include <memory>
-#include <optional>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "dataplane/api/host.pb.h"
 #include "dataplane/api/protocol.h"
 #include "dataplane/base/unix_socket.h"
-#include "tests/integration/two_node_fixture.h"
+#include "tests/integration/inside_fixture.h"
 
 namespace weft::test {
 namespace {
 
 using testing::HasSubstr;
-
-class InsideTest : public TwoNodeTest {
- protected:
-  InsideTest() { engine_inside_ = true; }
-  // app/relay on host b of n1 calls what its request names; app/echo is on host a of n2.
-  // app/other on host b of n2.
-  static std::string InsideMesh(const std::string& relay_host = "b") {
-    return absl::StrReplaceAll(
-        absl::StrCat(CommonMesh(), "- {function: app/relay, node: n1, host: ", relay_host, "}\n",
-                     "- {function: app/other, node: n2, host: b}\n"),
-        {{"endpoints:", "- {name: app/relay}\n- {name: app/other}\nendpoints:"}});
-  }
-  static std::string Module(Mesh& node, const std::string& guest) {
-    const std::string module = node.path(guest + ".wasm");
-    WriteFile(module, ReadFile(absl::StrCat(WEFT_GUEST_DIR "/", guest, ".wasm")));
-    EXPECT_EQ(chmod(module.c_str(), 0644), 0);
-    return module;
-  }
-  Process StartRelay(const std::vector<std::string>& more) {
-    std::vector<std::string> arguments = {"--name", "b", "--no-cache", "--serve",
-                                          "app/relay=" + Module(*near_, "test_caller")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    Process host = near_->Start("weft-host", std::move(arguments), kUidB, absl::StrCat("relay.", runs_++));
-    EXPECT_TRUE(host.WaitForOutput("attached to node", absl::Seconds(30))) << host.Output();
-    return host;
-  }
-  // A call of app/echo by app/relay: request number `id`, of eight bytes.
-  Ran Relay(uint32_t id) {
-    std::string request = "c";
-    request.push_back(static_cast<char>(200));  // ms
-    request.append("app/echo");
-    request.push_back('\0');
-    for (int shift = 0; shift < 32; shift += 8) request.push_back(static_cast<char>(id >> shift));
-    for (uint32_t place = 0; place < 4; ++place)
-      request.push_back(static_cast<char>(id * 31 + place * 7 + (id >> 8)));
-    WriteFile(near_->path("request"), request);
-    return near_->Ctl({"call", "app/relay", "--as", "app"}, near_->path("request"));
-  }
-  bool Relays() {
-    return Eventually([&] { return Relay(7).output.size() == 8; });
-  }
-  // The guest knows its requests by their pattern, and says so.
-  bool GuestAnswers() {
-    return Eventually([&] {
-      return absl::StrContains(near_->Ctl({"call", "app/echo", "--as", "app", "of no pattern"}).error,
-                               "DATA_LOSS");
-    });
-  }
-  int runs_ = 0;
-};
 
 TEST_F(InsideTest, GuestsCallEachOtherThroughTheEnginesInsideTheirHosts) {
   SetMesh(InsideMesh());
@@ -97,112 +41,6 @@ TEST_F(InsideTest, GuestsCallEachOtherThroughTheEnginesInsideTheirHosts) {
   EXPECT_EQ(CounterOf(*near_, "engine:n1/b", "engine_requests_out"), before + 20);
   EXPECT_EQ(CounterOf(*far_, "engine:n2/a", "engine_requests_in"), served + 20);
   EXPECT_EQ(CounterOf(*near_, "engine:n1", "engine_requests_out"), shared);
-}
-
-// weftd has the first queue of the interface, the engine inside a host the second.
-class RawInsideTest : public InsideTest {
- protected:
-  RawInsideTest() {
-    steer_ = VethPair::kInterface;
-    raw_packets_ = true;
-    veth_options_.queues = 2;
-  }
-  void SetUp() override {
-    InsideTest::SetUp();
-    if (IsSkipped()) return;
-    SetMesh(InsideMesh());
-    far_run_.emplace(*far_);
-    server_.emplace(far_run_->StartGuestHost("a", kUidA, 3, {"--engine", "inside"}));
-    relay_.emplace(StartRelay({"--engine", "inside"}));
-    WaitReachable();
-    ASSERT_TRUE(Relays()) << Relay(7).error << Logs() << relay_->Output();
-  }
-  static bool ByAfXdp(Mesh& node) { return node.WaitForCtl({"status"}, "af_xdp of 1, udp of 0"); }
-  // Datagrams that the node's UDP sockets have been given.
-  int64_t UdpReceived(const NetworkNamespace& network) const {
-    const InNamespace inside(network);
-    std::istringstream lines(ReadFile("/proc/thread-self/net/snmp"));
-    std::string line;
-    while (std::getline(lines, line)) {
-      int64_t received = 0;
-      if (std::sscanf(line.c_str(), "Udp: %" SCNd64, &received) == 1) return received;
-    }
-    ADD_FAILURE() << "no count of UDP";
-    return 0;
-  }
-  // Calls that go on from both engines inside, with what their packets pass.
-  void ExpectCalls(int calls) {
-    for (int i = 0; i < calls; ++i) EXPECT_EQ(Relay(static_cast<uint32_t>(i)).output.size(), 8u) << i;
-  }
-
-  std::optional<LoadRun> far_run_;
-  std::optional<Process> server_, relay_;
-};
-
-TEST_F(RawInsideTest, EnginesInsideHaveTheirPacketsByAfXdpAlone) {
-  ASSERT_TRUE(ByAfXdp(*near_)) << Logs() << relay_->Output();
-  ASSERT_TRUE(ByAfXdp(*far_)) << Logs() << server_->Output();
-  EXPECT_THAT(relay_->Output(), HasSubstr("has packets by af_xdp at weft0 queue 1"));
-  ExpectCalls(5);  // Each kernel has found the other.
-  const int64_t before = CounterOf(*near_, "engine:n1/b", "engine_requests_out");
-  const int64_t near_udp = UdpReceived(veth_->near());
-  const int64_t far_udp = UdpReceived(veth_->far());
-  ExpectCalls(20);
-  EXPECT_EQ(CounterOf(*near_, "engine:n1/b", "engine_requests_out"), before + 20);
-  EXPECT_EQ(UdpReceived(veth_->near()), near_udp);
-  EXPECT_EQ(UdpReceived(veth_->far()), far_udp);
-}
-
-// The socket is the host's: calls go on while weftd is gone, and the next weftd gives another.
-TEST_F(RawInsideTest, CallsGoOnByAfXdpWhileTheAgentIsGoneAndAfter) {
-  ASSERT_TRUE(ByAfXdp(*near_) && ByAfXdp(*far_)) << Logs();
-  ExpectCalls(5);
-  for (int life = 0; life < 2; ++life) {
-    far_->agent().Kill();
-    const int64_t far_udp = UdpReceived(veth_->far());
-    ExpectCalls(5);
-    EXPECT_EQ(UdpReceived(veth_->far()), far_udp);
-    far_->StartAgent();
-    ASSERT_TRUE(ByAfXdp(*far_)) << Logs() << server_->Output();
-    ASSERT_TRUE(Relays()) << Logs();
-  }
-}
-
-// What the kernel lets go when the program is detached is entered into the next one's map.
-TEST_F(RawInsideTest, AProgramThatIsAttachedAnewLeadsToTheSameSockets) {
-  ASSERT_TRUE(ByAfXdp(*near_) && ByAfXdp(*far_)) << Logs();
-  far_->control().Kill();
-  far_->RunControl({"--steer-detach", VethPair::kInterface});
-  ExpectCalls(5);  // By the kernel's socket.
-  far_->StartControl();
-  EXPECT_TRUE(Eventually([&] {
-    const int64_t far_udp = UdpReceived(veth_->far());
-    ExpectCalls(3);
-    return UdpReceived(veth_->far()) == far_udp;
-  })) << Logs();
-}
-
-TEST_F(RawInsideTest, AHostThatIsKilledLeavesItsQueueToTheNext) {
-  ASSERT_TRUE(ByAfXdp(*far_)) << Logs();
-  for (int life = 0; life < 3; ++life) {
-    server_->Kill();
-    server_.emplace(far_run_->StartGuestHost("a", kUidA, 3, {"--engine", "inside"}));
-    ASSERT_TRUE(ByAfXdp(*far_)) << Logs() << server_->Output();
-    ASSERT_TRUE(Relays()) << Logs();
-  }
-}
-
-class RawInsideOneQueueTest : public RawInsideTest {
- protected:
-  RawInsideOneQueueTest() { veth_options_.queues = 1; }
-};
-
-TEST_F(RawInsideOneQueueTest, WithoutAQueueOfItsOwnAnEngineInsideKeepsToUdpAndItIsSaidWhy) {
-  EXPECT_TRUE(Eventually([&] {
-    return absl::StrContains(near_->agent().Output(), "it would have queue 1, and weft0 has 1");
-  })) << Logs();
-  ExpectCalls(5);
-  EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("udp (hosts have no CAP_NET_RAW"));
 }
 
 // Callers elsewhere hear of it at once, and find the host again when it is back.
