@@ -92,35 +92,58 @@ WEFT_INLINE int redirect(__u32 socket, __u32 key_id) {
   return (int)action;
 }
 
-/* Whether the engine inside a host of that slot has a socket on that queue. A function of its own: inlined,
- * the compiler knows that a slot is small and leaves out the mask, and the verifier, which does not, refuses.
+/*
+ * Whether the engine inside a host of that slot has a socket on that queue. A function of its own, and not
+ * static: else the compiler knows that a slot is small and leaves out the mask, and the verifier (6.18),
+ * which does not, refuses ("unbounded memory access").
  */
 __attribute__((noinline)) int leads_inside(__u32 slot, __u32 queue) {
   return weft_keys.inside_queues[slot & WEFT_STEER_INSIDE_MAX] == queue + 1;
 }
 
+/* What steer_any says of a packet that may be for an engine inside a host. No XDP action. */
+#define STEER_INSIDE 100
+
 /* For all packets but the plain good ones: what each is, and what becomes of it. A function of its own, so
  * that a good packet's way has nothing to jump over and few registers to save. */
 static __attribute__((noinline)) int steer_any(struct xdp_md* ctx) {
   struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
-  __u32 bytes = 0;
-  __u32 slot = 0;
-  int verdict = weft_parse_frame(&cursor, weft_config.port_be, &bytes, &slot);
-  if (verdict == WEFT_PASS) return XDP_PASS;
-  if (slot != 0 && !leads_inside(slot, ctx->rx_queue_index)) return XDP_PASS;
+  __u32 ip_bytes = 0;
+  if (weft_find_udp(&cursor, &ip_bytes) != WEFT_TAKE) return XDP_PASS;
+  const __u32 slot = weft_slot_of(&cursor, weft_config.port_be);
+  if (slot != 0) return slot <= WEFT_STEER_INSIDE_MAX ? STEER_INSIDE : XDP_PASS;
 
+  __u32 bytes = 0;
+  int verdict = weft_parse_udp(&cursor, ip_bytes, &bytes);
   if (verdict == WEFT_TAKE) verdict = weft_check_length(bytes);
   if (!weft_holds_header(&cursor)) return drop(0, verdict == WEFT_TAKE ? -WEFT_DROP_BAD_LENGTH : verdict);
 
   const struct weft_packet_header* const header = weft_header_at(&cursor);
   const __u32 key_id = weft_key_id_of(header);
   if (verdict == WEFT_TAKE) verdict = weft_check_header(header);
-  /* Keys of engines inside hosts are in no table: their owners open or drop what comes. */
-  if (slot != 0 && verdict == WEFT_TAKE) return redirect(WEFT_STEER_QUEUES_MAX + slot - 1, 0);
   if (verdict == WEFT_TAKE) verdict = take_token(key_id);
   if (verdict == WEFT_PASS) return leave();
   if (verdict != WEFT_TAKE) return drop(key_id, verdict);
   return redirect(ctx->rx_queue_index, key_id);
+}
+
+/* The same for one to the port of an engine inside a host, whose keys are in no table: it opens or drops what
+ * comes. Apart from the other, which has no register to spare: 6.1 refuses what is kept where a pointer was.
+ */
+static __attribute__((noinline)) int steer_inside(struct xdp_md* ctx) {
+  struct weft_cursor cursor = {(const __u8*)(long)ctx->data, (const __u8*)(long)ctx->data_end};
+  __u32 ip_bytes = 0;
+  if (weft_find_udp(&cursor, &ip_bytes) != WEFT_TAKE) return XDP_PASS;
+  const __u32 slot = weft_slot_of(&cursor, weft_config.port_be);
+  if (!leads_inside(slot, ctx->rx_queue_index)) return XDP_PASS;
+
+  __u32 bytes = 0;
+  int verdict = weft_parse_udp(&cursor, ip_bytes, &bytes);
+  if (verdict == WEFT_TAKE) verdict = weft_check_length(bytes);
+  if (verdict == WEFT_TAKE && !weft_holds_header(&cursor)) verdict = -WEFT_DROP_BAD_LENGTH;
+  if (verdict == WEFT_TAKE) verdict = weft_check_header(weft_header_at(&cursor));
+  if (verdict != WEFT_TAKE) return drop(0, verdict);
+  return redirect(WEFT_STEER_QUEUES_MAX + slot - 1, 0);
 }
 
 SEC("xdp")
@@ -132,5 +155,6 @@ int weft_steer(struct xdp_md* ctx) {
     if (WEFT_LIKELY(weft_key_is(key, key_id) && weft_bucket_take(key)))
       return redirect(ctx->rx_queue_index, key_id);
   }
-  return steer_any(ctx);
+  const int action = steer_any(ctx);
+  return action == STEER_INSIDE ? steer_inside(ctx) : action;
 }

@@ -64,9 +64,9 @@ WEFT_ABI_ASSERT(sizeof(struct weft_plain_frame) ==
                 "headers follow each other");
 
 /*
- * Whether a frame is a plain one that weft_parse_frame, weft_check_length and weft_check_header all take:
- * what they look at field by field, by loads of several fields at once. Where it is not, they tell what it
- * is.
+ * Whether a frame is a plain one of weft that weft_parse_udp, weft_check_length and weft_check_header all
+ * take: what they look at field by field, by loads of several fields at once. Where it is not, they tell what
+ * it is.
  */
 WEFT_INLINE int weft_is_plain(const struct weft_cursor* cursor, __be16 port_be) {
   const struct weft_plain_frame* const frame = (const struct weft_plain_frame*)cursor->at;

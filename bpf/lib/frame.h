@@ -85,22 +85,29 @@ WEFT_INLINE int weft_parse_ip(struct weft_cursor* cursor, __be16 protocol_be, __
   return WEFT_PASS;
 }
 
-/*
- * Moves the cursor to the payload of a UDP datagram to `port_be`, or to the port of an engine inside a host
- * (`*slot`, else 0), and tells its length by its header.
- * WEFT_PASS where it is not one; -WEFT_DROP_BAD_LENGTH where it is, and UDP and IP do not agree on its
- * length: then the cursor stands at the payload too, of which any part may be missing.
- */
-WEFT_INLINE int weft_parse_frame(struct weft_cursor* cursor, __be16 port_be, __u32* payload_bytes,
-                                 __u32* slot) {
-  __u32 ip_bytes = 0;
+/* Moves the cursor to a UDP header that the packet has whole, and tells what IP says that UDP has. */
+WEFT_INLINE int weft_find_udp(struct weft_cursor* cursor, __u32* ip_bytes) {
   const __be16 protocol_be = weft_parse_ethernet(cursor);
-  if (weft_parse_ip(cursor, protocol_be, &ip_bytes) != WEFT_TAKE) return WEFT_PASS;
+  if (weft_parse_ip(cursor, protocol_be, ip_bytes) != WEFT_TAKE) return WEFT_PASS;
+  return weft_holds(cursor, sizeof(struct udphdr)) ? WEFT_TAKE : WEFT_PASS;
+}
+
+/* Whose UDP datagram it is, at its header: 0 weft's at `port_be`; up to WEFT_STEER_INSIDE_MAX that of the
+ * engine inside a host of this slot; above, none's. */
+WEFT_INLINE __u32 weft_slot_of(const struct weft_cursor* cursor, __be16 port_be) {
   const struct udphdr* const udp = (const struct udphdr*)cursor->at;
-  if (!weft_skip(cursor, sizeof(*udp))) return WEFT_PASS;
-  *slot = (__u16)(WEFT_FROM_BE16(udp->dest) - WEFT_FROM_BE16(port_be));
-  if (*slot > WEFT_STEER_INSIDE_MAX) return WEFT_PASS;
+  return (__u16)(WEFT_FROM_BE16(udp->dest) - WEFT_FROM_BE16(port_be));
+}
+
+/*
+ * Moves the cursor from the UDP header to the payload and tells its length by that header.
+ * -WEFT_DROP_BAD_LENGTH where UDP and IP do not agree on its length: then the cursor stands at the payload
+ * too, of which any part may be missing.
+ */
+WEFT_INLINE int weft_parse_udp(struct weft_cursor* cursor, __u32 ip_bytes, __u32* payload_bytes) {
+  const struct udphdr* const udp = (const struct udphdr*)cursor->at;
   const __u32 udp_bytes = WEFT_FROM_BE16(udp->len);
+  cursor->at += sizeof(*udp);
   if (udp_bytes != ip_bytes || udp_bytes < sizeof(*udp)) return -WEFT_DROP_BAD_LENGTH;
   *payload_bytes = udp_bytes - (__u32)sizeof(*udp);
   return WEFT_TAKE;
