@@ -62,10 +62,11 @@ TEST(CoreSharingTest, PausesBrieflyForOneThatItMeetsAfterPollingInPeace) {
       sharing.Yielded(now_ns - (i % 2 == 0 ? 300 : 20 * kNsPerUs), now_ns);
     }
   }
-  for (uint32_t i = 0; i + 1 < CoreSharing::kCalmYields; ++i) sharing.Yielded(now_ns - 300, now_ns);
+  // One yield less is not enough.
   now_ns += kSliceNs;
   sharing.Yielded(now_ns - kSliceNs, now_ns);
-  now_ns += kNsPerSecond + kSliceNs;
+  for (uint32_t i = 0; i + 1 < CoreSharing::kCalmYields; ++i) sharing.Yielded(now_ns - 300, now_ns);
+  now_ns += kSliceNs;
   sharing.Yielded(now_ns - kSliceNs, now_ns);
   EXPECT_EQ(sharing.paused_until_ns(), now_ns + 2 * CoreSharing::kPauseNsMin);
 }
