@@ -6,6 +6,7 @@
 #define WEFT_DATAPLANE_AGENT_NODE_LINK_H_
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -64,17 +65,17 @@ class NodeLink final : private identity::KeyExchangeObserver {
   };
   // Announces a worker inside `host` to the other nodes. RESOURCE_EXHAUSTED: there are as many as may be, or
   // no port is free. Registry thread.
-  // With `raw_packets` it gets an AF_XDP socket too, by the door, as soon as there can be one: on the first
-  // queue behind those of weftd's workers that no other has.
+  // With `raw_packets` it gets an AF_XDP socket too, by the door, as soon as there can be one: on a queue
+  // behind those of weftd's workers.
   absl::StatusOr<Inside> AddInside(const std::string& host, bool raw_packets);
   void RemoveInside(uint16_t worker);
   // Its answer to a receive key; one that is not its to give ends it. Registry thread.
   void TakeInsideKeyId(uint16_t worker, const api::PeerKeyId& answer);
-  // Whether its host uses the AF_XDP socket that it was given: from then on what comes for it goes there.
+  // Whether its host uses the AF_XDP socket of that number: from then on what comes for it goes there.
   // Registry thread.
-  void TakeInsideXdp(uint16_t worker, const std::string& problem);
-  // How many have one in use. Any thread.
-  std::size_t InsideByAfXdp();
+  void TakeInsideXdp(uint16_t worker, uint64_t number, const std::string& problem);
+  // How many have their packets by one. Any thread.
+  std::size_t inside_by_af_xdp() const { return inside_by_af_xdp_.load(std::memory_order_relaxed); }
   // Ports that they have are those after `listen`'s. With several workers of weftd's there may be fewer.
   static constexpr uint16_t kInsideMax = 15;
   // What a path of the settings' MTU carries.
@@ -141,22 +142,25 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void OnSteering(const SteerAnswer& answer);
   void GiveKeys(const SteerMaps& maps);
   void Steer(uint16_t worker, const SteerMaps& maps);
-  // In node_link_inside_xdp.cc: AF_XDP sockets of engines inside hosts. Made on the watch's thread.
+  // In node_link_inside_xdp.cc: AF_XDP sockets of engines inside hosts, on the key thread.
   struct InsideXdp {
     std::string host;
     uint16_t slot = 0;
-    uint32_t queue = 0;            // Its own; 0: none yet.
-    uint32_t interface_index = 0;  // That it has a socket of, or cannot have one of; 0: to be tried.
-    UniqueFd socket;               // The host's, to be entered into the program's map.
-    bool taken = false;            // The host uses it.
-    uint32_t entered_in = 0;       // The XSKMAP that leads to it.
-    std::string problem;           // As logged last.
+    uint32_t queue = 0;                       // Its own, that of the last try too; 0: none.
+    uint32_t interface_index = 0;             // That it was given a socket of, or cannot be; 0: to be tried.
+    uint64_t number = 0;                      // Of the socket that it was given last.
+    UniqueFd socket;                          // That one, to be entered into the program's map.
+    bool taken = false;                       // The host uses it.
+    std::array<uint32_t, 2> entered_in = {};  // Key table and XSKMAP that lead to it.
+    std::string problem;                      // As logged last.
   };
   void SteerInside(std::shared_ptr<const SteerMaps> maps);
-  uint32_t QueueForInside() const;
-  void MakeInsideXdp(uint16_t worker, uint16_t slot, uint32_t queue, const SteerMaps& maps);
-  absl::StatusOr<UniqueFd> OpenInsideXdp(uint16_t slot, uint32_t queue, InsideMail* mail) const;
+  uint32_t QueueForInside(const InsideXdp& xdp) const;
+  void MakeInsideXdp(uint16_t worker, InsideXdp* xdp);
+  absl::StatusOr<UniqueFd> OpenInsideXdp(const InsideXdp& xdp, api::XdpSocket* given,
+                                         std::vector<UniqueFd>* fds) const;
   void EnterInsideXdp(InsideXdp* xdp);
+  void LeaveInsideXdp(InsideXdp* xdp);
   void RemoveInsideXdp(uint16_t worker);
   // In node_link_paths.cc: what the paths to peers carry, as the kernel has it, kPathsNs after the last look.
   void LookAtPaths(uint64_t now_ns);
@@ -206,9 +210,6 @@ class NodeLink final : private identity::KeyExchangeObserver {
   State state_;                                  // Under mutex_.
   std::vector<std::function<void()>> for_keys_;  // Under mutex_.
   bool stop_ = false;                            // Under mutex_.
-  // By worker, those that are to have one; and the maps in force. Under mutex_.
-  std::map<uint16_t, InsideXdp> inside_xdp_;
-  std::shared_ptr<const SteerMaps> maps_;
 
   // The key thread's.
   std::unique_ptr<identity::KeyExchange> keys_;
@@ -234,7 +235,10 @@ class NodeLink final : private identity::KeyExchangeObserver {
   std::map<std::string, uint32_t> path_bytes_;
   std::map<std::string, std::string> path_problems_;
   uint64_t paths_looked_ns_ = 0;
-  std::map<uint16_t, InsideWorker> inside_;  // By worker
+  std::map<uint16_t, InsideWorker> inside_;   // By worker
+  std::map<uint16_t, InsideXdp> inside_xdp_;  // By worker, those that are to have one.
+  std::shared_ptr<const SteerMaps> maps_;     // Of weft-control's last answer.
+  std::atomic<std::size_t> inside_by_af_xdp_{0};
 
   // The registry thread's.
   uint16_t last_worker_;

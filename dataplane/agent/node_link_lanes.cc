@@ -132,12 +132,6 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bo
   if (slot > inside_max) return last;
   inside.worker = ++last_worker_;
   inside_slots_[inside.worker] = slot;
-  if (raw_packets) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    InsideXdp& xdp = inside_xdp_[inside.worker];
-    xdp.host = host;
-    xdp.slot = slot;
-  }
   const uint32_t first = kNodeIndices + (slot - 1u) * kInsideIndices;
   inside.given.set_key_index_bits(kIndexBits);
   inside.given.set_key_index_first(first);
@@ -149,7 +143,12 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bo
   worker.address = listen;
   worker.address.port = static_cast<uint16_t>(listen.port + slot);
   worker.host = host;
-  ToKeys([this, worker, first] {
+  ToKeys([this, worker, first, slot, raw_packets] {
+    if (raw_packets) {
+      InsideXdp& xdp = inside_xdp_[worker.id];
+      xdp.host = worker.host;
+      xdp.slot = slot;
+    }
     inside_[worker.id].host = worker.host;
     inside_[worker.id].key_first = first;
     for (const auto& [peer, session] : sessions_) {
@@ -165,8 +164,8 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bo
 
 void NodeLink::RemoveInside(uint16_t worker) {
   inside_slots_.erase(worker);
-  RemoveInsideXdp(worker);
   ToKeys([this, worker] {
+    RemoveInsideXdp(worker);
     if (inside_.erase(worker) != 0) keys_->RemoveWorker(worker);
   });
 }

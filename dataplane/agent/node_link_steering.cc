@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // NodeLink: what weft-control says of the interface, its XDP program and that one's maps.
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <string>
@@ -60,8 +61,13 @@ void NodeLink::GiveKeys(const SteerMaps& maps) {
     absl::StatusOr<port::SteerTable> table =
         port::SteerTable::Map(maps.keys.get(), maps.drops.get(), maps.cpus);
     if (table.ok()) {
-      // Whoever had them was another weftd's; those of this one are entered anew.
-      for (uint32_t slot = 1; slot <= WEFT_STEER_INSIDE_MAX; ++slot) table->ClearInside(slot);
+      // Whoever had them was another weftd's; those of this one are entered anew, or have been.
+      for (uint32_t slot = 1; slot <= WEFT_STEER_INSIDE_MAX; ++slot) {
+        if (std::none_of(inside_xdp_.begin(), inside_xdp_.end(), [&](const auto& entry) {
+              return entry.second.slot == slot && entry.second.entered_in[0] == maps.keys_id;
+            }))
+          table->ClearInside(slot);
+      }
       table->SetComplete();
     }
     given.Update(table.status());

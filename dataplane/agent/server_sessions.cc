@@ -309,7 +309,8 @@ absl::Status Server::HandleFromHost(Connection& connection, const api::FromHost&
       const auto inside = connections_.find(connection.inside);
       if (inside == connections_.end())
         return Refuse(Refusal::kGarbage, "a socket of no engine inside a host");
-      node_link_->TakeInsideXdp(inside->second->worker, message.xdp_taken().problem());
+      node_link_->TakeInsideXdp(inside->second->worker, message.xdp_taken().number(),
+                                message.xdp_taken().problem());
       return absl::OkStatus();
     }
     case api::FromHost::KIND_NOT_SET:

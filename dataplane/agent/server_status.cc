@@ -121,10 +121,11 @@ void Server::AddLink(const StatsByHost& stats, api::Item* item) const {
             })));
   AddNumber(item, "engines_inside", inside_sessions_.size());
   if (!inside_sessions_.empty()) {
-    const std::size_t by_af_xdp = node_link_->InsideByAfXdp();
+    // They are counted where they leave: one more may stand there for a moment.
+    const std::size_t by_af_xdp = std::min(node_link_->inside_by_af_xdp(), inside_sessions_.size());
     AddText(item, "engines_inside_port",
             by_af_xdp == 0
-                ? "udp (hosts have no CAP_NET_RAW for AF_XDP, and their tenants no `raw_packets`)"
+                ? "udp (AF_XDP is for tenants with `raw_packets`, on a queue of its own each)"
                 : absl::StrCat("af_xdp of ", by_af_xdp, ", udp of ", inside_sessions_.size() - by_af_xdp));
   }
   const NodeLink::State link = node_link_->Look();

@@ -117,8 +117,9 @@ void Session::SendEndsLeft(uint64_t number) {
   Send(message);
 }
 
-void Session::SendXdpTaken(const absl::Status& taken) {
+void Session::SendXdpTaken(uint64_t number, const absl::Status& taken) {
   api::FromHost message;
+  message.mutable_xdp_taken()->set_number(number);
   message.mutable_xdp_taken()->set_problem(std::string(taken.message()));
   Send(message);
 }

@@ -125,7 +125,7 @@ class Session {
   void SendNodeReport(const std::string& node, bool up);
   void SendPeerKeyId(const api::PeerKeyId& answer);
   void SendEndsLeft(uint64_t number);
-  void SendXdpTaken(const absl::Status& taken);
+  void SendXdpTaken(uint64_t number, const absl::Status& taken);
 
   // --- For HostLoop.
   // The poller has let go of `channel`, whose state says why; it is destroyed.

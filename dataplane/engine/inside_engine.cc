@@ -96,13 +96,15 @@ absl::Status InsideEngine::TakeXdp(const api::XdpSocket& given, std::vector<Uniq
                         port::AfXdpPort::Adopt({.interface = given.interface(),
                                                 .queue = given.queue(),
                                                 .local = local,
-                                                .datagram_bytes_max = datagram_bytes_max_},
+                                                .datagram_bytes_max = datagram_bytes_max_,
+                                                .receive_frames = given.receive_frames(),
+                                                .send_frames = given.send_frames()},
                                                std::move(parts)));
   WEFT_RETURN_IF_ERROR(poller_->AddFd(xdp->sleep_fd(), EPOLLIN, [](uint32_t) {}));
-  // A peer that it cannot reach is one whose packets it cannot send: that one's calls go by the nodes'
-  // engines.
-  (void)ChangePort(std::move(xdp));
-  return absl::OkStatus();
+  absl::Status changed = ChangePort(std::move(xdp));
+  // A peer that is reached by another interface, say, and is so by UDP.
+  if (!changed.ok()) (void)ChangePort(nullptr);
+  return changed;
 }
 
 // `xdp`, which the poller watches, or null: the UDP socket alone.
@@ -116,12 +118,15 @@ absl::Status InsideEngine::ChangePort(std::unique_ptr<port::AfXdpPort> xdp) {
 bool InsideEngine::PrepareSleep(uint64_t* wake_ns) {
   const uint64_t now_ns = engine_->NowNs();
   const uint64_t due_ns = engine_->WakeNs(now_ns);
-  if (due_ns <= now_ns || !port_->PrepareSleep()) return false;
+  if (due_ns <= now_ns) return false;
+  const bool idle = port_->PrepareSleep();
   if (port_->lost()) {  // Its interface has been deleted: the agent gives another one, if there is one.
-    port_->EndSleep();
+    if (idle) port_->EndSleep();
     (void)ChangePort(nullptr);
+    lost_xdp_ = true;
     return false;
   }
+  if (!idle) return false;
   *wake_ns = std::min(*wake_ns, due_ns);
   return true;
 }

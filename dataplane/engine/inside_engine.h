@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -37,8 +38,11 @@ class InsideEngine {
   InsideEngine& operator=(const InsideEngine&) = delete;
 
   // Sends and receives by this AF_XDP socket, which the agent has made; what comes to the UDP socket is taken
-  // too. In place of any earlier one. On an error all goes on as before. Not from within a turn.
+  // too. In place of any earlier one. On an error it goes on by UDP alone. Not from within a turn.
   absl::Status TakeXdp(const api::XdpSocket& given, std::vector<UniqueFd> fds);
+
+  // Whether it has let go of its AF_XDP socket since it was asked last: its interface has been deleted.
+  bool LostXdp() { return std::exchange(lost_xdp_, false); }
 
   // Takes what there is, from the process and from the wire, and sends what follows from it. Never blocks.
   // Returns how much it moved.
@@ -63,6 +67,7 @@ class InsideEngine {
   Worker<SteeredPort> worker_;
   Poller* const poller_;
   const std::size_t datagram_bytes_max_;
+  bool lost_xdp_ = false;
 };
 
 }  // namespace weft::engine

@@ -147,7 +147,10 @@ void HostProgram::WaitWithEngine(uint64_t wake_ns) {
     if (idle_turns_ % kYieldEvery == 0 || sharing_.yields_each_poll()) worked_ns_ += sharing_.Yield();
     return;
   }
-  if (inside_ && !inside_->PrepareSleep(&wake_ns)) return;
+  if (inside_ && !inside_->PrepareSleep(&wake_ns)) {
+    if (inside_->LostXdp()) OnXdpLost();
+    return;
+  }
   bridge_->loop().Wait(wake_ns);
   if (inside_) inside_->EndSleep();
   idle_turns_ = 0;
@@ -175,12 +178,19 @@ void HostProgram::OnXdpSocket(const api::XdpSocket& given, std::vector<UniqueFd>
   const absl::Status taken = inside_ == nullptr
                                  ? absl::FailedPreconditionError("there is no engine inside this host")
                                  : inside_->TakeXdp(given, std::move(fds));
-  session_->SendXdpTaken(taken);
+  xdp_number_ = given.number();
+  session_->SendXdpTaken(xdp_number_, taken);
   if (!taken.ok()) {
     return spdlog::error("the node engine inside goes on without AF_XDP: {}", std::string(taken.message()));
   }
   const port::PortStatus port = inside_->port_status();
   spdlog::info("the node engine inside has packets by {} at {}", port.port, port.detail);
+}
+
+void HostProgram::OnXdpLost() {
+  const absl::Status lost = absl::UnavailableError("its interface was deleted");
+  session_->SendXdpTaken(xdp_number_, lost);
+  spdlog::warn("the node engine inside goes on without AF_XDP: {}", std::string(lost.message()));
 }
 
 void HostProgram::OnAttached() {

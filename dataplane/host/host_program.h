@@ -90,6 +90,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
 
   explicit HostProgram(HostProgramOptions options) : options_(std::move(options)) {}
   absl::Status Prepare();
+  void OnXdpLost();
   // Polls channels and the engine inside until `wake_ns`, or until there is something; sleeps where nothing
   // came for the poll time.
   void WaitWithEngine(uint64_t wake_ns);
@@ -112,6 +113,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<Runner> runner_;  // Since the first run
   std::unique_ptr<engine::InsideEngine> inside_;
+  uint64_t xdp_number_ = 0;  // Of its AF_XDP socket, as the agent counts them.
   uint64_t worked_ns_ = 0;   // With an engine inside: when there was last something to do, and
   uint32_t idle_turns_ = 0;  // turns since.
   CoreSharing sharing_;

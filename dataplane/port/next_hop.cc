@@ -197,10 +197,12 @@ absl::StatusOr<NextHop> NextHops::Find(const Address& peer, const Address& local
     }
   });
   if (route->rtm_type != RTN_UNICAST || oif != static_cast<uint32_t>(index_)) {
-    char name[IF_NAMESIZE] = "?";
-    if_indextoname(oif, name);
-    return absl::FailedPreconditionError(
-        absl::StrCat("the way to ", peer.ToString(), " leads over ", name, ", not over ", interface_));
+    ifreq other{};
+    other.ifr_ifindex = static_cast<int>(oif);
+    const bool named = ioctl(plain4_.get(), SIOCGIFNAME, &other) == 0;
+    return absl::FailedPreconditionError(absl::StrCat("the way to ", peer.ToString(), " leads over ",
+                                                      named ? other.ifr_name : "?", ", not over ",
+                                                      interface_));
   }
   const uint32_t own = this->mtu();
   hop.mtu = mtu == 0 || mtu > own ? own : mtu;
@@ -277,8 +279,10 @@ bool NextHops::TakeChanges() {
       }
     } else if (errno == ENOBUFS) {
       changed = true;  // What was lost may be anything.
-      char name[IF_NAMESIZE];
-      if (if_indextoname(static_cast<uint32_t>(index_), name) == nullptr && errno == ENXIO) gone_ = true;
+      // Of the socket's namespace, which need not be this process's.
+      ifreq request{};
+      request.ifr_ifindex = index_;
+      if (ioctl(plain4_.get(), SIOCGIFNAME, &request) != 0 && errno == ENODEV) gone_ = true;
     } else if (errno != EINTR) {
       break;
     }

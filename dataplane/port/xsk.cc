@@ -146,17 +146,17 @@ void Xsk::PostAll() {
   xsk_ring_prod__submit(&fill, options_.receive_frames);
 }
 
-absl::Status Xsk::Bind(PortStatus* status) {
-  const uint64_t begin_ns = NowNs();
-  const auto open = [this, begin_ns](uint16_t transfer) {
+absl::Status Xsk::Bind(bool for_another, PortStatus* status) {
+  const uint64_t until_ns = NowNs() + (for_another ? 0 : kQueueRebindNs);
+  const auto open = [this, until_ns](uint16_t transfer) {
     for (;;) {
       const int error = Open(transfer | XDP_USE_NEED_WAKEUP);
-      if (error != EBUSY || NowNs() - begin_ns > kQueueRebindNs) return error;
+      if (error != EBUSY || NowNs() > until_ns) return error;
       usleep(1'000);
     }
   };
   // The queue's last owner is as much in the way of zero-copy as of copying.
-  int error = open(XDP_ZEROCOPY);
+  int error = for_another ? EOPNOTSUPP : open(XDP_ZEROCOPY);
   const int zero_copy_error = error;
   zero_copy_ = error == 0;
   if (error != 0) error = open(XDP_COPY);
@@ -172,7 +172,7 @@ absl::StatusOr<std::unique_ptr<Xsk>> Xsk::Create(const XskOptions& options, Port
   std::unique_ptr<Xsk> xsk(new Xsk(options));
   WEFT_RETURN_IF_ERROR(xsk->CheckFrames());
   WEFT_RETURN_IF_ERROR(xsk->MakeMemory(status));
-  WEFT_RETURN_IF_ERROR(xsk->Bind(status));
+  WEFT_RETURN_IF_ERROR(xsk->Bind(/*for_another=*/false, status));
   xsk->memory_fd_.Reset();
   xsk->PostAll();
   WEFT_RETURN_IF_ERROR(xsk->EnterInto(options.xsks_map_fd));
@@ -184,7 +184,7 @@ absl::StatusOr<Xsk::Handed> Xsk::Make(const XskOptions& options) {
   PortStatus status;
   WEFT_RETURN_IF_ERROR(xsk.CheckFrames());
   WEFT_RETURN_IF_ERROR(xsk.MakeMemory(&status));
-  WEFT_RETURN_IF_ERROR(xsk.Bind(&status));
+  WEFT_RETURN_IF_ERROR(xsk.Bind(/*for_another=*/true, &status));
   if (fcntl(xsk.memory_fd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
     return absl::ErrnoToStatus(errno, "seal the memory of an AF_XDP socket");
   Handed handed;

@@ -47,7 +47,9 @@ class Xsk {
     UniqueFd memory;  // Sealed: as long as it is.
     uint32_t frame_bytes = 0;
   };
-  // Makes and binds a socket for another process, with nothing in its rings, and keeps nothing of it.
+  // Makes and binds a socket for another process, with nothing in its rings, and keeps nothing of it. Never
+  // zero-copy: then whatever comes in on the queue is in memory of the socket's user first, before any
+  // program has looked at it, and stops when that user does not poll. Does not wait for a predecessor's end.
   static absl::StatusOr<Handed> Make(const XskOptions& options);
   // Uses one that was made by Make with as many frames, which are posted now. Needs no privilege. Whoever
   // sends by it can send any frame from that interface. INVALID_ARGUMENT where it is not what Make gives.
@@ -77,7 +79,7 @@ class Xsk {
 
   absl::Status CheckFrames() const;
   absl::Status MakeMemory(PortStatus* status);
-  absl::Status Bind(PortStatus* status);
+  absl::Status Bind(bool for_another, PortStatus* status);
   int Open(uint16_t bind_flags);
   absl::Status MapRings();
   void Close();

@@ -101,6 +101,25 @@ TEST_F(RawInsideTest, AProgramThatIsAttachedAnewLeadsToTheSameSockets) {
   })) << Logs();
 }
 
+TEST_F(RawInsideTest, AnInterfaceThatIsDeletedAndComesBackIsUsedAgain) {
+  ASSERT_TRUE(ByAfXdp(*near_) && ByAfXdp(*far_)) << Logs();
+  ExpectCalls(3);
+  veth_->Unplug();
+  for (const Process* host : {&*server_, &*relay_}) {
+    EXPECT_TRUE(Eventually([&] {
+      return absl::StrContains(host->Output(), "goes on without AF_XDP: its interface was deleted");
+    })) << host->Output();
+  }
+  for (Mesh* node : {near_.get(), far_.get()})
+    EXPECT_TRUE(node->WaitForCtl({"status"}, "udp (AF_XDP is for tenants with")) << Logs();
+  veth_->Plug();
+  ASSERT_TRUE(ByAfXdp(*near_) && ByAfXdp(*far_)) << Logs();
+  ASSERT_TRUE(Relays()) << Logs();
+  const int64_t far_udp = UdpReceived(veth_->far());
+  ExpectCalls(5);
+  EXPECT_EQ(UdpReceived(veth_->far()), far_udp);
+}
+
 TEST_F(RawInsideTest, AHostThatIsKilledLeavesItsQueueToTheNext) {
   ASSERT_TRUE(ByAfXdp(*far_)) << Logs();
   for (int life = 0; life < 3; ++life) {
@@ -118,10 +137,10 @@ class RawInsideOneQueueTest : public RawInsideTest {
 
 TEST_F(RawInsideOneQueueTest, WithoutAQueueOfItsOwnAnEngineInsideKeepsToUdpAndItIsSaidWhy) {
   EXPECT_TRUE(Eventually([&] {
-    return absl::StrContains(near_->agent().Output(), "it would have queue 1, and weft0 has 1");
+    return absl::StrContains(near_->agent().Output(), "weft0 has 1 queues, and each of them another socket");
   })) << Logs();
   ExpectCalls(5);
-  EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("udp (hosts have no CAP_NET_RAW"));
+  EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("udp (AF_XDP is for tenants with"));
 }
 
 }  // namespace

@@ -221,7 +221,7 @@ TEST_F(AfXdpPortTest, AGivenSocketThatIsNoneIsRefused) {
                                    .datagram_bytes_max = kDatagramBytesMax};
   const auto given = [&] {
     const test::InNamespace inside(network_->far());
-    return AfXdpPort::Make(options).value();
+    return MakeGiven(options);
   };
   AfXdpPort::Given short_of_memory = given();
   short_of_memory.xsk.memory.Reset(memfd_create("short", MFD_CLOEXEC));

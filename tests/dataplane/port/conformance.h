@@ -134,6 +134,16 @@ class UdpHarness {
   uint64_t a_to_b_ = 0, b_to_a_ = 0;
 };
 
+// Make does not wait until the kernel has let go of the queue's last owner: this does.
+inline AfXdpPort::Given MakeGiven(const AfXdpPort::Options& options) {
+  absl::StatusOr<AfXdpPort::Given> made;
+  for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kNsPerSecond;) {
+    made = AfXdpPort::Make(options);
+    if (!absl::IsUnavailable(made.status())) break;
+  }
+  return *std::move(made);
+}
+
 // Two AF_XDP ports in two namespaces, behind the XDP program that ships: each opens its socket itself or,
 // with `kGiven`, is used elsewhere than in the namespace where it was made.
 template <bool kIpv6, bool kGiven = false>
@@ -182,7 +192,7 @@ class AfXdpHarness {
     {
       const test::InNamespace inside(where);
       if (!kGiven) return AfXdpPort::Create(options).value();
-      given = AfXdpPort::Make(options).value();
+      given = MakeGiven(options);
     }
     auto port = AfXdpPort::Adopt(options, std::move(given)).value();
     WEFT_CHECK(port->EnterInto(map).ok());
