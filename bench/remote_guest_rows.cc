@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Calls from guest to guest on two nodes as they ship: weftd, weft-control and weft-host in two namespaces,
-// all processes of a node on one core. The engine runs inside the hosts or in the two weftd, either by
-// AF_XDP.
+// all processes of a node on one core. The engine runs inside the hosts, by AF_XDP or UDP, or in the
+// two weftd, by AF_XDP.
 #include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,10 +54,10 @@ class OnCore {
 
 class TwoNodes {
  public:
-  static absl::StatusOr<std::unique_ptr<TwoNodes>> Start(bool inside) {
+  static absl::StatusOr<std::unique_ptr<TwoNodes>> Start(bool inside, bool by_af_xdp) {
     if (!test::Mesh::Privileged() || !VethPair::Privileged())
       return absl::PermissionDeniedError("two nodes need root");
-    std::unique_ptr<TwoNodes> nodes(new TwoNodes(inside));
+    std::unique_ptr<TwoNodes> nodes(new TwoNodes(inside, by_af_xdp));
     WEFT_RETURN_IF_ERROR(nodes->MakeNodes());
     nodes->StartHost(kNear, kCallerHost, kCallerUid, "bench/caller", "bench_caller");
     nodes->StartHost(kFar, kCalleeHost, kCalleeUid, "bench/keep", "bench_callee");
@@ -76,7 +76,8 @@ class TwoNodes {
 
  private:
   // weftd's own AF_XDP socket has the first queue, that of the engine inside a host the second.
-  explicit TwoNodes(bool inside) : inside_(inside), veth_({.queues = inside ? 2 : 1}) {}
+  TwoNodes(bool inside, bool by_af_xdp)
+      : inside_(inside), by_af_xdp_(by_af_xdp), veth_({.queues = inside ? 2 : 1}) {}
 
   static const char* NodeOf(int side) { return side == kNear ? "n1" : "n2"; }
   static const char* AddressOf(int side) {
@@ -102,8 +103,10 @@ class TwoNodes {
       options.network = side == kNear ? &veth_.near() : &veth_.far();
       options.settings = absl::StrCat("listen: ", AddressOf(side), ":4810\nidentity: {certificate: ", name,
                                       ".crt, key: ", name, ".key, ca: ", files_ / "ca.crt", "}\n");
-      options.steer = VethPair::kInterface;
-      absl::StrAppend(&options.settings, "interface: ", VethPair::kInterface, "\n");
+      if (by_af_xdp_) {
+        options.steer = VethPair::kInterface;
+        absl::StrAppend(&options.settings, "interface: ", VethPair::kInterface, "\n");
+      }
       const OnCore core(side == kNear ? kCallerCore : kCalleeCore);
       meshes_[side] = std::make_unique<test::Mesh>(Tenants(), std::move(options));
       meshes_[side]->SetMesh(MeshYaml());
@@ -113,8 +116,9 @@ class TwoNodes {
     return absl::OkStatus();
   }
   std::vector<test::Tenant> Tenants() const {
-    return {{"caller", kCallerUid, {kCallerHost}, {"bench/*"}, "bench", "", inside_, inside_},
-            {"callee", kCalleeUid, {kCalleeHost}, {"bench/*"}, "bench", "", inside_, inside_},
+    const bool raw = inside_ && by_af_xdp_;
+    return {{"caller", kCallerUid, {kCallerHost}, {"bench/*"}, "bench", "", inside_, raw},
+            {"callee", kCalleeUid, {kCalleeHost}, {"bench/*"}, "bench", "", inside_, raw},
             {"invoker", kInvokerUid, {}, {}, "bench", "", false, false}};
   }
   static std::string MeshYaml() {
@@ -149,7 +153,7 @@ class TwoNodes {
     if (!near.WaitForCtl({"get", "routes"}, absl::StrCat("n2/", kCalleeHost)))
       return absl::UnavailableError("no route to the engine inside the callee's host");
     for (const auto& mesh : meshes_) {
-      if (!mesh->WaitForCtl({"status"}, "af_xdp of 1"))
+      if (by_af_xdp_ && !mesh->WaitForCtl({"status"}, "af_xdp of 1"))
         return absl::UnavailableError("an engine inside a host has no AF_XDP");
     }
     const auto out = [&] { return CounterOf(near, absl::StrCat("engine:n1/", kCallerHost)); };
@@ -175,6 +179,7 @@ class TwoNodes {
   }
 
   const bool inside_;
+  const bool by_af_xdp_;
   test::TemporaryDirectory files_;
   VethPair veth_;
   std::unique_ptr<test::Mesh> meshes_[2];
@@ -184,10 +189,11 @@ class TwoNodes {
 
 class RemoteGuestRow final : public Row {
  public:
-  RemoteGuestRow(RowSpec spec, bool inside) : Row(std::move(spec)), inside_(inside) {}
+  RemoteGuestRow(RowSpec spec, bool inside, bool by_af_xdp)
+      : Row(std::move(spec)), inside_(inside), by_af_xdp_(by_af_xdp) {}
 
   absl::Status Setup() override {
-    WEFT_ASSIGN_OR_RETURN(nodes_, TwoNodes::Start(inside_));
+    WEFT_ASSIGN_OR_RETURN(nodes_, TwoNodes::Start(inside_, by_af_xdp_));
     return absl::OkStatus();
   }
   absl::StatusOr<Block> RunBlock(uint64_t duration_ns) override {
@@ -198,6 +204,7 @@ class RemoteGuestRow final : public Row {
 
  private:
   const bool inside_;
+  const bool by_af_xdp_;
   std::unique_ptr<TwoNodes> nodes_;
 };
 
@@ -209,13 +216,19 @@ void AddRemoteGuestRows(std::vector<std::unique_ptr<Row>>* rows) {
               .bytes = 64,
               .against = {"limit/af_xdp_raw", "limit/udp_spin"},
               .note = "engines inside both hosts, each with an AF_XDP socket of weftd's; a node a core"},
-      true));
+      /*inside=*/true, /*by_af_xdp=*/true));
+  rows->push_back(
+      std::make_unique<RemoteGuestRow>(RowSpec{.name = "weft/guest_to_guest_inside_udp",
+                                               .bytes = 64,
+                                               .against = {"limit/af_xdp_raw", "limit/udp_spin"},
+                                               .note = "the same by UDP, as for tenants without raw_packets"},
+                                       /*inside=*/true, /*by_af_xdp=*/false));
   rows->push_back(std::make_unique<RemoteGuestRow>(
       RowSpec{.name = "weft/guest_to_guest_shared",
               .bytes = 64,
               .against = {"limit/af_xdp_raw"},
               .note = "engines in both weftd, by AF_XDP; host and weftd of a node share a core"},
-      false));
+      /*inside=*/false, /*by_af_xdp=*/true));
 }
 
 }  // namespace weft::bench

@@ -33,7 +33,7 @@ void AddEngineRows(std::vector<std::unique_ptr<Row>>* rows);
 // limit/flood_foreign, weft/flood: weft/engine_af_xdp with 20 forged datagrams sent before each call, to a
 // port that is not weft's or to weft's; counts tell how many were forged and dropped.
 void AddFloodRows(std::vector<std::unique_ptr<Row>>* rows);
-// weft/guest_to_guest_inside, weft/guest_to_guest_shared: a call of 64 B from guest to guest of two nodes as
+// weft/guest_to_guest_inside, _inside_udp and _shared: a call of 64 B from guest to guest of two nodes as
 // they ship, with the engine inside both hosts or in both weftd.
 void AddRemoteGuestRows(std::vector<std::unique_ptr<Row>>* rows);
 // weft/core_in_memory: two transport cores on one processor core, sealed, one message a datagram.

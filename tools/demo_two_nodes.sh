@@ -126,7 +126,7 @@ chain_latency() {
 # What a call between guests of two nodes takes, and what its wire takes at least: rows of weft-bench, which starts two nodes
 # of its own on another such pair of interfaces. Without AF_XDP its rows fail, and the others stand.
 two_nodes_table() {
-  local rows='limit/udp_spin|kernel/tcp|weft/guest_to_guest_inside' port
+  local rows='limit/udp_spin|kernel/tcp|weft/guest_to_guest_inside_udp' port
   port=$(node_ctl near status | awk '$1 == "packet_port" {print $2; exit}')
   [[ $port == af_xdp ]] && rows='limit/af_xdp_raw|limit/udp_spin|kernel/tcp|weft/guest_to_guest_shared'
   "$built/bin/weft-bench" remote --quick --seconds "$remote_seconds" --filter "^($rows)\$" --json "$remote_figures" ||
@@ -153,7 +153,7 @@ for pace, text in (("in-turn", "one after the other"), ("paced", "1,000 calls/s"
         show("the chain, vision/classify on the %s node, %s" % (place, text), *(float(us) * 1e3 for us in times.groups()))
 for name, what in (
         ("weft/guest_to_guest_shared", "one call between guests of two nodes, encrypted, by AF_XDP"),
-        ("weft/guest_to_guest_inside", "one call between guests of two nodes, encrypted, by UDP"),
+        ("weft/guest_to_guest_inside_udp", "one call between guests of two nodes, encrypted, by UDP"),
         ("limit/af_xdp_raw", "limit between two nodes, unencrypted (limit/af_xdp_raw)"),
         ("weft/guest_to_guest", "one call between guests of one node"),
         ("limit/shm_spin", "limit on one node (limit/shm_spin)")):

@@ -28,7 +28,7 @@ def main():
     if ran.returncode != 0:
         return ran.returncode
     by_af_xdp = sys.argv[1] == "af_xdp"
-    way = "shared" if by_af_xdp else "inside"
+    way = "shared" if by_af_xdp else "inside_udp"
     wanted = {f"the row of {name}": row(name) for name in
               ("weft/guest_to_guest_" + way, "limit/udp_spin", "kernel/tcp")
               + (("limit/af_xdp_raw",) if by_af_xdp else ())}
