@@ -110,22 +110,25 @@ void EtcdSource::TakePage(absl::StatusOr<std::string> reply) {
 }
 
 void EtcdSource::KeepUnlisted() {
-  const bool foreign = cluster_ != 0 && list_cluster_ != cluster_;
-  const bool older = list_revision_ < revision_;
+  const bool back = cluster_ != 0 && list_cluster_ == left_.cluster;
+  const bool foreign = cluster_ != 0 && list_cluster_ != cluster_ && !back;
+  const int64_t revision_before = back ? left_.revision : revision_;
+  const bool older = !foreign && list_revision_ < revision_before;  // Those of two stores do not compare.
   const bool empty = listed_.empty() && !objects_.empty();
   const bool less = foreign || older || empty;
+  if (foreign) left_ = {cluster_, revision_, kept_};
   SaidSet kept;
-  for (const EntryPtr& held : less ? objects_ : kept_) {
+  for (const EntryPtr& held : less ? objects_ : back ? left_.kept : kept_) {
     if (listed_.insert(held).second) kept.insert(held);
   }
   kept_ = std::move(kept);
+  if (back) left_ = {};
   if (less) {
+    const std::string why = foreign ? "another cluster answers"
+                            : older ? absl::StrCat("went back in time from revision ", revision_before)
+                                    : "is empty";
     notes_.push_back(
-        absl::StrCat(origin_, ": ",
-                     foreign ? "another cluster answers"
-                     : older ? "went back in time"
-                             : "is empty",
-                     " (revision ", list_revision_, " after ", revision_, "): keeping ", kept_.size(),
+        absl::StrCat(origin_, ": ", why, " (revision ", list_revision_, "): keeping ", kept_.size(),
                      " objects that it does not hold; start with --allow-shrink if they are to go"));
   }
 }
@@ -225,6 +228,7 @@ void EtcdSource::Delete(const std::string& key) {
 
 void EtcdSource::Change(const EntryPtr& key, const EntryPtr& after) {
   kept_.erase(key);
+  left_.kept.erase(key);
   const auto before = objects_.find(key);
   if (SameValue(before == objects_.end() ? nullptr : *before, after)) return;
   if (before != objects_.end()) objects_.erase(before);

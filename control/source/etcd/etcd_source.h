@@ -4,8 +4,9 @@
 // everything is read again. A read through the same member every few seconds tells a member that is cut off
 // from its cluster. An object that cannot be read is told, and what it was before stays. An answer that is
 // empty, older, or from another cluster takes nothing back, nor does a later list of the same store what was
-// kept so: only an event does. What a list brings is said as a whole, what an event brings as the difference.
-// One thread.
+// kept so: only an event does. The cluster that was left for another and answers again goes on where it was
+// left: what only the other one held goes. What a list brings is said as a whole, what an event brings as the
+// difference. One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_SOURCE_H_
 
@@ -54,6 +55,13 @@ class EtcdSource final : public Source {
   SourceHealth Health() const override;
 
  private:
+  // A store as it was when another one answered in its place.
+  struct Left {
+    uint64_t cluster = 0;  // 0: none was left.
+    int64_t revision = 0;
+    SaidSet kept;  // What was kept then, but for what an event has named since
+  };
+
   void List();
   void TakePage(absl::StatusOr<std::string> reply);
   void EndList();
@@ -87,6 +95,7 @@ class EtcdSource final : public Source {
   std::map<std::string, std::string> refused_;  // By key: why what stands there cannot be read.
   int64_t revision_ = 0;                        // All events up to this one are in `objects_`.
   uint64_t cluster_ = 0;                        // 0: none was read yet.
+  Left left_;
 
   // Of a list under way.
   SaidSet listed_;

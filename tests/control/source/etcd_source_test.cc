@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "tests/control/source/said_mesh.h"
@@ -224,6 +225,67 @@ TEST_F(EtcdSourceTest, WhatAnotherClusterDidNotTakeBackStaysUntilAnEventSaysOthe
   });
   ASSERT_TRUE(RunUntilNodes({"n3", "n4", "n5"})) << absl::StrJoin(Nodes(), " ");
   EXPECT_THAT(Notes(), HasSubstr("reading all again"));
+}
+
+// A name that leads to another store for a minute. What the first one said meanwhile counts.
+TEST_F(EtcdSourceTest, NothingOfAnotherClusterStaysOnceTheFirstOneAnswersAgain) {
+  for (const char* key : {"/weft/nodes/n1", "/weft/nodes/n2", "/weft/nodes/n3"}) etcd_->Put(key, "{}");
+  test::Etcd other;
+  for (int i = 0; i < 20; ++i) other.Put("/weft/nodes/n4", "{}");  // Its revisions are far ahead.
+  other.Put("/weft/nodes/n3", R"({"zone":"z4"})");
+  Start(false, {etcd_->url(), other.url()});
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3"}));
+  etcd_->Kill();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3", "n4"}));
+  EXPECT_EQ(said_.mesh().nodes[2].value.zone(), "z4");
+  EXPECT_THAT(source_->Describe(), HasSubstr("(4 objects, 2 of them kept)"));
+  etcd_->Start();
+  etcd_->Delete("/weft/nodes/n1");
+  other.Kill();
+  ASSERT_TRUE(RunUntilNodes({"n2", "n3"})) << absl::StrJoin(Nodes(), " ");
+  EXPECT_EQ(said_.mesh().nodes[1].value.zone(), "");
+  EXPECT_THAT(source_->Describe(), HasSubstr("(2 objects)"));
+}
+
+TEST_F(EtcdSourceTest, AClusterThatAnswersAgainAndIsOlderThanItWasTakesNothingBack) {
+  etcd_->Put("/weft/nodes/n1", "{}");
+  etcd_->Kill();
+  etcd_->Keep();
+  etcd_->Start();
+  etcd_->Put("/weft/nodes/n2", "{}");
+  test::Etcd other;
+  other.Put("/weft/nodes/n3", "{}");
+  Start(false, {etcd_->url(), other.url()});
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2"}));
+  etcd_->Kill();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3"}));
+  etcd_->Return();
+  etcd_->Start();
+  other.Kill();
+  ASSERT_TRUE(RunUntil([&] { return absl::StrContains(Notes(), "went back in time"); })) << Notes();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3"})) << absl::StrJoin(Nodes(), " ");
+  EXPECT_THAT(source_->Describe(), HasSubstr("(3 objects, 2 of them kept)"));
+}
+
+TEST_F(EtcdSourceTest, WhatWasKeptBeforeAnotherClusterAnsweredIsKeptAfterIt) {
+  test::Etcd gone;
+  for (const char* key : {"/weft/nodes/n2", "/weft/nodes/n3"}) gone.Put(key, "{}");
+  etcd_->Put("/weft/nodes/n1", "{}");
+  test::Etcd other;
+  other.Put("/weft/nodes/n4", "{}");
+  Start(false, {gone.url(), etcd_->url(), other.url()});
+  ASSERT_TRUE(RunUntilNodes({"n2", "n3"}));
+  gone.Kill();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3"}));
+  etcd_->Kill();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3", "n4"}));
+  other.Put("/weft/nodes/n3", "{}");
+  other.Delete("/weft/nodes/n3");
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n4"}));
+  etcd_->Start();
+  other.Kill();
+  ASSERT_TRUE(RunUntilNodes({"n1", "n2"})) << absl::StrJoin(Nodes(), " ");
+  EXPECT_THAT(source_->Describe(), HasSubstr("(2 objects, 1 of them kept)"));
 }
 
 TEST_F(EtcdSourceTest, AnotherClusterTakesBackWhereThatIsMeant) {
