@@ -269,6 +269,7 @@ class NodeEngine final : public SessionEvents {
   Peer& PeerOf(const std::string& node);
   Peer* PeerIn(const std::string& node, uint64_t session);
   Peer* PeerAt(transport::PeerIndex index);
+  bool AllowAgain(uint32_t key_id);
   absl::Status SetPath(Peer& peer, const std::string& address, std::size_t bytes_least);
   void ForgetReceiveId(Peer& peer, int which);
   void ForgetGone();

@@ -87,13 +87,23 @@ uint32_t NodeEngine::InstallReceiveKey(const std::string& node, uint64_t session
   ForgetReceiveId(*peer, which);
   const uint32_t id = transport_->InstallReceiveKey(peer->index, epoch, secret);
   if (id == 0) return 0;
-  if (options_.gate.allow && !options_.gate.allow(id).ok()) {
+  if (options_.gate.allow && !options_.gate.allow(id).ok() && !AllowAgain(id)) {
     transport_->RetireReceiveKey(peer->index, epoch);
     return 0;
   }
   peer->receive_ids[which] = id;
   peer->receive_epochs[which] = epoch;
   return id;
+}
+
+// What stands in front of the port may hold its place for a key that has ended by another peer's CLOSE.
+bool NodeEngine::AllowAgain(uint32_t id) {
+  for (auto& [node, peer] : peers_) {
+    for (int which : {0, 1}) {
+      if (!transport_->HasReceiveKey(peer.receive_ids[which])) ForgetReceiveId(peer, which);
+    }
+  }
+  return options_.gate.allow(id).ok();
 }
 
 void NodeEngine::ForgetReceiveId(Peer& peer, int which) {
@@ -105,7 +115,7 @@ absl::flat_hash_set<uint32_t> NodeEngine::ReceiveIds() const {
   absl::flat_hash_set<uint32_t> ids;
   for (const auto& [node, peer] : peers_) {
     for (const uint32_t id : peer.receive_ids) {
-      if (id != 0) ids.insert(id);
+      if (transport_->HasReceiveKey(id)) ids.insert(id);
     }
   }
   return ids;

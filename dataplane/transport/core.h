@@ -89,6 +89,8 @@ class Core {
   // Fills in the secret of an id from InstallReceiveKey that was not yet known when it was chosen.
   void SetReceiveSecret(uint32_t key_id, const SealSecret& secret);
   void RetireReceiveKey(PeerIndex peer, uint8_t epoch);
+  // False once the key is retired, or its session has ended, as by a CLOSE.
+  bool HasReceiveKey(uint32_t key_id) { return keys_.Find(key_id) != nullptr; }
   // From now on packets are sealed with `secret` under the peer's `key_id`. `epoch` must be above the last.
   void InstallSendKey(PeerIndex peer, uint8_t epoch, uint32_t key_id, uint16_t worker_hint,
                       const SealSecret& secret);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Nodes, hosts and agents that die, move, come back or are replaced while two nodes call each other.
 #include <atomic>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -226,6 +227,38 @@ TEST_F(TwoNodesTest, APeerOverANarrowPathIsReachedThroughWhateverPortAndAddress)
     EXPECT_EQ(nodes_[0].paths, 1);
   });
   EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
+}
+
+// A table in front of the port, as the XDP program's: a place holds one id until that is forgotten.
+TEST_F(TwoNodesTest, TheKeyPlacesOfAPeerThatClosesAreForOthers) {
+  constexpr uint32_t kPlaces = 32;  // Four for each of the fixture's eight peers.
+  std::map<uint32_t, uint32_t> table;
+  EchoAcross across(*this);
+  OnWire([&] {
+    EXPECT_TRUE(nodes_[0]
+                    .engine
+                    ->SetGate({.allow =
+                                   [&table](uint32_t id) {
+                                     const uint32_t held = table.emplace(id % kPlaces, id).first->second;
+                                     return held == id ? absl::OkStatus() : absl::AlreadyExistsError("held");
+                                   },
+                               .forget = [&table](uint32_t id) { table.erase(id % kPlaces); }})
+                    .ok());
+    EXPECT_EQ(table.size(), 1u);
+    nodes_[1].engine->CloseAll();
+  });
+  WaitReachable(0, false);
+  OnWire([&] {
+    NodeEngine& engine = *nodes_[0].engine;
+    EXPECT_EQ(engine.ReceiveIds().size(), 0u);
+    ASSERT_TRUE(engine.BeginSession("n3", 1000, "there").ok());
+    for (uint32_t epoch = 0; epoch < 2 * kPlaces; ++epoch)
+      EXPECT_NE(engine.InstallReceiveKey("n3", 1000, static_cast<uint8_t>(epoch), {}), 0u) << epoch;
+    EXPECT_EQ(engine.ReceiveIds().size(), 2u);
+    EXPECT_EQ(table.size(), 2u);
+    engine.EndSession("n3", 1000);
+    (void)engine.SetGate({.allow = [](uint32_t) { return absl::OkStatus(); }, .forget = {}});
+  });
 }
 
 TEST_F(TwoNodesTest, CallsOfAHostThatDiesAreCancelledThere) {
