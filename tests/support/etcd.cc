@@ -6,9 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <random>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -39,15 +41,20 @@ std::string RangeOf(const std::string& key) {
 
 }  // namespace
 
+// Below those that the kernel gives to whoever connects, in this test or another: one of those may be taken
+// before the server listens there.
 int FreePort() {
-  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  WEFT_CHECK(bind(socket.get(), reinterpret_cast<sockaddr*>(&address), size) == 0);
-  WEFT_CHECK(getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  return ntohs(address.sin_port);
+  static std::mt19937 random(std::random_device{}());
+  for (;;) {
+    const int port = std::uniform_int_distribution<int>(15'000, 30'000)(random);
+    const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    if (bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) return port;
+    WEFT_CHECK(errno == EADDRINUSE);
+  }
 }
 
 bool Etcd::Installed() { return !EtcdProgram().empty(); }
