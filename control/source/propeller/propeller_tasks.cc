@@ -128,6 +128,10 @@ void PropellerTasks::ModuleOf(const std::string& id, const std::string& sha256, 
       FailAt(other, absl::StrCat("task ", id, " of the same name is newer"));
     }
   }
+  // Those the agent is to place anew, should they be wanted again.
+  for (auto& [other_id, each] : tasks_) {
+    if (each.name == task.name && each.sha256 != sha256) each.placed = false;
+  }
 }
 
 void PropellerTasks::Stop(const std::string& id, uint64_t now_ns) {
@@ -144,6 +148,7 @@ void PropellerTasks::Stop(const std::string& id, uint64_t now_ns) {
     tasks_.erase(found);
     return;
   }
+  found->second.served = found->second.placed || found->second.phase == Phase::kReady;
   found->second.phase = Phase::kDraining;
   found->second.since_ns = now_ns;
 }
@@ -171,26 +176,35 @@ void PropellerTasks::OnProgrammed(const std::string& node, const MeshState& mesh
   const bool complete = failed.empty() || !absl::StartsWith(failed.back(), "and ");
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     Task& task = it->second;
-    // One that drains may be started again while its endpoint stands: then the agent says nothing more of it.
-    const bool drains = task.phase == Phase::kDraining;
-    if ((task.phase != Phase::kPlacing && !drains) || task.placed) {
+    // Also one that is ready or drains: where it is started again while its endpoint stands, the agent says
+    // nothing more of it.
+    if (task.sha256.empty() || RunsOnce(task)) {
       ++it;
       continue;
     }
+    const bool placing = task.phase == Phase::kPlacing;
+    const bool drains = task.phase == Phase::kDraining;
     const std::string what = absl::StrCat(FunctionOf(task), " on host ", host_, ": ");
     const auto failure = std::find_if(failed.begin(), failed.end(),
                                       [&](const std::string& each) { return absl::StartsWith(each, what); });
     if (failure != failed.end()) {
-      // Nothing of it is there to drain, and a start by its module is to be tried anew.
-      changed_ = true;
-      it = drains ? tasks_.erase(it) : FailAt(it, *failure);
+      if (placing) {
+        it = FailAt(it, *failure);
+      } else if (drains && !task.served) {
+        // Nothing of it is there to drain, and a start by its module is to be tried anew.
+        changed_ = true;
+        it = tasks_.erase(it);
+      } else {
+        ++it;
+      }
       continue;
     }
     if (all && complete) {
       const EntryPtr endpoint = mesh.Find(EndpointKey(FunctionOf(task), node, host_));
       task.placed =
           endpoint != nullptr && MessageOf<api::Endpoint>(*endpoint).sha256() == BytesOfHex(task.sha256);
-      if (!task.placed && !drains) {
+      task.served |= drains && task.placed;
+      if (!task.placed && placing) {
         it = FailAt(it, absl::StrCat(what, "what stands in the mesh is not this module (weftctl status)"));
         continue;
       }

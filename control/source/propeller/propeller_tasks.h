@@ -116,7 +116,8 @@ class PropellerTasks {
     std::string image;   // While it is fetched
     std::string sha256;  // Of the module; empty while it is fetched
     Phase phase = Phase::kFetching;
-    bool placed = false;     // The agent says so.
+    bool placed = false;     // The agent says so, and no other module was to take its place since.
+    bool served = false;     // Of one that drains: it was placed once.
     bool arguments = false;  // `run` holds some.
     bool latent = false;
     bool monitored = false;

@@ -132,6 +132,7 @@ TEST_F(PropellerTasksTest, ANewerTaskOfTheSameNameTakesOverAndTheOldOneGoesOnWhe
   Programmed({"ns/fn on host h: no handler"});
   EXPECT_THAT(Reports(), ElementsAre("t1: runs", "t2: ns/fn on host h: no handler"));
   EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a ready"));
+  Programmed();
   Start("t3", "fn", 'a');  // The same module: nothing to wait for but the others.
   After(PropellerTasks::kSettleNs);
   EXPECT_THAT(Reports(), ElementsAre("t3: runs"));
@@ -185,6 +186,59 @@ TEST_F(PropellerTasksTest, WhatCouldNotBePlacedAfterItsStopIsGoneAtOnceAndTriedA
   EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a draining"));
   Programmed();
   EXPECT_THAT(Reports(), ElementsAre("t2: runs"));
+}
+
+// Each time another module has taken its place, so the agent is to place it anew, which may fail.
+TEST_F(PropellerTasksTest, WhatAnotherModuleTookThePlaceOfIsNotReadyBeforeItIsPlacedAnew) {
+  Start("t1", "fn", 'a');
+  Programmed();
+  After(PropellerTasks::kSettleNs);
+  EXPECT_THAT(Reports(), ElementsAre("t1: runs"));
+  Start("t2", "fn", 'b');
+  tasks_.Stop("t2", now_ns_);  // Before the agent's word on it
+  Start("t3", "fn", 'a');
+  After(PropellerTasks::kSettleNs);
+  EXPECT_THAT(Reports(), IsEmpty());
+  Programmed();
+  EXPECT_THAT(Reports(), ElementsAre("t3: runs"));
+  tasks_.Stop("t1", now_ns_);
+  tasks_.Stop("t3", now_ns_);
+  Start("t4", "fn", 'b');
+  Programmed();
+  tasks_.Stop("t4", now_ns_);
+  Start("t5", "fn", 'a');  // While t3 drains
+  EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a draining"));
+  After(PropellerTasks::kSettleNs);
+  EXPECT_THAT(Reports(), IsEmpty());
+  Programmed({"ns/fn on host h: no handler"});
+  EXPECT_THAT(Reports(), ElementsAre("t5: ns/fn on host h: no handler"));
+  After(PropellerTasks::kDrainNs);
+  EXPECT_THAT(Endpoints(), IsEmpty());
+}
+
+// An operator's word, or a generation that came between, is judged as it stands at each word of the agent.
+TEST_F(PropellerTasksTest, WhatWasPlacedIsJudgedAnewUntilItIsReadyAndDrainsToItsEndWhereANewerOneFails) {
+  Start("t1", "fn", 'a');
+  Programmed();
+  Programmed({"ns/fn on host h: not attached"}, false);
+  EXPECT_THAT(Reports(), ElementsAre("t1: ns/fn on host h: not attached"));
+  Start("t2", "fn", 'a');
+  Programmed();
+  After(PropellerTasks::kSettleNs);
+  tasks_.OnProgrammed("n1", MeshState(), {}, true, now_ns_);
+  Start("t3", "fn", 'a');
+  After(PropellerTasks::kSettleNs);
+  EXPECT_THAT(Reports(), ElementsAre("t2: runs"));
+  Programmed();
+  EXPECT_THAT(Reports(), ElementsAre("t3: runs"));
+  tasks_.Stop("t2", now_ns_);
+  tasks_.Stop("t3", now_ns_);
+  Start("t4", "fn", 'b');
+  Programmed({"ns/fn on host h: no handler"});
+  EXPECT_THAT(Reports(), ElementsAre("t4: ns/fn on host h: no handler"));
+  EXPECT_THAT(Endpoints(), ElementsAre("ns/fn=a draining"));
+  After(PropellerTasks::kDrainNs);
+  EXPECT_THAT(Endpoints(), IsEmpty());
 }
 
 TEST_F(PropellerTasksTest, ModulesThatDoNotComeFailTheirTasks) {
