@@ -154,6 +154,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
     std::array<uint32_t, 2> entered_in = {};  // Key table and XSKMAP that lead to it.
     std::string problem;                      // As logged last.
   };
+  void AddInsideXdp(uint16_t worker, const std::string& host, uint16_t slot);
   void SteerInside(std::shared_ptr<const SteerMaps> maps);
   uint32_t QueueForInside(const InsideXdp& xdp) const;
   void MakeInsideXdp(uint16_t worker, InsideXdp* xdp);

@@ -23,6 +23,13 @@ namespace weft::agent {
 
 static_assert(NodeLink::kInsideMax == WEFT_STEER_INSIDE_MAX, "a slot has its place in the program's table");
 
+// It gets one at weft-control's next answer.
+void NodeLink::AddInsideXdp(uint16_t worker, const std::string& host, uint16_t slot) {
+  InsideXdp& xdp = inside_xdp_[worker];
+  xdp.host = host;
+  xdp.slot = slot;
+}
+
 void NodeLink::SteerInside(std::shared_ptr<const SteerMaps> maps) {
   maps_ = std::move(maps);
   const std::array<uint32_t, 2> here = {maps_->keys_id, maps_->xsks_id};

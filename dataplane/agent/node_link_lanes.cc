@@ -144,11 +144,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bo
   worker.address.port = static_cast<uint16_t>(listen.port + slot);
   worker.host = host;
   ToKeys([this, worker, first, slot, raw_packets] {
-    if (raw_packets) {
-      InsideXdp& xdp = inside_xdp_[worker.id];
-      xdp.host = worker.host;
-      xdp.slot = slot;
-    }
+    if (raw_packets) AddInsideXdp(worker.id, worker.host, slot);
     inside_[worker.id].host = worker.host;
     inside_[worker.id].key_first = first;
     for (const auto& [peer, session] : sessions_) {
