@@ -313,13 +313,24 @@ TEST_F(ClientCallTest, AFunctionIsForgottenOnceNoCallByItIsUnderWay) {
   }
 }
 
-TEST_F(ClientCallTest, AFunctionThatRunsInThisProcessIsNotForgotten) {
-  auto mesh = *weft::Mesh::Create({.run_dir = mesh_->run_dir(), .host = "self"});
-  Server server(*mesh);
+// A process that serves test/self, which is called from within it and answers later.
+struct DeferringSelf {
+  explicit DeferringSelf(test::Mesh& node)
+      : mesh(*weft::Mesh::Create({.run_dir = node.run_dir(), .host = "self"})), server(*mesh), client(*mesh) {
+    EXPECT_TRUE(
+        server.Register("test/self", [this](ServerCall& call) { later.push_back(call.Defer()); }).ok());
+    EXPECT_TRUE(mesh->Attach().ok());
+  }
+  std::unique_ptr<weft::Mesh> mesh;
+  Server server;
   std::vector<DeferredCall> later;
-  ASSERT_TRUE(server.Register("test/self", [&](ServerCall& call) { later.push_back(call.Defer()); }).ok());
-  ASSERT_TRUE(mesh->Attach().ok());
-  Client client(*mesh);
+  Client client;
+};
+
+TEST_F(ClientCallTest, AFunctionThatRunsInThisProcessIsNotForgotten) {
+  DeferringSelf process(*mesh_);
+  Client& client = process.client;
+  std::vector<DeferredCall>& later = process.later;
   ASSERT_TRUE(client.Send(*client.Resolve("test/self"), std::as_bytes(std::span("x", 1))).ok());
   ASSERT_EQ(later.size(), 1u);
   EXPECT_FALSE(client.Forget("test/self"));
@@ -329,12 +340,9 @@ TEST_F(ClientCallTest, AFunctionThatRunsInThisProcessIsNotForgotten) {
 
 // As one of another process would: at its deadline, or when it is cancelled, whatever its handler does.
 TEST_F(ClientCallTest, ACallOfAFunctionThatRunsInThisProcessEndsAtItsDeadlineOrWhenCancelled) {
-  auto mesh = *weft::Mesh::Create({.run_dir = mesh_->run_dir(), .host = "self"});
-  Server server(*mesh);
-  std::vector<DeferredCall> later;
-  ASSERT_TRUE(server.Register("test/self", [&](ServerCall& call) { later.push_back(call.Defer()); }).ok());
-  ASSERT_TRUE(mesh->Attach().ok());
-  Client client(*mesh);
+  DeferringSelf process(*mesh_);
+  Client& client = process.client;
+  std::vector<DeferredCall>& later = process.later;
   const Function self = *client.Resolve("test/self");
   std::array<std::byte, 8> response{};
   std::vector<StatusCode> ended;
@@ -352,7 +360,7 @@ TEST_F(ClientCallTest, ACallOfAFunctionThatRunsInThisProcessEndsAtItsDeadlineOrW
   ASSERT_TRUE(wait(1));
   EXPECT_EQ(ended[0], StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(later[0].cancelled());
-  EXPECT_EQ(mesh->Counter("deadlines_fired"), 1u);
+  EXPECT_EQ(process.mesh->Counter("deadlines_fired"), 1u);
 
   const CallId call = start(absl::Hours(1));
   start(absl::Hours(1));
