@@ -4,6 +4,8 @@
 #ifndef WEFT_DATAPLANE_CHANNEL_CONSUMER_RUN_H_
 #define WEFT_DATAPLANE_CHANNEL_CONSUMER_RUN_H_
 
+#include <algorithm>
+
 #include "dataplane/channel/consumer.h"
 
 namespace weft {
