@@ -22,11 +22,12 @@ namespace weft {
 
 // A stream that brings nothing for this long has failed.
 inline constexpr uint64_t kStreamStallNs = 100 * kNsPerMs;
-// So has one that brings less than a quarter of the arena, or its rest, in this time. Whoever sends at all
-// fills half of the arena within kStreamStallNs, so the slowest honest one brings twenty times as much.
+// So has one that brings less than this, a quarter of the arena where that is less, or its rest, in
+// kStreamSlowNs. The arena's size says nothing about how fast its sender is, which may have a slow machine.
+inline constexpr uint32_t kStreamPaceBytes = 4 * kChunkBytesMax;
 inline constexpr uint64_t kStreamSlowNs = kNsPerSecond;
 // What counts of the time between two looks: in more than that this side did not run, so the peer's messages
-// waited for it.
+// waited for it. Nor does time count in which it was busy with what stood before them in the ring.
 inline constexpr uint64_t kStreamLookNs = kStreamStallNs / 2;
 
 // What Poll tells of messages; duck-typed, so that it is inlined:
@@ -123,7 +124,8 @@ class BasicConsumer {
 
   // Fails messages in parts that fell behind, by OnAbort: whose deadline has passed, which brought nothing
   // for kStreamStallNs, or too little for kStreamSlowNs, be the ring empty or not. Call it again and again
-  // while receiving() is not 0, with polls in between.
+  // while receiving() is not 0, with polls in between; one that finds cells which were there at the one
+  // before does not count.
   template <class Sink>
   void ExpireStalled(uint64_t now_ns, Sink& sink);
   // The message whose payload goes to `payload` is no longer wanted: what is still to come of it is dropped,
@@ -245,6 +247,7 @@ class BasicConsumer {
   PoisonReason CheckChunk(const ChunkDescriptor& chunk, uint32_t bytes) const;
   template <class Sink>
   void BeginPartial(Partial& partial, const Descriptor& own, Sink& sink);
+  void CountLook(uint64_t now_ns, bool empty);
   template <class Sink>
   void Drop(Partial& partial, Sink& sink, typename Partial::State next);
   void EndPartial(Partial& partial, typename Partial::State next) {
@@ -253,6 +256,9 @@ class BasicConsumer {
       Release(partial.total);
     }
     partial.state = next;
+  }
+  uint32_t PaceBytes() const {
+    return arena_bytes_ / 4 < kStreamPaceBytes ? arena_bytes_ / 4 : kStreamPaceBytes;
   }
   bool TryCharge(uint32_t bytes) {
     if (budget_ != nullptr && !budget_->TryCharge(bytes, charged_bytes_)) return false;
@@ -293,7 +299,8 @@ class BasicConsumer {
   int receiving_ = 0;
   uint64_t stalled_ = 0;
   uint64_t charged_bytes_ = 0;  // Of messages in parts.
-  uint64_t look_ns_ = 0;        // When ExpireStalled last looked,
+  uint64_t look_ns_ = 0;        // When ExpireStalled last looked, as far as that counts,
+  uint32_t look_tail_ = 0;      // up to which cell the peer had published then,
   uint64_t looked_ns_ = 0;      // and the time in which it did, but for gaps above kStreamLookNs.
   Partial partials_[kPartialsMax];
 };

@@ -59,7 +59,7 @@ bool BasicConsumer<Access>::TakeChunk(const Descriptor& own, uint32_t bytes, Sin
     Access::CopyFromPeer(partial.payload + partial.received, from, bytes);
   partial.received += bytes;
   partial.progress_ns = NowNs();
-  if (partial.received - partial.paced_bytes >= arena_bytes_ / 4) {
+  if (partial.received - partial.paced_bytes >= PaceBytes()) {
     partial.paced_bytes = partial.received;
     partial.paced_looked_ns = looked_ns_;
   }
@@ -89,13 +89,25 @@ void BasicConsumer<Access>::BeginPartial(Partial& partial, const Descriptor& own
   ++receiving_;
 }
 
+// A look counts once all is taken that the peer had published at the last one that did: until then what is
+// to come of a message may stand behind that. As the ring is finite, so is the time until then for whoever
+// keeps it filled.
+template <class Access>
+void BasicConsumer<Access>::CountLook(uint64_t now_ns, bool empty) {
+  if (!empty && static_cast<int32_t>(look_tail_ - head_) > 0) return;
+  looked_ns_ += std::min(now_ns - std::min(look_ns_, now_ns), kStreamLookNs);
+  look_ns_ = now_ns;
+  // A tail that cannot be is the peer's loss.
+  const uint32_t tail = Access::LoadAcquire(peer_.lines->tail);
+  look_tail_ = tail - head_ <= kCells ? tail : head_;
+}
+
 template <class Access>
 template <class Sink>
 void BasicConsumer<Access>::ExpireStalled(uint64_t now_ns, Sink& sink) {
   if (receiving_ == 0) return;
-  looked_ns_ += std::min(now_ns - std::min(look_ns_, now_ns), kStreamLookNs);
-  look_ns_ = now_ns;
   const bool empty = !Ready();
+  CountLook(now_ns, empty);
   for (Partial& partial : partials_) {
     if (partial.state != Partial::kReceiving) continue;
     const uint64_t deadline_ns = partial.header.deadline_ns;
