@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -161,6 +162,12 @@ class MeshImpl final : public SessionEvents {
     bool timed() const { return spec.done != nullptr && spec.timed; }
   };
 
+  // Link, its epoch and the request's id: ids begin anew with each peer that gets the link's place.
+  using CallKey = std::tuple<uint32_t, uint32_t, uint32_t>;
+  static CallKey KeyOf(const Incoming& incoming) {
+    return {incoming.link, incoming.link_epoch, incoming.request_id};
+  }
+
   MeshImpl(const SessionOptions& options, std::unique_ptr<Session> session);
   const char* attached_text() const;
 
@@ -229,7 +236,7 @@ class MeshImpl final : public SessionEvents {
   std::atomic<bool> stop_{false};
   UniqueFd stop_fd_;
   std::deque<Served> served_;
-  absl::flat_hash_map<uint64_t, bool> deferred_;  // By link and request id: was it cancelled?
+  absl::flat_hash_map<CallKey, bool> deferred_;  // Was it cancelled?
   std::deque<Async> asyncs_;
   Async* free_async_ = nullptr;
   Async* ended_first_ = nullptr;

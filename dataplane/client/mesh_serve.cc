@@ -13,8 +13,6 @@
 namespace weft {
 namespace {
 
-uint64_t KeyOf(uint32_t link, uint32_t request_id) { return uint64_t{link} << 32 | request_id; }
-
 std::span<const std::byte> BytesOfText(absl::string_view text) {
   text = text.substr(0, kErrorTextBytesMax);
   return std::as_bytes(std::span(text.data(), text.size()));
@@ -55,16 +53,17 @@ void MeshImpl::OnRequestAbort(const Incoming& incoming, std::byte* payload) {
 }
 
 void MeshImpl::OnCancel(uint32_t link, uint32_t request_id) {
+  // Not one of a peer whose link this was before.
+  const CallKey cancelled(link, link == kLocalLink ? Incoming{}.link_epoch : core_.link(link)->epoch,
+                          request_id);
   for (RequestBuffer* request = ready_.first(); request != nullptr; request = request->next) {
-    if (request->incoming.link == link && request->incoming.request_id == request_id)
-      request->cancelled = true;
+    if (KeyOf(request->incoming) == cancelled) request->cancelled = true;
   }
   for (ServerCall* call = current_; call != nullptr; call = call->outer_) {
-    if (call->incoming_.link == link && call->incoming_.request_id == request_id) call->cancelled_ = true;
+    if (KeyOf(call->incoming_) == cancelled) call->cancelled_ = true;
   }
   if (deferred_.empty()) return;
-  if (auto deferred = deferred_.find(KeyOf(link, request_id)); deferred != deferred_.end())
-    deferred->second = true;
+  if (auto deferred = deferred_.find(cancelled); deferred != deferred_.end()) deferred->second = true;
 }
 
 // Handlers that answer later cannot ask for it then.
@@ -204,19 +203,17 @@ void MeshImpl::AnswerUnanswered(const Incoming& incoming) {
          BytesOfText(absl::StrCat("the handler of ", incoming.function->name, " gave no answer")));
 }
 
-void MeshImpl::NoteDeferred(const ServerCall& call) {
-  deferred_[KeyOf(call.incoming_.link, call.incoming_.request_id)] = call.cancelled_;
-}
+void MeshImpl::NoteDeferred(const ServerCall& call) { deferred_[KeyOf(call.incoming_)] = call.cancelled_; }
 
 void MeshImpl::AnswerDeferred(const Incoming& incoming, absl::StatusCode code,
                               std::span<const std::byte> payload) {
-  deferred_.erase(KeyOf(incoming.link, incoming.request_id));
+  deferred_.erase(KeyOf(incoming));
   Answer(incoming, code, payload);
   core_.Publish();
 }
 
 bool MeshImpl::DeferredCancelled(const Incoming& incoming) {
-  auto found = deferred_.find(KeyOf(incoming.link, incoming.request_id));
+  auto found = deferred_.find(KeyOf(incoming));
   return found != deferred_.end() && found->second;
 }
 

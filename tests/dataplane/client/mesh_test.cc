@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Mesh without an agent, on one thread with the peer that it exchanges calls with: whom a cancel means,
+// and what callbacks leave to others.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataplane/base/function_id.h"
+#include "dataplane/client/mesh_impl.h"
+#include "tests/dataplane/call/call_pair.h"
+#include "weft/client.h"
+#include "weft/server.h"
+
+namespace weft {
+namespace {
+
+using absl::StatusCode;
+
+// A call that the peer makes.
+struct PeerCall {
+  Ended ended;
+  CallHandle handle;
+};
+
+class MeshTest : public testing::Test {
+ protected:
+  MeshTest()
+      : mesh_(*Mesh::Create({.run_dir = "/nonexistent", .poll_time = absl::ZeroDuration()})),
+        client_(*mesh_),
+        server_(*mesh_) {
+    peer_.now_ns = NowNs();
+    peer_.core.Serve("test/echo", nullptr);
+    peer_.core.SetServePolicy("test/echo", {});
+    peer_.handler = [](TestHost& host, const TestHost::Request& request) { host.Echo(request); };
+    const auto serve = [this](const char* name, auto handler) {
+      EXPECT_TRUE(server_.Register(name, handler).ok());
+      core().SetServePolicy(name, {});
+      core().SetRoute(core().Route("demo", name), {{.link = kLocalLink, .weight = 1}}, {}, StatusCode::kOk,
+                      "");
+    };
+    serve("demo/hold", [this](ServerCall& call) { held_.push_back(call.Defer()); });
+    serve("demo/run", [this](ServerCall& call) {
+      ++runs_;
+      if (on_run_) on_run_(call);
+      call.Reply(call.request());
+    });
+    Connect();
+  }
+
+  MeshImpl& impl() { return mesh_->impl(); }
+  CallCore& core() { return impl().core(); }
+  Function Local(const char* name) { return Function(&core().Route("demo", name)); }
+  Function Echo() { return Function(&core().Route("demo", "test/echo")); }
+
+  void Connect() {
+    std::tie(link_, peer_link_) = Join(core(), peer_.core);
+    EXPECT_TRUE(impl().session().poller().AddDoorbell(link_->doorbell.get()).ok());
+    EXPECT_TRUE(impl().session().poller().AddChannel(link_->channel.get()).ok());
+    std::vector<AccessGrant> grants;
+    for (const char* name : {"demo/hold", "demo/run"}) {
+      grants.push_back({kTestCaller, "test/peer", FunctionIdOf(name)});
+      peer_.core.SetRoute(peer_.core.Route("test/peer", name),
+                          {{.link = peer_link_->index, .weight = 1, .caller_index = kTestCaller}}, {},
+                          StatusCode::kOk, "");
+    }
+    core().SetAccess(*link_, grants);
+    peer_.core.SetAccess(*peer_link_, {{kTestCaller, "demo", FunctionIdOf("test/echo")}});
+    core().SetRoute(core().Route("demo", "test/echo"),
+                    {{.link = link_->index, .weight = 1, .caller_index = kTestCaller}}, {}, StatusCode::kOk,
+                    "");
+  }
+  void Disconnect() {
+    impl().session().poller().RemoveChannel(link_->channel.get());
+    impl().session().poller().RemoveDoorbell(link_->doorbell.get());
+    core().CloseLink(*link_, StatusCode::kUnavailable, "died");
+    peer_.core.CloseLink(*peer_link_, StatusCode::kUnavailable, "died");
+  }
+  // Another peer has the link's place; its ids begin at 1.
+  void Replace() {
+    const uint32_t index = link_->index;
+    Disconnect();
+    Connect();
+    ASSERT_EQ(link_->index, index);
+    peer_.core.table().set_next_id(1);
+  }
+
+  void Start(PeerCall& call, const char* function) {
+    CallSpec spec;
+    spec.done = Ended::Done;
+    spec.context = &call.ended;
+    ASSERT_EQ(peer_.core.StartNow(peer_.core.Route("test/peer", function), spec, NowNs(), &call.handle),
+              StartState::kStarted);
+  }
+  void CancelFirstId() {
+    ASSERT_TRUE(
+        peer_link_->channel->TrySend({.request_id = 1, .kind = MessageKind::kCancel}, {}, Lane::kRequest));
+    peer_link_->channel->Publish();
+  }
+
+  TestHost peer_;
+  std::unique_ptr<Mesh> mesh_;
+  Client client_;
+  Server server_;
+  std::vector<DeferredCall> held_;
+  int runs_ = 0;
+  std::function<void(ServerCall&)> on_run_;
+  Link* link_ = nullptr;
+  Link* peer_link_ = nullptr;
+};
+
+TEST_F(MeshTest, ADeferredCallThatOutlivesItsLinkIsNotTakenForOneOfTheNextPeer) {
+  PeerCall before, call;
+  peer_.core.table().set_next_id(1);
+  Start(before, "demo/hold");
+  client_.Poll();
+  ASSERT_EQ(held_.size(), 1u);
+  Replace();
+  CancelFirstId();
+  client_.Poll();
+  EXPECT_FALSE(held_[0].cancelled());
+
+  // And its end does not hide the call of the same id.
+  Start(call, "demo/hold");
+  client_.Poll();
+  ASSERT_EQ(held_.size(), 2u);
+  held_[0].Reply({});
+  ASSERT_TRUE(peer_.core.Cancel(call.handle));
+  client_.Poll();
+  EXPECT_TRUE(held_[1].cancelled());
+}
+
+TEST_F(MeshTest, ACancelOfTheNextPeerStopsNoRequestThatIsQueuedOrRuns) {
+  PeerCall queued, running;
+  peer_.core.table().set_next_id(1);
+  Start(queued, "demo/run");
+  impl().loop().PollOnce();
+  Replace();
+  CancelFirstId();
+  client_.Poll();
+  EXPECT_EQ(runs_, 1);
+  EXPECT_EQ(core().counters().cancels_received, 1u);
+  EXPECT_EQ(core().counters().dropped_cancelled, 0u);
+
+  on_run_ = [this](const ServerCall& call) {
+    Replace();
+    CancelFirstId();
+    client_.Poll();
+    EXPECT_FALSE(call.cancelled());
+  };
+  Replace();
+  Start(running, "demo/run");
+  client_.Poll();
+  EXPECT_EQ(runs_, 2);
+  EXPECT_EQ(core().counters().cancels_received, 2u);
+}
+
+}  // namespace
+}  // namespace weft
