@@ -326,6 +326,8 @@ void MeshImpl::RunCallbacks(int* ran) {
     async->next = free_async_;
     free_async_ = async;
     ++*ran;
+    if (++callbacks_unpolled_ >= kRunMax && ready_.first() == nullptr) [[unlikely]]
+      Poll();
   }
 }
 

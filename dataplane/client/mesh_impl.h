@@ -186,6 +186,7 @@ class MeshImpl final : public SessionEvents {
   uint64_t NextLocalNs() const {
     return local_deadlines_.empty() ? kNoDeadline : local_deadlines_.begin()->first;
   }
+  void Poll();
   void RunCallbacks(int* ran);
   bool QuietForDrain();
 
@@ -211,7 +212,7 @@ class MeshImpl final : public SessionEvents {
 
   static constexpr uint32_t kReadyMax = 1024;
   // Handlers that run between two polls, so that replies and the agent are not kept waiting by a burst of
-  // requests.
+  // requests; and as many callbacks.
   static constexpr int kRunMax = 64;
   // CallId::slot of a call whose function runs in this process; its generation is the local id.
   static constexpr uint32_t kLocalSlot = CallId{}.slot - 1;
@@ -241,6 +242,7 @@ class MeshImpl final : public SessionEvents {
   Async* free_async_ = nullptr;
   Async* ended_first_ = nullptr;
   Async* ended_last_ = nullptr;
+  int callbacks_unpolled_ = 0;  // So many have run since one of them last had the channels polled.
   absl::flat_hash_map<uint32_t, LocalCall> local_calls_;
   // Of those with a callback that were not answered at once, by deadline and local id.
   std::set<std::pair<uint64_t, uint32_t>> local_deadlines_;

@@ -163,11 +163,12 @@ int MeshImpl::RunMessages(RequestBuffer* run, int messages_max) {
 WEFT_HOT_INLINE int MeshImpl::RunReady() {
   int ran = 0;
   if (ended_first_ != nullptr) RunCallbacks(&ran);
-  while (ran < kRunMax) {
+  // Callbacks leave handlers their share: there may be new ones without end.
+  for (const int ran_max = ran + kRunMax; ran < ran_max;) {
     RequestBuffer* const request = ready_.first();
     if (request == nullptr) break;
     if (request->messages != 1) {
-      ran += RunMessages(request, kRunMax - ran);
+      ran += RunMessages(request, ran_max - ran);
     } else {
       ready_.Pop();
       RunRequest(request);
@@ -179,10 +180,15 @@ WEFT_HOT_INLINE int MeshImpl::RunReady() {
   return ran;
 }
 
-int MeshImpl::Turn() {
+void MeshImpl::Poll() {
+  callbacks_unpolled_ = 0;
   loop_.PollOnce();
   if (!local_deadlines_.empty()) [[unlikely]]
     ExpireLocal();
+}
+
+int MeshImpl::Turn() {
+  Poll();
   return RunReady();
 }
 

@@ -157,5 +157,43 @@ TEST_F(MeshTest, ACancelOfTheNextPeerStopsNoRequestThatIsQueuedOrRuns) {
   EXPECT_EQ(core().counters().cancels_received, 2u);
 }
 
+// A call of a function of the same process, which is answered at once and whose callback makes it anew.
+struct Again {
+  static void Done(void* context, const CallResult&) { static_cast<Again*>(context)->Start(); }
+  void Start() {
+    if (stop) return;
+    EXPECT_TRUE(client.CallAsync(function, {}, {}, Done, this).ok());
+  }
+  Client& client;
+  Function function;
+  bool stop = false;
+};
+
+TEST_F(MeshTest, CallbacksThatCallAgainWithoutEndLeaveOthersTheirTurn) {
+  constexpr int kWaits = 1000;
+  Again again{.client = client_, .function = Local("demo/run")};
+  again.Start();
+  bool answered = false;
+  ASSERT_TRUE(client_.CallAsync(Echo(), {}, {}, [&](const CallResult&) { answered = true; }).ok());
+  client_.Flush();
+  PeerCall call;
+  Start(call, "demo/hold");
+  for (int i = 0; i < kWaits && (!answered || held_.empty()); ++i) {
+    client_.Wait(absl::ZeroDuration());
+    peer_.Turn();
+  }
+  EXPECT_TRUE(answered);
+  EXPECT_EQ(held_.size(), 1u);
+  // One callback a turn is no better.
+  again.stop = true;
+  client_.Wait(absl::ZeroDuration());
+  Start(call, "demo/hold");
+  for (int i = 0; i < kWaits && held_.size() == 1; ++i) {
+    ASSERT_TRUE(client_.CallAsync(Local("demo/run"), {}, {}, [](void*, const CallResult&) {}, nullptr).ok());
+    client_.Wait(absl::ZeroDuration());
+  }
+  EXPECT_EQ(held_.size(), 2u);
+}
+
 }  // namespace
 }  // namespace weft
