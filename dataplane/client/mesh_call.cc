@@ -161,8 +161,7 @@ absl::Status MeshImpl::WaitForAnswer(const RouteEntry& route, const CallSpec& sp
     const bool cancelled = HandlerCancelled();
     if (!cancelled && loop_.NowNs() < spec.deadline_ns) continue;
     if (started.local) {
-      local_calls_.erase(started.local_id);
-      OnCancel(kLocalLink, started.local_id);
+      LeaveLocal(started.local_id);
       return cancelled ? absl::CancelledError("the call being handled was cancelled") : TooLate(route);
     }
     cancelled ? core_.Cancel(started.handle) : core_.Expire(started.handle);

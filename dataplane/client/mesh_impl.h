@@ -91,6 +91,8 @@ class MeshImpl final : public SessionEvents {
   CallCore& core() { return core_; }
   Session& session() { return *session_; }
   HostLoop<MeshImpl>& loop() { return loop_; }
+  // For tests of the wrap of ids.
+  void set_next_local_id(uint32_t id) { next_local_id_ = id; }
   const SessionOptions& options() const { return options_; }
 
   // --- Answers of handlers.
@@ -153,9 +155,9 @@ class MeshImpl final : public SessionEvents {
     std::string text;
     Async* next = nullptr;
   };
-  // A call within this process; its record lives until it is answered.
+  // A call within this process; its record lives until it is answered, so that its id is not given again.
   struct LocalCall {
-    CallSpec spec;
+    CallSpec spec;  // Empty: nobody waits any more.
     LocalFunction* function = nullptr;
 
     // It has a callback: nobody waits for it in person.
@@ -181,6 +183,7 @@ class MeshImpl final : public SessionEvents {
   void RunHandler(const Incoming& incoming, std::span<const std::byte> payload);
   absl::Status StartLocal(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, uint32_t* local_id);
   void AnswerLocal(const Incoming& incoming, absl::StatusCode code, std::span<const std::byte> payload);
+  void LeaveLocal(uint32_t local_id);
   bool GiveUpLocal(uint32_t local_id, absl::StatusCode code, absl::string_view why);
   [[gnu::noinline, gnu::cold]] void ExpireLocal();
   uint64_t NextLocalNs() const {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
 #include "dataplane/client/mesh_impl.h"
 
@@ -241,7 +242,7 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
   }
   const Payload& payload = spec.request;
   CopyPayload(payload, request->payload());
-  // Ids wrap around, and one that was deferred may still have its own.
+  // Ids wrap around, and one that was deferred still has its own, also where nobody waits for it any more.
   do *local_id = next_local_id_++;
   while (!local_calls_.try_emplace(*local_id, LocalCall{spec, &function}).second);
   const Incoming incoming{.function = &function,
@@ -263,7 +264,7 @@ void MeshImpl::AnswerLocal(const Incoming& incoming, absl::StatusCode code,
                            std::span<const std::byte> payload) {
   core_.EndLocal(*incoming.function);
   auto found = local_calls_.find(incoming.request_id);
-  if (found == local_calls_.end()) return;  // Its caller has stopped waiting.
+  WEFT_CHECK(found != local_calls_.end());  // Answered once.
   const CallSpec spec = found->second.spec;
   if (found->second.timed()) local_deadlines_.erase({spec.deadline_ns, incoming.request_id});
   local_calls_.erase(found);
@@ -285,15 +286,20 @@ void MeshImpl::AnswerLocal(const Incoming& incoming, absl::StatusCode code,
   spec.done(spec.context, {.response = room, .response_bytes = bytes});
 }
 
+// Nobody waits any more for a call whose function runs here and has not answered.
+void MeshImpl::LeaveLocal(uint32_t local_id) {
+  local_calls_.find(local_id)->second.spec = CallSpec();
+  OnCancel(kLocalLink, local_id);
+}
+
 // Ends a call with a callback whose function runs here and has not answered; its handler sees that nobody
 // waits any more. False where there is none.
 bool MeshImpl::GiveUpLocal(uint32_t local_id, absl::StatusCode code, absl::string_view why) {
   const auto found = local_calls_.find(local_id);
   if (found == local_calls_.end() || !found->second.timed()) return false;
   const LocalCall call = found->second;
-  local_calls_.erase(found);
   local_deadlines_.erase({call.spec.deadline_ns, local_id});
-  OnCancel(kLocalLink, local_id);
+  LeaveLocal(local_id);
   const std::string text = absl::StrCat("call of ", call.function->name, ": ", why);
   call.spec.done(call.spec.context, {.code = code, .text = text});
   return true;

@@ -3,8 +3,11 @@
 // and what callbacks leave to others.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -193,6 +196,37 @@ TEST_F(MeshTest, CallbacksThatCallAgainWithoutEndLeaveOthersTheirTurn) {
     client_.Wait(absl::ZeroDuration());
   }
   EXPECT_EQ(held_.size(), 2u);
+}
+
+TEST_F(MeshTest, AnAnswerThatNobodyWaitsForAnyMoreIsNotTakenForThatOfALaterCall) {
+  const auto ignore = [](void*, const CallResult&) {};
+  const absl::StatusOr<CallId> first = client_.CallAsync(Local("demo/hold"), {}, {}, ignore, nullptr);
+  ASSERT_TRUE(first.ok());
+  ASSERT_TRUE(client_.Cancel(*first));
+  EXPECT_EQ(client_.Call(Local("demo/hold"), {}, {}, {.timeout = absl::Milliseconds(100)}).status().code(),
+            StatusCode::kDeadlineExceeded);
+  ASSERT_EQ(held_.size(), 2u);
+  EXPECT_TRUE(held_[0].cancelled());
+  EXPECT_TRUE(held_[1].cancelled());
+
+  // 2^32 calls later.
+  std::vector<std::string> answers;
+  std::array<std::byte, 16> room;
+  const auto note = [&](const CallResult& result) {
+    answers.emplace_back(reinterpret_cast<const char*>(room.data()), result.response_bytes);
+  };
+  impl().set_next_local_id(first->generation);
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(client_.CallAsync(Local("demo/hold"), {}, room, note).ok());
+  ASSERT_EQ(held_.size(), 4u);
+  EXPECT_FALSE(client_.Cancel(*first));
+  EXPECT_FALSE(held_[2].cancelled());
+  EXPECT_TRUE(held_[0].cancelled());
+  for (const char* answer : {"late", "later", "first", "second"}) {
+    held_.front().Reply(std::as_bytes(std::span(answer, std::strlen(answer))));
+    held_.erase(held_.begin());
+    client_.Poll();
+  }
+  EXPECT_EQ(answers, (std::vector<std::string>{"first", "second"}));
 }
 
 }  // namespace
