@@ -287,7 +287,7 @@ uint64_t NodeLink::NextNs() const {
   uint64_t next_ns = keys_->NextTimerNs();
   if (leave_ns_ != 0) next_ns = std::min(next_ns, leave_ns_);
   for (const auto& [worker, inside] : inside_) {
-    if (!inside.unanswered.empty()) next_ns = std::min(next_ns, inside.waiting_since_ns + kInsideAnswerNs);
+    if (!inside.asked.empty()) next_ns = std::min(next_ns, inside.asked.front().first + kInsideAnswerNs);
   }
   return changed_ ? std::min(next_ns, snapshot_ns_ + kLookNs) : next_ns;
 }

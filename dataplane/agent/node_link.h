@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -172,8 +173,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
     std::string host;
     uint32_t key_first = 0;                               // Indices of the key ids that are its to give.
     std::map<std::string, identity::LaneKey> unanswered;  // By what PeerKeyId says.
-    uint64_t waiting_since_ns = 0;                        // Where some are.
-    std::map<uint32_t, identity::LaneKey> given_ids;      // Ids that it named, and for which key.
+    // What it was asked for, and when: the first is unanswered, those behind it may be.
+    std::deque<std::pair<uint64_t, std::string>> asked;
+    std::map<uint32_t, identity::LaneKey> given_ids;  // Ids that it named, and for which key.
   };
   void ToLane(uint16_t local, api::PeerKeys keys);
   void TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,

@@ -191,7 +191,8 @@ void NodeLink::TakeKeyId(uint16_t worker, const api::PeerKeyId& answer) {
   if (unasked) return;
   const identity::LaneKey lane = asked->second;
   inside.unanswered.erase(asked);
-  inside.waiting_since_ns = NowNs();
+  while (!inside.asked.empty() && !inside.unanswered.contains(inside.asked.front().second))
+    inside.asked.pop_front();
   if (!Stands(lane)) return;  // The answer and the end of the lane crossed.
   // It has no room for that peer, or its end is under way: a lane without its key would hold up all others.
   if (answer.key_id() == 0) return keys_->DeclineLane(lane);
@@ -199,10 +200,11 @@ void NodeLink::TakeKeyId(uint16_t worker, const api::PeerKeyId& answer) {
   keys_->SetReceiveKeyId(lane, answer.key_id());
 }
 
+// Each key has its own time: one that is owed holds up those of all others, whatever else its host answers.
 void NodeLink::EndSilentInside(uint64_t now_ns) {
   std::vector<uint16_t> silent;
   for (const auto& [worker, inside] : inside_) {
-    if (!inside.unanswered.empty() && now_ns >= inside.waiting_since_ns + kInsideAnswerNs)
+    if (!inside.asked.empty() && now_ns >= inside.asked.front().first + kInsideAnswerNs)
       silent.push_back(worker);
   }
   for (const uint16_t worker : silent) {
@@ -339,8 +341,9 @@ void NodeLink::OnReceiveKeyWanted(const identity::LaneKey& key, const identity::
   if (!IsOwn(local)) {
     const auto inside = inside_.find(local);
     if (inside == inside_.end()) return;
-    if (inside->second.unanswered.empty()) inside->second.waiting_since_ns = NowNs();
-    inside->second.unanswered[AnswerKey(keys.peer(), keys.session(), keys.epoch())] = key;
+    const std::string answer = AnswerKey(keys.peer(), keys.session(), keys.epoch());
+    inside->second.unanswered[answer] = key;
+    inside->second.asked.emplace_back(NowNs(), answer);
     SetSecret(secret, &keys);
     return ToLane(local, std::move(keys));
   }

@@ -296,7 +296,7 @@ void Exchange::RunDeferred() {
       if (std::exchange(peer.moved, false)) DialAtNewAddress(peer);
       if (workers_changed && peer.connection != 0) {
         SendTo(peer, Workers{workers_});
-        UpdateLanes(peer);
+        UpdateLanes(peer, false);
       }
       if (peer.connection != 0) SendOffers(peer);
       if (peer.connection != 0) TellDrains(peer);

@@ -60,6 +60,7 @@ struct LaneState {
   uint64_t taken = 0;     // and the peer's id to the observer.
   uint32_t key_id = 0;    // To be offered; 0: none,
   bool declined = false;  // or that there will be none is.
+  bool late = false;      // It came within the epoch, which is complete without it.
 };
 
 struct Peer {
@@ -81,7 +82,8 @@ struct Peer {
   std::vector<Worker> workers;  // The peer's.
   std::map<Lane, LaneState> lanes;
   std::set<uint16_t> workers_gone;  // In this epoch: their keys have been given out.
-  bool complete = false;            // All keys of `epoch` are agreed, and the peer has been told.
+  // All keys of `epoch` but of late lanes are agreed, and the peer has been told.
+  bool complete = false;
   bool peer_switched = false;
   bool retired = false;          // The keys of the last epoch have been.
   bool rotate_wanted = false;    // As soon as it may be.
@@ -160,7 +162,7 @@ class Exchange final : public KeyExchange {
   void BeginSession(Peer& peer, uint64_t session, std::vector<Worker> workers);
   void EndSession(Peer& peer, Refusal reason);
   void BeginEpoch(Peer& peer, uint32_t epoch);
-  void UpdateLanes(Peer& peer);
+  void UpdateLanes(Peer& peer, bool epoch_begins);
   void AskForKeys(Peer& peer);
   LaneState* Asked(const LaneKey& key);
   void SendOffers(Peer& peer);

@@ -94,7 +94,7 @@ bool Exchange::TakeWorkers(Peer& peer, Connection& connection, const Workers& me
   }
   peer.workers = Located(message.workers, connection.remote);
   observer_->OnWorkers(InfoOf(peer));
-  UpdateLanes(peer);
+  UpdateLanes(peer, false);
   return true;
 }
 
@@ -127,17 +127,21 @@ void Exchange::BeginEpoch(Peer& peer, uint32_t epoch) {
   peer.retire_due_ns = 0;
   peer.rotate_wanted = false;
   peer.workers_gone.clear();
-  UpdateLanes(peer);
+  UpdateLanes(peer, true);
 }
 
-// Lanes join each worker here with each of the peer's. A new one begins with the present epoch.
-void Exchange::UpdateLanes(Peer& peer) {
+// Lanes join each worker here with each of the peer's. A new one begins with the present epoch, and nothing
+// waits for it: workers that came one after the other, each slow, would hold the epoch up without end.
+void Exchange::UpdateLanes(Peer& peer, bool epoch_begins) {
   std::map<Lane, LaneState> lanes;
   for (const Worker& local : workers_) {
     for (const Worker& remote : peer.workers) {
       const Lane lane{local.id, remote.id};
       const auto found = peer.lanes.find(lane);
-      lanes[lane] = found == peer.lanes.end() ? LaneState{} : found->second;
+      LaneState& state = lanes[lane];
+      state.late = true;
+      if (found != peer.lanes.end()) state = found->second;
+      if (epoch_begins) state.late = false;
     }
   }
   peer.lanes = std::move(lanes);
@@ -228,7 +232,7 @@ void Exchange::CheckComplete(Peer& peer) {
   if (peer.complete || peer.connection == 0) return;
   const uint64_t epoch = uint64_t{peer.epoch} + 1;
   for (const auto& [lane, state] : peer.lanes) {
-    if (state.offered != epoch || state.taken != epoch) return;
+    if (!state.late && (state.offered != epoch || state.taken != epoch)) return;
   }
   peer.complete = true;
   ++counters_.epochs;

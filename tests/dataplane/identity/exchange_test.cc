@@ -389,6 +389,40 @@ TEST_F(ExchangeTest, ALaneThatIsDeclinedGetsNoSendKeyAndHoldsUpNoOther) {
   EXPECT_EQ(a_->refused(Refusal::kStalled) + b_->refused(Refusal::kStalled), 0u);
 }
 
+// Two hosts whose engines are silent in turn, each for less time than is waited for a key.
+TEST_F(ExchangeTest, WorkersThatComeWithinAnEpochDoNotHoldItUp) {
+  Join();
+  b_->withholds = {40, 41};
+  Worker first;
+  first.id = 40;
+  first.address = *Endpoint::Parse("127.0.0.1:5000");
+  first.host = "camera-1";
+  Worker second = first;
+  second.id = 41;
+  second.host = "camera-2";
+  ASSERT_TRUE(a_->exchange().AddWorker(first).ok());
+  world_.ahead_ns += 2 * kNsPerSecond;
+  RunRounds(both(), 5);
+  a_->exchange().Rotate("b");
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->receive_secrets.size() == 4; }));
+  const uint64_t agreed = a_->exchange().counters().epochs;
+  const auto seconds = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      world_.ahead_ns += kNsPerSecond;
+      RunRounds(both(), 5);
+    }
+  };
+  seconds(6);
+  EXPECT_EQ(a_->exchange().counters().epochs, agreed) << "it waits for the first";
+  ASSERT_TRUE(a_->exchange().AddWorker(second).ok());
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->receive_secrets.size() == 5; }));
+  a_->exchange().RemoveWorker(40);
+  seconds(6);
+  EXPECT_EQ(a_->exchange().counters().epochs, agreed + 1);
+  EXPECT_EQ(a_->refused(Refusal::kStalled) + b_->refused(Refusal::kStalled), 0u);
+  EXPECT_TRUE(a_->ended.empty());
+}
+
 TEST_F(ExchangeTest, APeerThatIsRemovedOrLeavesEndsItsSessionAtOnce) {
   Join();
   a_->exchange().RemovePeer("b");

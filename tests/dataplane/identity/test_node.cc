@@ -96,7 +96,7 @@ void TestNode::OnWorkers(const SessionInfo& session) { sessions.at(session.peer)
 void TestNode::OnReceiveKeyWanted(const LaneKey& key, const PacketSecret& secret) {
   WEFT_CHECK(sessions.at(key.peer).session == key.session);
   WEFT_CHECK(receive_secrets.emplace(NameOf(key), secret).second);
-  if (!answers) return;
+  if (!answers || withholds.contains(key.lane.remote_worker)) return;
   if (declines.contains(key.lane.remote_worker)) return exchange_->DeclineLane(key);
   receive_ids[NameOf(key)] = next_key_id_;
   exchange_->SetReceiveKeyId(key, next_key_id_++);

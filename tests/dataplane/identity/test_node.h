@@ -85,8 +85,9 @@ class TestNode : public KeyExchangeObserver {
   std::vector<std::string> lost;
   std::vector<absl::Status> credentials;
   std::vector<std::string> notes;
-  bool answers = true;          // Key ids are given at once.
-  std::set<uint16_t> declines;  // Packets of these remote workers.
+  bool answers = true;           // Key ids are given at once.
+  std::set<uint16_t> declines;   // Packets of these remote workers.
+  std::set<uint16_t> withholds;  // The keys for those.
 
  private:
   static KeyName NameOf(const LaneKey& key) {

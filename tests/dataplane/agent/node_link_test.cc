@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The link of one agent to a peer that is a bare key exchange, and engines inside hosts that are the test.
+#include "dataplane/agent/node_link.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "tests/dataplane/identity/test_node.h"
+
+namespace weft::agent {
+namespace {
+
+using identity::Endpoint;
+using identity::TestNode;
+
+class NodeLinkTest : public testing::Test {
+ protected:
+  NodeLinkTest() {
+    world_.unix_s = time(nullptr);
+    const identity::Validity validity{world_.unix_s - 3'600, world_.unix_s + 86'400};
+    const identity::Authority authority = *identity::Authority::Make("test.example", validity);
+    const identity::CredentialPaths mine = world_.Issue("n1", &authority, validity);
+    world_.Issue("n2", &authority, validity);
+    // An address of this process's own, so that the ports behind are free.
+    const auto pid = static_cast<uint32_t>(getpid());
+    config_.node = "n1";
+    config_.listen = absl::StrCat("127.", 1 + (pid >> 16 & 63), ".", pid >> 8 & 255, ".",
+                                  std::max(1u, pid & 255), ":4810");
+    config_.workers = 1;
+    config_.identity = {mine.certificate, mine.key, mine.ca};
+    auto link = NodeLink::Create(config_, world_.directory / "run", &door_);
+    EXPECT_TRUE(link.ok()) << link.status();
+    link_ = *std::move(link);
+  }
+  // n2, with so many engines inside hosts; both ends have all keys.
+  void Join(int inside_there) {
+    peer_ =
+        std::make_unique<TestNode>(&world_, "n2", 1, [inside_there](identity::KeyExchangeOptions* options) {
+          for (int i = 1; i <= inside_there; ++i) options->workers.push_back(Remote(i, "127.0.0.1"));
+        });
+    ASSERT_TRUE(peer_->exchange().AddPeer("n1", *Endpoint::Parse(config_.listen)).ok());
+    link_->SetPeers({{"n2", peer_->endpoint().ToString()}});
+    ASSERT_TRUE(RunUntil([&] { return peer_->HasKeys("n1", 0); }));
+  }
+  static identity::Worker Remote(int id, const std::string& address) {
+    identity::Worker worker;
+    worker.id = static_cast<uint16_t>(id);
+    worker.address = *Endpoint::Parse(absl::StrCat(address, ":", 5000 + id % 1000));
+    worker.host = absl::StrCat("h", id);
+    return worker;
+  }
+  // Until then the peer runs, and what is for engines inside hosts here is noted.
+  bool RunUntil(const std::function<bool()>& condition) {
+    return identity::RunUntil({peer_.get()}, [&] {
+      for (InsideMail& mail : door_.TakeMail()) {
+        if (!mail.end.ok()) {
+          ended_[mail.worker] = mail.end;
+        } else if (mail.keys.what() == api::PeerKeys::RECEIVE) {
+          asked_[mail.worker].push_back(mail.keys);
+        }
+      }
+      return condition();
+    });
+  }
+  // Its host answers the key that it was asked for last.
+  void AnswerOne(const NodeLink::Inside& inside) {
+    std::vector<api::PeerKeys>& asked = asked_[inside.worker];
+    ASSERT_FALSE(asked.empty());
+    api::PeerKeyId answer;
+    answer.set_peer(asked.back().peer());
+    answer.set_session(asked.back().session());
+    answer.set_epoch(asked.back().epoch());
+    answer.set_key_id(1u << inside.given.key_index_bits() |
+                      static_cast<uint32_t>(inside.given.key_index_first() + asked.size()));
+    asked.pop_back();
+    link_->TakeInsideKeyId(inside.worker, answer);
+  }
+
+  identity::TestWorld world_;
+  AgentConfig config_;
+  EngineDoor door_;
+  std::unique_ptr<NodeLink> link_;
+  std::unique_ptr<TestNode> peer_;
+  std::map<uint16_t, std::vector<api::PeerKeys>> asked_;
+  std::map<uint16_t, absl::Status> ended_;
+};
+
+// All others' keys wait for the last one.
+TEST_F(NodeLinkTest, AnEngineInsideThatAnswersOneKeyAfterTheOtherIsEndedForTheOneThatItOwes) {
+  constexpr int kInsideThere = 8;
+  Join(kInsideThere);
+  const auto inside = link_->AddInside("camera", false);
+  ASSERT_TRUE(inside.ok()) << inside.status();
+  ASSERT_TRUE(RunUntil([&] { return asked_[inside->worker].size() == kInsideThere + 1; }));
+  while (!asked_[inside->worker].empty() && ended_.empty()) {
+    AnswerOne(*inside);
+    const uint64_t next_ns = NowNs() + kNsPerSecond;
+    ASSERT_TRUE(RunUntil([&] { return !ended_.empty() || NowNs() >= next_ns; }));
+  }
+  ASSERT_TRUE(ended_.contains(inside->worker)) << "it has answered all";
+  EXPECT_TRUE(absl::StrContains(ended_[inside->worker].message(), "does not take its keys"));
+  link_->RemoveInside(inside->worker);
+  EXPECT_TRUE(RunUntil([&] { return peer_->sessions.at("n1").workers.size() == 1; }));
+  EXPECT_TRUE(peer_->lost.empty());
+  EXPECT_TRUE(peer_->ended.empty());
+}
+
+// One that answers in time is left alone, also after the time for a key has passed.
+TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
+  Join(2);
+  const auto inside = link_->AddInside("camera", false);
+  ASSERT_TRUE(inside.ok()) << inside.status();
+  ASSERT_TRUE(RunUntil([&] { return asked_[inside->worker].size() == 3; }));
+  while (!asked_[inside->worker].empty()) AnswerOne(*inside);
+  const uint64_t over_ns = NowNs() + NodeLink::kInsideAnswerNs + kNsPerSecond / 2;
+  ASSERT_TRUE(RunUntil([&] { return NowNs() >= over_ns; }));
+  EXPECT_TRUE(ended_.empty());
+  EXPECT_TRUE(peer_->HasKeys("n1", 0));
+}
+
+}  // namespace
+}  // namespace weft::agent
