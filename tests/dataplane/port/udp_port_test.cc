@@ -9,12 +9,15 @@
 #include <linux/seccomp.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include <atomic>
 #include <cerrno>
 #include <set>
 #include <thread>
+#include <vector>
 
 #include "dataplane/port/udp_socket.h"
 #include "tests/dataplane/port/udp_port_fixture.h"
@@ -228,6 +231,64 @@ TEST_F(UdpPortTest, WhereIoUringIsForbiddenPlainUdpCarriesAndSaysSo) {
     a->Flush();
     EXPECT_EQ(TakeOne(*b), 3u);
   }).join();
+}
+
+// Tells the calling thread's calls that carry packets to whoever holds the descriptor that is returned, which
+// lets each go on. For good.
+UniqueFd WatchPacketCalls() {
+  constexpr int kCalls[] = {SYS_io_uring_enter, SYS_sendto,  SYS_sendmsg, SYS_sendmmsg,
+                            SYS_recvfrom,       SYS_recvmsg, SYS_recvmmsg};
+  std::vector<sock_filter> code = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+  for (const int call : kCalls) {
+    code.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(call), 0, 1));
+    code.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF));
+  }
+  code.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+  const sock_fprog program = {.len = static_cast<uint16_t>(code.size()), .filter = code.data()};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return UniqueFd();
+  return UniqueFd(static_cast<int>(
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program)));
+}
+
+// While it polls, what waits to be sent and the look for what has come go by one enter; a look alone is a
+// plain call.
+TEST_F(UdpPortTest, OneEnterSendsAndReceives) {
+  auto b = OpenB("10.77.0.2:4810");
+  std::atomic<int> listener{-1}, enters{0}, others{0};
+  std::atomic<bool> over{false};
+  std::thread watcher([&] {
+    while (!over.load()) {
+      pollfd asked{listener.load(), POLLIN, 0};  // Of no descriptor nothing is heard.
+      if (poll(&asked, 1, 10) != 1) continue;
+      seccomp_notif call{};
+      if (ioctl(asked.fd, SECCOMP_IOCTL_NOTIF_RECV, &call) != 0) continue;
+      ++(call.data.nr == SYS_io_uring_enter ? enters : others);
+      seccomp_notif_resp go_on{};
+      go_on.id = call.id;
+      go_on.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+      (void)ioctl(asked.fd, SECCOMP_IOCTL_NOTIF_SEND, &go_on);
+    }
+  });
+  std::thread([&] {
+    auto a = OpenA("10.77.0.1:0");
+    const uint64_t path = AddPath(a, b->local()).value();
+    const UniqueFd watched = WatchPacketCalls();
+    listener.store(watched.get());
+    ReceivedDatagram one;
+    EXPECT_TRUE(watched.valid());
+    EXPECT_EQ(a->Receive(&one, 1), 0u);
+    EXPECT_EQ(enters.load(), 0);
+    EXPECT_EQ(others.load(), 1);
+    Send(*a, path, 3, 64);
+    Send(*a, path, 4, 65);
+    EXPECT_EQ(a->Receive(&one, 1), 0u);
+    EXPECT_EQ(enters.load(), 1);
+    EXPECT_EQ(others.load(), 1);
+    over.store(true);
+    watcher.join();
+  }).join();
+  EXPECT_EQ(TakeOne(*b), 3u);
+  EXPECT_EQ(TakeOne(*b), 4u);
 }
 
 // Made on one thread, used on another, as an agent does.
