@@ -108,6 +108,9 @@ class Chaos {
     result.calls = ledger_.size();
     result.succeeded = ledger_.succeeded();
     result.crashes = crashed_;
+    result.faults = cluster_.network().fault_counts();
+    result.queue_drops = cluster_.network().datagrams_dropped_by_queues();
+    result.rotations = cluster_.rotations();
     result.digest = cluster_.digest();
     for (uint32_t node = 0; node < plan_.options.nodes; ++node) {
       if (!cluster_.alive(node)) continue;

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "tests/sim/network.h"
+
 namespace weft::sim {
 
 struct ChaosResult {
@@ -16,6 +18,9 @@ struct ChaosResult {
   uint64_t datagrams = 0;
   uint64_t lost = 0;  // Packets that senders declared lost.
   uint64_t crashes = 0;
+  FaultCounts faults;
+  uint64_t queue_drops = 0;
+  uint64_t rotations = 0;
   uint64_t digest = 0;
 };
 

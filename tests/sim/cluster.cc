@@ -109,6 +109,7 @@ void Cluster::Rotate(uint32_t a, uint32_t b) {
   Pair& pair = PairOf(a, b);
   if (!pair.up || !alive(a) || !alive(b)) return;
   ++pair.epoch;
+  ++rotations_;
   InstallKeys(a, b, 200'000);
 }
 

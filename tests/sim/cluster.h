@@ -70,6 +70,7 @@ class Cluster {
   // Bytes of datagrams that arrived at a node, and a digest of the whole run: two runs of a seed are the same
   // where these are.
   uint64_t digest() const { return digest_; }
+  uint64_t rotations() const { return rotations_; }
 
  private:
   struct Node {
@@ -109,6 +110,7 @@ class Cluster {
   std::set<std::pair<uint32_t, uint32_t>> key_ids_;  // (receiver, id), for ever.
   std::map<uint64_t, uint64_t> last_counter_;  // By receiver and key id: the next counter that may be used.
   uint64_t digest_ = 0xcbf29ce484222325;
+  uint64_t rotations_ = 0;  // Of keys, that were begun.
   bool broken_ = false;
   std::string violation_;
 };

@@ -63,23 +63,27 @@ void Network::HealAll() { std::fill(cut_.begin(), cut_.end(), false); }
 void Network::AtSwitch(uint32_t item, bool delayed) {
   Datagram& datagram = datagrams_[item];
   if (!delayed) {
-    if (cut_[datagram.from * nodes_ + datagram.to] ||
-        (faults_.loss > 0 && random_.Uniform() < faults_.loss)) {
+    const bool cut = cut_[datagram.from * nodes_ + datagram.to];
+    if (cut || (faults_.loss > 0 && random_.Uniform() < faults_.loss)) {
+      ++(cut ? fault_counts_.cut : fault_counts_.lost);
       free_.push_back(item);
       return;
     }
     if (faults_.corrupt > 0 && random_.Uniform() < faults_.corrupt) {
+      ++fault_counts_.corrupted;
       const uint64_t bit = random_.Below(datagram.bytes.size() * 8);
       datagram.bytes[bit / 8] ^= static_cast<uint8_t>(1 << (bit % 8));
       if (random_.Below(4) == 0) datagram.bytes.resize(random_.Below(datagram.bytes.size()) + 1);
     }
     if (faults_.duplicate > 0 && random_.Uniform() < faults_.duplicate) {
+      ++fault_counts_.duplicated;
       const uint32_t copy = Take();
       datagrams_[copy] = datagrams_[item];
       held_[copy] = true;
       Push(now_ns_ + random_.Below(faults_.reorder_ns_max + 1), Kind::kAtSwitch, copy);
     }
     if (faults_.reorder > 0 && random_.Uniform() < faults_.reorder) {
+      ++fault_counts_.reordered;
       held_[item] = true;
       Push(now_ns_ + random_.Below(faults_.reorder_ns_max + 1), Kind::kAtSwitch, item);
       return;

@@ -33,6 +33,15 @@ struct Faults {
   uint64_t reorder_ns_max = 100'000;  // A reordered datagram is held for up to this long.
 };
 
+// Datagrams that met each of them.
+struct FaultCounts {
+  uint64_t cut = 0;
+  uint64_t lost = 0;
+  uint64_t corrupted = 0;
+  uint64_t duplicated = 0;
+  uint64_t reordered = 0;
+};
+
 class Network {
  public:
   using Deliver = std::function<void(uint32_t node, const std::vector<uint8_t>& datagram)>;
@@ -54,6 +63,7 @@ class Network {
   void HealAll();
   uint64_t SerialisationNs(uint32_t datagram_bytes) const;
 
+  const FaultCounts& fault_counts() const { return fault_counts_; }
   uint64_t datagrams_dropped_by_queues() const { return queue_drops_; }
   uint64_t queue_bytes_max() const { return queue_bytes_max_; }
 
@@ -94,6 +104,7 @@ class Network {
   std::vector<uint64_t> downlink_free_ns_;
   std::vector<bool> cut_;
   std::vector<bool> held_;  // Per datagram: was reordered already.
+  FaultCounts fault_counts_;
   uint64_t queue_drops_ = 0;
   uint64_t queue_bytes_max_ = 0;
 };

@@ -27,12 +27,25 @@ TEST(SimTest, HundredSeedsWithFaultsKeepEveryInvariant) {
     sum.succeeded += result.succeeded;
     sum.lost += result.lost;
     sum.crashes += result.crashes;
+    sum.queue_drops += result.queue_drops;
+    sum.rotations += result.rotations;
+    sum.faults.cut += result.faults.cut;
+    sum.faults.lost += result.faults.lost;
+    sum.faults.corrupted += result.faults.corrupted;
+    sum.faults.duplicated += result.faults.duplicated;
+    sum.faults.reordered += result.faults.reordered;
   }
   // The seeds mean something: there was trouble, and most calls came through it.
   EXPECT_GT(sum.calls, 5'000u);
   EXPECT_GT(sum.succeeded, sum.calls * 3 / 4);
   EXPECT_GT(sum.lost, 500u);
   EXPECT_GT(sum.crashes, 10u);
+  EXPECT_GT(sum.rotations, 10u);
+  EXPECT_GT(sum.queue_drops, 0u);
+  for (const uint64_t met :
+       {sum.faults.cut, sum.faults.lost, sum.faults.corrupted, sum.faults.duplicated, sum.faults.reordered}) {
+    EXPECT_GT(met, 100u);
+  }
 }
 
 // Found by longer runs than those of the tests; what they stood for is told in CHANGELOG.md.
