@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """run.py SOURCE BUILD [NAME…]: applies each patch of this folder, one defect each, to a copy of the sources, builds the
 simulator, and has it find the defect within 1,000 seeds. Prints the seed and what was seen; exit 1 where a defect stayed
-hidden or a patch no longer applies. BUILD is a directory of its own and may be kept: it makes the next run faster."""
+hidden, the simulator ended otherwise than by telling a seed, or a patch no longer applies. BUILD is a directory of its own
+and may be kept: it makes the next run faster."""
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +60,19 @@ def copy(source, target):
         top.write_text(CMAKE)
 
 
+def search(program):
+    """The line of the seed that `program` found, or None where no seed broke anything. All else, as a crash or a failed
+    check, is no find: it ends this run."""
+    ran = run(program, "0", str(SEEDS - 1), "stop")
+    seed = re.search(r"^seed \d+: .*", ran.stdout, re.MULTILINE)
+    if ran.returncode == 1 and seed:
+        return seed[0]
+    if ran.returncode == 0:
+        return None
+    sys.exit(f"the simulator told no seed, exit {ran.returncode}:\n"
+             f"{ran.stdout[-3000:]}{ran.stderr[-3000:]}")
+
+
 def main():
     source, build = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
     tree = build / "tree"
@@ -72,11 +87,11 @@ def main():
         if patch is not None:
             must(run("patch", "-p0", "-s", "-d", tree, "-i", patch), f"{patch.name} does not apply")
         must(run("ninja", "-C", build / "out", "weft-sim-seeds"), f"build with {patch}")
-        found = run(build / "out/bin/weft-sim-seeds", "0", str(SEEDS - 1), "stop")
         name = "no defect" if patch is None else patch.stem
-        print(f"{name}: {found.stdout.strip().splitlines()[-1] if found.stdout else found.stderr[-300:]}", flush=True)
+        found = search(build / "out/bin/weft-sim-seeds")
+        print(f"{name}: {found or f'nothing in {SEEDS} seeds'}", flush=True)
         # Without a patch nothing may be found, else what is found with one means nothing.
-        if (found.returncode == 0) != (patch is None):
+        if (found is None) != (patch is None):
             hidden.append(name)
     copy(source, tree)
     if hidden:
