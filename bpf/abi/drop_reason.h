@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * Why a datagram was not taken. XDP counts the first group per key, the transport counts both; the names are
- * what `weftctl status` and the metrics show. A number is never given another meaning.
+ * Why a datagram was not taken. The XDP program counts what it drops per key, the transport what it drops
+ * itself; some reasons are of both. The names are what `weftctl status` and the metrics show. A number is
+ * never given another meaning.
  */
 #ifndef WEFT_BPF_ABI_DROP_REASON_H_
 #define WEFT_BPF_ABI_DROP_REASON_H_

@@ -3,7 +3,7 @@
  * The token bucket of one key. It looks at the clock only when it is empty, so that most packets pay for a
  * comparison and an addition. The clock is the kernel's coarse one, which moves once a tick (1 to 10 ms): a
  * bucket that held less than a tick's worth of tokens would starve its key between two ticks, see
- * WEFT_BUCKET_BURST_NS. A bucket that was idle hands out what it still holds and then a whole burst: two
+ * WEFT_STEER_BURST_NS. A bucket that was idle hands out what it still holds and then a whole burst: two
  * bursts at most.
  */
 #ifndef WEFT_BPF_LIB_BUCKET_H_

@@ -38,7 +38,8 @@ class InsideEngine {
   InsideEngine& operator=(const InsideEngine&) = delete;
 
   // Sends and receives by this AF_XDP socket, which the agent has made; what comes to the UDP socket is taken
-  // too. In place of any earlier one. On an error it goes on by UDP alone. Not from within a turn.
+  // too. In place of any earlier one. Where none can be made of it, an earlier one stays in use; where it
+  // cannot reach the peers, UDP alone does. Not from within a turn.
   absl::Status TakeXdp(const api::XdpSocket& given, std::vector<UniqueFd> fds);
 
   // Whether it has let go of its AF_XDP socket since it was asked last: its interface has been deleted.
