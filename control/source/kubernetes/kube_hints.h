@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whose calls an endpoint of an EndpointSlice is meant for (`hints`): callers in some zones, on some nodes.
-// Called by kube_json.cc. Pure; any thread.
+// Called by kube_item_json.cc. Pure; any thread.
 #ifndef WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_HINTS_H_
 #define WEFT_CONTROL_SOURCE_KUBERNETES_KUBE_HINTS_H_
 
