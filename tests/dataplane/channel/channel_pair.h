@@ -97,6 +97,12 @@ inline MessageHeader Request(uint32_t id) {
   return header;
 }
 
+inline bool Send(Channel& channel, uint32_t id, const std::string& payload, Lane lane = Lane::kRequest) {
+  const bool sent = channel.TrySend(Request(id), BytesOf(payload), lane);
+  channel.Publish();
+  return sent;
+}
+
 }  // namespace weft
 
 #endif  // WEFT_TESTS_DATAPLANE_CHANNEL_CHANNEL_PAIR_H_
