@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is the AF_XDP port's own: privileges, predecessors that were killed, MTUs, neighbours, and peers on
-// other ports.
+// What is the AF_XDP port's own: privileges, predecessors that were killed, MTUs, and peers on other ports.
 #include "dataplane/port/af_xdp_port.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -17,71 +15,11 @@
 
 #include <thread>
 
-#include "tests/dataplane/port/conformance.h"
+#include "tests/dataplane/port/af_xdp_port_fixture.h"
 #include "tests/support/huge_pages.h"
 
 namespace weft::port {
 namespace {
-
-constexpr uint64_t kGiveUpNs = 10 * kNsPerSecond;
-
-class AfXdpPortTest : public testing::Test {
- protected:
-  void SetUp() override {
-    if (!test::VethPair::Privileged()) GTEST_SKIP() << "needs root, for network namespaces";
-    MakeNetwork({});
-  }
-
-  void MakeNetwork(const test::VethOptions& options) {
-    far_.reset();
-    network_ = std::make_unique<test::VethPair>(options);
-    far_ = std::make_unique<test::SteerOnVeth>(test::SteerOnVeth::Attach(network_->far()).value());
-    ASSERT_TRUE(far_->table().Allow(kKeyId, 100'000'000).ok());
-  }
-
-  absl::StatusOr<std::unique_ptr<AfXdpPort>> OpenFar(const std::string& local, std::size_t bytes_max = 1400,
-                                                     uint32_t queue = 0) {
-    const test::InNamespace inside(network_->far());
-    return AfXdpPort::Create({.interface = test::VethPair::kInterface,
-                              .queue = queue,
-                              .xsks_map_fd = far_->xsks_fd(),
-                              .local = *Address::Parse(local),
-                              .datagram_bytes_max = bytes_max});
-  }
-  std::unique_ptr<UdpPort> OpenNearUdp(const std::string& local) {
-    const test::InNamespace inside(network_->near());
-    return UdpPort::Create(
-               {.local = *Address::Parse(local), .socket = {}, .datagram_bytes_max = kDatagramBytesMax})
-        .value();
-  }
-
-  template <typename P>
-  static void Send(P& from, uint64_t path, uint64_t number, std::size_t bytes) {
-    uint8_t* const out = from.BeginSend();
-    ASSERT_NE(out, nullptr);
-    WriteDatagram(out, number, bytes);
-    from.FinishSend(path, bytes);
-    from.Flush();
-  }
-  template <typename P>
-  static bool Takes(P& to, uint64_t number, std::size_t bytes) {
-    return TakesWithin(to, number, bytes, kGiveUpNs);
-  }
-  template <typename P>
-  static bool TakesWithin(P& to, uint64_t number, std::size_t bytes, uint64_t within_ns) {
-    for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < within_ns;) {
-      ReceivedDatagram one;
-      if (to.Receive(&one, 1) == 0) continue;
-      const bool right = IsDatagram(one, number, bytes);
-      to.Release(&one, 1);
-      return right;
-    }
-    return false;
-  }
-
-  std::unique_ptr<test::VethPair> network_;
-  std::unique_ptr<test::SteerOnVeth> far_;
-};
 
 // The kernel checks what this port has written: over IPv6 a wrong UDP checksum is dropped there.
 TEST_F(AfXdpPortTest, SpeaksWithAPeerOnUdpInBothFamilies) {
@@ -294,52 +232,6 @@ TEST_F(AfXdpPortTest, InterfaceThatIsNotThereIsNamed) {
   EXPECT_EQ(port.status().code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(AfXdpPortTest, PathThatLeadsOverAnotherInterfaceIsRefused) {
-  auto far = OpenFar("0.0.0.0:4810").value();
-  EXPECT_EQ(far->AddPath(*Address::Parse("127.0.0.1:4810")).status().code(),
-            absl::StatusCode::kFailedPrecondition);
-}
-
-TEST_F(AfXdpPortTest, PathWithoutARouteWorksOnceThereIsOne) {
-  auto near = OpenNearUdp("0.0.0.0:4810");
-  auto far = OpenFar("10.77.0.2:4810").value();
-  const uint64_t path = far->AddPath(*Address::Parse("10.78.0.1:4810")).value();
-  Send(*far, path, 1, 64);
-  EXPECT_EQ(far->counters().lost_unreachable, 1u);
-  network_->near().Run({"/sbin/ip", "address", "add", "10.78.0.1/24", "dev", "weft0"});
-  network_->far().Run({"/sbin/ip", "route", "add", "10.78.0.0/24", "via", "10.77.0.1"});
-  for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kGiveUpNs;) {
-    Send(*far, path, 2, 64);
-    ReceivedDatagram one;
-    if (near->Receive(&one, 1) == 0) continue;
-    EXPECT_TRUE(IsDatagram(one, 2, 64));
-    near->Release(&one, 1);
-    return;
-  }
-  FAIL() << "the route was not found";
-}
-
-TEST_F(AfXdpPortTest, NeighbourThatMovesIsFollowed) {
-  auto near = OpenNearUdp("10.77.0.1:4810");
-  auto far = OpenFar("10.77.0.2:4810").value();
-  const uint64_t path = far->AddPath(near->local()).value();
-  Send(*far, path, 1, 64);
-  ASSERT_TRUE(Takes(*near, 1, 64));
-  network_->near().Run({"/sbin/ip", "link", "set", "weft0", "address", "02:00:00:00:00:99"});
-  network_->far().Run(
-      {"/sbin/ip", "neigh", "replace", "10.77.0.1", "lladdr", "02:00:00:00:00:99", "dev", "weft0"});
-  for (const uint64_t begin_ns = NowNs(); NowNs() - begin_ns < kGiveUpNs;) {
-    Send(*far, path, 2, 64);
-    ReceivedDatagram one;
-    (void)far->Receive(&one, 1);  // Where changes are looked for.
-    if (near->Receive(&one, 1) == 0) continue;
-    EXPECT_TRUE(IsDatagram(one, 2, 64));
-    near->Release(&one, 1);
-    return;
-  }
-  FAIL() << "the new address was not used";
-}
-
 TEST_F(AfXdpPortTest, StatusSaysWhatWasChosen) {
   auto far = OpenFar("10.77.0.2:4810").value();
   bool native = false, copy = false;
@@ -377,56 +269,6 @@ TEST_F(AfXdpPortTest, EveryQueueHasItsOwnSocket) {
   auto first = OpenFar("10.77.0.2:4810", 1400, 0), second = OpenFar("10.77.0.2:4810", 1400, 1);
   EXPECT_TRUE(first.ok()) << first.status();
   EXPECT_TRUE(second.ok()) << second.status();
-}
-
-// While it is down the kernel takes nothing: the port neither spins nor loses what waits in its ring.
-TEST_F(AfXdpPortTest, AnInterfaceThatIsDownLetsTheWorkerSleepAndSendsWhenItIsUp) {
-  auto near = OpenNearUdp("10.77.0.1:4810");
-  auto far = OpenFar("10.77.0.2:4810").value();
-  const uint64_t path = far->AddPath(near->local()).value();
-  Send(*far, path, 1, 64);
-  ASSERT_TRUE(Takes(*near, 1, 64));
-  network_->far().Run({"/sbin/ip", "link", "set", "weft0", "down"});
-  Send(*far, path, 2, 64);  // The way is known to it still.
-  EXPECT_TRUE(far->PrepareSleep());
-  EXPECT_TRUE(far->PrepareSleep()) << "with what waits in its ring";
-  EXPECT_FALSE(far->gone());
-  network_->far().Run({"/sbin/ip", "link", "set", "weft0", "up"});
-  pollfd sleep{far->sleep_fd(), POLLIN, 0};
-  EXPECT_EQ(poll(&sleep, 1, 5'000), 1) << "the return of the interface wakes it";
-  far->Flush();
-  EXPECT_TRUE(Takes(*near, 2, 64));
-}
-
-TEST_F(AfXdpPortTest, AnInterfaceThatIsDeletedIsGoneForGood) {
-  auto near = OpenNearUdp("10.77.0.1:4810");
-  auto far = OpenFar("10.77.0.2:4810").value();
-  const uint64_t path = far->AddPath(near->local()).value();
-  Send(*far, path, 1, 64);
-  network_->Unplug();
-  Send(*far, path, 2, 64);
-  EXPECT_TRUE(far->PrepareSleep());
-  EXPECT_TRUE(far->gone());
-  network_->Plug();
-  (void)far->PrepareSleep();
-  EXPECT_TRUE(far->gone()) << "one of the same name is another";
-}
-
-TEST_F(AfXdpPortTest, WhatChangesOnOtherInterfacesIsNoChange) {
-  const test::InNamespace inside(network_->near());
-  auto hops = NextHops::Create(test::VethPair::kInterface).value();
-  const auto run = [this](std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), "/sbin/ip");
-    network_->near().Run(std::move(arguments));
-  };
-  run({"link", "add", "other", "type", "veth", "peer", "name", "another"});
-  run({"link", "set", "other", "up"});
-  (void)hops->TakeChanges();  // With the interface came routes, which may be anybody's.
-  run({"neigh", "replace", "10.99.0.1", "lladdr", "02:00:00:00:00:77", "dev", "other"});
-  EXPECT_FALSE(hops->TakeChanges());
-  run({"neigh", "replace", "10.77.0.9", "lladdr", "02:00:00:00:00:78", "dev", "weft0"});
-  EXPECT_TRUE(hops->TakeChanges());
-  EXPECT_FALSE(hops->gone());
 }
 
 }  // namespace
