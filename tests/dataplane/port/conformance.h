@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every port has to do, as a suite that is run over each (conformance_test.cc). A harness makes two
+// What every port has to do, as a suite that is run over each (conformance_*test.cc). A harness makes two
 // ports of its kind that reach each other and knows how to play a stranger.
 #ifndef WEFT_TESTS_DATAPLANE_PORT_CONFORMANCE_H_
 #define WEFT_TESTS_DATAPLANE_PORT_CONFORMANCE_H_
