@@ -106,10 +106,11 @@ WEFT_HOT_INLINE StartState CallCore::StartNow(RouteEntry& route, const CallSpec&
 inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns,
                                        bool* in_parts) {
   *in_parts = false;
-  const Target* const target = ChooseFirst(route);
+  const Target* target = ChooseFirst(route);
   if (target == nullptr || target->link == kLocalLink || spec.request.bytes() > message_bytes_max_)
-      [[unlikely]]
-    return StartOddly(route, spec, target);
+      [[unlikely]] {
+    if (!SpillsOver(route, spec, &target)) return StartOddly(route, spec, target);
+  }
   Link& link = *links_[target->link];
   const MessageHeader header{
       .function_id = route.callee_id.value,
@@ -130,9 +131,10 @@ inline StartState CallCore::SendOneWay(RouteEntry& route, const CallSpec& spec, 
 inline StartState CallCore::SendRun(RouteEntry& route, std::span<const std::span<const std::byte>> messages,
                                     uint64_t deadline_ns, uint32_t* sent) {
   // One choice for all of them: they travel together.
-  const Target* const target = ChooseFirst(route);
-  if (target == nullptr || target->link == kLocalLink) [[unlikely]]
-    return StartOddly(route, {}, target);
+  const Target* target = ChooseFirst(route);
+  if (target == nullptr || target->link == kLocalLink) [[unlikely]] {
+    if (!SpillsOver(route, {}, &target)) return StartOddly(route, {}, target);
+  }
   Link& link = *links_[target->link];
   const MessageHeader first{.function_id = route.callee_id.value,
                             .deadline_ns = deadline_ns,

@@ -38,8 +38,8 @@ StartState CallCore::NoRoom(RouteEntry& route) {
   return StartState::kNoRoom;
 }
 
-// Whether a call that was to run here goes to the next target instead, since the function has as many calls
-// under way as it may.
+// Whether a call or message that was to run here goes to the next target instead, since the function has as
+// many under way as it may.
 bool CallCore::SpillsOver(const RouteEntry& route, const CallSpec& spec, const Target** target) {
   if (*target == nullptr || (*target)->link != kLocalLink || spec.request.bytes() > message_bytes_max_) {
     return false;

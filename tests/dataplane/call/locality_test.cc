@@ -199,6 +199,37 @@ TEST(LocalityTest, AFunctionOfThisHostThatIsFullSpillsOver) {
   EXPECT_EQ(nodes.caller.core.Start(*nodes.route, spec, nodes.caller.now_ns, &handle), StartState::kLocal);
 }
 
+TEST(LocalityTest, MessagesToAFunctionOfThisHostThatIsFullSpillOver) {
+  Nodes nodes({}, {100});
+  CallCore& core = nodes.caller.core;
+  std::vector<Target> targets(nodes.route->targets.targets().begin(), nodes.route->targets.targets().end());
+  targets.push_back({.link = kLocalLink, .weight = 100, .distance = kSameProcess});
+  core.SetRoute(*nodes.route, targets, {}, StatusCode::kOk, "");
+  LocalFunction& function = core.Serve("test/echo", nullptr);
+  core.SetServePolicy("test/echo", {.concurrent_calls_max = 1});
+  CallSpec spec;
+  spec.deadline_ns = 2 * kNsPerSecond;
+  const std::vector<std::span<const std::byte>> run(kRunMessagesMin);
+  bool in_parts = false;
+  uint32_t sent = 0;
+  const auto send = [&] { return core.SendOneWay(*nodes.route, spec, nodes.caller.now_ns, &in_parts); };
+  const auto send_run = [&] { return core.SendRun(*nodes.route, run, spec.deadline_ns, &sent); };
+  EXPECT_EQ(send(), StartState::kLocal);
+  EXPECT_EQ(send_run(), StartState::kLocal);
+  ASSERT_TRUE(core.AdmitLocal(function, "test/caller", 0, 0).ok());
+  EXPECT_EQ(send(), StartState::kStarted);
+  EXPECT_EQ(send_run(), StartState::kStarted);
+  EXPECT_EQ(core.counters().one_way_sent, 1 + run.size());
+  core.EndLocal(function);
+  EXPECT_EQ(send(), StartState::kLocal);
+  EXPECT_EQ(send_run(), StartState::kLocal);
+  // One that nobody else may have either is left to this host, which says so.
+  core.SetRoute(*nodes.route, {{.link = kLocalLink, .weight = 100}}, {}, StatusCode::kOk, "");
+  ASSERT_TRUE(core.AdmitLocal(function, "test/caller", 0, 0).ok());
+  EXPECT_EQ(send(), StartState::kLocal);
+  EXPECT_EQ(send_run(), StartState::kLocal);
+}
+
 TEST(LocalityTest, PathsOfAChannelEndWithIt) {
   Nodes nodes({}, {100, 100});
   nodes.keeps = true;
