@@ -279,7 +279,7 @@ class CallCore {
   bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
   bool PumpLink(Link& link, uint64_t now_ns);
   void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);
-  void DropBorrowed(Link& link);
+  bool DropBorrowed(Link& link, uint64_t now_ns);
   bool MayKeepReply(const Link& link, uint64_t bytes) const;
   void QueueReply(Link& link, const MessageHeader& header, const Payload& payload, SendDone done,
                   void* context);

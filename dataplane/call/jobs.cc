@@ -50,6 +50,7 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
     return;
   }
   ++counters_.responses_backlogged;
+  const uint64_t now_ns = NowNs();
   SendJob& job = AddJob(link, header, payload, Lane::kReply);
   if (copy) {
     job.owned = std::make_unique_for_overwrite<std::byte[]>(bytes);
@@ -62,9 +63,10 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
   } else {
     job.done = done;
     job.context = context;
-    ++link.borrowed_jobs;
+    job.lent_ns = now_ns;
+    if (link.borrowed_jobs++ == 0) link.borrowed_ns = now_ns;
   }
-  PumpLink(link, NowNs());
+  PumpLink(link, now_ns);
 }
 
 // Whoever holds as many bytes as are free gets no more: one peer alone half of them, and what one leaves
@@ -129,20 +131,29 @@ bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
     job = std::find_if(link.jobs.begin(), link.jobs.end(),
                        [number](const SendJob& other) { return other.number > number; });
   }
-  if (link.borrowed_jobs != 0 && now_ns >= link.jobs_moved_ns + kStreamStallNs) {
-    DropBorrowed(link);
-    moved = true;
+  if (link.borrowed_jobs != 0 && now_ns >= std::max(link.jobs_moved_ns, link.borrowed_ns) + kStreamStallNs) {
+    moved |= DropBorrowed(link, now_ns);
   }
   return moved;
 }
 
 // The peer reads nothing. A stream under way fails by itself then; but those behind would wait until it has
-// read that, and those behind 4 * kPartialsMax others are not looked at.
-void CallCore::DropBorrowed(Link& link) {
+// read that, and those behind 4 * kPartialsMax others are not looked at. One that was queued when the peer
+// had long been silent is given as much time as those before it had. True where there was one to drop.
+bool CallCore::DropBorrowed(Link& link, uint64_t now_ns) {
+  bool dropped = false;
+  link.borrowed_ns = now_ns;
   for (auto job = link.jobs.begin(); job != link.jobs.end();) {
-    const auto dropped = job++;
-    if (dropped->done != nullptr) EndJob(link, dropped, false, false);
+    const auto lent = job++;
+    if (lent->done == nullptr) continue;
+    if (now_ns < lent->lent_ns + kStreamStallNs) {
+      link.borrowed_ns = std::min(link.borrowed_ns, lent->lent_ns);
+      continue;
+    }
+    EndJob(link, lent, false, false);
+    dropped = true;
   }
+  return dropped;
 }
 
 void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled) {

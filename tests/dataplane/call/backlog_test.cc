@@ -94,9 +94,12 @@ TEST(BacklogTest, LongRepliesAreGivenBackWhereThePeerReadsNothing) {
   const uint32_t lent = pair->in->borrowed_jobs;
   EXPECT_GT(lent, 20u);
   for (std::size_t i = 320; i < 340; ++i) EXPECT_EQ(pair->lents[i].done, 0);
+  const uint64_t last_lent_ns = pair->in->jobs.back().lent_ns;
   pair->callee.core.PumpJobs(pair->in->jobs_moved_ns + kStreamStallNs - 1);
   EXPECT_EQ(pair->in->borrowed_jobs, lent);
-  pair->callee.core.PumpJobs(pair->in->jobs_moved_ns + kStreamStallNs);
+  pair->callee.core.PumpJobs(last_lent_ns + kStreamStallNs - 1);
+  EXPECT_GE(pair->in->borrowed_jobs, 1u);
+  pair->callee.core.PumpJobs(last_lent_ns + kStreamStallNs);
   EXPECT_EQ(pair->in->borrowed_jobs, 0u);
   for (const Lent& each : pair->lents) EXPECT_EQ(each.done, 1);
   pair->Settle();
@@ -106,6 +109,29 @@ TEST(BacklogTest, LongRepliesAreGivenBackWhereThePeerReadsNothing) {
   pair->Answer(long_reply);
   pair->Settle();
   EXPECT_EQ(pair->ended.back().response, long_reply);
+}
+
+// As where a caller computes for longer than that with answers of others before it.
+TEST(BacklogTest, ALongReplyToAPeerThatHasLongBeenSilentIsGivenAsMuchTimeAsAnyOther) {
+  LendingPair pair;
+  for (int i = 0; i < 300; ++i) pair.Answer(std::string(1000, 'y'));
+  ASSERT_GT(pair.in->reply_jobs, 0u);
+  pair.in->jobs_moved_ns -= 10 * kStreamStallNs;
+  const std::string long_reply(100'000, 'x');
+  const Lent& lent = pair.Answer(long_reply);
+  EXPECT_EQ(lent.done, 0);
+  const uint64_t lent_ns = pair.in->jobs.back().lent_ns;
+  pair.callee.core.PumpJobs(lent_ns + kStreamStallNs - 1);
+  EXPECT_EQ(lent.done, 0);
+  const Lent& next = pair.Answer(long_reply);
+  pair.in->jobs.back().lent_ns = lent_ns + 1;
+  pair.callee.core.PumpJobs(lent_ns + kStreamStallNs);
+  EXPECT_EQ(lent.done, 1);
+  EXPECT_FALSE(lent.sent);
+  EXPECT_EQ(next.done, 0);
+  pair.Settle();
+  EXPECT_TRUE(next.done == 1 && next.sent);
+  EXPECT_EQ(pair.ended.back().response, long_reply);
 }
 
 TEST(BacklogTest, LongRepliesToAPeerThatReadsAllArrive) {
