@@ -179,7 +179,7 @@ void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, b
   ended.splice(ended.begin(), link.jobs, job);
   if (job->done != nullptr) job->done(job->context, sent);
   if (job->one_way_done != nullptr) {
-    if (sent) ++counters_.one_way_sent;
+    ++(sent ? counters_.one_way_sent : counters_.one_way_broken_off);
     job->one_way_done(job->context, {.code = sent ? absl::StatusCode::kOk : absl::StatusCode::kUnavailable,
                                      .not_executed = !sent});
   }

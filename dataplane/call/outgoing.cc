@@ -90,11 +90,12 @@ bool CallCore::AwaitRoomBriefly(const RouteEntry& route) {
 
 StartState CallCore::SendOneWayInParts(RouteEntry& route, Link& link, const MessageHeader& header,
                                        const CallSpec& spec, uint64_t now_ns, bool* in_parts) {
-  // Without `done` nobody would learn how long the payload has to stay.
-  if (spec.request.bytes() <= link.channel->whole_bytes_max() || spec.done == nullptr) {
+  if (spec.request.bytes() <= link.channel->whole_bytes_max()) {
     ++counters_.ring_full;
     return NoRoom(route);
   }
+  // Nobody would learn how long the payload has to stay.
+  if (spec.done == nullptr) return NoRoom(route);
   SendJob& job = AddJob(link, header, spec.request, Lane::kRequest);
   *in_parts = true;
   job.one_way_done = spec.done;

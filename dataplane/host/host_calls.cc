@@ -205,8 +205,11 @@ Status Host::GuestSend(Instance& instance, const OutRequest& request) {
 Status Host::SendLocal(Function& callee, absl::Span<const std::byte> message, const CallContext& context) {
   Status refusal = kResourceExhausted;
   InCall* call = nullptr;
-  if (context.depth <= kDepthMax)
+  if (context.depth <= kDepthMax) {
     call = Begin(callee, static_cast<uint32_t>(message.size()), context, false, true, &refusal);
+  } else {
+    ++callee.counters().refused;
+  }
   if (call == nullptr) {
     out_.LeaveLocal(callee);
     return refusal;
@@ -223,6 +226,8 @@ void Host::StartLocal(OutCall& call, Function& callee) {
   if (call.context.depth <= kDepthMax) {
     const uint32_t bytes = static_cast<uint32_t>(call.request.size());
     incoming = Begin(callee, bytes, call.context, false, false, &refusal);
+  } else {
+    ++callee.counters().refused;
   }
   if (incoming == nullptr) {
     out_.LeaveLocal(callee);

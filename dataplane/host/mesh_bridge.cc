@@ -199,8 +199,9 @@ Status MeshBridge::Send(Callee& callee, absl::Span<const std::byte> message, con
   send.context = context;
   RouteEntry& route = *send.callee->route;
   send.context.deadline_ns = DeadlineNs(route, context.deadline_ns, false);
-  // One that fits into the ring now needs no copy but the ring's own.
-  if (route.known && message.size() <= kChunkBytesMax / 4 && sends_.empty()) {
+  // One that fits into the ring now needs no copy but the ring's own; and of any size, the guest is told
+  // where it is refused now.
+  if (route.known && sends_.empty()) {
     CallSpec spec;
     spec.request = WithTrace(send.context, message);
     spec.deadline_ns = send.context.deadline_ns;
@@ -231,10 +232,13 @@ Status MeshBridge::SendLocal(const MeshCallee& callee, absl::Span<const std::byt
 }
 
 // False where it must be tried again later; else it is gone, or on its way with `in_parts`. Nobody is left to
-// hear of a refusal, whether by this host or by another.
+// hear of a refusal, whether by this host or by another: each has a counter.
 bool MeshBridge::TrySend(PendingSend& send) {
   RouteEntry& route = *send.callee->route;
-  if (host_->NowNs() >= send.context.deadline_ns) return true;
+  if (host_->NowNs() >= send.context.deadline_ns) {
+    ++core_.counters().one_way_expired;
+    return true;
+  }
   if (!route.known) return false;
   CallSpec spec;
   spec.request = WithTrace(send.context, {send.bytes.get(), send.size});

@@ -245,6 +245,21 @@ TEST(OneWayTest, ItsEndMayCancelTheCallBehindItAndStartAnother) {
   EXPECT_FALSE(pair.caller.core.HasJobs());
 }
 
+TEST(OneWayTest, LongMessageThatDoesNotGoOutWholeIsCounted) {
+  CallPair pair;
+  const std::string message = Pattern(9, 3 << 20);
+  Ended ended;
+  const CallSpec spec = pair.Spec(message, {}, ended);
+  bool in_parts = false;
+  ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts),
+            StartState::kStarted);
+  ASSERT_TRUE(in_parts);
+  pair.caller.core.CloseLink(*pair.out, StatusCode::kUnavailable, "died");
+  EXPECT_EQ(ended.code, StatusCode::kUnavailable);
+  EXPECT_EQ(pair.caller.core.counters().one_way_broken_off, 1u);
+  EXPECT_EQ(pair.caller.core.counters().one_way_sent, 0u);
+}
+
 // Nobody would learn how long its payload has to stay.
 TEST(OneWayTest, LongMessageWithoutACallbackIsNotBegun) {
   CallPair pair;
@@ -256,6 +271,7 @@ TEST(OneWayTest, LongMessageWithoutACallbackIsNotBegun) {
             StartState::kNoRoom);
   EXPECT_FALSE(in_parts);
   EXPECT_FALSE(pair.caller.core.HasJobs());
+  EXPECT_EQ(pair.caller.core.counters().ring_full, 0u);
   pair.Turn(5);
   EXPECT_EQ(pair.callee.core.counters().requests_received, 0u);
 }

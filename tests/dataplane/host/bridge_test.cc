@@ -133,7 +133,9 @@ class BridgeTest : public ::testing::Test {
     return ended.response;
   }
   // demo/caller sends one message to demo/tool.
-  absl::StatusCode Send() { return Run("demo/caller", Caller('s', 0, "demo/tool", "e")).code; }
+  absl::StatusCode Send(const std::string& message = "e") {
+    return Run("demo/caller", Caller('s', 0, "demo/tool", message)).code;
+  }
   // Whatever was cancelled has left nothing behind, and calls go on.
   void ExpectNothingLeft() {
     EXPECT_EQ(host_.in_call_count(), 0u);
@@ -343,13 +345,38 @@ TEST_F(BridgeTest, AGuestLearnsThatItsMessageToAFunctionOfTheSameProcessIsRefuse
                   absl::StatusCode::kUnavailable, "no Service tool", 1);
   core().SetServePolicy("demo/tool", {.concurrent_calls_max = 1});
   ASSERT_TRUE(core().AdmitLocal(local, "demo/caller", 0, NowNs()).ok());
-  EXPECT_EQ(Send(), absl::StatusCode::kResourceExhausted);
+  const std::string message(60'000, 'e');  // More than the ring's cells take.
+  const std::string in_parts(100'000, 'e');
+  for (const std::string& each : {std::string("e"), message, in_parts})
+    EXPECT_EQ(Send(each), absl::StatusCode::kResourceExhausted) << each.size();
   core().EndLocal(local);
   EXPECT_EQ(Send(), absl::StatusCode::kOk);
+  EXPECT_EQ(Send(in_parts), absl::StatusCode::kOk);
   tool.Drain();
   EXPECT_EQ(Send(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(tool.counters().calls, 1u);
+  EXPECT_EQ(tool.counters().calls, 2u);
+  // Nobody serves it.
+  core().SetRoute(core().Route("demo/caller", "demo/tool"), {}, {}, absl::StatusCode::kPermissionDenied,
+                  "no");
+  EXPECT_EQ(Send(in_parts), absl::StatusCode::kPermissionDenied);
   ExpectNothingLeft();
+}
+
+// The guest has been told that they are on their way.
+TEST_F(BridgeTest, MessagesThatAreDroppedLaterAreCounted) {
+  Function& tool = Serve("demo/tool", "test_tool");
+  peer_.core.SetRoute(peer_.core.Route("test/peer", "demo/caller"),
+                      {{.link = peer_link_->index, .weight = 1, .caller_index = kPeer}},
+                      Policy{.timeout_ns = 100 * kNsPerMs}, absl::StatusCode::kOk, "");
+  while (Send() != absl::StatusCode::kOk) {  // Too late where this thread lost its core for so long.
+  }
+  EXPECT_TRUE(bridge_.has_waiting());
+  while (bridge_.has_waiting()) Turn();
+  EXPECT_EQ(core().counters().one_way_expired, 1u);
+  // One that is called too deep, as the callee finds.
+  ASSERT_TRUE(core().AdmitLocal(*static_cast<LocalFunction*>(tool.user), "demo/caller", 0, NowNs()).ok());
+  EXPECT_EQ(host_.SendLocal(tool, {}, {.depth = kDepthMax + 1}), kResourceExhausted);
+  EXPECT_EQ(tool.counters().refused, 1u);
 }
 
 }  // namespace
