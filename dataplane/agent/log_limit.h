@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keeps what strangers can provoke from filling the log: a bucket of lines. What is left out shows in the
-// counters.
+// Buckets: of what strangers can provoke so much is allowed at once, and so much a second. LogLimit keeps
+// them from filling the log; what is left out shows in the counters.
 #ifndef WEFT_DATAPLANE_AGENT_LOG_LIMIT_H_
 #define WEFT_DATAPLANE_AGENT_LOG_LIMIT_H_
 
@@ -11,24 +11,30 @@
 
 namespace weft::agent {
 
-class LogLimit {
+class Bucket {
  public:
-  // Whether one more line may be written now.
+  Bucket(double burst, double per_second) : burst_(burst), per_second_(per_second), left_(burst) {}
+
+  // Whether one more may be now.
   bool Allow(uint64_t now_ns) {
-    lines_ =
-        std::min(kBurst, lines_ + static_cast<double>(now_ns - last_ns_) / kNsPerSecond * kLinesPerSecond);
+    left_ = std::min(burst_, left_ + static_cast<double>(now_ns - last_ns_) / kNsPerSecond * per_second_);
     last_ns_ = now_ns;
-    if (lines_ < 1) return false;
-    lines_ -= 1;
+    if (left_ < 1) return false;
+    left_ -= 1;
     return true;
   }
 
  private:
-  static constexpr double kBurst = 50;
-  static constexpr double kLinesPerSecond = 5;
-
-  double lines_ = kBurst;
+  double burst_;
+  double per_second_;
+  double left_;
   uint64_t last_ns_ = 0;
+};
+
+// Of lines.
+class LogLimit : public Bucket {
+ public:
+  LogLimit() : Bucket(50, 5) {}
 };
 
 }  // namespace weft::agent

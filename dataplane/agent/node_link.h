@@ -64,11 +64,11 @@ class NodeLink final : private identity::KeyExchangeObserver {
         twin;  // Of the socket, which the host cannot make, as another user; invalid where there is none.
     api::InsideEngine given;
   };
-  // Announces a worker inside `host` to the other nodes. RESOURCE_EXHAUSTED: there are as many as may be, or
-  // no port is free. Registry thread.
+  // Announces a worker inside `host` of `tenant` to the other nodes. RESOURCE_EXHAUSTED: there are as many as
+  // may be, no port is free, or the tenant has had its share. Registry thread.
   // With `raw_packets` it gets an AF_XDP socket too, by the door, as soon as there can be one: on a queue
   // behind those of weftd's workers.
-  absl::StatusOr<Inside> AddInside(const std::string& host, bool raw_packets);
+  absl::StatusOr<Inside> AddInside(const std::string& host, const std::string& tenant, bool raw_packets);
   void RemoveInside(uint16_t worker);
   // Its answer to a receive key; one that is not its to give ends it. Registry thread.
   void TakeInsideKeyId(uint16_t worker, const api::PeerKeyId& answer);
@@ -79,6 +79,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
   std::size_t inside_by_af_xdp() const { return inside_by_af_xdp_.load(std::memory_order_relaxed); }
   // Ports that they have are those after `listen`'s. With several workers of weftd's there may be fewer.
   static constexpr uint16_t kInsideMax = 15;
+  // Of engines that hosts of one tenant may have given to them: each time costs all other nodes new keys, and
+  // one worker id for good.
+  static constexpr double kInsideBurst = 16, kInsidePerSecond = 1;
   // What a path of the settings' MTU carries.
   static uint32_t DatagramBytesMax(const AgentConfig& config, bool ipv4) {
     return config.mtu - (ipv4 ? 20 : 40) - 8;
@@ -245,6 +248,12 @@ class NodeLink final : private identity::KeyExchangeObserver {
 
   // The registry thread's.
   uint16_t last_worker_;
+  struct InsideTenant {
+    Bucket given{kInsideBurst, kInsidePerSecond};
+    uint16_t ids = 0;  // Of workers: how many it has used up.
+  };
+  absl::Status CheckInsideTenant(InsideTenant* tenant) const;
+  std::map<std::string, InsideTenant> inside_tenants_;
   std::map<uint16_t, uint16_t> inside_slots_;  // By worker: whose ports and key indices it has.
 
   UniqueFd wake_;

@@ -107,10 +107,22 @@ void NodeLink::SetKeyIndices(uint16_t worker, uint16_t workers, transport::Confi
 
 // --- Workers inside hosts
 
-absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bool raw_packets) {
+// A host may attach and leave in a loop. Of the ids, which are not given twice, no tenant has more than it
+// leaves to the others.
+absl::Status NodeLink::CheckInsideTenant(InsideTenant* tenant) const {
+  if (!tenant->given.Allow(NowNs()))
+    return absl::ResourceExhaustedError("hosts of its tenant ask for one too often: more than once a second");
+  if (tenant->ids < UINT16_MAX - last_worker_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(tenant->ids,
+                                                   " engines were inside hosts of its tenant, of ",
+                                                   UINT16_MAX, " in all since weftd's start: restart it"));
+}
+
+absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, const std::string& tenant,
+                                                     bool raw_packets) {
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint listen, identity::Endpoint::Parse(config_.listen));
-  if (last_worker_ == UINT16_MAX)
-    return absl::ResourceExhaustedError("65,535 engines were inside hosts since weftd's start: restart it");
+  InsideTenant& of_tenant = inside_tenants_[tenant];
+  WEFT_RETURN_IF_ERROR(CheckInsideTenant(&of_tenant));
   // The key exchange takes so many workers of a node.
   const auto inside_max =
       std::min<uint16_t>(kInsideMax, static_cast<uint16_t>(identity::kWorkersMax - workers_));
@@ -131,6 +143,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, bo
   }
   if (slot > inside_max) return last;
   inside.worker = ++last_worker_;
+  ++of_tenant.ids;
   inside_slots_[inside.worker] = slot;
   const uint32_t first = kNodeIndices + (slot - 1u) * kInsideIndices;
   inside.given.set_key_index_bits(kIndexBits);

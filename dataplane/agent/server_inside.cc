@@ -28,7 +28,8 @@ void Server::OpenInside(Connection& host) {
     return refuse(absl::ErrnoToStatus(errno, "make a socket pair"));
   UniqueFd mine(ends[0]);
   UniqueFd theirs(ends[1]);
-  absl::StatusOr<NodeLink::Inside> inside = node_link_->AddInside(name, host.tenant->raw_packets);
+  absl::StatusOr<NodeLink::Inside> inside =
+      node_link_->AddInside(name, host.tenant->name, host.tenant->raw_packets);
   if (!inside.ok()) return refuse(inside.status());
   auto connection = std::make_unique<Connection>();
   connection->id = ++last_session_;

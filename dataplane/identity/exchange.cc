@@ -24,6 +24,9 @@ namespace {
 constexpr uint64_t kListenerTag = 0;
 constexpr int kBacklog = 1024;
 constexpr int kEventsAtOnce = 64;
+// A peer takes 256 messages a second that tell of changes, and closes the connection at more: however fast
+// workers come and go, it hears of the last state, 100 times a second.
+constexpr uint64_t kWorkersPauseNs = 10 * kNsPerMs;
 
 uint64_t RandomSeed() {
   uint64_t seed = 0;
@@ -71,6 +74,7 @@ absl::Status Exchange::Start() {
                                                    "\""));
   }
   for (const Worker& worker : options_.workers) WEFT_RETURN_IF_ERROR(AddWorker(worker));
+  workers_ = workers_next_;
   epoll_.Reset(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll_.valid()) return absl::ErrnoToStatus(errno, "epoll_create1");
   if (!options_.listener.valid()) return absl::OkStatus();
@@ -128,22 +132,23 @@ void Exchange::RemovePeer(const std::string& name) {
 
 absl::Status Exchange::AddWorker(const Worker& worker) {
   WEFT_RETURN_IF_ERROR(CheckWorker(worker));
-  if (workers_.size() >= kWorkersMax) {
+  if (workers_next_.size() >= kWorkersMax) {
     return absl::ResourceExhaustedError(absl::StrCat("more than ", kWorkersMax, " workers"));
   }
   // The same lane and epoch would give the same key again, whose counters have been used.
   if (!worker_ids_used_.insert(worker.id).second) {
     return absl::InvalidArgumentError(absl::StrCat("worker id ", worker.id, " has been used"));
   }
-  workers_.push_back(worker);
-  std::sort(workers_.begin(), workers_.end(), [](const Worker& a, const Worker& b) { return a.id < b.id; });
+  workers_next_.push_back(worker);
+  std::sort(workers_next_.begin(), workers_next_.end(),
+            [](const Worker& a, const Worker& b) { return a.id < b.id; });
   workers_changed_ = true;
   Defer();
   return absl::OkStatus();
 }
 
 void Exchange::RemoveWorker(uint16_t id) {
-  std::erase_if(workers_, [id](const Worker& worker) { return worker.id == id; });
+  std::erase_if(workers_next_, [id](const Worker& worker) { return worker.id == id; });
   workers_changed_ = true;
   Defer();
 }
@@ -182,6 +187,7 @@ uint64_t Exchange::NextTimerNs() const {
     if (due_ns != 0) next = std::min(next, due_ns);
   };
   earlier(accept_again_ns_);
+  if (workers_changed_) earlier(workers_due_ns_);
   for (const auto& [name, peer] : peers_) {
     if (leaving_) break;
     if (peer.connection == 0 && peer.dialling == 0) earlier(std::max<uint64_t>(peer.dial_due_ns, 1));
@@ -231,6 +237,7 @@ void Exchange::RunTimers() {
     event.data.u64 = kListenerTag;
     epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, options_.listener.get(), &event);
   }
+  if (workers_changed_ && now_ns_ >= workers_due_ns_) Defer();
   RunConnectionTimers();
   for (auto& [name, peer] : peers_) RunPeerTimers(peer);
 }
@@ -277,12 +284,22 @@ void Exchange::RunPeerTimers(Peer& peer) {
   }
 }
 
+// Whether all peers are to be told of other workers now.
+bool Exchange::TakeWorkersChange() {
+  if (!workers_changed_ || now_ns_ < workers_due_ns_) return false;
+  workers_changed_ = false;
+  if (workers_ == workers_next_) return false;
+  workers_ = workers_next_;
+  workers_due_ns_ = now_ns_ + kWorkersPauseNs;
+  return true;
+}
+
 // Until nothing is left that the observer's answers, or a public method, have asked for.
 void Exchange::RunDeferred() {
   constexpr int kRoundsMax = 8;
   for (int round = 0; deferred_ && round < kRoundsMax; ++round) {
     deferred_ = false;
-    const bool workers_changed = std::exchange(workers_changed_, false);
+    const bool workers_changed = TakeWorkersChange();
     std::vector<std::string> gone;
     for (auto& [name, peer] : peers_) {
       if (peer.removed || leaving_) {
@@ -294,7 +311,8 @@ void Exchange::RunDeferred() {
         continue;
       }
       if (std::exchange(peer.moved, false)) DialAtNewAddress(peer);
-      if (workers_changed && peer.connection != 0) {
+      const bool untold = std::exchange(peer.workers_untold, false) || workers_changed;
+      if (untold && peer.connection != 0) {
         SendTo(peer, Workers{workers_});
         UpdateLanes(peer, false);
       }

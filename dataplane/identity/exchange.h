@@ -82,6 +82,7 @@ struct Peer {
   std::vector<Worker> workers;  // The peer's.
   std::map<Lane, LaneState> lanes;
   std::set<uint16_t> workers_gone;  // In this epoch: their keys have been given out.
+  bool workers_untold = false;      // Its connection began with a HELLO that named earlier ones of this side.
   // All keys of `epoch` but of late lanes are agreed, and the peer has been told.
   bool complete = false;
   bool peer_switched = false;
@@ -124,6 +125,7 @@ class Exchange final : public KeyExchange {
   void RunPeerTimers(Peer& peer);
   void RunConnectionTimers();
   void RunDeferred();
+  bool TakeWorkersChange();
   int64_t UnixTime() const;
   Peer* Find(const std::string& name);
   uint64_t Jittered(uint64_t ns) { return ns / 2 + random_.Below(ns / 2 + 1); }
@@ -192,10 +194,13 @@ class Exchange final : public KeyExchange {
   bool deferred_ = true;
   bool leaving_ = false;
 
-  std::vector<Worker> workers_;
+  std::vector<Worker> workers_;  // As peers know them.
+  std::vector<Worker>
+      workers_next_;  // As they are: to be told at the time below, where that is another list.
+  uint64_t workers_due_ns_ = 0;
+  bool workers_changed_ = false;
   std::map<std::string, Drains> drains_to_;  // By peer
   std::set<uint16_t> worker_ids_used_;
-  bool workers_changed_ = false;
 
   std::map<std::string, Peer> peers_;
   ConnectionId last_connection_ = 0;

@@ -266,11 +266,9 @@ void Exchange::Establish(Connection& connection, Peer& peer, const Hello& hello)
   peer.expires_unix_s = connection.stream.peer_expires_unix_s();
   peer.last_refusal = Refusal::kNone;
   peer.last_problem.clear();
-  if (sent.workers != workers_) {
-    // They changed since HELLO was sent: the peer has to know of a worker before it hears of its keys.
-    workers_changed_ = true;
-    Defer();
-  }
+  // They changed since HELLO was sent: the peer has to know of a worker before it hears of its keys.
+  peer.workers_untold = sent.workers != workers_;
+  if (peer.workers_untold) Defer();
   std::vector<Worker> workers = Located(hello.workers, connection.remote);
   if (resume) {
     ++counters_.resumed;

@@ -97,7 +97,7 @@ class NodeLinkTest : public testing::Test {
 TEST_F(NodeLinkTest, AnEngineInsideThatAnswersOneKeyAfterTheOtherIsEndedForTheOneThatItOwes) {
   constexpr int kInsideThere = 8;
   Join(kInsideThere);
-  const auto inside = link_->AddInside("camera", false);
+  const auto inside = link_->AddInside("camera", "cameras", false);
   ASSERT_TRUE(inside.ok()) << inside.status();
   ASSERT_TRUE(RunUntil([&] { return asked_[inside->worker].size() == kInsideThere + 1; }));
   while (!asked_[inside->worker].empty() && ended_.empty()) {
@@ -116,7 +116,7 @@ TEST_F(NodeLinkTest, AnEngineInsideThatAnswersOneKeyAfterTheOtherIsEndedForTheOn
 // One that answers in time is left alone, also after the time for a key has passed.
 TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
   Join(2);
-  const auto inside = link_->AddInside("camera", false);
+  const auto inside = link_->AddInside("camera", "cameras", false);
   ASSERT_TRUE(inside.ok()) << inside.status();
   ASSERT_TRUE(RunUntil([&] { return asked_[inside->worker].size() == 3; }));
   while (!asked_[inside->worker].empty()) AnswerOne(*inside);
@@ -124,6 +124,20 @@ TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
   ASSERT_TRUE(RunUntil([&] { return NowNs() >= over_ns; }));
   EXPECT_TRUE(ended_.empty());
   EXPECT_TRUE(peer_->HasKeys("n1", 0));
+}
+
+// Each costs all other nodes keys.
+TEST_F(NodeLinkTest, ATenantWhoseHostsComeAndGoGetsNoEngineEachTime) {
+  int given = 0;
+  for (int i = 0; i < 100; ++i) {
+    const auto inside = link_->AddInside("camera", "cameras", false);
+    if (!inside.ok()) continue;
+    ++given;
+    link_->RemoveInside(inside->worker);
+  }
+  EXPECT_GE(given, NodeLink::kInsideBurst);
+  EXPECT_LT(given, 100);
+  EXPECT_TRUE(link_->AddInside("door", "doors", false).ok()) << "of another";
 }
 
 }  // namespace

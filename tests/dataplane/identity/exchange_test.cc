@@ -389,6 +389,34 @@ TEST_F(ExchangeTest, ALaneThatIsDeclinedGetsNoSendKeyAndHoldsUpNoOther) {
   EXPECT_EQ(a_->refused(Refusal::kStalled) + b_->refused(Refusal::kStalled), 0u);
 }
 
+// As by a host that attaches and leaves in a loop: a peer closes the connection of who tells it each time.
+TEST_F(ExchangeTest, WorkersThatComeAndGoFasterThanPeersAreToldCostNoConnection) {
+  Join();
+  Worker inside;
+  inside.address = *Endpoint::Parse("127.0.0.1:5000");
+  inside.host = "camera-1";
+  for (int i = 0; i < 400; ++i) {
+    inside.id = static_cast<uint16_t>(100 + i);
+    ASSERT_TRUE(a_->exchange().AddWorker(inside).ok());
+    a_->Step();
+    b_->Step();
+    if (i < 399) a_->exchange().RemoveWorker(inside.id);
+    a_->Step();
+    b_->Step();
+  }
+  ASSERT_TRUE(RunUntil(both(), [&] { return b_->sessions.at("a").workers.back().id == inside.id; }));
+  EXPECT_EQ(b_->sessions.at("a").workers.size(), 2u);
+  const auto keyed = [&](const TestNode& node, uint16_t local, uint16_t remote) {
+    return std::any_of(node.send_keys.begin(), node.send_keys.end(), [&](const auto& entry) {
+      return std::get<2>(entry.first) == local && std::get<3>(entry.first) == remote;
+    });
+  };
+  EXPECT_TRUE(RunUntil(both(), [&] { return keyed(*a_, inside.id, 0) && keyed(*b_, 0, inside.id); }));
+  EXPECT_EQ(b_->refused(Refusal::kProtocol), 0u);
+  EXPECT_TRUE(a_->lost.empty());
+  EXPECT_TRUE(a_->ended.empty());
+}
+
 // Two hosts whose engines are silent in turn, each for less time than is waited for a key.
 TEST_F(ExchangeTest, WorkersThatComeWithinAnEpochDoNotHoldItUp) {
   Join();
