@@ -254,7 +254,15 @@ class NodeLink final : private identity::KeyExchangeObserver {
   };
   absl::Status CheckInsideTenant(InsideTenant* tenant) const;
   std::map<std::string, InsideTenant> inside_tenants_;
-  std::map<uint16_t, uint16_t> inside_slots_;  // By worker: whose ports and key indices it has.
+  struct InsideSlot {
+    uint16_t slot = 0;  // Whose port and key indices it has.
+    std::string tenant;
+  };
+  absl::StatusOr<uint16_t> FindSlot(const std::string& tenant, const identity::Endpoint& listen,
+                                    UniqueFd* socket);
+  std::map<uint16_t, InsideSlot> inside_slots_;  // By worker
+  // Slots of workers that went, by whose they were: until the port is seen to be free, their hosts keep it.
+  std::map<uint16_t, std::string> left_slots_;
 
   UniqueFd wake_;
   std::thread thread_;

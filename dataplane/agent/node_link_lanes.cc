@@ -118,33 +118,51 @@ absl::Status NodeLink::CheckInsideTenant(InsideTenant* tenant) const {
                                                    UINT16_MAX, " in all since weftd's start: restart it"));
 }
 
+// One whose port is free, with a socket there. Ports that hosts of the tenant keep from engines that have
+// gone count against it: it has no more of them than it leaves to the others.
+absl::StatusOr<uint16_t> NodeLink::FindSlot(const std::string& tenant, const identity::Endpoint& listen,
+                                            UniqueFd* socket) {
+  // The key exchange takes so many workers of a node.
+  const auto inside_max =
+      std::min<uint16_t>(kInsideMax, static_cast<uint16_t>(identity::kWorkersMax - workers_));
+  absl::Status last = absl::ResourceExhaustedError(absl::StrCat(inside_max, " hosts have one already"));
+  uint16_t found = 0;
+  int free = 0;
+  int kept = 0;
+  for (uint16_t slot = 1; slot <= inside_max && listen.port + slot <= UINT16_MAX; ++slot) {
+    if (std::any_of(inside_slots_.begin(), inside_slots_.end(),
+                    [slot](const auto& entry) { return entry.second.slot == slot; }))
+      continue;
+    absl::StatusOr<UniqueFd> bound = BindInside(listen, static_cast<uint16_t>(listen.port + slot));
+    const auto left = left_slots_.find(slot);
+    if (!bound.ok()) {
+      last = bound.status();
+      kept += left != left_slots_.end() && left->second == tenant ? 1 : 0;
+      continue;
+    }
+    if (left != left_slots_.end()) left_slots_.erase(left);
+    if (free++ > 0) continue;
+    found = slot;
+    *socket = *std::move(bound);
+  }
+  if (found == 0) return last;
+  if (kept < free) return found;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("hosts of its tenant keep ", kept, " ports of engines that have gone"));
+}
+
 absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, const std::string& tenant,
                                                      bool raw_packets) {
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint listen, identity::Endpoint::Parse(config_.listen));
   InsideTenant& of_tenant = inside_tenants_[tenant];
   WEFT_RETURN_IF_ERROR(CheckInsideTenant(&of_tenant));
-  // The key exchange takes so many workers of a node.
-  const auto inside_max =
-      std::min<uint16_t>(kInsideMax, static_cast<uint16_t>(identity::kWorkersMax - workers_));
   Inside inside;
-  absl::Status last = absl::ResourceExhaustedError(absl::StrCat(inside_max, " hosts have one already"));
-  uint16_t slot = 0;
-  while (++slot <= inside_max) {
-    const bool taken = std::any_of(inside_slots_.begin(), inside_slots_.end(),
-                                   [slot](const auto& entry) { return entry.second == slot; });
-    if (taken || listen.port + slot > UINT16_MAX) continue;
-    absl::StatusOr<UniqueFd> socket = BindInside(listen, static_cast<uint16_t>(listen.port + slot));
-    last = socket.status();
-    if (!socket.ok()) continue;
-    inside.socket = *std::move(socket);
-    if (absl::StatusOr<UniqueFd> twin = port::TwinOf(inside.socket.get()); twin.ok())
-      inside.twin = *std::move(twin);
-    break;
-  }
-  if (slot > inside_max) return last;
+  WEFT_ASSIGN_OR_RETURN(const uint16_t slot, FindSlot(tenant, listen, &inside.socket));
+  if (absl::StatusOr<UniqueFd> twin = port::TwinOf(inside.socket.get()); twin.ok())
+    inside.twin = *std::move(twin);
   inside.worker = ++last_worker_;
   ++of_tenant.ids;
-  inside_slots_[inside.worker] = slot;
+  inside_slots_[inside.worker] = {slot, tenant};
   const uint32_t first = kNodeIndices + (slot - 1u) * kInsideIndices;
   inside.given.set_key_index_bits(kIndexBits);
   inside.given.set_key_index_first(first);
@@ -172,7 +190,10 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, co
 }
 
 void NodeLink::RemoveInside(uint16_t worker) {
-  inside_slots_.erase(worker);
+  if (const auto had = inside_slots_.find(worker); had != inside_slots_.end()) {
+    left_slots_[had->second.slot] = std::move(had->second.tenant);
+    inside_slots_.erase(had);
+  }
   ToKeys([this, worker] {
     RemoveInsideXdp(worker);
     if (inside_.erase(worker) != 0) keys_->RemoveWorker(worker);

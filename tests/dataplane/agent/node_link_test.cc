@@ -140,5 +140,29 @@ TEST_F(NodeLinkTest, ATenantWhoseHostsComeAndGoGetsNoEngineEachTime) {
   EXPECT_TRUE(link_->AddInside("door", "doors", false).ok()) << "of another";
 }
 
+TEST_F(NodeLinkTest, AHostThatKeepsTheSocketsOfItsEnginesLeavesPortsToOthers) {
+  std::vector<NodeLink::Inside> kept;
+  for (int i = 0; i < NodeLink::kInsideMax; ++i) {
+    auto inside = link_->AddInside("camera", "cameras", false);
+    if (!inside.ok()) break;
+    link_->RemoveInside(inside->worker);
+    kept.push_back(*std::move(inside));
+  }
+  EXPECT_EQ(kept.size(), NodeLink::kInsideMax / 2 + 1u);
+  EXPECT_TRUE(link_->AddInside("door", "doors", false).ok());
+  kept.clear();
+  EXPECT_TRUE(link_->AddInside("camera", "cameras", false).ok()) << "they are closed now";
+}
+
+TEST_F(NodeLinkTest, ATenantThatKeepsNoneMayHaveAllPorts) {
+  std::vector<NodeLink::Inside> had;
+  for (int i = 0; i < NodeLink::kInsideMax; ++i) {
+    auto inside = link_->AddInside(absl::StrCat("camera-", i), "cameras", false);
+    ASSERT_TRUE(inside.ok()) << inside.status();
+    had.push_back(*std::move(inside));
+  }
+  EXPECT_FALSE(link_->AddInside("another", "cameras", false).ok());
+}
+
 }  // namespace
 }  // namespace weft::agent
