@@ -186,6 +186,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   bool IsOwn(uint16_t local) const { return local < workers_; }  // Of weftd itself.
   bool Joins(uint16_t local, const identity::Worker& remote, const std::vector<identity::Worker>& all) const;
   bool Stands(const identity::LaneKey& key) const;
+  bool MayLog(const std::string& peer);
   void ForgetGoneIds();
   api::PeerKeys KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const;
   void TakeKeyId(uint16_t worker, const api::PeerKeyId& answer);
@@ -222,9 +223,10 @@ class NodeLink final : private identity::KeyExchangeObserver {
   std::map<std::string, std::string> peers_;
   std::string certificate_problem_;
   LogLimit log_limit_;
-  uint64_t leave_ns_ = 0;     // Not 0: leaving, until then.
-  bool changed_ = true;       // Something may have, since the last snapshot,
-  uint64_t snapshot_ns_ = 0;  // which was taken then.
+  std::map<std::string, LogLimit> peer_logs_;  // By node: what is said of it.
+  uint64_t leave_ns_ = 0;                      // Not 0: leaving, until then.
+  bool changed_ = true;                        // Something may have, since the last snapshot,
+  uint64_t snapshot_ns_ = 0;                   // which was taken then.
   // By worker, the maps in use, as interface, key table and XSKMAP; nothing where they are to be tried again.
   struct Steered {
     std::optional<std::array<uint32_t, 3>> by;

@@ -110,11 +110,12 @@ void NodeLink::TakeInsideXdp(uint16_t worker, uint64_t number, const std::string
     const auto found = inside_xdp_.find(worker);
     if (found == inside_xdp_.end() || found->second.number != number) return;
     InsideXdp& xdp = found->second;
+    if (!xdp.socket.valid()) return;  // Said before, of the same one.
     if (!problem.empty()) {
       spdlog::warn("host {} does not use its AF_XDP socket: {}", xdp.host, problem);
       return LeaveInsideXdp(&xdp);
     }
-    if (xdp.taken || !xdp.socket.valid()) return;
+    if (xdp.taken) return;
     xdp.taken = true;
     EnterInsideXdp(&xdp);
   });

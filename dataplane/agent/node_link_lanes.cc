@@ -255,6 +255,12 @@ void NodeLink::EndInside(uint16_t worker, const absl::Status& why) {
 
 // --- Lanes
 
+// Each node's lines have a bucket of their own, whichever of its workers they are of: it can say what makes
+// one as often as it tells of its workers.
+bool NodeLink::MayLog(const std::string& peer) {
+  return peer_logs_[peer.substr(0, peer.find_first_of(":/"))].Allow(NowNs());
+}
+
 void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
   if (!IsOwn(local)) return door_->Post({local, std::move(keys), absl::OkStatus()});
   if (keys.what() != api::PeerKeys::BEGIN && keys.what() != api::PeerKeys::MOVE) {
@@ -266,7 +272,7 @@ void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
                                   : engine.MoveSession(keys.peer(), keys.session(), keys.address());
     if (done.ok()) return;
     ToKeys([this, peer = keys.peer(), done] {
-      spdlog::error("node {}: {}", peer, done.ToString());
+      if (MayLog(peer)) spdlog::error("node {}: {}", peer, done.ToString());
       // A peer's further workers, as "n2:1" and "n2/host", are told of in the log alone.
       if (sessions_.contains(peer)) packet_problems_[peer] = std::string(done.message());
     });
@@ -333,8 +339,10 @@ api::PeerKeys NodeLink::KeysFor(const identity::LaneKey& key, api::PeerKeys::Wha
 
 void NodeLink::OnSessionUp(const identity::SessionInfo& session) {
   if (session.workers.empty()) return;
-  spdlog::info("node {} is a peer, its packets go to {}", session.peer,
-               session.workers[0].address.ToString());
+  if (MayLog(session.peer)) {
+    spdlog::info("node {} is a peer, its packets go to {}", session.peer,
+                 session.workers[0].address.ToString());
+  }
   sessions_[session.peer] = session;
   door_->PostDrains(DrainMail{session.peer, false, !session.takes_drains, {}});
   packet_problems_.erase(session.peer);
@@ -408,7 +416,7 @@ void NodeLink::OnRetireReceiveKey(const identity::LaneKey& key) {
 }
 
 void NodeLink::OnConnectionLost(const std::string& peer, uint64_t session) {
-  spdlog::warn("node {}: its connection is lost", peer);
+  if (MayLog(peer)) spdlog::warn("node {}: its connection is lost", peer);
   const auto known = sessions_.find(peer);
   if (known == sessions_.end() || known->second.session != session) return;
   // Its agent is gone, most likely; what runs inside its hosts has a life of its own.
@@ -418,7 +426,9 @@ void NodeLink::OnConnectionLost(const std::string& peer, uint64_t session) {
 }
 
 void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity::Refusal reason) {
-  spdlog::warn("node {} is no peer any more: {}", peer, std::string(identity::ToString(reason)));
+  if (MayLog(peer))
+    spdlog::warn("node {} is no peer any more: {}", peer, std::string(identity::ToString(reason)));
+  if (reason == identity::Refusal::kRemoved) peer_logs_.erase(peer);
   const auto known = sessions_.find(peer);
   if (known == sessions_.end() || known->second.session != session) return;
   for (const identity::Worker& remote : known->second.workers)

@@ -192,6 +192,9 @@ class Server {
   std::map<std::pair<SessionId, std::string>, SessionId> runs_;  // By host and name: who asked.
   RefusalCounters refusals_;
   LogLimit log_limit_;
+  // By tenant: of its hosts that come and go.
+  std::map<std::string, LogLimit> tenant_logs_;
+  bool MayLog(const Tenant& tenant) { return tenant_logs_[tenant.name].Allow(NowNs()); }
   uint64_t started_ns_ = 0;
   Tenant admin_tenant_;   // What sessions of weftctl call belong to.
   Tenant engine_tenant_;  // And the node engine's.

@@ -19,6 +19,7 @@ namespace weft::agent {
 void Server::OpenInside(Connection& host) {
   const std::string& name = engine_->state().Find(host.id)->host;
   const auto refuse = [&](const absl::Status& why) {
+    if (!MayLog(*host.tenant)) return;
     spdlog::warn("host {} gets no node engine inside, its calls go through this one: {}", name,
                  std::string(why.message()));
   };

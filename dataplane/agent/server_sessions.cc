@@ -152,7 +152,7 @@ void Server::Close(SessionId id, const std::string& reason) {
   if (--count->second == 0) connections_of_.erase(count);
   if (connection->role == Connection::Role::kHost) {
     const Session* session = engine_->state().Find(id);
-    if (session != nullptr && !session->is_client)
+    if (session != nullptr && !session->is_client && MayLog(*connection->tenant))
       spdlog::info("host {} has left: {}", session->host, reason);
     // A host that is drained ends, and what it said last may have been read in this very turn.
     const std::string name = session == nullptr ? "" : session->host;
@@ -361,7 +361,7 @@ absl::Status Server::HandleHello(Connection& connection, const api::Hello& part)
   WEFT_RETURN_IF_ERROR(engine_->Attach(request, NowNs()));
   connection.role = Connection::Role::kHost;
   connection.runs_once = hello.runs_once() && !request.is_client;
-  if (!request.is_client) {
+  if (!request.is_client && MayLog(*connection.tenant)) {
     spdlog::info("host {} of tenant {} has attached: uid {} pid {}, {} functions, {} channels held",
                  hello.host(), connection.tenant->name, connection.peer.uid, connection.peer.pid,
                  hello.serves_size() + hello.loaded_size(), hello.channels_size());

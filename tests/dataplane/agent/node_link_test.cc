@@ -6,13 +6,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <ctime>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "spdlog/sinks/base_sink.h"
+#include "spdlog/spdlog.h"
 #include "tests/dataplane/identity/test_node.h"
 
 namespace weft::agent {
@@ -124,6 +129,35 @@ TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
   ASSERT_TRUE(RunUntil([&] { return NowNs() >= over_ns; }));
   EXPECT_TRUE(ended_.empty());
   EXPECT_TRUE(peer_->HasKeys("n1", 0));
+}
+
+// Counts the lines about n2.
+struct LinesOfNode : spdlog::sinks::base_sink<std::mutex> {
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    const std::string_view line(message.payload.data(), message.payload.size());
+    if (line.starts_with("node n2")) ++count;
+  }
+  void flush_() override {}
+  std::atomic<int> count = 0;
+};
+
+TEST_F(NodeLinkTest, APeerThatTellsOfWorkersAtAddressesOutOfReachDoesNotFillTheLog) {
+  constexpr int kWorkers = 15;
+  Join(kWorkers);
+  const auto lines = std::make_shared<LinesOfNode>();
+  spdlog::default_logger()->sinks().push_back(lines);
+  for (int i = 1; i < 40; ++i) {
+    for (int at = 1; at <= kWorkers; ++at) {
+      const int id = i * kWorkers + at;
+      peer_->exchange().RemoveWorker(static_cast<uint16_t>(id - kWorkers));
+      ASSERT_TRUE(peer_->exchange().AddWorker(Remote(id, "[::1]")).ok());
+    }
+    identity::RunRounds({peer_.get()}, 10);
+  }
+  link_.reset();
+  spdlog::default_logger()->sinks().pop_back();
+  EXPECT_GT(lines->count, 40) << "there is something to be said";
+  EXPECT_LT(lines->count, 200);
 }
 
 // Each costs all other nodes keys.
