@@ -112,6 +112,7 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   if (!config.dpdk.address.empty()) {
     WEFT_ASSIGN_OR_RETURN(worker.address, identity::Endpoint::Parse(config.dpdk.address));
   }
+  worker.datagram_bytes_max = DatagramBytesMax(config, !worker.address.ipv6);
   for (uint16_t i = 0; i < link->workers_; ++i) {
     worker.id = worker.hint = i;
     keys.workers.push_back(worker);
@@ -160,8 +161,7 @@ absl::Status NodeLink::StartEngines(bool may_steer, const std::string& why_not_s
     options.may_steer = may_steer;
     options.why_not_steered = why_not_steered;
     if (may_steer && workers_ > 1 && worker == 0) {
-      WEFT_ASSIGN_OR_RETURN(crossing,
-                            engine::Crossing::Create(workers_, options.engine.transport.datagram_bytes_max));
+      WEFT_ASSIGN_OR_RETURN(crossing, engine::Crossing::Create(workers_));
     }
     options.crossing = crossing;
     WEFT_ASSIGN_OR_RETURN(std::unique_ptr<engine::EngineThread> engine,

@@ -173,6 +173,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, co
   worker.id = inside.worker;
   worker.address = listen;
   worker.address.port = static_cast<uint16_t>(listen.port + slot);
+  worker.datagram_bytes_max = inside.given.datagram_bytes_max();
   worker.host = host;
   ToKeys([this, worker, first, slot, raw_packets] {
     if (raw_packets) AddInsideXdp(worker.id, worker.host, slot);
@@ -284,14 +285,21 @@ void NodeLink::TellLanes(const identity::SessionInfo& session, const identity::W
                          api::PeerKeys::What what, int only_local, uint32_t datagram_bytes) {
   api::PeerKeys keys;
   keys.set_what(what);
-  keys.set_datagram_bytes(datagram_bytes);
+  keys.set_datagram_bytes(std::min(datagram_bytes, remote.datagram_bytes_max));
   keys.set_address(remote.address.ToString());
+  const uint32_t usual = DatagramBytesMax(config_, !remote.address.ipv6);
   const auto tell = [&](uint16_t local) {
     if (only_local >= 0 && only_local != local) return;
     if (!Joins(local, remote, session.workers)) return;
     keys.set_peer(LabelOf(session.peer, local, remote, session.workers));
     keys.set_session(LaneSession(session.session, {local, remote.id}));
     ToLane(local, keys);
+    // The smaller of both nodes' `mtu` counts from the first datagram on.
+    if (what != api::PeerKeys::BEGIN) return;
+    api::PeerKeys path = keys;
+    path.set_what(api::PeerKeys::PATH);
+    path.set_datagram_bytes(std::min(usual, remote.datagram_bytes_max));
+    if (path.datagram_bytes() < usual) ToLane(local, std::move(path));
   };
   for (uint16_t local = 0; local < workers_; ++local) tell(local);
   for (const auto& [local, inside] : inside_) tell(local);

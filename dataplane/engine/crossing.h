@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bpf/abi/packet.h"
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/fd.h"
@@ -32,10 +33,14 @@ class Crossing {
   using Received = port::ReceivedDatagram;
   // As many as a peer may have been granted at once, in datagrams of 1,472 bytes.
   static constexpr uint32_t kSlots = 256;
+  // Whatever this node sends itself: a peer's `mtu` may be larger, and what was lost here would be each time.
+  static constexpr std::size_t kSlotBytes =
+      (WEFT_PACKET_BYTES_MAX + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
 
-  // Memory of kSlots datagrams for each pair of workers, taken by the kernel when it is first used.
-  static absl::StatusOr<std::shared_ptr<Crossing>> Create(uint32_t workers, std::size_t datagram_bytes_max) {
-    std::shared_ptr<Crossing> crossing(new Crossing(workers, datagram_bytes_max));
+  // Memory of kSlots datagrams for each pair of workers, taken by the kernel page by page when it is first
+  // used.
+  static absl::StatusOr<std::shared_ptr<Crossing>> Create(uint32_t workers) {
+    std::shared_ptr<Crossing> crossing(new Crossing(workers));
     for (Worker& worker : crossing->workers_) {
       worker.wake = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
       if (!worker.wake.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
@@ -50,7 +55,7 @@ class Crossing {
   bool TryPass(uint32_t from, uint32_t to, const uint8_t* data, uint32_t bytes) {
     Ring& ring = RingOf(from, to);
     const uint32_t tail = ring.tail.load(std::memory_order_relaxed);  // Its only writer is here.
-    if (bytes > stride_ || tail - ring.head.load(std::memory_order_acquire) >= kSlots) {  // [C2]
+    if (bytes > kSlotBytes || tail - ring.head.load(std::memory_order_acquire) >= kSlots) {  // [C2]
       Add(&workers_[from].lost);
       return false;
     }
@@ -133,26 +138,22 @@ class Crossing {
     std::atomic<uint64_t> lost{0};
   };
 
-  Crossing(uint32_t workers, std::size_t datagram_bytes_max)
-      : stride_((datagram_bytes_max + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes),
-        workers_(workers),
-        rings_(std::size_t{workers} * workers) {
+  explicit Crossing(uint32_t workers) : workers_(workers), rings_(std::size_t{workers} * workers) {
     WEFT_CHECK(workers > 0);
     for (uint32_t from = 0; from < workers; ++from) {
       for (uint32_t to = 0; to < workers; ++to) {
         // Not initialised: pages that no datagram ever touches cost nothing.
-        if (from != to) RingOf(from, to).slots.reset(new uint8_t[stride_ * kSlots]);
+        if (from != to) RingOf(from, to).slots.reset(new uint8_t[kSlotBytes * kSlots]);
       }
     }
   }
 
   Ring& RingOf(uint32_t from, uint32_t to) { return rings_[std::size_t{from} * workers() + to]; }
-  uint8_t* SlotOf(Ring& ring, uint32_t at) const { return ring.slots.get() + at % kSlots * stride_; }
+  static uint8_t* SlotOf(Ring& ring, uint32_t at) { return ring.slots.get() + at % kSlots * kSlotBytes; }
   static void Add(std::atomic<uint64_t>* counter) {
     counter->store(counter->load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);  // One writer.
   }
 
-  const std::size_t stride_;
   std::vector<Worker> workers_;
   std::vector<Ring> rings_;
 };

@@ -39,9 +39,10 @@ struct Worker {
   uint16_t hint = 0;  // weft_packet_header.worker_hint of packets to it.
   // Where its packets go. Unspecified address: where the TLS connection comes from or went.
   Endpoint address;
-  uint32_t datagram_bytes_max = 1472;  // Largest UDP payload that it takes.
-  uint32_t share_bytes = 40'000;       // What a sender may send unasked before the first grant says more.
-  std::string host;                    // The host that it is inside of and speaks for alone; empty: the node.
+  uint32_t datagram_bytes_max = 1472;  // Largest UDP payload that may be sent to it.
+  // Nobody looks at it: the first acknowledgement says how much may be sent to it unasked.
+  uint32_t share_bytes = 40'000;
+  std::string host;  // The host that it is inside of and speaks for alone; empty: the node.
 
   friend bool operator==(const Worker&, const Worker&) = default;
 };

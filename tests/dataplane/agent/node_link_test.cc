@@ -41,8 +41,12 @@ class NodeLinkTest : public testing::Test {
                                   std::max(1u, pid & 255), ":4810");
     config_.workers = 1;
     config_.identity = {mine.certificate, mine.key, mine.ca};
+    Start();
+  }
+  void Start() {
+    link_.reset();
     auto link = NodeLink::Create(config_, world_.directory / "run", &door_);
-    EXPECT_TRUE(link.ok()) << link.status();
+    ASSERT_TRUE(link.ok()) << link.status();
     link_ = *std::move(link);
   }
   // n2, with so many engines inside hosts; both ends have all keys.
@@ -68,6 +72,8 @@ class NodeLinkTest : public testing::Test {
       for (InsideMail& mail : door_.TakeMail()) {
         if (!mail.end.ok()) {
           ended_[mail.worker] = mail.end;
+        } else if (mail.keys.what() == api::PeerKeys::PATH) {
+          path_bytes_[mail.keys.peer()] = mail.keys.datagram_bytes();
         } else if (mail.keys.what() == api::PeerKeys::RECEIVE) {
           asked_[mail.worker].push_back(mail.keys);
         }
@@ -96,6 +102,7 @@ class NodeLinkTest : public testing::Test {
   std::unique_ptr<TestNode> peer_;
   std::map<uint16_t, std::vector<api::PeerKeys>> asked_;
   std::map<uint16_t, absl::Status> ended_;
+  std::map<std::string, uint32_t> path_bytes_;  // Of what is at the other end.
 };
 
 // All others' keys wait for the last one.
@@ -129,6 +136,20 @@ TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
   ASSERT_TRUE(RunUntil([&] { return NowNs() >= over_ns; }));
   EXPECT_TRUE(ended_.empty());
   EXPECT_TRUE(peer_->HasKeys("n1", 0));
+}
+
+TEST_F(NodeLinkTest, TheSmallerOfBothNodesMtusCounts) {
+  config_.mtu = 9000;
+  Start();
+  Join(1);  // At 1,500.
+  EXPECT_EQ(peer_->sessions.at("n1").workers.at(0).datagram_bytes_max, 9000u - 28);
+  const auto inside = link_->AddInside("camera", "cameras", false);
+  ASSERT_TRUE(inside.ok()) << inside.status();
+  ASSERT_TRUE(RunUntil([&] { return path_bytes_.size() == 2; }));
+  EXPECT_EQ(path_bytes_["n2"], 1472u);
+  EXPECT_EQ(path_bytes_["n2/h1"], 1472u);
+  ASSERT_TRUE(RunUntil([&] { return peer_->sessions.at("n1").workers.size() == 2; }));
+  EXPECT_EQ(peer_->sessions.at("n1").workers.at(1).datagram_bytes_max, 9000u - 28);
 }
 
 // Counts the lines about n2.
