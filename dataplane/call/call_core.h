@@ -37,7 +37,8 @@ struct CallCoreOptions {
   uint32_t calls_max = 4096;  // Outgoing calls under way.
   uint64_t seed = 1;          // Of the choice among targets.
   // Replies to one peer that may wait for room, and the bytes that all waiting replies may hold, those to one
-  // peer as many as are left. Beyond, they are dropped and counted: the peer does not read.
+  // peer as many as are left; beside a quarter of its channel's arena, which is each peer's own. Beyond, they
+  // are dropped and counted: the peer does not read.
   uint32_t reply_backlog_max = 4096;
   uint64_t reply_backlog_bytes_max = 128 * 1024 * 1024;
 };
@@ -280,7 +281,9 @@ class CallCore {
   bool PumpLink(Link& link, uint64_t now_ns);
   void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);
   bool DropBorrowed(Link& link, uint64_t now_ns);
+  static uint64_t SharedReplyBytes(const Link& link, uint64_t bytes);
   bool MayKeepReply(const Link& link, uint64_t bytes) const;
+  void SetReplyBytes(Link& link, uint64_t bytes);
   void QueueReply(Link& link, const MessageHeader& header, const Payload& payload, SendDone done,
                   void* context);
 
@@ -311,7 +314,7 @@ class CallCore {
   std::vector<Path> paths_ = std::vector<Path>(1);                // The first is kLocalPath.
   std::vector<uint32_t> outstanding_ = std::vector<uint32_t>(1);  // Calls under way, by path.
   uint32_t message_bytes_max_ = kMessageBytesMaxDefault;
-  uint64_t reply_bytes_ = 0;  // Held by waiting replies.
+  uint64_t reply_bytes_ = 0;  // Held by waiting replies, beside what each peer has for itself.
   absl::Status start_error_;
   std::string host_name_;
   std::byte error_text_[kErrorTextBytesMax];

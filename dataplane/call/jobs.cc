@@ -57,8 +57,7 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
     CopyPayload(payload, job.owned.get());
     job.payload = Payload(std::span<const std::byte>(job.owned.get(), bytes));
     job.owned_bytes = bytes;
-    reply_bytes_ += bytes;
-    link.reply_bytes += bytes;
+    SetReplyBytes(link, link.reply_bytes + bytes);
     if (done != nullptr) done(context, true);
   } else {
     job.done = done;
@@ -69,10 +68,24 @@ void CallCore::QueueReply(Link& link, const MessageHeader& header, const Payload
   PumpLink(link, now_ns);
 }
 
-// Whoever holds as many bytes as are free gets no more: one peer alone half of them, and what one leaves
-// unread leaves as much to each of the others.
+// What waiting replies of `bytes` to one peer take of what all peers share: all above a quarter of its
+// channel's arena. That is its own, so that whatever others leave unread there is room for some of its
+// replies; it adds an eighth at most to what the channel holds anyway.
+uint64_t CallCore::SharedReplyBytes(const Link& link, uint64_t bytes) {
+  return bytes - std::min<uint64_t>(bytes, link.channel->options().arena_bytes / 4);
+}
+
+// Whoever holds as many of the shared bytes as are free gets no more: one peer alone half of them, and what
+// one leaves unread leaves as much to each of the others.
 bool CallCore::MayKeepReply(const Link& link, uint64_t bytes) const {
-  return link.reply_bytes + bytes <= options_.reply_backlog_bytes_max - reply_bytes_;
+  const uint64_t shared = SharedReplyBytes(link, link.reply_bytes + bytes);
+  return shared == 0 || shared <= options_.reply_backlog_bytes_max - reply_bytes_;
+}
+
+void CallCore::SetReplyBytes(Link& link, uint64_t bytes) {
+  reply_bytes_ -= SharedReplyBytes(link, link.reply_bytes);
+  link.reply_bytes = bytes;
+  reply_bytes_ += SharedReplyBytes(link, bytes);
 }
 
 // Ids rise in the order in which messages go out, and others may have gone since this one was queued.
@@ -171,8 +184,7 @@ void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, b
     ++link.requests_sent;
     ++counters_.requests_sent;
   }
-  reply_bytes_ -= job->owned_bytes;
-  link.reply_bytes -= job->owned_bytes;
+  SetReplyBytes(link, link.reply_bytes - job->owned_bytes);
   if (job->done != nullptr) --link.borrowed_jobs;
   // Taken out before anybody is told, who may start something new.
   std::list<SendJob> ended;

@@ -147,6 +147,7 @@ TEST(BacklogTest, LongRepliesToAPeerThatReadsAllArrive) {
 
 TEST(BacklogTest, WhatOnePeerLeavesUnreadLeavesRoomForTheRepliesToAnother) {
   constexpr uint64_t kBytesMax = 512 * 1024;
+  constexpr uint64_t kOwn = kArenaBytesDefault / 4;
   LendingPair pair({.reply_backlog_bytes_max = kBytesMax});
   TestHost other;
   const auto [other_out, other_in] = Join(other, pair.callee);
@@ -157,8 +158,8 @@ TEST(BacklogTest, WhatOnePeerLeavesUnreadLeavesRoomForTheRepliesToAnother) {
 
   for (int i = 0; i < 1000; ++i) pair.Answer(std::string(1000, 'x'));
   EXPECT_GT(pair.callee.core.counters().responses_dropped, 0u);
-  EXPECT_GT(pair.in->reply_bytes, kBytesMax / 2 - 1000) << "who is alone has half";
-  EXPECT_LE(pair.in->reply_bytes, kBytesMax / 2);
+  EXPECT_GT(pair.in->reply_bytes, kOwn + kBytesMax / 2 - 1000) << "who is alone has half, beside its own";
+  EXPECT_LE(pair.in->reply_bytes, kOwn + kBytesMax / 2);
 
   // The other one reads late: its ring has no room, more than once.
   const uint64_t dropped = pair.callee.core.counters().responses_dropped;
@@ -179,6 +180,51 @@ TEST(BacklogTest, WhatOnePeerLeavesUnreadLeavesRoomForTheRepliesToAnother) {
   }
   EXPECT_EQ(pair.callee.core.counters().responses_dropped, dropped);
   for (const Ended& each : ended) EXPECT_EQ(each.response, std::string(1000, 'z'));
+}
+
+// However many peers leave their replies unread: the next one has a quarter of its arena to itself.
+TEST(BacklogTest, EachPeerHasRoomForSomeRepliesWhateverOthersLeaveUnread) {
+  constexpr uint64_t kBytesMax = 64 * 1024;
+  constexpr std::size_t kReplyBytes = 1000;
+  const std::string request = "x";
+  std::vector<std::byte> response(kReplyBytes);
+  std::deque<Ended> ended;
+  TestHost callee({.reply_backlog_bytes_max = kBytesMax});
+  callee.core.Serve("test/echo", nullptr);
+  ChannelOptions small;
+  small.arena_bytes = small.peer_arena_bytes = 64 * 1024;
+  std::vector<std::unique_ptr<TestHost>> callers;
+  std::vector<Link*> ends;
+  for (int i = 0; i < 12; ++i) {
+    TestHost& caller = *callers.emplace_back(std::make_unique<TestHost>());
+    const auto [out, in] = Join(caller, callee, small);
+    ends.push_back(in);
+    callee.core.SetAccess(*in, {{kTestCaller, "test/caller", FunctionIdOf("test/echo")}});
+    RouteEntry& route = caller.core.Route("test/caller", "test/echo");
+    caller.core.SetRoute(route, {{.link = out->index, .weight = 1, .caller_index = kTestCaller}}, {},
+                         StatusCode::kOk, "");
+    for (int call = 0; call < 300; ++call) {
+      CallSpec spec;
+      spec.request = BytesOf(request);
+      spec.response = response;
+      spec.done = Ended::Done;
+      spec.context = &ended.emplace_back();
+      CallHandle handle;
+      ASSERT_EQ(caller.core.Start(route, spec, caller.now_ns, &handle), StartState::kStarted);
+      caller.core.Publish();
+      callee.Turn();
+      ASSERT_EQ(callee.held.size(), 1u);
+      callee.Answer(callee.held.front(), StatusCode::kOk, std::string(kReplyBytes, 'x'));
+      callee.core.Publish();
+      callee.held.clear();
+    }
+    EXPECT_GT(in->reply_bytes, small.arena_bytes / 4 - kReplyBytes) << "peer " << i;
+  }
+  uint64_t held = 0;
+  for (const Link* end : ends) held += end->reply_bytes;
+  EXPECT_LE(held, kBytesMax + ends.size() * small.arena_bytes / 4);
+  for (Link* end : ends) callee.core.CloseLink(*end, StatusCode::kUnavailable, "the test ends");
+  for (const Link* end : ends) EXPECT_EQ(end->reply_bytes, 0u);
 }
 
 }  // namespace
