@@ -114,8 +114,8 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   welcome.set_arena_bytes(session.tenant->limits.arena_bytes);
   welcome.set_message_bytes_max(options_.message_bytes_max);
   const TenantLimits& limits = session.tenant->limits;
-  // Two of the longest messages, since one channel gets no more than it leaves to the others.
-  welcome.set_reassembly_bytes_max(std::max<uint64_t>(uint64_t{2} * options_.message_bytes_max,
+  // A channel gets no more than it leaves to the others: two of the longest messages the first, one the next.
+  welcome.set_reassembly_bytes_max(std::max<uint64_t>(uint64_t{4} * options_.message_bytes_max,
                                                       limits.bytes / 2 / (limits.hosts + limits.clients)));
   // Channels are adopted by a message of their own, since adopting may send as well.
   api::Welcome keep;
