@@ -42,8 +42,8 @@ inline constexpr uint64_t kAnswerNs = 100 * kNsPerMs;
 inline constexpr uint64_t kAnswerProbeNs = 20 * kNsPerMs;
 // What a placement may take before its generation is acknowledged without it.
 inline constexpr uint64_t kPlacementNs = 10 * kNsPerSecond;
-// Hosts re-attach within 500 ms of a new agent's start. What no second end claims until then is closed, a
-// little before the second that hosts may count on.
+// Hosts re-attach within 200 ms of a new agent's start, those that it refuses at first within 500. What no
+// second end claims until this long after it is closed, a little before the second that hosts may count on.
 inline constexpr uint64_t kSettleNs = 900 * kNsPerMs;
 // A channel that nothing routes over any more is kept this long: functions move back.
 inline constexpr uint64_t kIdleChannelNs = 30 * kNsPerSecond;

@@ -2,7 +2,7 @@
 // The conversation of a host or client with its node's agent, and what follows from it: channels, access
 // tables and routes in a CallCore. Used by libweft's Mesh and by weft-host; driven by a HostLoop. While there
 // is no agent, everything stays as the last one said, and the session connects again by itself: after 10 ms,
-// then twice as long each time, up to 500 ms, with jitter.
+// then twice as long each time, up to 200 ms, or 500 where the agent refuses it, less up to half by chance.
 //
 // One thread at a time, the owner of the CallCore; nothing here blocks.
 #ifndef WEFT_DATAPLANE_CLIENT_SESSION_H_

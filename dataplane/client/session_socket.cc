@@ -18,7 +18,10 @@ namespace weft {
 namespace {
 
 constexpr uint64_t kBackoffFirstNs = 10 * kNsPerMs;
-constexpr uint64_t kBackoffMaxNs = 500 * kNsPerMs;
+// A new agent so has all of them back well within the time that it gives them, kSettleNs.
+constexpr uint64_t kBackoffMaxNs = 200 * kNsPerMs;
+// Whom the agent has refused, and will again.
+constexpr uint64_t kBackoffRefusedMaxNs = 500 * kNsPerMs;
 // Packets that wait for an agent that does not read. One that lets this many pile up is as good as gone.
 constexpr std::size_t kOutgoingMax = 1024;
 // A part of a Hello goes out once it is this large; what was added last may be a table of 56 KiB.
@@ -99,8 +102,8 @@ void Session::Disconnect(absl::Status why) {
   state_ = State::kWaiting;
   // What was half open dies with the agent that brokered it.
   std::erase_if(channels_, [](const auto& entry) { return entry.second.link == TargetSet::kNoLink; });
-  const uint64_t wait_ns = backoff_ns_ / 2 + random_.Below(backoff_ns_);
-  backoff_ns_ = std::min(2 * backoff_ns_, kBackoffMaxNs);
+  const uint64_t wait_ns = backoff_ns_ - random_.Below(backoff_ns_ / 2);
+  backoff_ns_ = std::min(2 * backoff_ns_, refused_ ? kBackoffRefusedMaxNs : kBackoffMaxNs);
   SetWait(-1, NowNs() + wait_ns);
   if (!std::exchange(told_away_, true)) events_->OnAway(last_error_);
 }

@@ -98,6 +98,25 @@ class SessionTest : public testing::Test {
   std::unique_ptr<HostLoop<NoLocal>> loop_;
 };
 
+// An agent gives hosts less than a second to come back, whenever it comes.
+TEST(SessionBackoffTest, AnAgentThatWasAwayForLongIsTriedAgainWithin200Ms) {
+  SessionOptions options;
+  options.run_dir = "/nonexistent";
+  SessionEvents events;
+  for (uint64_t seed = 1; seed < 50; ++seed) {
+    options.seed = seed;
+    const std::unique_ptr<Session> session = *Session::Create(options);
+    session->set_events(&events);
+    session->Start();
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      const uint64_t next_ns = session->next_ns();
+      const uint64_t now_ns = NowNs();
+      ASSERT_LE(next_ns, now_ns + 200 * kNsPerMs) << "attempt " << attempt << ", seed " << seed;
+      session->Tick(next_ns);
+    }
+  }
+}
+
 TEST_F(SessionTest, AnyNumberOfRoutesIsAskedForAsTheAgentReads) {
   session_->Start();
   Admit();
