@@ -168,7 +168,7 @@ class Engine {
   const std::map<std::string, PeerDrains>& drains_to_tell() const { return drains_to_tell_; }
 
   // The owner lost `ns` of the time until now: it was off the CPU, and perhaps with it the whole machine.
-  // Hosts that it waits for get that time anew.
+  // Hosts that it waits for get that time anew, as do those that have yet to come back.
   void Excuse(uint64_t ns, uint64_t now_ns);
   // Runs rounds as far as they go without an answer.
   void Advance(uint64_t now_ns);

@@ -198,6 +198,7 @@ void Engine::Excuse(uint64_t ns, uint64_t now_ns) {
   for (auto& [id, waited] : waiting_) waited.since_ns = later(waited.since_ns);
   for (auto& [id, channel] : state_.channels) channel.asked_ns = later(channel.asked_ns);
   phase_began_ns_ = later(phase_began_ns_);
+  if (!provisional_done_) settle_until_ns_ += ns;
 }
 
 void Engine::CutOffSilent(uint64_t now_ns) {

@@ -129,7 +129,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(ServerOptions options) {
   EngineOptions engine;
   engine.node = server->options_.config.node;
   engine.new_channel_id = RandomChannelId;
-  engine.start_ns = NowNs();
+  engine.start_ns = server->ran_ns_ = NowNs();
   Server* const raw = server.get();
   engine.tenant_of_host = [raw](const std::string& host) { return raw->TenantOfHost(host); };
   engine.index_of_tenant = [raw](const Tenant* tenant) { return raw->IndexOfTenant(tenant); };

@@ -178,7 +178,7 @@ class Server {
   bool registrations_changed_ = false;  // Since control was told,
   uint64_t registrations_next_ns_ = 0;  // and is told again then at the soonest.
   uint64_t next_watchdog_ns_ = 0;
-  uint64_t ran_ns_ = 0;  // When this thread was last seen to run.
+  uint64_t ran_ns_ = 0;  // When this thread was last seen to run; at first, when hosts could first connect.
   uint64_t connections_max_ = 0;
   SessionId last_session_ = 0;
   std::map<SessionId, std::unique_ptr<Connection>> connections_;

@@ -111,6 +111,22 @@ TEST_F(ReattachTest, ChannelWhoseOtherEndStaysAwayIsClosedWithinASecond) {
   EXPECT_EQ((host("a").routes[{"web/front", "vision/scale"}].code()), 5u);
 }
 
+TEST_F(ReattachTest, TimeThatTheAgentLostIsLeftToHostsThatHaveYetToComeBack) {
+  RestartAgent();
+  Reattach("a", "web");
+  Subscribe(host("a"), "web/front", "vision/scale");
+  Pass(400 * kNsPerMs);
+  now_ns_ += 2 * kNsPerSecond;
+  engine_->Excuse(2 * kNsPerSecond, now_ns_);
+  Pass(400 * kNsPerMs);
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+  Reattach("b", "vision");
+  Settle();
+  EXPECT_EQ(host("b").welcome.keep_channels_size(), 1);
+  EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+  EXPECT_TRUE(host("a").closed.empty());
+}
+
 TEST_F(ReattachTest, ChannelThatTodaysPolicyForbidsIsClosed) {
   saved_ = nullptr;  // The new agent starts without the rule.
   RestartAgent();

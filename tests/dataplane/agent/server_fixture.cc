@@ -11,6 +11,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "dataplane/api/protocol.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/channel/layout.h"
@@ -284,7 +286,7 @@ ServerTest::ServerTest() {
 
 ServerTest::~ServerTest() { Stop(); }
 
-void ServerTest::Start() {
+void ServerTest::Start(uint64_t before_run_ns) {
   google::protobuf::SetLogHandler(nullptr);  // As weftd does.
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
   ServerOptions options;
@@ -295,6 +297,7 @@ void ServerTest::Start() {
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(std::move(options));
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
+  absl::SleepFor(absl::Nanoseconds(before_run_ns));
   thread_ = std::thread([this] { EXPECT_TRUE(server_->Run().ok()); });
 }
 

@@ -128,7 +128,8 @@ class ServerTest : public testing::Test {
   ServerTest();
   ~ServerTest() override;
 
-  void Start();
+  // `before_run_ns`: what it takes from when it can be connected to until it serves.
+  void Start(uint64_t before_run_ns = 0);
   void Stop();
   std::string agent_sock() const { return run_dir() + "/agent.sock"; }
   std::string admin_sock() const { return run_dir() + "/admin.sock"; }

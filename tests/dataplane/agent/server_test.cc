@@ -12,6 +12,7 @@
 
 #include <atomic>
 #include <thread>
+#include <tuple>
 
 #include "dataplane/base/clock.h"
 #include "dataplane/channel/layout.h"
@@ -207,6 +208,25 @@ TEST_F(ServerTest, SessionOfTheAdminSocketCallsAsTheNamespaceItNames) {
   plain.Send(hello);
   EXPECT_TRUE(plain.PumpUntilClosed());
   EXPECT_THAT(plain.refusal(), HasSubstr("call_as_not_allowed"));
+}
+
+// As where its links to other nodes take long to set up.
+TEST_F(ServerTest, AgentThatIsSlowToStartKeepsChannelsOfHostsThatComeBack) {
+  Start(kSettleNs + 100 * kNsPerMs);
+  Peer back(agent_sock());
+  Peer front(agent_sock());
+  for (auto& [peer, name, other] : {std::tuple(&back, "b", "a"), std::tuple(&front, "a", "b")}) {
+    api::FromHost message;
+    api::Hello& hello = *message.mutable_hello();
+    hello.set_protocol(1);
+    hello.set_host(name);
+    api::HeldChannel& held = *hello.add_channels();
+    held.set_id(std::string(16, 'c'));
+    held.set_peer(other);
+    peer->Send(message);
+    ASSERT_TRUE(peer->PumpUntil([&] { return peer->welcome().host() == name; }));
+    EXPECT_EQ(peer->welcome().keep_channels_size(), 1) << name;
+  }
 }
 
 TEST_F(ServerTest, HelloInPartsIsOneHello) {
