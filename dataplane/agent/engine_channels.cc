@@ -143,6 +143,11 @@ void Engine::WithdrawTargets(Session& caller, const ChannelId& id, absl::string_
 absl::Status Engine::ChannelClosed(SessionId id, const api::ChannelClosed& closed, uint64_t now_ns) {
   const Session* session = state_.Find(id);
   WEFT_CHECK(session != nullptr);
+  if (const auto held = state_.provisional.find(closed.id());
+      held != state_.provisional.end() && held->second.session == id) {
+    state_.provisional.erase(held);
+    return absl::OkStatus();
+  }
   const auto found = state_.channels.find(closed.id());
   if (found == state_.channels.end()) return absl::OkStatus();  // The agent closed it at the same time.
   const Channel& channel = found->second;

@@ -40,6 +40,13 @@ void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t n
       CloseAtHolder(theirs, adopted.message());
     }
   }
+  if (session.is_client) return;
+  std::erase_if(state_.provisional, [&](const auto& entry) {
+    const Provisional& theirs = entry.second;
+    if (theirs.session == session.id || theirs.held.peer() != session.host) return false;
+    CloseAtHolder(theirs, absl::StrCat("host ", session.host, " does not hold it any more"));
+    return true;
+  });
 }
 
 // Both ends of a channel have come back with it. The tables that the hosts enforce are taken as the former

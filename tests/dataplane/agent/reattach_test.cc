@@ -127,6 +127,31 @@ TEST_F(ReattachTest, TimeThatTheAgentLostIsLeftToHostsThatHaveYetToComeBack) {
   EXPECT_TRUE(host("a").closed.empty());
 }
 
+// What one end has closed meanwhile, or does not hold any more, is not waited for.
+TEST_F(ReattachTest, ChannelThatItsHolderClosesHoldsNobodyUp) {
+  const api::Hello hello = HelloOf(host("a"));
+  for (const bool reports : {true, false}) {
+    RestartAgent();
+    host("a").channels = {channel_};
+    host("a").closed.clear();
+    Attach("a", "web", hello);
+    Subscribe(host("a"), "web/front", "vision/scale");
+    Pass(100 * kNsPerMs);
+    if (reports) {
+      host("a").channels.clear();
+      api::ChannelClosed closed;
+      closed.set_id(channel_);
+      ASSERT_TRUE(engine_->ChannelClosed(host("a").id, closed, now_ns_).ok());
+    }
+    Attach("b", "vision", {"vision/scale"});  // Another process.
+    Settle();
+    EXPECT_EQ(host("a").closed.contains(channel_), !reports);
+    EXPECT_EQ(TargetsAt(host("a"), "web/front", "vision/scale"), Hosts{"b"});
+    EXPECT_FALSE(host("a").channels.contains(channel_));
+    Kill(host("b"));
+  }
+}
+
 TEST_F(ReattachTest, ChannelThatTodaysPolicyForbidsIsClosed) {
   saved_ = nullptr;  // The new agent starts without the rule.
   RestartAgent();
