@@ -21,7 +21,8 @@ void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t n
     const auto other = state_.provisional.find(held.id());
     if (other == state_.provisional.end()) {
       const Session* peer = state_.FindHost(held.peer());
-      if (peer != nullptr) continue;  // It has come back and does not hold this channel.
+      // It has come back and does not hold this channel. What a client had for a name may be another's now.
+      if (peer != nullptr && !peer->is_client) continue;
       state_.provisional[held.id()] = {session.id, held};
       welcome->add_keep_channels(held.id());
       continue;

@@ -152,6 +152,31 @@ TEST_F(ReattachTest, ChannelThatItsHolderClosesHoldsNobodyUp) {
   }
 }
 
+// Names of clients are new with each agent: that of one may be what another had.
+TEST_F(ReattachTest, ChannelOfAClientIsKeptThoughAnotherHasItsFormerName) {
+  FakeHost& client = AttachClient("vision");
+  const std::string former = client.name;
+  Subscribe(client, "vision", "vision/scale");
+  Settle();
+  ASSERT_EQ(client.channels.size(), 1u);
+  const ChannelId channel = *client.channels.begin();
+  api::Hello hello = HelloOf(client);
+  hello.clear_host();
+  const api::Hello host_hello = HelloOf(host("b"));
+  RestartAgent();
+  ASSERT_TRUE(TryAttach(former, "vision", api::Hello()).ok());
+  auto moved = hosts_.extract(former);
+  moved.key() = "client:again";
+  hosts_.insert(std::move(moved));
+  Attach("b", "vision", host_hello);
+  Reattach("a", "web");
+  Attach("client:again", "vision", hello);
+  Settle();
+  EXPECT_THAT(host("b").welcome.keep_channels(), testing::Contains(channel));
+  EXPECT_THAT(host("client:again").welcome.keep_channels(), testing::Contains(channel));
+  EXPECT_TRUE(engine_->state().channels.contains(channel));
+}
+
 TEST_F(ReattachTest, ChannelThatTodaysPolicyForbidsIsClosed) {
   saved_ = nullptr;  // The new agent starts without the rule.
   RestartAgent();
