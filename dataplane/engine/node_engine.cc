@@ -247,6 +247,7 @@ void NodeEngine::AddCounters(const std::function<void(absl::string_view name, ui
   add("segments_resent", transport.segments_resent);
   add("peer_deaths", transport.peer_deaths);
   add("frames_refused", transport.frames_refused);
+  add("answers_given_up", transport.answers_given_up);
 #define WEFT_ADD_DROP(name, number, text) \
   if ((number) != 0) add("drop_" text, transport.drops[number]);
   WEFT_DROP_REASONS(WEFT_ADD_DROP)

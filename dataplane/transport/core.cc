@@ -116,8 +116,10 @@ WEFT_HOT bool Core::TryAllocate(uint32_t tenant, std::size_t bytes, Block* block
   TenantUse& use = tenants_[tenant];
   const uint32_t order = BlockPool::OrderOf(bytes);
   const std::size_t charge = std::size_t{kBlockUnitBytes} << order;
-  if (use.used_bytes + charge > use.limit_bytes) return false;
-  if (!blocks_.TryAllocateOrder(order, block)) return false;
+  if (use.used_bytes + charge > use.limit_bytes || !blocks_.TryAllocateOrder(order, block)) {
+    memory_was_short_ = true;
+    return false;
+  }
   use.used_bytes += charge;
   use.peak_bytes = std::max(use.peak_bytes, use.used_bytes);
   return true;
@@ -154,6 +156,7 @@ void Core::FreeOut(uint32_t out) {
     // The turn goes to another: where nothing is in flight no acknowledgement will give out the next.
     if (had_turn) ReleaseBlocked(*peers_[message.peer]);
     if (message.segments > 1) out_by_age_.Remove(out_.data(), out);
+    if (message.owed.linked) answers_owed_.Remove(out_.data(), out);
   }
   FreeBlock(message.tenant, &message.block);
   if (message.segments > 1) FreeBlock(message.tenant, &message.bits_block);

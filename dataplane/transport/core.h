@@ -167,6 +167,7 @@ class Core {
   void StartResponse(uint32_t peer, uint32_t slot, absl::StatusCode code, uint64_t now_ns);
   void MakeReady(uint32_t out);
   void UpdateReady(uint32_t out);
+  void ReclaimAnswers(uint64_t now_ns);
   void RemoveReady(uint32_t out);
   void EndCall(Peer& peer, uint32_t slot, absl::StatusCode code, bool from_peer, bool maybe_executed);
   void MarkLost(uint32_t out, uint32_t segment);
@@ -242,6 +243,8 @@ class Core {
   Counters counters_;
 
   BlockPool blocks_;
+  bool memory_was_short_ = false;  // Since the last ReclaimAnswers,
+  uint64_t reclaim_from_ns_ = 0;   // which comes no sooner than this.
   std::vector<TenantUse> tenants_;
   struct Function {
     uint64_t id = 0;
@@ -269,6 +272,7 @@ class Core {
 
   ClassQueue<OutMessage, &OutMessage::ready, &OutMessage::ready_class> send_queue_;
   IndexList<OutMessage, &OutMessage::age> out_by_age_;
+  IndexList<OutMessage, &OutMessage::owed> answers_owed_;
   uint32_t turns_to_oldest_;
   uint64_t unused_grant_bytes_ = 0;  // Over all outgoing messages.
   struct UrgentPeer {

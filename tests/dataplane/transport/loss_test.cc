@@ -437,7 +437,7 @@ TEST_F(LossTest, PeerThatClaimsEverythingHoldsNoMoreThanItsTenantsLimit) {
   EXPECT_LE(b_->granted_bytes(), 100'000u);
 }
 
-TEST_F(LossTest, PeerThatGrantsNothingCostsItsOwnMessagesOnly) {
+TEST_F(LossTest, PeerWithoutMemoryCostsItsOwnMessagesOnly) {
   Config mean = SmallConfig();
   Start(SmallConfig(), mean);
   b_->SetTenantLimit({1}, 4096);  // It has no memory for what is announced, and says so.
