@@ -93,10 +93,18 @@ class PortConformance : public testing::Test {
   Harness harness_;
 };
 
+// Whether a process can make the port anew.
+template <typename H>
+inline constexpr bool kRestarts = true;
+template <typename H>
+  requires requires { H::kRestarts; }
+inline constexpr bool kRestarts<H> = H::kRestarts;
+
 #ifdef WEFT_TEST_DPDK
 // Not over net_memif: EAL's thread may end a process that holds both ends and closes one (dpdk_node_test has
 // them in two). None sleeps on a descriptor.
-using AllPorts = testing::Types<DpdkHarness<DpdkLink::kRing, false>, DpdkHarness<DpdkLink::kRing, true>>;
+using AllPorts = testing::Types<DpdkHarness<DpdkLink::kRing, false>, DpdkHarness<DpdkLink::kRing, true>,
+                                DpdkHarness<DpdkLink::kAfXdp, false>, DpdkHarness<DpdkLink::kAfXdp, true>>;
 using NetworkPorts = AllPorts;
 #else
 using AllPorts = testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>,

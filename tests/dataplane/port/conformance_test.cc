@@ -213,6 +213,7 @@ TYPED_TEST(PortConformance, FramesAreAllThereAfterHundredThousandDatagrams) {
 }
 
 TYPED_TEST(PortConformance, ClosingWhileTrafficRunsHurtsNobody) {
+  if constexpr (!kRestarts<TypeParam>) return;
   uint64_t number = 0;
   const auto stream = [&](int datagrams) {
     for (int i = 0; i < datagrams; ++i) {
