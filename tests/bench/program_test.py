@@ -11,6 +11,20 @@ import unittest
 import xml.etree.ElementTree
 
 PROGRAM = sys.argv.pop(1)
+WITH_DPDK = sys.argv.pop(1) == 'dpdk'
+# Each row between nodes, and the limits that it is judged by.
+REMOTE_ROWS = {
+    'limit/af_xdp_raw': set(), 'limit/udp_spin': set(), 'limit/udp_blocking': set(), 'kernel/tcp': set(),
+    'weft/engine_af_xdp': {'limit/af_xdp_raw', 'limit/udp_spin'},
+    'weft/engine_io_uring': {'limit/udp_spin'},
+    'weft/guest_to_guest_inside': {'limit/af_xdp_raw'},
+    'weft/guest_to_guest_shared': {'limit/af_xdp_raw'},
+    'weft/core_in_memory': set(), 'weft/rate_af_xdp_coalesced': set(),
+    'weft/bulk': {'kernel/tcp_bulk'},
+    'kernel/tcp_bulk': set(), 'kernel/tcp_bulk_offload': set(),
+    'weft/flood': {'limit/flood_foreign'},
+}
+DPDK_ROWS = {'limit/dpdk_raw': set(), 'weft/engine_dpdk': {'limit/dpdk_raw'}}
 KEYS = {'name', 'bytes', 'p50_ns', 'p99_ns', 'p999_ns', 'samples', 'messages_per_s', 'cpu_ns_per_message', 'ratios'}
 
 
@@ -65,14 +79,40 @@ class ProgramTest(unittest.TestCase):
         rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
         for row in rows.values():
             self.assertGreater(row['messages_per_s'], 0, row['name'])
-        self.assertLessEqual({'limit/af_xdp_raw', 'limit/udp_spin'}, set(rows['weft/engine_af_xdp']['ratios']))
-        self.assertIn('kernel/tcp_bulk', rows['weft/bulk']['ratios'])
+        wanted = REMOTE_ROWS | (DPDK_ROWS if WITH_DPDK else {})
+        self.assertEqual(set(wanted) - set(rows), set())
+        for name, limits in wanted.items():
+            self.assertLessEqual(limits, set(rows[name]['ratios']), name)
         self.assertIsNone(rows['weft/core_in_memory']['p50_ns'])
         flood = rows['weft/flood']
         self.assertGreater(flood['forged'], 0)
         self.assertEqual(flood['dropped'], flood['forged'])
-        self.assertIn('limit/flood_foreign', flood['ratios'])
         self.assertEqual(rows['limit/flood_foreign']['dropped'], 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'a BPF program needs root')
+    def test_steer_is_told_beside_the_least_program(self):
+        done = run('steer', '--seconds', '0.1', '--json', '-')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
+        self.assertEqual(set(rows), {'limit/steer_minimal', 'weft/steer', 'weft/steer_unknown_key'})
+        for row in rows.values():
+            self.assertGreater(row['p50_ns'], 0, row['name'])
+        self.assertIn('limit/steer_minimal', rows['weft/steer']['ratios'])
+
+    def test_sim_tells_slowdown_by_size_and_goodput(self):
+        done = run('sim', '--quick', '--filter', 'w1_50|incast|loss', '--json', '-')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        rows = {row['name']: row for row in json.loads(done.stdout)['rows']}
+        self.assertEqual(set(rows), {'sim/w1_50', 'sim/incast_100', 'sim/loss'})
+        for row in rows.values():
+            self.assertNotIn('error', row)
+        self.assertGreaterEqual(rows['sim/w1_50']['p99_slowdown_small'], 1)
+        sizes = [group['bytes_max'] for group in rows['sim/w1_50']['seeds'][0]['slowdown_by_size']]
+        self.assertGreater(len(sizes), 1)
+        self.assertEqual(sizes, sorted(sizes))
+        for name in ('sim/incast_100', 'sim/loss'):
+            self.assertGreater(rows[name]['goodput_fraction'], 0)
+            self.assertLessEqual(rows[name]['goodput_fraction'], 1)
 
     def test_idle_writes_cpu_and_memory_of_each_program(self):
         done = run('idle', '--seconds', '0.5', '--json', '-')
