@@ -167,7 +167,6 @@ class Core {
   void StartResponse(uint32_t peer, uint32_t slot, absl::StatusCode code, uint64_t now_ns);
   void MakeReady(uint32_t out);
   void UpdateReady(uint32_t out);
-  void ReclaimAnswers(uint64_t now_ns);
   void RemoveReady(uint32_t out);
   void EndCall(Peer& peer, uint32_t slot, absl::StatusCode code, bool from_peer, bool maybe_executed);
   void MarkLost(uint32_t out, uint32_t segment);
@@ -182,11 +181,7 @@ class Core {
   bool OpenServed(uint32_t peer, uint32_t slot, const ParsedFrame& frame, uint64_t now_ns);
   absl::StatusCode ReserveServed(uint32_t peer, uint32_t slot, const ParsedFrame& frame);
   bool OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
-  static uint64_t ChargeOf(uint32_t bytes, uint32_t segments);
   void RejectIn(uint32_t in, absl::StatusCode code);
-  bool MayHold(const InMessage& message, uint64_t charge) const;
-  void CountHeld(InMessage& message, uint64_t charge);
-  void ReleaseHeld(InMessage& message);
   bool ReserveIn(uint32_t in);
   bool ReserveWhole(InMessage& message);
   bool StoreSegment(uint32_t in, const ParsedFrame& frame, uint64_t now_ns);
@@ -194,6 +189,13 @@ class Core {
   void TellCancelled(uint32_t peer, uint32_t slot);
   void RetireServed(uint32_t peer, uint32_t slot);
   void RejectServed(uint32_t peer, uint32_t slot, absl::StatusCode code);
+
+  // core_memory.cc: who may hold how much.
+  static uint64_t ChargeOf(uint32_t bytes, uint32_t segments);
+  bool MayHold(const InMessage& message, uint64_t charge) const;
+  void CountHeld(InMessage& message, uint64_t charge);
+  void ReleaseHeld(InMessage& message);
+  void ReclaimAnswers(uint64_t now_ns);
 
   // core_notice.cc: frames without payload that concern one message.
   void OnGrant(Peer& peer, const ParsedFrame& frame);

@@ -15,9 +15,6 @@ constexpr uint64_t kLaterPackets = 3;
 // 16,000 a second at a tick each 2 ms: whoever announces more than its tenant has memory for does not fill
 // the pool of incoming messages for all others. Half of a peer's ring of notices.
 constexpr uint32_t kRejectsPerTick = 32;
-// Answers that one look for memory looks at.
-constexpr uint32_t kAnswersPerLook = 64;
-constexpr uint64_t kAnswerBytesPerSecond = 256 * 1024;
 // Unfinished messages of a peer that one look at it, each stall_ns, looks at.
 constexpr uint32_t kUnfinishedPerLook = 64;
 }  // namespace
@@ -163,27 +160,6 @@ void Core::Tick(uint64_t now_ns) {
     }
     TickPeer(member, now_ns);
     timers_.ArmAtLatest(member, DueNs(*peers_[member], now_ns));
-  }
-}
-
-// Answers that their peers do not ask for make room where memory is short: a peer could else hold all that
-// the functions have which it may call. Each has a second, and one more for each kAnswerBytesPerSecond
-// granted.
-void Core::ReclaimAnswers(uint64_t now_ns) {
-  memory_was_short_ = false;
-  reclaim_from_ns_ = now_ns + kNsPerMs;
-  uint32_t out = answers_owed_.front();
-  for (uint32_t seen = 0; out != kNone && seen < kAnswersPerLook; ++seen) {
-    const OutMessage& message = out_[out];
-    const uint32_t next = answers_owed_.Next(out_.data(), out);
-    const uint64_t patience_ns =
-        config_.unfinished_ns + message.granted_bytes * kNsPerSecond / kAnswerBytesPerSecond;
-    if (now_ns - std::min(now_ns, message.announced_ns) > patience_ns) {
-      ++counters_.answers_given_up;
-      // It has been executed: the caller hears so.
-      RejectServed(message.peer, SlotOf(message.id), absl::StatusCode::kUnavailable);
-    }
-    out = next;
   }
 }
 

@@ -2,7 +2,6 @@
 // Datagrams in: what is refused before and after the tag, and the frames that carry messages.
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/check.h"
@@ -209,12 +208,6 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
   return true;
 }
 
-// What a message of that size takes of its tenant's memory at most.
-uint64_t Core::ChargeOf(uint32_t bytes, uint32_t segments) {
-  const auto block = [](std::size_t size) { return uint64_t{kBlockUnitBytes} << BlockPool::OrderOf(size); };
-  return block(bytes) + (segments > 64 ? block(segments / 8 + 8) : 0);
-}
-
 // An incoming message for which there is no memory, or that does not come, is given up, and its sender told.
 void Core::RejectIn(uint32_t in, absl::StatusCode code) {
   const InMessage& message = in_[in];
@@ -224,26 +217,6 @@ void Core::RejectIn(uint32_t in, absl::StatusCode code) {
   const uint64_t id = message.id;
   EndCall(*peers_[index], slot, code, false, true);
   TellOver(index, id);
-}
-
-// Whether an unfinished message may take `charge` bytes of its tenant's memory: what such messages of its
-// peer hold of it is no more than is left for those of all others.
-bool Core::MayHold(const InMessage& message, uint64_t charge) const {
-  const TenantUse& use = tenants_[message.tenant];
-  return peers_[message.peer]->unfinished_bytes[message.tenant] + use.unfinished_bytes + charge <=
-         use.limit_bytes;
-}
-
-void Core::CountHeld(InMessage& message, uint64_t charge) {
-  message.unfinished_bytes = static_cast<uint32_t>(charge);
-  peers_[message.peer]->unfinished_bytes[message.tenant] += charge;
-  tenants_[message.tenant].unfinished_bytes += charge;
-}
-
-void Core::ReleaseHeld(InMessage& message) {
-  const uint32_t charge = std::exchange(message.unfinished_bytes, 0);
-  peers_[message.peer]->unfinished_bytes[message.tenant] -= charge;
-  tenants_[message.tenant].unfinished_bytes -= charge;
 }
 
 // Memory for all of a message, unless it has it.
