@@ -111,16 +111,10 @@ absl::StatusOr<CallId> Client::CallAsync(Function function, std::span<const std:
                                          std::span<std::byte> response,
                                          std::function<void(const CallResult&)> callback,
                                          const CallOptions& options) {
-  auto held = std::make_unique<std::function<void(const CallResult&)>>(std::move(callback));
-  absl::StatusOr<CallId> call = CallAsync(
-      function, request, response,
-      [](void* context, const CallResult& result) {
-        std::unique_ptr<std::function<void(const CallResult&)>> own(
-            static_cast<std::function<void(const CallResult&)>*>(context));
-        (*own)(result);
-      },
-      held.get(), options);
-  if (call.ok()) static_cast<void>(held.release());  // The callback deletes it.
+  auto held = std::make_unique<MeshImpl::OwnedCallback>(std::move(callback));
+  absl::StatusOr<CallId> call =
+      CallAsync(function, request, response, MeshImpl::RunOwned, held.get(), options);
+  if (call.ok()) static_cast<void>(held.release());  // The callback deletes it, or the Mesh.
   return call;
 }
 

@@ -299,6 +299,17 @@ MeshImpl::Async* MeshImpl::TakeAsync() {
   return async;
 }
 
+void MeshImpl::GiveAsync(Async* async) {
+  async->callback = nullptr;
+  async->next = free_async_;
+  free_async_ = async;
+}
+
+void MeshImpl::RunOwned(void* context, const CallResult& result) {
+  const std::unique_ptr<OwnedCallback> own(static_cast<OwnedCallback*>(context));
+  (*own)(result);
+}
+
 void MeshImpl::AsyncDone(void* context, const CallOutcome& outcome) {
   auto* const async = static_cast<Async*>(context);
   async->result.code = outcome.code;
@@ -322,8 +333,7 @@ void MeshImpl::RunCallbacks(int* ran) {
       async->callback(async->context, async->result);
     }
     calling_back_ = outer;
-    async->next = free_async_;
-    free_async_ = async;
+    GiveAsync(async);
     ++*ran;
     if (++callbacks_unpolled_ >= kRunMax && ready_.first() == nullptr) [[unlikely]]
       Poll();
@@ -363,8 +373,7 @@ absl::StatusOr<CallId> MeshImpl::CallAsync(RouteEntry& route, std::span<const st
       status = core_.start_error();
       break;
   }
-  async->next = free_async_;
-  free_async_ = async;
+  GiveAsync(async);
   return status;
 }
 

@@ -52,6 +52,13 @@ MeshImpl::MeshImpl(const SessionOptions& options, std::unique_ptr<Session> sessi
 
 MeshImpl::~MeshImpl() {
   keeper_.reset();
+  // What callbacks that will not run any more and handlers hold may be deferred calls, which answer as they
+  // go. By index: their ends may come here.
+  for (std::size_t i = 0; i < asyncs_.size(); ++i) {
+    Async& async = asyncs_[i];
+    if (async.callback == RunOwned) delete static_cast<OwnedCallback*>(std::exchange(async.context, nullptr));
+  }
+  for (Served& served : served_) served.holder.reset();
   while (RequestBuffer* request = ready_.Pop()) pool_.Give(request);
 }
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -83,6 +84,9 @@ class MeshImpl final : public SessionEvents {
   absl::StatusOr<CallId> CallAsync(RouteEntry& route, std::span<const std::byte> request,
                                    std::span<std::byte> response, Client::Callback callback, void* context,
                                    const CallOptions& options);
+  // The callback of calls whose context is an OwnedCallback, made by new.
+  using OwnedCallback = std::function<void(const CallResult&)>;
+  static void RunOwned(void* context, const CallResult& result);
   bool Cancel(CallId call);
   // A turn of the loop, then handlers and callbacks; returns how many of those ran.
   int Turn();
@@ -149,7 +153,7 @@ class MeshImpl final : public SessionEvents {
   // A call with a callback: started, or ended and waiting for its callback to run.
   struct Async {
     MeshImpl* mesh = nullptr;
-    Client::Callback callback = nullptr;
+    Client::Callback callback = nullptr;  // nullptr: the record is free.
     void* context = nullptr;
     CallResult result;
     std::string text;
@@ -211,6 +215,7 @@ class MeshImpl final : public SessionEvents {
   std::span<const std::byte> TraceOf(const CallOptions& options) const;
   bool HandlerCancelled() const { return current_ != nullptr && current_->cancelled_; }
   Async* TakeAsync();
+  void GiveAsync(Async* async);
   static void AsyncDone(void* context, const CallOutcome& outcome);
 
   static constexpr uint32_t kReadyMax = 1024;

@@ -134,7 +134,8 @@ class Client {
   absl::StatusOr<CallId> CallAsync(Function function, std::span<const std::byte> request,
                                    std::span<std::byte> response, Callback callback, void* context,
                                    const CallOptions& options = {});
-  // The same with any callable; allocates one object a call.
+  // The same with any callable; allocates one object a call. Where the Mesh ends first, it is destroyed and
+  // does not run.
   absl::StatusOr<CallId> CallAsync(Function function, std::span<const std::byte> request,
                                    std::span<std::byte> response,
                                    std::function<void(const CallResult&)> callback,

@@ -38,7 +38,8 @@ namespace weft {
 inline constexpr int kNestingMax = 64;
 
 // Answers a call after its handler has returned. Move-only; one that is destroyed unanswered answers
-// INTERNAL. Used on the thread that uses the Mesh, and ended before it.
+// INTERNAL. Used on the thread that uses the Mesh, and ended before it; those that handlers or callbacks hold
+// end with it.
 class DeferredCall {
  public:
   DeferredCall() = default;

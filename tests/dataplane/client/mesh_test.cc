@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <span>
@@ -227,6 +228,36 @@ TEST_F(MeshTest, AnAnswerThatNobodyWaitsForAnyMoreIsNotTakenForThatOfALaterCall)
     client_.Poll();
   }
   EXPECT_EQ(answers, (std::vector<std::string>{"first", "second"}));
+}
+
+TEST_F(MeshTest, WhatCallbacksAndHandlersHoldEndsWithTheMesh) {
+  auto kept = std::make_shared<std::vector<DeferredCall>>();
+  const std::weak_ptr<std::vector<DeferredCall>> by_handler = kept;
+  ASSERT_TRUE(
+      server_.Register("demo/keep", [kept](ServerCall& call) { kept->push_back(call.Defer()); }).ok());
+  kept.reset();
+  core().SetServePolicy("demo/keep", {});
+  core().SetRoute(core().Route("demo", "demo/keep"), {{.link = kLocalLink, .weight = 1}}, {}, StatusCode::kOk,
+                  "");
+  std::deque<PeerCall> calls;
+  for (int i = 0; i < 8; ++i) {
+    const auto ignore = [](void*, const CallResult&) {};
+    ASSERT_TRUE(client_.CallAsync(Local("demo/keep"), {}, {}, ignore, nullptr).ok());
+    Start(calls.emplace_back(), "demo/hold");
+  }
+  while (held_.size() < 8) client_.Poll();
+  ASSERT_EQ(by_handler.lock()->size(), 8u);
+  // Handlers that pass calls on and answer once those are answered, which they never are.
+  int ran = 0;
+  for (DeferredCall& held : held_) {
+    auto passed_on = std::make_shared<DeferredCall>(std::move(held));
+    ASSERT_TRUE(client_.CallAsync(Echo(), {}, {}, [passed_on, &ran](const CallResult&) { ++ran; }).ok());
+  }
+  mesh_.reset();
+  EXPECT_TRUE(by_handler.expired());
+  peer_.Turn();
+  EXPECT_EQ(ran, 0);
+  for (const PeerCall& call : calls) EXPECT_EQ(call.ended.code, StatusCode::kInternal);
 }
 
 }  // namespace
