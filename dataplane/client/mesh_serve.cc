@@ -230,6 +230,7 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
                                   uint32_t* local_id) {
   LocalFunction& function = core_.Function(route.callee_id);
   if (nesting_ >= kNestingMax) {
+    ++core_.counters().refused_room;
     return absl::ResourceExhaustedError(
         absl::StrCat(route.callee, ": ", kNestingMax, " calls wait on top of each other"));
   }
@@ -238,6 +239,7 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
   RequestBuffer* const request = pool_.Take(static_cast<uint32_t>(spec.request.bytes()));
   if (request == nullptr) {
     core_.EndLocal(function);
+    ++core_.counters().refused_room;
     return absl::ResourceExhaustedError(absl::StrCat(route.callee, ": no memory for the request"));
   }
   const Payload& payload = spec.request;

@@ -260,5 +260,18 @@ TEST_F(MeshTest, WhatCallbacksAndHandlersHoldEndsWithTheMesh) {
   for (const PeerCall& call : calls) EXPECT_EQ(call.ended.code, StatusCode::kInternal);
 }
 
+TEST_F(MeshTest, ACallOfItsOwnThatIsRefusedForItsDepthIsCounted) {
+  std::vector<StatusCode> codes;
+  on_run_ = [&](const ServerCall&) {
+    codes.push_back(client_.Call(Local("demo/run"), absl::string_view()).status().code());
+  };
+  EXPECT_TRUE(client_.Call(Local("demo/run"), absl::string_view()).ok());
+  EXPECT_EQ(runs_, kNestingMax);
+  ASSERT_EQ(codes.size(), static_cast<std::size_t>(kNestingMax));
+  EXPECT_EQ(codes.front(), StatusCode::kResourceExhausted);
+  EXPECT_EQ(codes.back(), StatusCode::kOk);
+  EXPECT_EQ(core().counters().refused_room, 1u);
+}
+
 }  // namespace
 }  // namespace weft
