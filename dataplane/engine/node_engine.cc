@@ -247,6 +247,8 @@ void NodeEngine::AddCounters(const std::function<void(absl::string_view name, ui
   add("segments_resent", transport.segments_resent);
   add("peer_deaths", transport.peer_deaths);
   add("frames_refused", transport.frames_refused);
+  add("functions_unknown", transport.functions_unknown);
+  add("messages_given_up", transport.messages_given_up);
   add("answers_given_up", transport.answers_given_up);
 #define WEFT_ADD_DROP(name, number, text) \
   if ((number) != 0) add("drop_" text, transport.drops[number]);

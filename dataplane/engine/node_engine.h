@@ -83,7 +83,7 @@ struct NodeEngineOptions {
   X(delivered)           /* Of those, given to a host's channel. */                   \
   X(refused_malformed)   /* No head, or one that makes no sense. */                   \
   X(refused_caller)      /* By a caller that control does not place on that node. */  \
-  X(refused_function)    /* Of a function that is not on this node, or no longer. */  \
+  X(refused_function)    /* Of one that has left since the transport took it. */      \
   X(refused_room)        /* No record or no memory. */                                \
   X(refused_share)       /* Its tenant, or its peer, has its share of the records. */ \
   X(refused_pair)        /* Its peer has made too many pairs of names known. */       \

@@ -219,7 +219,10 @@ void NodeEngine::OnCompleted(const transport::Event& event) {
     // The node's own refusal: its table is older or newer than ours.
     EndOutbound(outbound, absl::StatusCode::kUnavailable, absl::StrCat(where, "not known there"), true);
   } else {
-    std::string why = event.from_peer ? "the node refused it" : "the node does not answer";
+    std::string why = event.from_peer ? "the node refused it"
+                      : event.code == absl::StatusCode::kResourceExhausted
+                          ? "this node has no room for its answer"
+                          : "the node does not answer";
     if (outbound.peer->narrow_bytes != 0)
       absl::StrAppend(&why, "; its path carries datagrams of ", outbound.peer->narrow_bytes, " bytes now");
     EndOutbound(outbound, event.code, absl::StrCat(where, why), !event.maybe_executed);

@@ -149,7 +149,7 @@ bool Core::OpenServed(uint32_t index, uint32_t slot, const ParsedFrame& frame, u
     message.timeout_ns = uint64_t{frame.target.timeout_us} * kNsPerUs;
     if (OpenIn(served.in, frame, now_ns)) return true;
   }
-  ++counters_.drops[WEFT_DROP_NO_ROOM];
+  ++(code == absl::StatusCode::kNotFound ? counters_.functions_unknown : counters_.drops[WEFT_DROP_NO_ROOM]);
   RejectServed(index, slot, code == absl::StatusCode::kOk ? absl::StatusCode::kResourceExhausted : code);
   return false;
 }
@@ -212,7 +212,8 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
 void Core::RejectIn(uint32_t in, absl::StatusCode code) {
   const InMessage& message = in_[in];
   const uint32_t index = message.peer, slot = SlotOf(message.id);
-  ++counters_.drops[WEFT_DROP_NO_ROOM];
+  ++(code == absl::StatusCode::kResourceExhausted ? counters_.drops[WEFT_DROP_NO_ROOM]
+                                                  : counters_.messages_given_up);
   if (message.kind != MessageKind::kResponse) return RejectServed(index, slot, code);
   const uint64_t id = message.id;
   EndCall(*peers_[index], slot, code, false, true);

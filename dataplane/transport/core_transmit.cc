@@ -10,8 +10,7 @@
 
 namespace weft::transport {
 namespace {
-// Frames that one datagram can add to the log: 8,940 bytes of 16 each, but data stops at 64 and grants and
-// notices at 64 more.
+// Frames that one datagram can add to the log: half of them data, and half grants and notices.
 constexpr uint32_t kFramesPerDatagramMax = 64;
 // Ready messages of a peer looked at to fill a datagram.
 constexpr uint32_t kCompanyScanMax = 32;

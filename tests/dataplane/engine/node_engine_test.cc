@@ -317,5 +317,17 @@ TEST_F(TwoNodesTest, NotFoundOfAFunctionIsNotTakenForTheNodesRefusal) {
   EXPECT_EQ(runs.load(), 1);
 }
 
+TEST_F(TwoNodesTest, AnAnswerThatFindsNoRoomHereIsNotTheOtherNodesSilence) {
+  ServingHost host(nodes_[1].run_dir(), "b",
+                   {{"demo/echo", [](ServerCall& call) { call.Reply(std::string(100'000, 'x')); }}});
+  CallingHost front(nodes_[0].run_dir(), "a", "web/front");
+  ProgramBoth(CommonMesh());
+  Connect();
+  OnWire([this] { nodes_[0].engine->transport().SetTenantLimit({kWeb}, 64'000); });
+  const absl::Status status = front.client->Call(front.Resolve("demo/echo"), "x", kPatient).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("this node has no room"));
+}
+
 }  // namespace
 }  // namespace weft::engine::test

@@ -172,6 +172,8 @@ TEST_F(UnfinishedTest, TheyAreGivenUpThoughTheyAreAskedFor) {
   EXPECT_EQ(b_->messages_out(), 0u);
   EXPECT_EQ(b_->UseOf({1}).used_bytes, 0u);
   EXPECT_EQ(Ended(*a_, absl::StatusCode::kDeadlineExceeded), 64);
+  EXPECT_EQ(b_->counters().messages_given_up, 64u);
+  EXPECT_EQ(b_->counters().drops[WEFT_DROP_NO_ROOM], 0u);
   EXPECT_EQ(a_->messages_out(), 0u);
   // What was given up is not begun anew by what arrives of it late, and the slot serves the next.
   RunThree(1'000'000, All);

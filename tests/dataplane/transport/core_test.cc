@@ -114,6 +114,8 @@ TEST_F(CoreTest, TooLargeAndUnknownAndUnreadMessagesAreRefusedNotKept) {
     EXPECT_FALSE(event.maybe_executed);
   }
   EXPECT_EQ(not_found, 1);
+  EXPECT_EQ(b_->counters().functions_unknown, 1u);
+  EXPECT_EQ(b_->counters().drops[WEFT_DROP_NO_ROOM], 8u);
   EXPECT_EQ(exhausted, 8) << "of a pool of eight a peer gets as many as are left over";
 }
 
