@@ -79,9 +79,13 @@ class SocketRow final : public PairRow {
     return absl::OkStatus();
   }
 
-  bool Send(int fd, uint64_t id) const {
+  static Message MessageOf(uint64_t id) {
     Message message{id, {}};
     FillPayload(message.rest, sizeof(message.rest), id);
+    return message;
+  }
+
+  bool Send(int fd, const Message& message) const {
     ssize_t sent;
     do {
       sent = send(fd, &message, sizeof(message), MSG_NOSIGNAL | (spin_ ? MSG_DONTWAIT : 0));
@@ -109,14 +113,14 @@ class SocketRow final : public PairRow {
     Message answer;
     uint64_t id = kStopId, begin_ns = 0, end_ns = 0, errors = 0;
     do {
-      ++id;
+      const Message request = MessageOf(++id);
       begin_ns = NowNs();
-      const bool exchanged = Send(pair_.caller.get(), id) && Receive(pair_.caller.get(), &answer);
+      const bool exchanged = Send(pair_.caller.get(), request) && Receive(pair_.caller.get(), &answer);
       end_ns = NowNs();
       if (!exchanged) return {.errors = errors + 1};
       errors += answer.id == id && CheckPayload(answer.rest, sizeof(answer.rest), id) ? 0 : 1;
     } while (samples.Add(begin_ns, end_ns));
-    errors += Send(pair_.caller.get(), kStopId) ? 0 : 1;
+    errors += Send(pair_.caller.get(), MessageOf(kStopId)) ? 0 : 1;
     return {.messages = samples.count(),
             .samples = samples.count(),
             .elapsed_ns = samples.elapsed_ns(),
@@ -130,7 +134,7 @@ class SocketRow final : public PairRow {
       if (!Receive(pair_.callee.get(), &request)) return {.errors = errors + 1};
       if (request.id == kStopId) return {.errors = errors};
       errors += CheckPayload(request.rest, sizeof(request.rest), request.id) ? 0 : 1;
-      if (!Send(pair_.callee.get(), request.id)) return {.errors = errors + 1};
+      if (!Send(pair_.callee.get(), MessageOf(request.id))) return {.errors = errors + 1};
     }
   }
 

@@ -74,16 +74,19 @@ class DpdkRawRow final : public PairRow {
     std::memcpy(id, payload, sizeof(*id));
     return CheckPayload(payload + sizeof(*id), kDatagramBytes - sizeof(*id), *id) ? 0 : 1;
   }
-  void SendRequest(const port::HeaderTemplate& headers, uint64_t id) {
+  port::DpdkFrame NewRequest(uint64_t id) {
     port::DpdkFrame frame;
     while (!device_->New(&frame)) {
     }
     uint8_t* const payload = frame.data + port::kHeaders4Bytes;
     std::memcpy(payload, &id, sizeof(id));
     FillPayload(payload + sizeof(id), kDatagramBytes - sizeof(id), id);
-    port::WriteHeaders(headers, payload, kDatagramBytes);
     frame.bytes = kFrameBytes;
-    Send(frame);
+    return frame;
+  }
+  void SendRequest(const port::HeaderTemplate& headers, const port::DpdkFrame& request) {
+    port::WriteHeaders(headers, request.data + port::kHeaders4Bytes, kDatagramBytes);
+    Send(request);
   }
 
   Worker::Reply Call(uint32_t* out, uint64_t duration_ns) override {
@@ -96,15 +99,15 @@ class DpdkRawRow final : public PairRow {
     uint64_t id = kStopId, begin_ns = 0, end_ns = 0, errors = 0, answered = 0;
     port::DpdkFrame answer;
     do {
-      ++id;
+      const port::DpdkFrame request = NewRequest(++id);
       begin_ns = NowNs();
-      SendRequest(headers, id);
+      SendRequest(headers, request);
       if (!Receive(&answer)) return Failed("no answer came");
       end_ns = NowNs();
       errors += Check(answer, &answered) + (answered == id ? 0 : 1);
       port::DpdkDevice::Free(answer);
     } while (samples.Add(begin_ns, end_ns));
-    SendRequest(headers, kStopId);
+    SendRequest(headers, NewRequest(kStopId));
     return {.messages = samples.count(),
             .samples = samples.count(),
             .elapsed_ns = samples.elapsed_ns(),
