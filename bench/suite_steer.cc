@@ -231,12 +231,14 @@ class SteerRow final : public ProgramRow {
 }  // namespace
 
 std::vector<std::unique_ptr<Row>> SteerRows() {
-  // A rate that no packet of the run is refused by: the bucket is refilled once a tick all the same.
-  constexpr uint64_t kNoLimit = port::SteerTable::kPacketsPerSecondMax;
+  // A packet each 10 ns, faster than the program is: none is refused. The bucket holds 10 ms of that, so it
+  // runs empty every few blocks and is refilled, as one in service is.
+  constexpr uint64_t kPacketsPerSecond = 100'000'000;
   std::vector<std::unique_ptr<Row>> rows;
   rows.push_back(std::make_unique<MinimalRow>());
-  rows.push_back(std::make_unique<SteerRow>("weft/steer", kKnownKey, kNoLimit, XDP_REDIRECT));
-  rows.push_back(std::make_unique<SteerRow>("weft/steer_unknown_key", kUnknownKey, kNoLimit, XDP_DROP));
+  rows.push_back(std::make_unique<SteerRow>("weft/steer", kKnownKey, kPacketsPerSecond, XDP_REDIRECT));
+  rows.push_back(
+      std::make_unique<SteerRow>("weft/steer_unknown_key", kUnknownKey, kPacketsPerSecond, XDP_DROP));
   return rows;
 }
 
