@@ -93,19 +93,17 @@ class PortConformance : public testing::Test {
   Harness harness_;
 };
 
-// Whether a process can make the port anew.
-template <typename H>
-inline constexpr bool kRestarts = true;
-template <typename H>
-  requires requires { H::kRestarts; }
-inline constexpr bool kRestarts<H> = H::kRestarts;
-
 #ifdef WEFT_TEST_DPDK
 // Not over net_memif: EAL's thread may end a process that holds both ends and closes one (dpdk_node_test has
-// them in two). None sleeps on a descriptor.
-using AllPorts = testing::Types<DpdkHarness<DpdkLink::kRing, false>, DpdkHarness<DpdkLink::kRing, true>,
-                                DpdkHarness<DpdkLink::kAfXdp, false>, DpdkHarness<DpdkLink::kAfXdp, true>>;
+// them in two). Not conformance_sleep_test.cc: no descriptor tells of a packet, and what comes to an
+// interface of net_af_xdp never reaches the kernel, which could play no stranger there.
+using AllPorts = testing::Types<DpdkHarness<DpdkRingLink, false>, DpdkHarness<DpdkRingLink, true>,
+                                DpdkHarness<DpdkAfXdpLink, false>, DpdkHarness<DpdkAfXdpLink, true>>;
 using NetworkPorts = AllPorts;
+// 22.11's net_af_xdp leaves the socket of a closed device open: its queue stays taken as long as the process
+// lives.
+using RestartingPorts = testing::Types<DpdkHarness<DpdkRingLink, false>, DpdkHarness<DpdkRingLink, true>>;
+using InterfacePorts = testing::Types<DpdkHarness<DpdkAfXdpLink, false>, DpdkHarness<DpdkAfXdpLink, true>>;
 #else
 using AllPorts = testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>,
                                 UdpHarness<false, false>, UdpHarness<false, true>, AfXdpHarness<false>,
@@ -113,6 +111,7 @@ using AllPorts = testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarne
 using NetworkPorts = testing::Types<UdpHarness<true, false>, UdpHarness<true, true>, UdpHarness<false, false>,
                                     UdpHarness<false, true>, AfXdpHarness<false>, AfXdpHarness<true>,
                                     AfXdpHarness<false, true>>;
+using RestartingPorts = AllPorts;
 // By an interface of the kernel's.
 using InterfacePorts = NetworkPorts;
 #endif

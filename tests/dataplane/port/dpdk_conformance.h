@@ -5,7 +5,6 @@
 #define WEFT_TESTS_DATAPLANE_PORT_DPDK_CONFORMANCE_H_
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <memory>
 #include <string>
@@ -16,63 +15,34 @@
 
 namespace weft::port {
 
-enum class DpdkLink {
-  kRing,         // net_ring: two rings of this process.
-  kMemifClient,  // net_memif: b is the client,
-  kMemifServer,  // or the server, which 22.11's driver cannot end and begin again in one process: it stays
-                 // listening.
-  kAfXdp,        // net_af_xdp at either end of a veth pair.
-};
-
-// Two DPDK ports of one process.
-template <DpdkLink kLink, bool kIpv6>
+// Two DPDK ports of one process. A link makes their devices and what is between them.
+template <typename Link, bool kIpv6>
 class DpdkHarness {
  public:
   using PortType = DpdkPort;
-  static constexpr const char* kName =
-      kLink == DpdkLink::kRing          ? (kIpv6 ? "DpdkRing6" : "DpdkRing4")
-      : kLink == DpdkLink::kMemifClient ? (kIpv6 ? "DpdkMemifClient6" : "DpdkMemifClient4")
-      : kLink == DpdkLink::kMemifServer ? (kIpv6 ? "DpdkMemifServer6" : "DpdkMemifServer4")
-                                        : (kIpv6 ? "DpdkAfXdp6" : "DpdkAfXdp4");
+  static constexpr const char* kName = kIpv6 ? Link::kName6 : Link::kName4;
   static constexpr bool kNetwork = true;
   static constexpr bool kIpv6Headers = kIpv6;
-  // A memif of 22.11 whose ends are in one process does not survive that one of them is made anew: the server
-  // goes on listening, and EAL's thread ends the process when it waits for a descriptor that was closed
-  // meanwhile. Between processes, dpdk_node_test shows it. net_af_xdp's driver keeps the queue of one that
-  // was closed for as long as its process lives.
-  static constexpr bool kRestarts = kLink == DpdkLink::kRing;
-
-  ~DpdkHarness() {
-    StopB();
-    const auto inside = Inside(0);
-    a_.reset();
-  }
 
   std::string Start() {
-    static int starts = 0;
-    socket_ = absl::StrCat("weft-conformance-", getpid(), "-", ++starts);
-    if (kLink == DpdkLink::kAfXdp) {
-      if (!test::VethPair::Privileged()) return "needs root, for network namespaces";
-      network_ = std::make_unique<test::VethPair>();
-    }
-    if (kLink == DpdkLink::kRing) wire_ = DpdkWire::Create("weft_wire").value();
-    // A client that is made first keeps its server of the same process from listening.
-    if (kLink == DpdkLink::kMemifServer) b_ = Make(1);
+    if (const std::string why = link_.Start(); !why.empty()) return why;
     a_ = Make(0);
-    if (kLink != DpdkLink::kMemifServer) b_ = Make(1);
+    b_ = Make(1);
     b_to_a_ = b_->AddPath(AddressA()).value();
     a_to_b_ = a_->AddPath(AddressB()).value();
     EXPECT_TRUE(Reaches(*a_, a_to_b_, *b_) && Reaches(*b_, b_to_a_, *a_)) << "nothing arrives";
     return "";
   }
+  ~DpdkHarness() {
+    StopB();
+    link_.At(0, [&] { a_.reset(); });
+  }
   void RestartB() {
     b_ = Make(1);
     b_to_a_ = b_->AddPath(AddressA()).value();
   }
-  // In its namespace: net_af_xdp takes its program off an interface that it knows by its number there.
   void StopB() {
-    const auto inside = Inside(1);
-    b_.reset();
+    link_.At(1, [&] { b_.reset(); });
   }
   DpdkPort& a() { return *a_; }
   DpdkPort& b() { return *b_; }
@@ -81,36 +51,20 @@ class DpdkHarness {
   void Carry() {}
   Address AddressA() const { return *Address::Parse(kIpv6 ? "[fd77::1]:4810" : "10.77.0.1:4810"); }
   Address AddressB() const { return *Address::Parse(kIpv6 ? "[fd77::2]:4810" : "10.77.0.2:4810"); }
+  test::VethPair& network() { return link_.network(); }
 
  private:
   static constexpr uint64_t kProbe = uint64_t{1} << 62;
 
-  std::unique_ptr<test::InNamespace> Inside(int side) const {
-    if (network_ == nullptr) return nullptr;
-    return std::make_unique<test::InNamespace>(side == 0 ? network_->near() : network_->far());
-  }
-
   std::unique_ptr<DpdkPort> Make(int side) {
-    DpdkPort::Options options;
-    options.local = side == 0 ? AddressA() : AddressB();
-    options.datagram_bytes_max = kDatagramBytesMax;
-    const bool server = (kLink == DpdkLink::kMemifServer) == (side == 1);
-    switch (kLink) {
-      case DpdkLink::kRing:
-        options.device.wire = wire_;
-        options.device.side = side;
-        break;
-      case DpdkLink::kMemifClient:
-      case DpdkLink::kMemifServer:
-        options.device.device =
-            absl::StrCat("net_memif", side, ",id=0,role=", server ? "server" : "client", ",socket=", socket_);
-        break;
-      case DpdkLink::kAfXdp:
-        options.device.device = absl::StrCat("net_af_xdp", side, ",iface=", test::VethPair::kInterface);
-        break;
-    }
-    const auto inside = Inside(side);
-    return DpdkPort::Create(options).value();
+    std::unique_ptr<DpdkPort> made;
+    link_.At(side, [&] {
+      made = DpdkPort::Create({.device = link_.Device(side),
+                               .local = side == 0 ? AddressA() : AddressB(),
+                               .datagram_bytes_max = kDatagramBytesMax})
+                 .value();
+    });
+    return made;
   }
 
   // Sends until something arrives, by which time both know each other's link address; then lets all else
@@ -135,11 +89,56 @@ class DpdkHarness {
     return arrived;
   }
 
-  std::string socket_;
-  std::unique_ptr<test::VethPair> network_;
-  std::shared_ptr<DpdkWire> wire_;
+  Link link_;
   std::unique_ptr<DpdkPort> a_, b_;
   uint64_t a_to_b_ = 0, b_to_a_ = 0;
+};
+
+// net_ring: two rings of this process.
+class DpdkRingLink {
+ public:
+  static constexpr const char* kName4 = "DpdkRing4";
+  static constexpr const char* kName6 = "DpdkRing6";
+
+  std::string Start() {
+    wire_ = DpdkWire::Create("weft_wire").value();
+    return "";
+  }
+  DpdkDeviceOptions Device(int side) { return {.wire = wire_, .side = side}; }
+  template <typename Body>
+  void At(int, Body body) {
+    body();
+  }
+
+ private:
+  std::shared_ptr<DpdkWire> wire_;
+};
+
+// net_af_xdp at either end of a veth pair, with the driver's own XDP program.
+class DpdkAfXdpLink {
+ public:
+  static constexpr const char* kName4 = "DpdkAfXdp4";
+  static constexpr const char* kName6 = "DpdkAfXdp6";
+
+  std::string Start() {
+    if (!test::VethPair::Privileged()) return "needs root, for network namespaces";
+    network_ = std::make_unique<test::VethPair>();
+    return "";
+  }
+  DpdkDeviceOptions Device(int side) {
+    return {.device = absl::StrCat("net_af_xdp", side, ",iface=", test::VethPair::kInterface)};
+  }
+  // The driver finds its interface, also for the last time, where its caller is.
+  template <typename Body>
+  void At(int side, Body body) {
+    if (network_ == nullptr) return;
+    const test::InNamespace inside(side == 0 ? network_->near() : network_->far());
+    body();
+  }
+  test::VethPair& network() { return *network_; }
+
+ private:
+  std::unique_ptr<test::VethPair> network_;
 };
 
 }  // namespace weft::port
