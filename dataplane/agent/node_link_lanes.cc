@@ -272,10 +272,10 @@ void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
                                   ? engine.BeginSession(keys.peer(), keys.session(), keys.address())
                                   : engine.MoveSession(keys.peer(), keys.session(), keys.address());
     if (done.ok()) return;
-    ToKeys([this, peer = keys.peer(), done] {
-      if (MayLog(peer)) spdlog::error("node {}: {}", peer, done.ToString());
+    ToKeys([this, peer = keys.peer(), why = std::string(done.message()), line = done.ToString()] {
+      if (MayLog(peer)) spdlog::error("node {}: {}", peer, line);
       // A peer's further workers, as "n2:1" and "n2/host", are told of in the log alone.
-      if (sessions_.contains(peer)) packet_problems_[peer] = std::string(done.message());
+      if (sessions_.contains(peer)) packet_problems_[peer] = why;
     });
   });
 }

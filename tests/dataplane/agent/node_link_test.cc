@@ -139,6 +139,7 @@ TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
 }
 
 TEST_F(NodeLinkTest, TheSmallerOfBothNodesMtusCounts) {
+  link_.reset();  // Its threads read the settings.
   config_.mtu = 9000;
   Start();
   Join(1);  // At 1,500.
