@@ -48,6 +48,7 @@ Core::Core(const Config& config, BlockPool blocks)
       segment_bytes_(SegmentBytesFor(config.datagram_bytes_max)),
       blocks_(std::move(blocks)),
       tenants_(config.tenants_max),
+      short_tenants_(config.tenants_max),
       functions_(std::bit_ceil(2 * config.functions_max)),
       peers_(config.peers_max),
       keys_(config.key_index_bits == 0 ? KeyTable(config.peers_max, config.key_generation_first)
@@ -116,8 +117,13 @@ WEFT_HOT bool Core::TryAllocate(uint32_t tenant, std::size_t bytes, Block* block
   TenantUse& use = tenants_[tenant];
   const uint32_t order = BlockPool::OrderOf(bytes);
   const std::size_t charge = std::size_t{kBlockUnitBytes} << order;
-  if (use.used_bytes + charge > use.limit_bytes || !blocks_.TryAllocateOrder(order, block)) {
+  if (use.used_bytes + charge > use.limit_bytes) {
     memory_was_short_ = true;
+    short_tenants_[tenant] = 1;
+    return false;
+  }
+  if (!blocks_.TryAllocateOrder(order, block)) {
+    memory_was_short_ = pool_was_short_ = true;
     return false;
   }
   use.used_bytes += charge;

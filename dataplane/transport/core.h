@@ -245,9 +245,13 @@ class Core {
   Counters counters_;
 
   BlockPool blocks_;
-  bool memory_was_short_ = false;  // Since the last ReclaimAnswers,
-  uint64_t reclaim_from_ns_ = 0;   // which comes no sooner than this.
   std::vector<TenantUse> tenants_;
+  // Whose limit, or whether the pool, was met since the last ReclaimAnswers, which comes no sooner than
+  // reclaim_from_ns_.
+  std::vector<uint8_t> short_tenants_;
+  bool pool_was_short_ = false;
+  bool memory_was_short_ = false;  // Any of these.
+  uint64_t reclaim_from_ns_ = 0;
   struct Function {
     uint64_t id = 0;
     TenantIndex tenant;

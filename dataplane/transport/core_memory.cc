@@ -8,7 +8,7 @@
 namespace weft::transport {
 namespace {
 // Answers that one look for memory looks at.
-constexpr uint32_t kAnswersPerLook = 64;
+constexpr uint32_t kAnswersPerLook = 32;  // Half of a peer's ring of notices.
 constexpr uint64_t kAnswerBytesPerSecond = 256 * 1024;
 }  // namespace
 
@@ -38,25 +38,29 @@ void Core::ReleaseHeld(InMessage& message) {
   tenants_[message.tenant].unfinished_bytes -= charge;
 }
 
-// Answers that their peers do not ask for make room where memory is short: a peer could else hold all that
-// the functions have which it may call. Each has a second, and one more for each kAnswerBytesPerSecond
-// granted.
+// Answers that their peers do not take make room where memory is short: a peer could else hold all that the
+// functions have which it may call. Each has a second, and one more for each kAnswerBytesPerSecond that its
+// peer has acknowledged. Those looked at that stay go behind the others.
 void Core::ReclaimAnswers(uint64_t now_ns) {
-  memory_was_short_ = false;
-  reclaim_from_ns_ = now_ns + kNsPerMs;
-  uint32_t out = answers_owed_.front();
-  for (uint32_t seen = 0; out != kNone && seen < kAnswersPerLook; ++seen) {
+  const uint32_t last = answers_owed_.back();
+  for (uint32_t looked = 0, out = kNone; looked < kAnswersPerLook && out != last; ++looked) {
+    out = answers_owed_.front();
     const OutMessage& message = out_[out];
-    const uint32_t next = answers_owed_.Next(out_.data(), out);
-    const uint64_t patience_ns =
-        config_.unfinished_ns + message.granted_bytes * kNsPerSecond / kAnswerBytesPerSecond;
-    if (now_ns - std::min(now_ns, message.announced_ns) > patience_ns) {
+    const uint64_t acked_bytes = uint64_t{message.acked_segments} * message.segment_bytes;
+    const uint64_t patience_ns = config_.unfinished_ns + acked_bytes * kNsPerSecond / kAnswerBytesPerSecond;
+    if ((pool_was_short_ || short_tenants_[message.tenant] != 0) &&
+        now_ns - std::min(now_ns, message.started_ns) > patience_ns) {
       ++counters_.answers_given_up;
       // It has been executed: the caller hears so.
       RejectServed(message.peer, SlotOf(message.id), absl::StatusCode::kUnavailable);
+      continue;
     }
-    out = next;
+    answers_owed_.Remove(out_.data(), out);
+    answers_owed_.PushBack(out_.data(), out);
   }
+  std::fill(short_tenants_.begin(), short_tenants_.end(), 0);
+  memory_was_short_ = pool_was_short_ = false;
+  reclaim_from_ns_ = now_ns + kNsPerMs;
 }
 
 }  // namespace weft::transport

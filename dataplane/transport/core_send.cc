@@ -46,8 +46,8 @@ void Core::StartOut(uint32_t out, uint64_t now_ns) {
   // A single segment is among the shortest there are and leaves in its turn; what others could starve is
   // longer.
   if (message.segments > 1) out_by_age_.PushBack(out_.data(), out);
-  if (message.scheduled && message.kind == MessageKind::kResponse) {
-    message.announced_ns = now_ns;
+  if (message.segments > 1 && message.kind == MessageKind::kResponse) {
+    message.started_ns = now_ns;
     answers_owed_.PushBack(out_.data(), out);
   }
   MakeReady(out);

@@ -76,7 +76,7 @@ struct Counters {
   uint64_t rejects_sent = 0;
   uint64_t functions_unknown = 0;  // Requests and one-way messages for a function that is not here.
   uint64_t messages_given_up = 0;  // Begun, and not come in time.
-  uint64_t answers_given_up = 0;   // For want of memory: their peers had not asked for them.
+  uint64_t answers_given_up = 0;   // For want of memory: their peers had not taken them.
   uint64_t notices_dropped = 0;    // The peer's ring of them was full; RESEND makes up for it.
   uint64_t peer_deaths = 0;
   uint64_t grants = 0;

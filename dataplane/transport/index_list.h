@@ -27,6 +27,7 @@ class IndexList {
  public:
   bool empty() const { return head_ == kNone; }
   uint32_t front() const { return head_; }
+  uint32_t back() const { return tail_; }
   static uint32_t Next(const T* objects, uint32_t index) { return (objects[index].*kHook).next; }
   static bool Linked(const T& object) { return (object.*kHook).linked; }
 

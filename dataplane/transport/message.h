@@ -58,8 +58,8 @@ struct alignas(kCacheLineBytes) OutMessage {
   SegmentBits lost;
   uint32_t lost_hint = 0;       // No lost segment lies below.
   ListHook age;                 // Among all unfinished ones of several segments, in order of creation.
-  ListHook owed;                // Of answers: among those that their peer has to ask for, likewise.
-  uint64_t announced_ns = 0;    // Of those: when they were filled.
+  ListHook owed;                // Of those, answers: among Core::answers_owed_,
+  uint64_t started_ns = 0;      // and when they were filled.
   uint64_t resend_from_ns = 0;  // Of several segments: when a RESEND is followed again.
   Block bits_block;
 

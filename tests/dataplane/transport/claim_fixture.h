@@ -63,7 +63,9 @@ class ClaimTest : public TwoCores {
         port_c_.PopSent();
       }
       for (const auto* sent = port_b_.Sent(); sent != nullptr; sent = port_b_.Sent()) {
-        (sent->path == kPathToC ? port_c_ : port_a_).Deliver(sent->data, sent->bytes);
+        const std::string wire(reinterpret_cast<const char*>(sent->data), sent->bytes);
+        if (sent->path == kPathToC || reaches_a_(wire))
+          (sent->path == kPathToC ? port_c_ : port_a_).Deliver(sent->data, sent->bytes);
         port_b_.PopSent();
       }
     }
@@ -78,11 +80,11 @@ class ClaimTest : public TwoCores {
     return most;
   }
 
-  SendResult CallFromC(uint32_t bytes) {
+  SendResult CallFromC(uint32_t bytes, FunctionId function = kEcho) {
     const std::vector<uint8_t> payload(bytes, 7);
     SendOptions options;
     options.peer = c_to_b_;
-    options.function = kEcho;
+    options.function = function;
     return c_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr);
   }
   // 60 messages of 50 KB from a to a tenant of b that has memory for one; b has heard of all.
@@ -99,6 +101,7 @@ class ClaimTest : public TwoCores {
     RunThree(1'000'000, NoData);
   }
 
+  Filter reaches_a_ = All;  // Which of b_'s datagrams reach a_.
   std::unique_ptr<Core> c_;
   PeerIndex c_to_b_, b_to_c_;
   port::MemoryPort port_c_{256, 9000};
