@@ -219,7 +219,7 @@ void NodeEngine::OnCompleted(const transport::Event& event) {
     // The node's own refusal: its table is older or newer than ours.
     EndOutbound(outbound, absl::StatusCode::kUnavailable, absl::StrCat(where, "not known there"), true);
   } else {
-    std::string why = event.from_peer ? "the node refused it"
+    std::string why = event.from_peer ? event.maybe_executed ? "the node gave it up" : "the node refused it"
                       : event.code == absl::StatusCode::kResourceExhausted
                           ? "this node has no room for its answer"
                           : "the node does not answer";
