@@ -94,7 +94,8 @@ void BasicConsumer<Access>::BeginPartial(Partial& partial, const Descriptor& own
 // keeps it filled.
 template <class Access>
 void BasicConsumer<Access>::CountLook(uint64_t now_ns, bool empty) {
-  if (!empty && static_cast<int32_t>(look_tail_ - head_) > 0) return;
+  // More than a ring full: the last look is billions of messages ago.
+  if (const uint32_t ahead = look_tail_ - head_; !empty && ahead != 0 && ahead <= kCells) return;
   looked_ns_ += std::min(now_ns - std::min(look_ns_, now_ns), kStreamLookNs);
   look_ns_ = now_ns;
   // A tail that cannot be is the peer's loss.
