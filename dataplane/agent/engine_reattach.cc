@@ -45,7 +45,7 @@ void Engine::AdoptChannels(Session& session, const api::Hello& hello, uint64_t n
   std::erase_if(state_.provisional, [&](const auto& entry) {
     const Provisional& theirs = entry.second;
     if (theirs.session == session.id || theirs.held.peer() != session.host) return false;
-    CloseAtHolder(theirs, absl::StrCat("host ", session.host, " does not hold it any more"));
+    CloseAtHolder(theirs, absl::StrCat("host ", session.host, " has not come back with it"));
     return true;
   });
 }
