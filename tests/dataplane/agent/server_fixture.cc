@@ -11,8 +11,6 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "dataplane/api/protocol.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/channel/layout.h"
@@ -286,7 +284,7 @@ ServerTest::ServerTest() {
 
 ServerTest::~ServerTest() { Stop(); }
 
-void ServerTest::Start(uint64_t before_run_ns) {
+void ServerTest::Start(const std::function<void()>& before_run) {
   google::protobuf::SetLogHandler(nullptr);  // As weftd does.
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
   ServerOptions options;
@@ -297,7 +295,7 @@ void ServerTest::Start(uint64_t before_run_ns) {
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(std::move(options));
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
-  absl::SleepFor(absl::Nanoseconds(before_run_ns));
+  if (before_run) before_run();
   thread_ = std::thread([this] { EXPECT_TRUE(server_->Run().ok()); });
 }
 

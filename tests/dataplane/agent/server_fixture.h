@@ -129,7 +129,8 @@ class ServerTest : public testing::Test {
   ~ServerTest() override;
 
   // `before_run_ns`: what it takes from when it can be connected to until it serves.
-  void Start(uint64_t before_run_ns = 0);
+  // `before_run` is called where the agent listens and does not run yet.
+  void Start(const std::function<void()>& before_run = {});
   void Stop();
   std::string agent_sock() const { return run_dir() + "/agent.sock"; }
   std::string admin_sock() const { return run_dir() + "/admin.sock"; }

@@ -11,9 +11,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
-#include <tuple>
+#include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/channel/layout.h"
 #include "tests/dataplane/agent/server_fixture.h"
@@ -212,10 +215,9 @@ TEST_F(ServerTest, SessionOfTheAdminSocketCallsAsTheNamespaceItNames) {
 
 // As where its links to other nodes take long to set up.
 TEST_F(ServerTest, AgentThatIsSlowToStartKeepsChannelsOfHostsThatComeBack) {
-  Start(kSettleNs + 100 * kNsPerMs);
-  Peer back(agent_sock());
-  Peer front(agent_sock());
-  for (auto& [peer, name, other] : {std::tuple(&back, "b", "a"), std::tuple(&front, "a", "b")}) {
+  std::unique_ptr<Peer> back, front;
+  const auto come_back = [this](const std::string& name, const std::string& other) {
+    auto peer = std::make_unique<Peer>(agent_sock());
     api::FromHost message;
     api::Hello& hello = *message.mutable_hello();
     hello.set_protocol(1);
@@ -224,6 +226,14 @@ TEST_F(ServerTest, AgentThatIsSlowToStartKeepsChannelsOfHostsThatComeBack) {
     held.set_id(std::string(16, 'c'));
     held.set_peer(other);
     peer->Send(message);
+    return peer;
+  };
+  Start([&] {
+    absl::SleepFor(absl::Nanoseconds(kSettleNs + 100 * kNsPerMs));
+    back = come_back("b", "a");
+    front = come_back("a", "b");
+  });
+  for (const auto& [peer, name] : {std::pair(back.get(), "b"), std::pair(front.get(), "a")}) {
     ASSERT_TRUE(peer->PumpUntil([&] { return peer->welcome().host() == name; }));
     EXPECT_EQ(peer->welcome().keep_channels_size(), 1) << name;
   }
