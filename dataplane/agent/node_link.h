@@ -80,8 +80,9 @@ class NodeLink final : private identity::KeyExchangeObserver {
   // Ports that they have are those after `listen`'s. With several workers of weftd's there may be fewer.
   static constexpr uint16_t kInsideMax = 15;
   // Of engines that hosts of one tenant may have given to them: each time costs all other nodes new keys, and
-  // one worker id for good.
-  static constexpr double kInsideBurst = 16, kInsidePerSecond = 1;
+  // one worker id for good. All hosts that can have one at all may start, and three times be restarted, at
+  // once: one that is refused goes without until it attaches again.
+  static constexpr double kInsideBurst = 4 * kInsideMax, kInsidePerSecond = 1;
   // What a path of the settings' MTU carries.
   static uint32_t DatagramBytesMax(const AgentConfig& config, bool ipv4) {
     return config.mtu - (ipv4 ? 20 : 40) - 8;

@@ -108,14 +108,15 @@ void NodeLink::SetKeyIndices(uint16_t worker, uint16_t workers, transport::Confi
 // --- Workers inside hosts
 
 // A host may attach and leave in a loop. Of the ids, which are not given twice, no tenant has more than it
-// leaves to the others.
+// leaves to the others. Asked last: what fails for another reason is not one that it has been given.
 absl::Status NodeLink::CheckInsideTenant(InsideTenant* tenant) const {
-  if (!tenant->given.Allow(NowNs()))
-    return absl::ResourceExhaustedError("hosts of its tenant ask for one too often: more than once a second");
-  if (tenant->ids < UINT16_MAX - last_worker_) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(tenant->ids,
-                                                   " engines were inside hosts of its tenant, of ",
-                                                   UINT16_MAX, " in all since weftd's start: restart it"));
+  if (tenant->ids >= UINT16_MAX - last_worker_) {
+    return absl::ResourceExhaustedError(absl::StrCat(tenant->ids,
+                                                     " engines were inside hosts of its tenant, of ",
+                                                     UINT16_MAX, " in all since weftd's start: restart it"));
+  }
+  if (tenant->given.Allow(NowNs())) return absl::OkStatus();
+  return absl::ResourceExhaustedError("hosts of its tenant ask for one too often: more than once a second");
 }
 
 // One whose port is free, with a socket there. Ports that hosts of the tenant keep from engines that have
@@ -155,9 +156,9 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, co
                                                      bool raw_packets) {
   WEFT_ASSIGN_OR_RETURN(const identity::Endpoint listen, identity::Endpoint::Parse(config_.listen));
   InsideTenant& of_tenant = inside_tenants_[tenant];
-  WEFT_RETURN_IF_ERROR(CheckInsideTenant(&of_tenant));
   Inside inside;
   WEFT_ASSIGN_OR_RETURN(const uint16_t slot, FindSlot(tenant, listen, &inside.socket));
+  WEFT_RETURN_IF_ERROR(CheckInsideTenant(&of_tenant));
   if (absl::StatusOr<UniqueFd> twin = port::TwinOf(inside.socket.get()); twin.ok())
     inside.twin = *std::move(twin);
   inside.worker = ++last_worker_;

@@ -198,6 +198,34 @@ TEST_F(NodeLinkTest, ATenantWhoseHostsComeAndGoGetsNoEngineEachTime) {
   EXPECT_TRUE(link_->AddInside("door", "doors", false).ok()) << "of another";
 }
 
+// As in a rollout, and when what was rolled out is taken back.
+TEST_F(NodeLinkTest, AllHostsOfATenantThatAreRestartedAgainAndAgainHaveEngines) {
+  for (int round = 0; round < 4; ++round) {
+    std::vector<NodeLink::Inside> had;
+    for (int i = 0; i < NodeLink::kInsideMax; ++i) {
+      auto inside = link_->AddInside(absl::StrCat("camera-", i), "cameras", false);
+      ASSERT_TRUE(inside.ok()) << round << ": " << inside.status();
+      had.push_back(*std::move(inside));
+    }
+    for (const NodeLink::Inside& inside : had) link_->RemoveInside(inside.worker);
+  }
+}
+
+TEST_F(NodeLinkTest, AHostForWhichThereIsNoPortTakesNothingFromItsTenant) {
+  std::vector<NodeLink::Inside> had;
+  for (int i = 0; i < NodeLink::kInsideMax; ++i) {
+    auto inside = link_->AddInside(absl::StrCat("camera-", i), "cameras", false);
+    ASSERT_TRUE(inside.ok()) << inside.status();
+    had.push_back(*std::move(inside));
+  }
+  for (int i = 0; i < 10 * NodeLink::kInsideBurst; ++i)
+    ASSERT_FALSE(link_->AddInside("another", "cameras", false).ok());
+  link_->RemoveInside(had.back().worker);
+  had.pop_back();
+  const auto inside = link_->AddInside("another", "cameras", false);
+  EXPECT_TRUE(inside.ok()) << inside.status();
+}
+
 TEST_F(NodeLinkTest, AHostThatKeepsTheSocketsOfItsEnginesLeavesPortsToOthers) {
   std::vector<NodeLink::Inside> kept;
   for (int i = 0; i < NodeLink::kInsideMax; ++i) {
