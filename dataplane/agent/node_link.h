@@ -182,8 +182,10 @@ class NodeLink final : private identity::KeyExchangeObserver {
     std::map<uint32_t, identity::LaneKey> given_ids;  // Ids that it named, and for which key.
   };
   void ToLane(uint16_t local, api::PeerKeys keys);
+  // Bytes of the datagrams to that worker, where the path carries them.
+  uint32_t UsualBytes(const identity::Worker& remote) const;
   void TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
-                 api::PeerKeys::What what, int only_local = -1, uint32_t datagram_bytes = 0);
+                 api::PeerKeys::What what, int only_local = -1, uint32_t datagram_bytes = UINT32_MAX);
   bool IsOwn(uint16_t local) const { return local < workers_; }  // Of weftd itself.
   bool Joins(uint16_t local, const identity::Worker& remote, const std::vector<identity::Worker>& all) const;
   bool Stands(const identity::LaneKey& key) const;

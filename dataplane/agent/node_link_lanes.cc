@@ -269,9 +269,10 @@ void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
     return ToEngine(local, [keys = std::move(keys)](engine::NodeEngine& engine) { engine.OnPeerKeys(keys); });
   }
   ToEngine(local, [this, keys = std::move(keys)](engine::NodeEngine& engine) {
-    const absl::Status done = keys.what() == api::PeerKeys::BEGIN
-                                  ? engine.BeginSession(keys.peer(), keys.session(), keys.address())
-                                  : engine.MoveSession(keys.peer(), keys.session(), keys.address());
+    const absl::Status done =
+        keys.what() == api::PeerKeys::BEGIN
+            ? engine.BeginSession(keys.peer(), keys.session(), keys.address(), keys.datagram_bytes())
+            : engine.MoveSession(keys.peer(), keys.session(), keys.address());
     if (done.ok()) return;
     ToKeys([this, peer = keys.peer(), why = std::string(done.message()), line = done.ToString()] {
       if (MayLog(peer)) spdlog::error("node {}: {}", peer, line);
@@ -281,26 +282,24 @@ void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
   });
 }
 
+// The smaller of both nodes' `mtu` counts, from the first datagram on.
+uint32_t NodeLink::UsualBytes(const identity::Worker& remote) const {
+  return std::min(DatagramBytesMax(config_, !remote.address.ipv6), remote.datagram_bytes_max);
+}
+
 // To every engine here, or to one, what concerns its lane with that worker of the peer.
 void NodeLink::TellLanes(const identity::SessionInfo& session, const identity::Worker& remote,
                          api::PeerKeys::What what, int only_local, uint32_t datagram_bytes) {
   api::PeerKeys keys;
   keys.set_what(what);
-  keys.set_datagram_bytes(std::min(datagram_bytes, remote.datagram_bytes_max));
+  keys.set_datagram_bytes(std::min(datagram_bytes, UsualBytes(remote)));
   keys.set_address(remote.address.ToString());
-  const uint32_t usual = DatagramBytesMax(config_, !remote.address.ipv6);
   const auto tell = [&](uint16_t local) {
     if (only_local >= 0 && only_local != local) return;
     if (!Joins(local, remote, session.workers)) return;
     keys.set_peer(LabelOf(session.peer, local, remote, session.workers));
     keys.set_session(LaneSession(session.session, {local, remote.id}));
     ToLane(local, keys);
-    // The smaller of both nodes' `mtu` counts from the first datagram on.
-    if (what != api::PeerKeys::BEGIN) return;
-    api::PeerKeys path = keys;
-    path.set_what(api::PeerKeys::PATH);
-    path.set_datagram_bytes(std::min(usual, remote.datagram_bytes_max));
-    if (path.datagram_bytes() < usual) ToLane(local, std::move(path));
   };
   for (uint16_t local = 0; local < workers_; ++local) tell(local);
   for (const auto& [local, inside] : inside_) tell(local);

@@ -20,7 +20,6 @@ void NodeLink::LookAtPaths(uint64_t now_ns) {
   paths_looked_ns_ = now_ns;
   const absl::StatusOr<port::Address> local = port::Address::Parse(config_.listen);
   if (!local.ok()) return;
-  const uint32_t usual = DatagramBytesMax(config_, local->is_ipv4());
   for (const auto& [name, session] : sessions_) {
     if (session.workers.empty()) continue;
     const std::string to = session.workers[0].address.ToString();
@@ -28,6 +27,7 @@ void NodeLink::LookAtPaths(uint64_t now_ns) {
     if (!remote.ok()) continue;
     const absl::StatusOr<uint32_t> carries = port::DatagramBytesTo(*local, *remote);
     if (!carries.ok()) continue;  // No way there, now.
+    const uint32_t usual = UsualBytes(session.workers[0]);
     const uint32_t bytes = std::min(*carries, usual);
     if (std::exchange(path_bytes_[name], bytes) == bytes) continue;
     for (const identity::Worker& worker : session.workers)

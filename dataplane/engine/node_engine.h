@@ -115,8 +115,10 @@ class NodeEngine final : public SessionEvents {
 
   // --- Peers, as the key exchange has it. "node" is a node's worker to which calls leave for it, "node/host"
   // the engine inside that host of it, and "node:3" another worker of the node, whose calls come in here.
-  // Begins a session with `node`, whose datagrams go to `address`. Errors name the address.
-  absl::Status BeginSession(const std::string& node, uint64_t session, const std::string& address);
+  // Begins a session with `node`, whose datagrams go to `address` and have at most `datagram_bytes`, or this
+  // node's own number where that is less or the other is 0. Errors name the address.
+  absl::Status BeginSession(const std::string& node, uint64_t session, const std::string& address,
+                            uint32_t datagram_bytes = 0);
   // The peer's datagrams go elsewhere from now on; the session goes on. Errors name the address.
   absl::Status MoveSession(const std::string& node, uint64_t session, const std::string& address);
   // Its path carries datagrams of so many bytes from now on; see Core::SetDatagramBytes.

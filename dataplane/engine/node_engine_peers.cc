@@ -56,12 +56,15 @@ bool NodeEngine::Reaches(const std::string& node) const {
          transport_->StateOf(found->second.index) == transport::PeerState::kUp;
 }
 
-absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session, const std::string& address) {
+absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session, const std::string& address,
+                                      uint32_t datagram_bytes) {
+  const uint32_t own = options_.transport.datagram_bytes_max;
+  const uint32_t usual = datagram_bytes == 0 ? own : std::min(own, datagram_bytes);
   Peer& peer = PeerOf(node);
   if (peer.added) {
-    WEFT_RETURN_IF_ERROR(SetPath(peer, address, options_.transport.datagram_bytes_max));
+    WEFT_RETURN_IF_ERROR(SetPath(peer, address, usual));
   } else {
-    WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address, options_.transport.datagram_bytes_max));
+    WEFT_ASSIGN_OR_RETURN(peer.path, options_.paths.add(address, usual));
     absl::StatusOr<transport::PeerIndex> index = transport_->AddPeer(peer.path);
     if (!index.ok()) {
       options_.paths.remove(peer.path);
@@ -76,6 +79,7 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
   peer.narrow_bytes = 0;
   for (int which : {0, 1}) ForgetReceiveId(peer, which);
   transport_->BeginSession(peer.index, session, NowNs());
+  transport_->SetDatagramBytes(peer.index, usual);
   return absl::OkStatus();
 }
 
@@ -212,7 +216,7 @@ void NodeEngine::OnPeerKeys(const api::PeerKeys& keys) {
   switch (keys.what()) {
     case api::PeerKeys::BEGIN:
       // Where it cannot be reached there will be no key for it either, and the agent hears of that.
-      (void)BeginSession(keys.peer(), keys.session(), keys.address());
+      (void)BeginSession(keys.peer(), keys.session(), keys.address(), keys.datagram_bytes());
       return;
     case api::PeerKeys::RECEIVE: {
       api::PeerKeyId answer;

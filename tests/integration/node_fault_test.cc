@@ -205,6 +205,23 @@ TEST_F(NamedWideWireTest, PacketsAreAsLargeAsTheSettingsSay) {
   EXPECT_GT(BytesAPacket(), 1500);
 }
 
+// As beyond a router: the node's own packets would be longer than the path carries, those that both take are
+// not.
+class MixedMtuTest : public TwoNodeTest {
+ protected:
+  MixedMtuTest() { more_settings_["n1"] = "mtu: 9000\n"; }
+};
+
+TEST_F(MixedMtuTest, APathNeedsToCarryTheSmallerOfBothMtus) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  EXPECT_TRUE(Answers(*near_)) << Logs();
+  for (auto* const side : {&veth_->near(), &veth_->far()})
+    side->Run({"/sbin/ip", "link", "set", VethPair::kInterface, "mtu", "1280"});
+  EXPECT_TRUE(near_->WaitForCtl({"get", "nodes"}, "1252 bytes, less than the 1472 in use")) << Logs();
+}
+
 TEST_F(NodeFaultTest, APeerWhoseMtuIsTooSmallIsNotReachedAndSaysSo) {
   LoadRun far_run(*far_);
   Process server = far_run.StartServer("a", kUidA, 1);

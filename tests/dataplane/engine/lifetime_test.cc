@@ -229,6 +229,21 @@ TEST_F(TwoNodesTest, APeerOverANarrowPathIsReachedThroughWhateverPortAndAddress)
   EXPECT_TRUE(front.client->Call(function, "x", kPatient).ok());
 }
 
+// Its own datagrams would be longer than the path takes.
+TEST_F(TwoNodesTest, APathNeedsToCarryNoMoreThanBothNodesTake) {
+  OnWire([&] {
+    NodeEngine& engine = *nodes_[0].engine;
+    nodes_[0].carries = 1300;
+    const absl::Status first = engine.BeginSession("n3", 1000, "elsewhere", 1300);
+    EXPECT_TRUE(first.ok()) << first;
+    const absl::Status next = engine.BeginSession("n3", 1001, "elsewhere", 1300);
+    EXPECT_TRUE(next.ok()) << next;
+    EXPECT_FALSE(engine.BeginSession("n3", 1002, "elsewhere", 1301).ok());
+    EXPECT_FALSE(engine.BeginSession("n3", 1002, "elsewhere").ok());
+    engine.EndSession("n3", 1001);
+  });
+}
+
 // A table in front of the port, as the XDP program's: a place holds one id until that is forgotten.
 TEST_F(TwoNodesTest, TheKeyPlacesOfAPeerThatClosesAreForOthers) {
   constexpr uint32_t kPlaces = 32;  // Four for each of the fixture's eight peers.
