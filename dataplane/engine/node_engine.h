@@ -206,7 +206,8 @@ class NodeEngine final : public SessionEvents {
     bool added = false;  // To the transport; `index` and `path` are good.
     uint64_t path = 0;
     std::string address;                 // Where the path leads.
-    uint32_t narrow_bytes = 0;           // Datagrams that it carries, where these are not of the usual size.
+    uint32_t usual_bytes = 0;            // Datagrams that both nodes take,
+    uint32_t narrow_bytes = 0;           // and those that the path carries, where these are shorter.
     uint64_t session = 0;                // 0: none.
     uint32_t receive_ids[2] = {0, 0};    // By epoch modulo 2, as the gate knows them,
     uint8_t receive_epochs[2] = {0, 0};  // and their epochs.

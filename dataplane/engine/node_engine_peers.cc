@@ -35,7 +35,7 @@ absl::Status NodeEngine::MoveSession(const std::string& node, uint64_t session, 
 void NodeEngine::SetPathBytes(const std::string& node, uint64_t session, uint32_t datagram_bytes) {
   Peer* const peer = PeerIn(node, session);
   if (peer == nullptr) return;
-  peer->narrow_bytes = datagram_bytes < options_.transport.datagram_bytes_max ? datagram_bytes : 0;
+  peer->narrow_bytes = datagram_bytes < peer->usual_bytes ? datagram_bytes : 0;
   transport_->SetDatagramBytes(peer->index, datagram_bytes);
   // The port may have refused a way that carried too little for anything.
   if (peer->path == kNoPath) (void)SetPath(*peer, peer->address, transport::kDatagramBytesLeast);
@@ -76,6 +76,7 @@ absl::Status NodeEngine::BeginSession(const std::string& node, uint64_t session,
   }
   peer.session = session;
   peer.address = address;
+  peer.usual_bytes = usual;
   peer.narrow_bytes = 0;
   for (int which : {0, 1}) ForgetReceiveId(peer, which);
   transport_->BeginSession(peer.index, session, NowNs());

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Nodes, hosts and agents that die, move, come back or are replaced while two nodes call each other.
+#include <gmock/gmock.h>
+
 #include <atomic>
 #include <map>
 #include <string>
@@ -13,6 +15,9 @@
 namespace weft::engine::test {
 namespace {
 
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
 using weft::test::Eventually;
 
 // Host b, which serves demo/echo, counts the calls that it has begun and answers none.
@@ -242,6 +247,24 @@ TEST_F(TwoNodesTest, APathNeedsToCarryNoMoreThanBothNodesTake) {
     EXPECT_FALSE(engine.BeginSession("n3", 1002, "elsewhere").ok());
     engine.EndSession("n3", 1001);
   });
+}
+
+// A hint at a path that carries all there is would be one at a cause that is none.
+TEST_F(TwoNodesTest, ACallThatFailsNamesItsPathOnlyWhereThatHasNarrowed) {
+  EchoAcross across(*this);
+  auto& [echo, front, function] = across;
+  Connect(1300);
+  const auto failure = [&, this](uint32_t carries) {
+    OnWire([&] { nodes_[0].engine->SetPathBytes(nodes_[1].name, session_, carries); });
+    EXPECT_TRUE(Eventually([&] { return front.client->Call(function, "x", kPatient).ok(); }));
+    cut_.store(true);
+    const absl::Status status = front.client->Call(function, "x", kPatient).status();
+    cut_.store(false);
+    WaitReachable(0);
+    return std::string(status.message());
+  };
+  EXPECT_THAT(failure(1300), AllOf(HasSubstr("does not answer"), Not(HasSubstr("its path"))));
+  EXPECT_THAT(failure(1299), HasSubstr("its path carries datagrams of 1299 bytes"));
 }
 
 // A table in front of the port, as the XDP program's: a place holds one id until that is forgotten.

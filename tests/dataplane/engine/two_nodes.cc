@@ -180,11 +180,11 @@ void TwoNodesTest::OnWire(const std::function<void()>& what) {
 }
 
 // `known_as`: each node's engine to the other's.
-void TwoNodesTest::BeginSession(const std::array<std::string, 2>& known_as) {
+void TwoNodesTest::BeginSession(const std::array<std::string, 2>& known_as, uint32_t datagram_bytes) {
   OnWire([&] {
     const uint64_t session = ++session_;
     for (int i = 0; i < 2; ++i) {
-      ASSERT_TRUE(nodes_[i].engine->BeginSession(known_as[1 - i], session, "there").ok());
+      ASSERT_TRUE(nodes_[i].engine->BeginSession(known_as[1 - i], session, "there", datagram_bytes).ok());
     }
     for (int from = 0; from < 2; ++from) {
       transport::SealSecret secret;
@@ -197,14 +197,14 @@ void TwoNodesTest::BeginSession(const std::array<std::string, 2>& known_as) {
   });
 }
 
-void TwoNodesTest::Connect() {
-  BeginSession({nodes_[0].name, nodes_[1].name});
+void TwoNodesTest::Connect(uint32_t datagram_bytes) {
+  BeginSession({nodes_[0].name, nodes_[1].name}, datagram_bytes);
   WaitReachable(0);
   WaitReachable(1);
 }
 
 void TwoNodesTest::ConnectAsFurther() {
-  BeginSession({absl::StrCat(nodes_[0].name, ":1"), nodes_[1].name});
+  BeginSession({absl::StrCat(nodes_[0].name, ":1"), nodes_[1].name}, 0);
   WaitReachable(0);
 }
 

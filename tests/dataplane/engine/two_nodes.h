@@ -110,8 +110,8 @@ class TwoNodesTest : public testing::Test {
   // attach as it, "web" whose all else is, and the last is who comes by admin.sock.
   static constexpr uint32_t kOther = 0, kWeb = 1, kAdmin = 2;
   // A session with new keys between the two engines; waits until both agents know that the other can be
-  // reached.
-  void Connect();
+  // reached. `datagram_bytes`: what both take, or 0, as NodeEngine::BeginSession has it.
+  void Connect(uint32_t datagram_bytes = 0);
   // The same, but n2's engine knows n1's as a further worker of that node, to which no calls leave.
   void ConnectAsFurther();
   void WaitReachable(int node, bool reachable = true);
@@ -125,7 +125,7 @@ class TwoNodesTest : public testing::Test {
 
  private:
   void MakeEngine(int node, NodeEngineOptions options);
-  void BeginSession(const std::array<std::string, 2>& known_as);
+  void BeginSession(const std::array<std::string, 2>& known_as, uint32_t datagram_bytes);
   void RunWire();
   bool Carry(int from);
 
