@@ -252,6 +252,7 @@ void NodeLink::TakePeers(const std::map<std::string, std::string>& addresses) {
   std::erase_if(peers_, [&](const auto& known) {
     if (addresses.contains(known.first)) return false;
     keys_->RemovePeer(known.first);
+    peer_logs_.erase(known.first);
     return true;
   });
   // Those for which there is no room are tried again with the next change, which may make some.

@@ -258,9 +258,11 @@ void NodeLink::EndInside(uint16_t worker, const absl::Status& why) {
 // --- Lanes
 
 // Each node's lines have a bucket of their own, whichever of its workers they are of: it can say what makes
-// one as often as it tells of its workers.
+// one as often as it tells of its workers. Only nodes that there are have one; what is said of one that has
+// just gone is of the common one.
 bool NodeLink::MayLog(const std::string& peer) {
-  return peer_logs_[peer.substr(0, peer.find_first_of(":/"))].Allow(NowNs());
+  const std::string node = peer.substr(0, peer.find_first_of(":/"));
+  return (peers_.contains(node) ? peer_logs_[node] : log_limit_).Allow(NowNs());
 }
 
 void NodeLink::ToLane(uint16_t local, api::PeerKeys keys) {
@@ -436,7 +438,6 @@ void NodeLink::OnConnectionLost(const std::string& peer, uint64_t session) {
 void NodeLink::OnSessionDown(const std::string& peer, uint64_t session, identity::Refusal reason) {
   if (MayLog(peer))
     spdlog::warn("node {} is no peer any more: {}", peer, std::string(identity::ToString(reason)));
-  if (reason == identity::Refusal::kRemoved) peer_logs_.erase(peer);
   const auto known = sessions_.find(peer);
   if (known == sessions_.end() || known->second.session != session) return;
   for (const identity::Worker& remote : known->second.workers)

@@ -169,25 +169,63 @@ struct LinesOfNode : spdlog::sinks::base_sink<std::mutex> {
   std::atomic<int> count = 0;
 };
 
-TEST_F(NodeLinkTest, APeerThatTellsOfWorkersAtAddressesOutOfReachDoesNotFillTheLog) {
-  constexpr int kWorkers = 15;
-  link_.reset();  // Its threads write to the sinks.
-  const auto lines = std::make_shared<LinesOfNode>();
-  spdlog::default_logger()->sinks().push_back(lines);
-  Start();
-  Join(kWorkers);
-  for (int i = 1; i < 40; ++i) {
-    for (int at = 1; at <= kWorkers; ++at) {
-      const int id = i * kWorkers + at;
-      peer_->exchange().RemoveWorker(static_cast<uint16_t>(id - kWorkers));
-      ASSERT_TRUE(peer_->exchange().AddWorker(Remote(id, "[::1]")).ok());
+// n2 tells of workers out of reach, each of which makes a line.
+class UnreachableWorkersTest : public NodeLinkTest {
+ protected:
+  UnreachableWorkersTest() {
+    link_.reset();  // Its threads write to the sinks.
+    spdlog::default_logger()->sinks().push_back(lines_);
+    Start();
+    Join(kWorkers);
+  }
+  ~UnreachableWorkersTest() override {
+    link_.reset();
+    spdlog::default_logger()->sinks().pop_back();
+  }
+  // In the place of those that it told of before.
+  void TellOfOthers() {
+    for (int i = 0; i < kWorkers; ++i) {
+      ++last_;
+      peer_->exchange().RemoveWorker(static_cast<uint16_t>(last_ - kWorkers));
+      ASSERT_TRUE(peer_->exchange().AddWorker(Remote(last_, "[::1]")).ok());
     }
+  }
+
+  static constexpr int kWorkers = 15;
+  int last_ = kWorkers;  // Worker id.
+  const std::shared_ptr<LinesOfNode> lines_ = std::make_shared<LinesOfNode>();
+};
+
+TEST_F(UnreachableWorkersTest, DoNotFillTheLog) {
+  for (int i = 1; i < 40; ++i) {
+    TellOfOthers();
     identity::RunRounds({peer_.get()}, 10);
   }
-  EXPECT_TRUE(RunUntil([&] { return lines->count > 40; })) << "there is something to be said";
-  link_.reset();
-  spdlog::default_logger()->sinks().pop_back();
-  EXPECT_LT(lines->count, 200);
+  EXPECT_TRUE(RunUntil([&] { return lines_->count > 40; })) << "there is something to be said";
+  EXPECT_LT(lines_->count, 200);
+}
+
+// A node of its name is another one, whose lines are not counted with those of the one before.
+TEST_F(UnreachableWorkersTest, AreForgottenWithTheirNodeThoughItsSessionEndedBefore) {
+  ASSERT_TRUE(RunUntil([&] {
+    TellOfOthers();
+    return lines_->count >= 50;
+  }));
+  peer_->exchange().Leave();
+  ASSERT_TRUE(RunUntil([&] {
+    const std::vector<identity::PeerReport> peers = link_->Look().peers;
+    return peers.size() == 1 && peers[0].session == 0;
+  }));
+  link_->SetPeers({});
+  ASSERT_TRUE(RunUntil([&] { return link_->Look().peers.empty(); }));
+  Join(kWorkers);
+  last_ = kWorkers;
+  // Fewer than a node may have said of it at once.
+  for (int i = 0; i < 2; ++i) {
+    const int before = lines_->count;
+    TellOfOthers();
+    ASSERT_TRUE(RunUntil([&] { return lines_->count >= before + kWorkers; })) << i;
+  }
 }
 
 // Each costs all other nodes keys.
