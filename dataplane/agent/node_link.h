@@ -192,6 +192,8 @@ class NodeLink final : private identity::KeyExchangeObserver {
   bool MayLog(const std::string& peer);
   void ForgetGoneIds();
   api::PeerKeys KeysFor(const identity::LaneKey& key, api::PeerKeys::What what) const;
+  // In node_link_inside.cc.
+  static std::string AnswerKey(const std::string& peer, uint64_t session, uint32_t epoch);
   void TakeKeyId(uint16_t worker, const api::PeerKeyId& answer);
   void EndSilentInside(uint64_t now_ns);
   void EndInside(uint16_t worker, const absl::Status& why);
