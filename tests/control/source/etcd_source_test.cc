@@ -214,9 +214,9 @@ TEST_F(EtcdSourceTest, WhatAnotherClusterDidNotTakeBackStaysUntilAnEventSaysOthe
   write_unseen(true, [&] { etcd_->Put("/weft/nodes/n4", "{}"); });
   ASSERT_TRUE(RunUntilNodes({"n1", "n2", "n3", "n4"}));
   EXPECT_THAT(source_->Describe(), HasSubstr("(4 objects, 3 of them kept)"));
-  etcd_->Put("/weft/nodes/n1", "{}");
-  etcd_->Delete("/weft/nodes/n1");
   etcd_->Put("/weft/nodes/n2", "{}");
+  etcd_->Put("/weft/nodes/n1", "{}");
+  etcd_->Delete("/weft/nodes/n1");  // The last word, so that the one for n2 has come, too.
   ASSERT_TRUE(RunUntilNodes({"n2", "n3", "n4"}));
   // The same store, read anew: what it has said since is its to take.
   write_unseen(false, [&] {
