@@ -146,6 +146,11 @@ class Turns {
     }
   }
 
+  bool AnyLeft() const {
+    return std::any_of(results_.begin(), results_.end(),
+                       [](const RowResult& row) { return row.status.ok(); });
+  }
+
   std::vector<RowResult> TakeResults() { return std::move(results_); }
 
  private:
@@ -231,7 +236,10 @@ absl::StatusOr<std::vector<RowResult>> RunRows(std::vector<std::unique_ptr<Row>>
   Turns turns(std::move(kept), options);
   turns.Setup();
   turns.NoteNamed();
-  for (int round = 0; round < options.rounds_min || NowNs() - start_ns < options.budget_ns; ++round) {
+  const auto more = [&](int round) {
+    return turns.AnyLeft() && (round < options.rounds_min || NowNs() - start_ns < options.budget_ns);
+  };
+  for (int round = 0; more(round); ++round) {
     turns.Report(absl::StrCat("round ", round + 1, ", ", (NowNs() - start_ns) / kNsPerSecond, " of ",
                               options.budget_ns / kNsPerSecond, " s"));
     turns.Round();

@@ -169,6 +169,24 @@ TEST(RunnerTest, RowThatFailsIsEndedAndTheOthersGoOn) {
   EXPECT_GE(results[0].latency.count(), 3u * 6u);
 }
 
+TEST(RunnerTest, RunOfWhichNoRowIsLeftEnds) {
+  std::vector<std::string> log;
+  std::vector<std::unique_ptr<Row>> rows;
+  rows.push_back(std::make_unique<ScriptedRow>(RowSpec{.name = "absent"}, std::vector<uint32_t>{100}, &log,
+                                               /*fail_at=*/0));
+  // Its first block is thrown away, so it fails in the first round.
+  rows.push_back(std::make_unique<ScriptedRow>(RowSpec{.name = "broken"}, std::vector<uint32_t>{100}, &log,
+                                               /*fail_at=*/2));
+  int rounds = 0;
+  RunOptions options;
+  options.rounds_min = 1000;
+  options.progress = [&](const std::string& line) { rounds += line.rfind("round ", 0) == 0 ? 1 : 0; };
+  const auto results = RunRows(std::move(rows), options);
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_EQ(rounds, 1);
+  EXPECT_EQ((*results)[1].status.code(), absl::StatusCode::kDataLoss);
+}
+
 TEST(RunnerTest, MedianTakesTheLowerMiddle) {
   EXPECT_EQ(Median({}), 0);
   EXPECT_EQ(Median({3}), 3);
