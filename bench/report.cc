@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/report.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -11,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "dataplane/base/fd.h"
 
 namespace weft::bench {
 namespace {
@@ -136,6 +139,12 @@ std::string ToTable(const json& report) {
                           Rate(row["messages_per_s"]), Time(row["cpu_ns_per_message"]), ratios);
   }
   return text;
+}
+
+absl::Status CheckWritable(const std::string& path) {
+  if (path.empty() || path == "-") return absl::OkStatus();
+  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+  return fd.valid() ? absl::OkStatus() : absl::ErrnoToStatus(errno, absl::StrCat("write ", path));
 }
 
 absl::Status WriteText(const std::string& path, const std::string& text) {

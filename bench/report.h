@@ -25,6 +25,10 @@ nlohmann::json RowWithoutFigures(const std::string& name);
 // The rows of ToJson as lines of text with units.
 std::string ToTable(const nlohmann::json& report);
 
+// Whether a report can be written into `path`, so that it is known before it is measured; what stands there
+// stays. An empty file is made where there is none. OK where `path` is empty or "-".
+absl::Status CheckWritable(const std::string& path);
+
 // Writes `text` and a line's end into `path`, or to standard output for "-".
 absl::Status WriteText(const std::string& path, const std::string& text);
 

@@ -336,6 +336,7 @@ constexpr std::pair<const char*, MakeSource> kSources[] = {{"etcd", NewEtcdChang
 }  // namespace
 
 absl::Status RunControl(const SuiteOptions& options) {
+  WEFT_RETURN_IF_ERROR(CheckWritable(options.json_path));
   const Plan plan = PlanOf(options);
   std::regex filter;
   try {

@@ -129,6 +129,7 @@ json IdleRow(const std::string& name, pid_t pid, uint64_t cpu_ns, uint64_t watch
 }  // namespace
 
 absl::Status RunIdle(const SuiteOptions& options) {
+  WEFT_RETURN_IF_ERROR(CheckWritable(options.json_path));
   json report = {{"machine", MachineFacts()}, {"rows", json::array()}};
   std::fprintf(stderr, "starting a node\n");
   WEFT_ASSIGN_OR_RETURN(const std::unique_ptr<Node> node, StartNode());

@@ -71,6 +71,8 @@ absl::StatusOr<std::vector<Worker>> StartBusy(int count) {
 
 absl::Status RunSuite(std::vector<std::unique_ptr<Row>> rows, const SuiteOptions& options,
                       double quick_seconds, double full_seconds) {
+  WEFT_RETURN_IF_ERROR(CheckWritable(options.json_path));
+  WEFT_RETURN_IF_ERROR(CheckWritable(options.svg_path));
   RunOptions run;
   const double seconds = options.seconds > 0 ? options.seconds : options.quick ? quick_seconds : full_seconds;
   run.budget_ns = static_cast<uint64_t>(seconds * 1e9);

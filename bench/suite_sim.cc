@@ -153,6 +153,7 @@ std::string Table(const json& rows) {
 }  // namespace
 
 absl::Status RunSim(const SuiteOptions& options) {
+  WEFT_RETURN_IF_ERROR(CheckWritable(options.json_path));
   WEFT_ASSIGN_OR_RETURN(json rows, RunRows(options));
   if (rows.empty()) return absl::InvalidArgumentError("no row has such a name");
   std::string error;

@@ -168,10 +168,15 @@ class ProgramTest(unittest.TestCase):
             self.assertEqual(done.returncode, 2, arguments)
             self.assertTrue(done.stderr, arguments)
 
-    def test_file_that_cannot_be_written_is_named(self):
-        done = run('local', '--seconds', '0.1', '--filter', 'jitter', '--json', '/nonexistent/report.json')
-        self.assertEqual(done.returncode, 1)
-        self.assertIn('/nonexistent/report.json', done.stderr)
+    def test_file_that_cannot_be_written_is_named_before_anything_is_measured(self):
+        for option in ('--json', '--svg'):
+            done = run('local', '--seconds', '0.1', '--filter', 'jitter', option, '/nonexistent/report')
+            self.assertEqual(done.returncode, 1)
+            self.assertIn('write /nonexistent/report: No such file', done.stderr)
+            self.assertEqual(done.stdout, '')
+        for suite in ('sim', 'idle', 'control'):
+            done = run(suite, '--json', '/nonexistent/report')
+            self.assertEqual((done.returncode, done.stdout), (1, ''))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@
 
 #include "bench/machine.h"
 #include "bench/plot_svg.h"
+#include "tests/support/temporary_directory.h"
 
 namespace weft::bench {
 namespace {
@@ -120,6 +121,19 @@ TEST(PlotTest, DrawsOneLabelledCurveForEachRowOfSmallMessages) {
   const std::string mark = "class=\"curve\"";
   for (std::size_t at = svg.find(mark); at != std::string::npos; at = svg.find(mark, at + 1)) ++curves;
   EXPECT_EQ(curves, 2u);
+}
+
+TEST(ReportTest, FileThatCannotBeWrittenIsToldAndOneThatCanStaysAsItIs) {
+  const test::TemporaryDirectory directory;
+  const absl::Status nowhere = CheckWritable(directory / "none/report.json");
+  EXPECT_EQ(nowhere.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(nowhere.message()), HasSubstr("write " + directory / "none/report.json"));
+  EXPECT_FALSE(CheckWritable(directory.path()).ok());
+  test::WriteFile(directory / "report.json", "before");
+  EXPECT_TRUE(CheckWritable(directory / "report.json").ok());
+  EXPECT_EQ(test::ReadFile(directory / "report.json"), "before");
+  EXPECT_TRUE(CheckWritable("-").ok());
+  EXPECT_TRUE(CheckWritable("").ok());
 }
 
 TEST(PlotTest, ReportWithoutLatenciesIsStillAPicture) {
