@@ -11,7 +11,7 @@ namespace {
 void AddCommon(CLI::App* suite, weft::bench::SuiteOptions* options) {
   suite->add_option("--json", options->json_path, "write the results as JSON (\"-\": standard output)");
   suite->add_flag("--quick", options->quick, "within 40 s, with fewer samples");
-  suite->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::PositiveNumber);
+  suite->add_option("--seconds", options->seconds, "how long to measure")->check(CLI::Range(0.001, 86'400.0));
 }
 
 int Finish(const absl::Status& status) {

@@ -167,6 +167,7 @@ class ProgramTest(unittest.TestCase):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, arguments)
             self.assertTrue(done.stderr, arguments)
+            self.assertLess(len(done.stderr), 200, arguments)
 
     def test_file_that_cannot_be_written_is_named_before_anything_is_measured(self):
         for option in ('--json', '--svg'):
