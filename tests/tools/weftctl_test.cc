@@ -220,6 +220,17 @@ TEST_F(WeftctlTest, TablesAreAsWrittenHere) {
   EXPECT_EQ(none.error, "no routes\n");
 }
 
+TEST_F(WeftctlTest, OutputThatCannotBeWrittenIsAFailure) {
+  StartBoth();
+  for (const char* command :
+       {"status", "check", "get hosts", "get hosts -o json", "version", "completion bash"}) {
+    const test::Ran ran = test::Run(
+        {"/bin/sh", "-c", kProgram + " --run-dir " + directory_.path() + " " + command + " >/dev/full"});
+    EXPECT_EQ(ran.exit_code, 1) << command;
+    EXPECT_EQ(ran.error, "weftctl: write to standard output: No space left on device\n") << command;
+  }
+}
+
 TEST_F(WeftctlTest, JsonIsAsWrittenHere) {
   StartBoth();
   EXPECT_EQ(Ctl({"-o", "json", "get", "functions"}).output,

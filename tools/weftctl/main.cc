@@ -2,7 +2,9 @@
 // weftctl: the operator's command line. Parses, calls one command, returns its exit code: 0 done, 1 failed, 2
 // usage.
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <functional>
 #include <string>
 
@@ -191,6 +193,16 @@ void AddOtherCommands(CLI::App* app, Parsed* parsed) {
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
 }
 
+// The command's exit code, or 1 where what it printed did not arrive, as on a full disk: a backup must not
+// look whole.
+int Finish(int code) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  std::fprintf(stderr, "weftctl: write to standard output: %s\n",
+               errno == 0 ? "not all of it could be written" : std::strerror(errno));
+  return 1;
+}
+
 int Main(int argc, char** argv) {
   Parsed parsed;
   CLI::App app("weftctl: asks and steers the weft mesh of this node\nExit codes: 0 done, 1 failed, 2 usage.",
@@ -228,7 +240,7 @@ int Main(int argc, char** argv) {
     }
     parsed.global.format = Format::kYaml;
   }
-  return parsed.run();
+  return Finish(parsed.run());
 }
 
 }  // namespace
