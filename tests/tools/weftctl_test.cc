@@ -361,6 +361,17 @@ TEST_F(WeftctlTest, PushedMessagesAreNoAnswers) {
   EXPECT_EQ(Ctl({"get", "nodes"}).output, "NODE\nn1\n");
 }
 
+TEST_F(WeftctlTest, PayloadThatIsTooLongIsToldByItsFileBeforeTheAgentIsAsked) {
+  const std::string file = directory_ / "payload";
+  test::WriteFile(file, std::string(17'000'000, 'x'));
+  const std::string why = " is longer than 16777216 bytes, which a message may have\n";
+  test::Ran ran = Ctl({"call", "v/f", "--file", file});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_EQ(ran.error, "weftctl: call v/f: INVALID_ARGUMENT: " + file + why);
+  ran = test::Run({"/bin/sh", "-c", kProgram + " --run-dir " + directory_.path() + " call v/f <" + file});
+  EXPECT_EQ(ran.error, "weftctl: call v/f: INVALID_ARGUMENT: standard input" + why);
+}
+
 TEST_F(WeftctlTest, ValidateNamesFilesAndLines) {
   test::WriteFile(directory_ / "good.yaml",
                   "version: 1\nnodes: [{name: n1}]\nfunctions: [{name: v/f}]\n"

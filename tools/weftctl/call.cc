@@ -19,20 +19,23 @@
 namespace weft::ctl {
 namespace {
 
-// One byte more than any message may have, so that the library is the one to refuse what is too large.
-constexpr std::size_t kPayloadBytesMax = (std::size_t{16} << 20) + 1;
+// What a message may have.
+constexpr std::size_t kPayloadBytesMax = std::size_t{16} << 20;
 
 absl::StatusOr<std::string> ReadAll(int fd, const std::string& name) {
   std::string bytes;
   char chunk[64 * 1024];
-  while (bytes.size() < kPayloadBytesMax) {
+  for (;;) {
     const ssize_t count = read(fd, chunk, sizeof(chunk));
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return absl::ErrnoToStatus(errno, absl::StrCat("read ", name));
-    if (count == 0) break;
+    if (count == 0) return bytes;
     bytes.append(chunk, static_cast<std::size_t>(count));
+    if (bytes.size() > kPayloadBytesMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " is longer than ", kPayloadBytesMax, " bytes, which a message may have"));
+    }
   }
-  return bytes;
 }
 
 // The argument, else the file, else standard input; nothing where that is a terminal.
