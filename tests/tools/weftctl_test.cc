@@ -2,6 +2,7 @@
 // The program against daemons that say what is written here: outputs to the letter, exit codes, errors.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "absl/status/status.h"
@@ -103,8 +104,8 @@ class WeftctlTest : public testing::Test {
     if (steer_keys_ >= 0) {
       rows.push_back(Row()
                          .Text("steer", "eth0")
-                         .Text("mode", "native")
-                         .Number("port", 4810)
+                         .Text("mode", steer_mode_)
+                         .Number("port", steer_port_)
                          .Number("keys", steer_keys_)
                          .Take());
     }
@@ -128,6 +129,8 @@ class WeftctlTest : public testing::Test {
   std::string until_, certificate_problem_;  // Of weftd's certificate.
   std::vector<api::Item> nodes_;
   int64_t steer_keys_ = -1;  // That the XDP program knows; -1: there is none.
+  std::string steer_mode_ = "native";
+  int64_t steer_port_ = 4810;
   int64_t ready_ = 1;
   int64_t sent_ = 4;
   std::unique_ptr<FakeDaemon> agent_;
@@ -332,6 +335,44 @@ TEST_F(WeftctlTest, ChecksLookAtOtherNodesAndTheWayThere) {
   EXPECT_THAT(ran.output, HasSubstr("the program on eth0 knows no key of this node"));
   nodes_.erase(nodes_.begin() + 1);
   EXPECT_EQ(Ctl({"check"}).exit_code, 0);
+}
+
+TEST_F(WeftctlTest, ChecksTellWhereTheProgramIsSlowOrTakesAnotherPort) {
+  StartBoth();
+  steer_keys_ = 1;
+  EXPECT_THAT(Ctl({"check"}).output,
+              testing::ContainsRegex("steer +ok"));  // Without `listen` no port is the right one.
+  port_ = "af_xdp eth0 queue 0, 10.0.0.1:4810";
+  steer_port_ = 4999;
+  test::Ran ran = Ctl({"check"});
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+  EXPECT_THAT(ran.output,
+              testing::ContainsRegex(
+                  "steer +warning +eth0, native, port 4999; weftd's: af_xdp eth0 queue 0, 10.0.0.1:4810 "));
+  EXPECT_THAT(ran.output, HasSubstr("--port of weft-control must be that of `listen`"));
+  steer_port_ = 4810;
+  steer_mode_ = "generic";
+  EXPECT_THAT(Ctl({"check"}).output,
+              testing::ContainsRegex("steer +warning +eth0, generic, port 4810 +many times slower"));
+}
+
+TEST_F(WeftctlTest, ChecksHintAtWhatIsWrong) {
+  StartBoth();
+  link_ = "refused";
+  EXPECT_THAT(Ctl({"check"}).output, HasSubstr("must be control_user of weftd.yaml"));
+  if (geteuid() == 0) {
+    for (const char* const socket : {"admin.sock", "control.sock"})
+      chmod((directory_ / socket).c_str(), 0600);
+    const test::Ran ran = test::Run({kProgram, "--run-dir", directory_.path(), "check"}, 64999);
+    EXPECT_EQ(ran.exit_code, 1);
+    EXPECT_THAT(ran.output, HasSubstr("run as root or as the owner or group of the socket"));
+    EXPECT_THAT(ran.output, testing::Not(HasSubstr("systemctl")));
+  }
+  agent_.reset();
+  link_ = "disconnected";
+  EXPECT_THAT(Ctl({"check"}).output,
+              testing::AllOf(HasSubstr("systemctl status weftd"), HasSubstr("disconnected why"),
+                             testing::Not(HasSubstr("control_user"))));
 }
 
 TEST_F(WeftctlTest, RefusalsAndBadAnswersAreErrors) {

@@ -189,10 +189,11 @@ void CheckSteer(const Answer& control, const api::Item& agent, const Answer& nod
   const bool keys = std::any_of(nodes.items.begin(), nodes.items.end(), [](const api::Item& node) {
     return absl::StartsWith(TextOf(node, "keys"), "epoch");
   });
+  const std::string agent_port = TextOf(agent, "packet_port");
   for (const api::Item& item : control.items) {
     const std::string interface = TextOf(item, "steer");
     if (interface.empty()) continue;
-    const bool ours = absl::EndsWith(TextOf(agent, "packet_port"), absl::StrCat(":", TextOf(item, "port")));
+    const bool ours = absl::EndsWith(agent_port, absl::StrCat(":", TextOf(item, "port")));
     if (keys && ours && TextOf(item, "keys") == "0") {
       const bool drops = TextOf(item, "unknown_keys") == "dropped";
       checks->Failed("steer",
@@ -201,14 +202,25 @@ void CheckSteer(const Answer& control, const api::Item& agent, const Answer& nod
                                         : "leaves the packets of other nodes to the kernel"),
                      absl::StrCat("`interface: ", interface,
                                   "` in weftd.yaml; weft-control's --agent-user must be weftd's user"));
+      continue;
+    }
+    const std::string mode = TextOf(item, "mode"), port = TextOf(item, "port");
+    const std::string detail = absl::StrCat(interface, ", ", mode, ", port ", port);
+    if (!ours && !agent_port.empty()) {
+      checks->Warn(
+          "steer", absl::StrCat(detail, "; weftd's: ", agent_port),
+          "--port of weft-control must be that of `listen`: packets take the kernel's way, which is slower");
+    } else if (mode == "generic") {
+      checks->Warn("steer", detail,
+                   "many times slower than native, which the driver refuses at this MTU, or has not");
     } else {
-      checks->Ok("steer",
-                 absl::StrCat(interface, ", ", TextOf(item, "mode"), ", port ", TextOf(item, "port")));
+      checks->Ok("steer", detail);
     }
   }
 }
 
-void CheckControl(const Answer& control, uint64_t agent_generation, Checks* checks) {
+// `agent`: null where it did not answer, which is its own line's matter.
+void CheckControl(const Answer& control, const Answer* agent, Checks* checks) {
   if (control.items.empty()) return;
   const api::Item& self = control.items[0];
   const std::string link = TextOf(self, "agent");
@@ -216,8 +228,10 @@ void CheckControl(const Answer& control, uint64_t agent_generation, Checks* chec
              absl::StrCat("version ", TextOf(self, "version"), ", watches ", TextOf(self, "source")));
   if (link != "connected") {
     checks->Failed("control to agent", absl::StrCat(link, " ", TextOf(self, "problem")),
-                   "the user of weft-control must be control_user of weftd.yaml");
-  } else if (TextOf(self, "generation") != absl::StrCat(agent_generation)) {
+                   agent == nullptr ? "weftd does not answer, see `agent`"
+                                    : "the user of weft-control must be control_user of weftd.yaml");
+  } else if (const uint64_t agent_generation = agent == nullptr ? 0 : agent->generation;
+             TextOf(self, "generation") != absl::StrCat(agent_generation)) {
     checks->Failed(
         "generation",
         absl::StrCat("control sent ", TextOf(self, "generation"), ", the agent is at ", agent_generation),
@@ -240,6 +254,11 @@ void CheckControl(const Answer& control, uint64_t agent_generation, Checks* chec
   }
 }
 
+// Where a socket is not open to this user its program may be well: the detail says who may ask.
+std::string HintOf(const absl::Status& status, const char* hint) {
+  return absl::IsPermissionDenied(status) ? "" : hint;
+}
+
 }  // namespace
 
 int RunCheck(const Global& global) {
@@ -249,14 +268,15 @@ int RunCheck(const Global& global) {
     checks.Ok("agent", absl::StrCat("node ", TextOf(agent->items[0], "node"), ", version ",
                                     TextOf(agent->items[0], "version")));
   } else {
-    checks.Failed("agent", std::string(agent.status().message()), "systemctl status weftd");
+    checks.Failed("agent", std::string(agent.status().message()),
+                  HintOf(agent.status(), "systemctl status weftd"));
   }
   const absl::StatusOr<Answer> control = AskOnce(global.ControlSocket(), api::Query::STATUS);
   if (control.ok()) {
-    CheckControl(*control, agent.ok() ? agent->generation : 0, &checks);
+    CheckControl(*control, agent.ok() ? &*agent : nullptr, &checks);
   } else {
     checks.Failed("control", std::string(control.status().message()),
-                  "systemctl status weft-control; calls go on meanwhile");
+                  HintOf(control.status(), "systemctl status weft-control; calls go on meanwhile"));
   }
   if (agent.ok()) {
     CheckHosts(global, &checks);
