@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/config/agent_config.h"
 
+#include <net/if.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,7 +47,22 @@ absl::Status CheckListen(absl::string_view listen) {
         absl::StrCat("must be an IP address and a port, as in 192.0.2.1:4810 or [2001:db8::1]:4810, not \"",
                      listen, "\""));
   }
+  if (IsNoNodesAddress(listen.substr(0, colon))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", listen, "\" is a multicast, broadcast or link-local address, which no node listens at"));
+  }
   return absl::OkStatus();
+}
+
+// What the kernel takes as a name.
+absl::Status CheckInterface(absl::string_view name) {
+  const bool wrong = std::any_of(name.begin(), name.end(), [](char c) {
+    return c == '/' || c == ':' || absl::ascii_isspace(static_cast<unsigned char>(c));
+  });
+  if (!name.empty() && name.size() < IF_NAMESIZE && !wrong && name != "." && name != "..")
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("\"", name, "\" is no name of an interface: 1 to ",
+                                                 IF_NAMESIZE - 1, " bytes without '/', ':' and spaces"));
 }
 
 // A virtual device as after DPDK's --vdev: net_NAME and a number, then key=value behind commas.
@@ -167,6 +183,7 @@ void ReadWayToOthers(YamlMap& map, AgentConfig* config) {
   constexpr AgentConfig::PacketPort kPorts[] = {kAuto, kAfXdp, kDpdk, kIoUring};
   config->packet_port = kPorts[map.Enum("packet_port", {"auto", "af_xdp", "dpdk", "io_uring"})];
   config->interface = map.String("interface");
+  if (map.Has("interface")) map.Check("interface", CheckInterface(config->interface));
   config->workers = static_cast<uint32_t>(map.Uint("workers", 1, AgentConfig::kWorkersMax, 0));
   map.Map("dpdk", [&](YamlMap& dpdk) {
     dpdk.Require({"device", "address"});

@@ -58,6 +58,14 @@ TEST(AgentConfigTest, WrongSettingsAreNamed) {
         << listen;
   }
   EXPECT_EQ(ErrorOf("node: n1\nlisten: \"[2001:db8::1]:4810\"\n" + identity), "");
+  for (const char* const listen : {"224.0.0.1:4810", "239.255.255.255:4810", "255.255.255.255:4810",
+                                   "[ff02::1]:4810", "[fe80::1]:4810"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat("node: n1\nlisten: \"", listen, "\"\n", identity)),
+                AllOf(HasSubstr("weftd.yaml:2:9: listen: "), HasSubstr(listen),
+                      HasSubstr("which no node listens at")));
+  }
+  for (const char* const listen : {"0.0.0.0:4810", "127.0.0.1:4810", "[::]:4810", "[fd00::1]:4810"})
+    EXPECT_EQ(ErrorOf(absl::StrCat("node: n1\nlisten: \"", listen, "\"\n", identity)), "") << listen;
   EXPECT_THAT(ErrorOf("node: n1\nlisten: 192.0.2.1:4810\npacket_port: af_xdp\n" + identity),
               HasSubstr("`af_xdp` needs the `interface`"));
   EXPECT_THAT(ErrorOf("node: n1\nlisten: 192.0.2.1:4810\n"), HasSubstr("needs an `identity`"));
@@ -123,6 +131,16 @@ TEST(AgentConfigTest, DpdkNeedsADeviceAndAnAddressOfItsOwn) {
                 HasSubstr("dpdk.device"))
         << device;
   }
+}
+
+TEST(AgentConfigTest, NameThatNoInterfaceCanHaveIsAnError) {
+  const std::string base = "node: n1\nlisten: 192.0.2.1:4810\nidentity: {certificate: c, key: k, ca: a}\n";
+  for (const char* const name : {"", ".", "..", "../eth0", "eth0:1", "eth 0", "sixteen-bytes-it"}) {
+    EXPECT_THAT(ErrorOf(absl::StrCat(base, "interface: \"", name, "\"\n")),
+                AllOf(HasSubstr("weftd.yaml:4:12: interface: "), HasSubstr("is no name of an interface")))
+        << name;
+  }
+  EXPECT_EQ(ErrorOf(base + "interface: fifteen-bytes.1\n"), "");
 }
 
 TEST(AgentConfigTest, AnEngineInsideHostsNeedsOthersToCallAndTheKernelsSockets) {
