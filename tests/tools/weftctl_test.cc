@@ -262,6 +262,15 @@ TEST_F(WeftctlTest, ExplainAndDrainTellTheirVerdictByExitCode) {
   EXPECT_EQ(Ctl({"drain", "a"}).exit_code, 0);
 }
 
+TEST_F(WeftctlTest, ExplainTellsWhichNameIsWrongAndHowItOughtToBe) {
+  EXPECT_EQ(Ctl({"explain", "w/a", "v"}).error,
+            "weftctl: explain w/a v: INVALID_ARGUMENT: function \"v\": must be NAMESPACE/NAME\n");
+  EXPECT_THAT(Ctl({"explain", "W", "v/f"}).error,
+              HasSubstr("INVALID_ARGUMENT: namespace \"W\": must be 1 to 63"));
+  EXPECT_THAT(Ctl({"explain", "w/", "v/f"}).error, HasSubstr("INVALID_ARGUMENT: name of function \"w/\""));
+  EXPECT_THAT(Ctl({"explain", "w", "v/f"}).error, HasSubstr("is weftd running"));
+}
+
 TEST_F(WeftctlTest, ChecksPassAndEachFailureIsNamed) {
   StartBoth();
   test::Ran ran = Ctl({"check"});

@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/function_id.h"
 #include "tools/weftctl/admin_client.h"
 #include "tools/weftctl/commands.h"
 
@@ -103,6 +104,10 @@ int RunGet(const Global& global, const std::string& what) {
 
 int RunExplain(const Global& global, const std::string& caller, const std::string& callee) {
   const std::string doing = absl::StrCat("explain ", caller, " ", callee);
+  absl::Status names =
+      absl::StrContains(caller, '/') ? CheckFunctionName(caller) : CheckLabel(caller, "namespace");
+  names.Update(CheckFunctionName(callee));
+  if (!names.ok()) return Fail(doing, names);
   absl::StatusOr<AdminClient> client = AdminClient::Connect(global.AdminSocket());
   if (!client.ok()) return Fail(doing, client.status());
   absl::StatusOr<Answer> answer = client->Ask(RequestOf(caller, callee), absl::Seconds(5));
