@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "dataplane/engine/node_engine.h"
 #include "dataplane/engine/wire.h"
@@ -27,6 +29,14 @@ std::span<const std::byte> SpanOfText(absl::string_view text) {
 }
 
 uint64_t UserOf(uint32_t slot, uint32_t generation) { return uint64_t{generation} << 32 | slot; }
+
+// A node's refusal of a caller, for which it has a number alone, with its name; `caller` is NAME@NODE.
+std::string WithCallersName(std::span<const std::byte> text, absl::string_view caller) {
+  const absl::string_view told(reinterpret_cast<const char*>(text.data()), text.size());
+  const absl::string_view name = caller.substr(0, caller.find('@'));
+  return absl::StrReplaceAll(told, {{absl::StrFormat("caller %016x ", FunctionIdOf(name).value),
+                                     absl::StrCat("caller ", name, " ")}});
+}
 
 }  // namespace
 
@@ -207,7 +217,12 @@ void NodeEngine::OnCompleted(const transport::Event& event) {
     // Of an error this is a text, which another node's engine could have made too long.
     if (event.code != absl::StatusCode::kOk)
       body = body.first(std::min<std::size_t>(body.size(), kErrorTextBytesMax));
-    core_.Reply(outbound.incoming, event.code, body, nullptr, nullptr, (head.flags & kFlagNotExecuted) != 0);
+    const bool not_executed = (head.flags & kFlagNotExecuted) != 0;
+    if (event.code == absl::StatusCode::kPermissionDenied && not_executed) {
+      EndOutbound(outbound, event.code, WithCallersName(body, *outbound.incoming.caller), true);
+    } else {
+      core_.Reply(outbound.incoming, event.code, body, nullptr, nullptr, not_executed);
+    }
     return FreeOutbound(slot);
   }
   const std::string where =

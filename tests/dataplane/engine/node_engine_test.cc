@@ -192,7 +192,8 @@ TEST_F(TwoNodesTest, ACallerThatIsNotPlacedOnItsNodeIsRefusedAndCounted) {
   Connect();
   const absl::Status status = front.client->Call(front.Resolve("demo/echo"), "x", kPatient).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("demo/echo from node n1"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("caller web/front may not call demo/echo from node n1"));
   EXPECT_EQ(CountersOf(1).refused_caller, 1u);
   EXPECT_EQ(CountersOf(1).delivered, 0u);
 }
@@ -223,7 +224,9 @@ TEST_F(TwoNodesTest, ClientsCallAsTheNamespacesOfTheirNode) {
   Connect();
   const absl::StatusOr<Function> function = client.ResolveLazily("demo/echo");
   ASSERT_TRUE(function.ok());
-  EXPECT_EQ(client.Call(*function, "x", kPatient).status().code(), absl::StatusCode::kPermissionDenied);
+  const absl::Status refused = client.Call(*function, "x", kPatient).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("caller web may not call demo/echo from node n1"));
   state.mutable_nodes(0)->add_call_as("web");
   Program(1, state);
   const absl::StatusOr<std::string> response = client.Call(*function, "x", kPatient);
