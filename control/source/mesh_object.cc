@@ -141,6 +141,10 @@ absl::Status CheckAddress(absl::string_view address) {
 absl::Status CheckNodeAddress(absl::string_view address) {
   WEFT_RETURN_IF_ERROR(CheckAddress(address));
   const absl::string_view host = address.substr(0, address.rfind(':'));
+  if (IsNoNodesAddress(host) || host == "0.0.0.0" || host == "[::]") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", host, "\" is the address of no node: a multicast, broadcast, link-local or unspecified one"));
+  }
   if (IsIpAddress(host)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("\"", host, "\" is no IP address, as in 10.0.0.7 or [fd00::7]; agents look no names up"));

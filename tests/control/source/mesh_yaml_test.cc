@@ -40,6 +40,9 @@ TEST_P(MeshYamlErrorTest, NamesFileLineAndKey) {
 constexpr char kLabel[] =
     "must be 1 to 63 of a-z, 0-9, '-', '_', '.', and begin and end with a letter or digit";
 
+constexpr char kNoNode[] =
+    " is the address of no node: a multicast, broadcast, link-local or unspecified one";
+
 INSTANTIATE_TEST_SUITE_P(
     Table, MeshYamlErrorTest,
     testing::Values(
@@ -62,6 +65,14 @@ INSTANTIATE_TEST_SUITE_P(
                   "nodes:\n- name: n1\n  address: 10.0.0.1\n",
                   {"m.yaml:4:12: nodes[0].address: \"10.0.0.1\" is no HOST:PORT, as in 10.0.0.7:4810 or "
                    "[fd00::7]:4810"}},
+        ErrorCase{
+            "AddressOfNoNode",
+            "nodes:\n- {name: n1, address: \"0.0.0.0:4810\"}\n- {name: n2, address: \"224.0.0.1:4810\"}\n"
+            "- {name: n3, address: \"[fe80::1]:4810\"}\n- {name: n4, address: \"[::]:4810\"}\n",
+            {absl::StrCat("m.yaml:3:23: nodes[0].address: \"0.0.0.0\"", kNoNode),
+             absl::StrCat("m.yaml:4:23: nodes[1].address: \"224.0.0.1\"", kNoNode),
+             absl::StrCat("m.yaml:5:23: nodes[2].address: \"[fe80::1]\"", kNoNode),
+             absl::StrCat("m.yaml:6:23: nodes[3].address: \"[::]\"", kNoNode)}},
         ErrorCase{
             "AddressThatIsAName",
             "nodes:\n- name: n1\n  address: n1.example:4810\n",
