@@ -67,7 +67,8 @@ api::QueryReply Controller::Status() const {
       .Real("event_to_programmed_p50_us", Us(times.Quantile(0.5)))
       .Real("event_to_programmed_p99_us", Us(times.Quantile(0.99)))
       .Real("event_to_programmed_max_us", Us(times.max()))
-      .Text("problem", std::string(Utf8Prefix(last_problem_, kErrorBytesMax)));
+      .Text("problem", std::string(Utf8Prefix(last_problem_, kErrorBytesMax)))
+      .Text("state_problem", std::string(Utf8Prefix(writer_->last_error().message(), kErrorBytesMax)));
   AddSourceRows(&reply);
   const std::deque<Change>& changes = record_.changes();
   const std::size_t shown = std::min(changes.size(), kChangesShown);

@@ -233,6 +233,11 @@ absl::Status StateWriter::TakeError() {
   return std::exchange(error_, absl::OkStatus());
 }
 
+absl::Status StateWriter::last_error() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return last_error_;
+}
+
 void StateWriter::Run() {
   // A thread's own on Linux: a change that has just come goes first.
   (void)setpriority(PRIO_PROCESS, 0, kWriterNice);
@@ -246,7 +251,7 @@ void StateWriter::Run() {
         PathOf(directory_), 0640, [&state](const AppendBytes& append) { return WriteState(*state, append); });
     state.reset();  // Entries that nobody else holds any more
     lock.lock();
-    error_ = status;
+    error_ = last_error_ = status;
     if (!error_.ok()) (void)eventfd_write(error_fd_.get(), 1);
   }
 }

@@ -46,6 +46,8 @@ class StateWriter {
   int error_fd() const { return error_fd_.get(); }
   // The error of the last write, once. OK where it went well or nothing was written since.
   absl::Status TakeError();
+  // How the last write went; OK where there was none.
+  absl::Status last_error() const;
   // Writes what is waiting, ends the thread, and returns what TakeError() does. Nothing is written any more.
   absl::Status Finish();
 
@@ -55,10 +57,11 @@ class StateWriter {
 
   std::string directory_;
   UniqueFd error_fd_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::optional<LastGood> waiting_;  // Under mutex_, as what follows
   absl::Status error_;
+  absl::Status last_error_;
   bool stop_ = false;
   std::thread thread_;  // Last: it uses the others.
 };

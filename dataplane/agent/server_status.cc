@@ -181,6 +181,8 @@ std::vector<api::Item> Server::StatusItems(const StatsByHost& stats) const {
   AddNumber(&item, "connections", connections_.size());
   AddNumber(&item, "channels", engine_->state().channels.size());
   AddNumber(&item, "rounds", engine_->rounds());
+  if (const absl::Status state = store_->last_error(); !state.ok())
+    AddText(&item, "state_problem", std::string(state.message()));
   if (node_link_ != nullptr) AddLink(stats, &item);
   AddSums(stats, &item);
   if (engine_->foreign_functions() != 0)

@@ -202,6 +202,11 @@ absl::Status Store::TakeError() {
   return std::exchange(error_, absl::OkStatus());
 }
 
+absl::Status Store::last_error() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return last_error_;
+}
+
 // What the log holds from here on builds on `model`.
 void Store::WriteWhole(std::shared_ptr<const Model> model) {
   saved_ = model;
@@ -275,6 +280,7 @@ void Store::Run() {
     const absl::Status status = WriteSnapshot(*model, &bytes);
     lock.lock();
     writing_ = false;
+    last_error_ = status;
     if (status.ok()) {
       written_generation_ = model->generation();
       snapshot_bytes_ = bytes;

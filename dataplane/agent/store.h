@@ -53,6 +53,8 @@ class Store {
   // Readable from a failure of the thread until TakeError(), which returns it.
   int error_fd() const { return error_fd_.get(); }
   absl::Status TakeError();
+  // How the thread's last write went; OK where there was none.
+  absl::Status last_error() const;
   // Writes what is waiting, ends the thread, and returns what TakeError() does. Nothing is saved any more.
   absl::Status Finish();
 
@@ -82,12 +84,13 @@ class Store {
       records_;  // Behind the snapshot that was written, or is being written: what a new log begins with.
 
   const UniqueFd error_fd_;
-  std::mutex mutex_;  // Of all below
+  mutable std::mutex mutex_;  // Of all below
   std::condition_variable wake_;
   std::shared_ptr<const Model> waiting_;
   bool writing_ = false;
   bool stop_ = false;
-  absl::Status error_;   // For TakeError()
+  absl::Status error_;  // For TakeError()
+  absl::Status last_error_;
   bool failed_ = false;  // For Save()
   uint64_t written_generation_ =
       0;  // Of the newest snapshot that was written whole, not yet seen by the owner; 0: none

@@ -3,6 +3,7 @@
 // the other tests stand for.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -94,6 +95,28 @@ TEST_F(WeftctlMeshTest, FunctionsTellWhatTheirCallsCameTo) {
   EXPECT_EQ(echo["bytes_out"], 15) << echo;
   EXPECT_THAT(mesh_.Ctl({"get", "functions"}).output, HasSubstr("CALLS"));
   EXPECT_THAT(mesh_.Ctl({"get", "functions"}).output, testing::Not(HasSubstr("BYTES_IN")));
+}
+
+// More than weftd appends to its log: it writes all anew.
+TEST_F(WeftctlMeshTest, StateThatCannotBeSavedIsToldUntilItIs) {
+  const std::vector<std::string> blocks = {mesh_.path("agent") + "/routes.pb.new",
+                                           mesh_.path("control") + "/state.pb.new"};
+  for (const std::string& block : blocks) ASSERT_EQ(mkdir(block.c_str(), 0700), 0);
+  std::string functions;
+  for (int i = 0; i < 1100; ++i) absl::StrAppend(&functions, "- {name: many/f", i, "}\n");
+  mesh_.SetMesh(absl::StrCat("version: 1\nnodes: [{name: n1}]\nfunctions:\n- {name: demo/echo}\n", functions,
+                             "endpoints:\n- {function: demo/echo, node: n1, host: a}\n"));
+  const auto checks = [this] { return mesh_.Ctl({"check"}).output; };
+  EXPECT_TRUE(Eventually([&] {
+    const std::string all = checks();
+    return all.find("weftd: open ") != all.npos && all.find("weft-control: ") != all.npos;
+  })) << checks();
+  EXPECT_THAT(checks(), ContainsRegex("state +warning +weftd: open .*/agent/routes.pb.new: Is a directory"));
+  EXPECT_THAT(checks(), ContainsRegex("state +warning +weft-control: .*/control/state.pb.new"));
+  for (const std::string& block : blocks) ASSERT_EQ(rmdir(block.c_str()), 0);
+  mesh_.SetMesh(MeshOn("b", ""));
+  EXPECT_TRUE(
+      Eventually([&] { return mesh_.Ctl({"status"}).output.find("state_problem") == std::string::npos; }));
 }
 
 TEST_F(WeftctlMeshTest, WhoSaidWhatIsToldWithIt) {

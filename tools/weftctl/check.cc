@@ -254,6 +254,14 @@ void CheckControl(const Answer& control, const Answer* agent, Checks* checks) {
   }
 }
 
+// Calls do not need what a daemon keeps on disk; its next start does.
+void CheckState(const char* program, const api::Item& self, Checks* checks) {
+  const std::string problem = TextOf(self, "state_problem");
+  if (problem.empty()) return;
+  checks->Warn("state", absl::StrCat(program, ": ", problem),
+               "at its next start it would begin with what it saved before");
+}
+
 // Where a socket is not open to this user its program may be well: the detail says who may ask.
 std::string HintOf(const absl::Status& status, const char* hint) {
   return absl::IsPermissionDenied(status) ? "" : hint;
@@ -274,6 +282,7 @@ int RunCheck(const Global& global) {
   const absl::StatusOr<Answer> control = AskOnce(global.ControlSocket(), api::Query::STATUS);
   if (control.ok()) {
     CheckControl(*control, agent.ok() ? &*agent : nullptr, &checks);
+    if (!control->items.empty()) CheckState("weft-control", control->items[0], &checks);
   } else {
     checks.Failed("control", std::string(control.status().message()),
                   HintOf(control.status(), "systemctl status weft-control; calls go on meanwhile"));
@@ -283,6 +292,7 @@ int RunCheck(const Global& global) {
     CheckFunctions(global, &checks);
   }
   if (agent.ok() && !agent->items.empty()) {
+    CheckState("weftd", agent->items[0], &checks);
     CheckCertificate(agent->items[0], &checks);
     CheckPacketPort(agent->items[0], &checks);
     const absl::StatusOr<Answer> nodes = AskOnce(global.AdminSocket(), api::Query::NODES);
