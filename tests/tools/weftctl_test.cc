@@ -83,6 +83,8 @@ class WeftctlTest : public testing::Test {
     Row row;
     row.Text("node", "n1").Text("version", "9").Number("generation", 4);
     if (!port_.empty()) row.Text("packet_port", port_).Text("packet_port_why", port_why_);
+    if (!second_worker_.empty())
+      row.Number("workers", 2).Text("worker_0", port_ + "; hosts 1").Text("worker_1", second_worker_);
     if (!until_.empty()) row.Text("identity", "spiffe://t/node/n1").Text("certificate_until", until_);
     if (!certificate_problem_.empty()) row.Text("certificate_problem", certificate_problem_);
     return row.Take();
@@ -126,6 +128,7 @@ class WeftctlTest : public testing::Test {
   std::string function_;                     // State of the one function; empty: not said.
   std::string watch_;                        // Of a source; empty: weft-control watches files alone.
   std::string port_, port_why_;              // What carries packets to other nodes.
+  std::string second_worker_;                // Empty: there is one.
   std::string until_, certificate_problem_;  // Of weftd's certificate.
   std::vector<api::Item> nodes_;
   int64_t steer_keys_ = -1;  // That the XDP program knows; -1: there is none.
@@ -363,6 +366,21 @@ TEST_F(WeftctlTest, ChecksTellWhereTheProgramIsSlowOrTakesAnotherPort) {
   steer_mode_ = "generic";
   EXPECT_THAT(Ctl({"check"}).output,
               testing::ContainsRegex("steer +warning +eth0, generic, port 4810 +many times slower"));
+}
+
+TEST_F(WeftctlTest, ChecksLookAtThePortOfEachWorker) {
+  StartBoth();
+  port_ = "af_xdp eth0 queue 0, 10.0.0.1:4810";
+  second_worker_ = "af_xdp eth0 queue 1, 10.0.0.1:4810; hosts 0; datagrams_in 0";
+  EXPECT_THAT(Ctl({"check"}).output,
+              testing::ContainsRegex("packet port +ok +af_xdp eth0 queue 0, 10.0.0.1:4810 "));
+  second_worker_ =
+      "io_uring 10.0.0.1:4810; hosts 0; fell back: queue 1: the interface has no such queue; datagrams_in 0";
+  const std::string told = Ctl({"check"}).output;
+  EXPECT_THAT(told,
+              testing::ContainsRegex("packet port +warning +worker_1: io_uring 10.0.0.1:4810; af_xdp: no "
+                                     "\\(queue 1: the interface has no such queue\\) +packets take"));
+  EXPECT_THAT(told, testing::Not(testing::ContainsRegex("packet port +ok")));
 }
 
 TEST_F(WeftctlTest, ChecksHintAtWhatIsWrong) {

@@ -14,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "dataplane/base/fd.h"
@@ -178,9 +179,24 @@ void CheckCertificate(const api::Item& agent, Checks* checks) {
 void CheckPacketPort(const api::Item& agent, Checks* checks) {
   const std::string port = TextOf(agent, "packet_port"), why = TextOf(agent, "packet_port_why");
   if (port.empty()) return;
-  if (!absl::StartsWith(why, "af_xdp: no (")) return checks->Ok("packet port", port);
-  checks->Warn("packet port", absl::StrCat(port, "; ", why.substr(0, why.find("); ") + 1)),
-               "packets take the kernel's way, which is slower");
+  constexpr char kSlower[] = "packets take the kernel's way, which is slower";
+  if (absl::StartsWith(why, "af_xdp: no (")) {
+    return checks->Warn("packet port", absl::StrCat(port, "; ", why.substr(0, why.find("); ") + 1)), kSlower);
+  }
+  // That was the first worker; others have queues of their own.
+  const std::string mark = "; fell back: ";
+  bool all = true;
+  for (const api::Item::Field& field : agent.fields()) {
+    if (!absl::StartsWith(field.name(), "worker_")) continue;
+    const std::vector<std::string> parts = absl::StrSplit(field.text(), absl::MaxSplits(mark, 1));
+    if (parts.size() == 1) continue;
+    all = false;
+    checks->Warn("packet port",
+                 absl::StrCat(field.name(), ": ", parts[0].substr(0, parts[0].find(';')), "; af_xdp: no (",
+                              parts[1].substr(0, parts[1].find("; ")), ")"),
+                 kSlower);
+  }
+  if (all) checks->Ok("packet port", port);
 }
 
 // An XDP program that has not been told of the keys in use drops all packets of other nodes, or, where it has
