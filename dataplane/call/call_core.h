@@ -229,6 +229,7 @@ class CallCore {
 
   // --- Responses on their way in; for LinkSink.
   WEFT_HOT std::byte* ResponseRoom(Link& link, const MessageHeader& header, uint32_t bytes);
+  bool MayAnswerOddly(const OutgoingCall& call, const Link& link, const MessageHeader& header);
   std::byte* OddResponseRoom(OutgoingCall& call, Link& link, const MessageHeader& header, uint32_t bytes);
   WEFT_HOT void TakeResponse(Link& link, const MessageHeader& header, std::byte* payload, uint32_t bytes);
   void TakeError(OutgoingCall& call, const MessageHeader& header, std::byte* payload, uint32_t bytes);

@@ -180,7 +180,7 @@ WEFT_HOT_INLINE std::byte* CallCore::ResponseRoom(Link& link, const MessageHeade
   // A peer can answer only what was sent to it, and once.
   if (call == nullptr || call->link != link.index || call->state != OutgoingCall::State::kSent ||
       call->receiving != nullptr) [[unlikely]] {
-    if (call == nullptr || !MayAnswerWatched(*call, link)) {
+    if (call == nullptr || !MayAnswerOddly(*call, link, header)) {
       ++counters_.responses_unexpected;
       if (call != nullptr) RefuseWatchedAnswer(*call, link);
       return nullptr;

@@ -224,6 +224,14 @@ void CallCore::ResumeWaiting() {
   }
 }
 
+// Whether a response may be taken for a call that is not simply sent and unanswered.
+bool CallCore::MayAnswerOddly(const OutgoingCall& call, const Link& link, const MessageHeader& header) {
+  if (call.state != OutgoingCall::State::kSending) return MayAnswerWatched(call, link);
+  // A callee refuses a request by its first part.
+  return call.link == link.index && call.receiving == nullptr && header.caller_index != 0 &&
+         (header.flags & kFlagNotExecuted) != 0;
+}
+
 std::byte* CallCore::OddResponseRoom(OutgoingCall& call, Link& link, const MessageHeader& header,
                                      uint32_t bytes) {
   if (header.caller_index != 0) {

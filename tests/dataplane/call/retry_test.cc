@@ -30,9 +30,9 @@ struct Fork {
         *route, {{.link = outs[0]->index, .caller_index = 1}, {.link = outs[1]->index, .caller_index = 1}},
         policy, StatusCode::kOk, "");
   }
-  void Start(Ended& ended, std::span<std::byte> response) {
+  void Start(Ended& ended, std::span<std::byte> response, absl::string_view request = "ping") {
     CallSpec spec;
-    spec.request = std::as_bytes(std::span("ping", sizeof("ping") - 1));
+    spec.request = std::as_bytes(std::span(request.data(), request.size()));
     spec.response = response;
     spec.done = Ended::Done;
     spec.context = &ended;
@@ -68,6 +68,48 @@ TEST(RetryTest, RefusedCallRunsOnceAtTheOtherHost) {
   EXPECT_TRUE(fork.callees[0].seen.empty());
   EXPECT_EQ(fork.caller.core.counters().retries, fork.callees[0].core.counters().refused_absent);
   EXPECT_GT(fork.caller.core.counters().retries, 20u);
+}
+
+// Longer than what a ring takes before its reader comes: the refusal finds it on its way.
+TEST(RetryTest, RefusedCallWithALongRequestRunsOnceAtTheOtherHost) {
+  Fork fork(Policy{.retries = 1});
+  fork.callees[0].core.StopServing(fork.callees[0].core.Function(FunctionIdOf("test/echo")));
+  const std::string request = Pattern(1, 3 << 20);
+  std::vector<std::byte> response(request.size());
+  for (int i = 0; i < 20; ++i) {
+    Ended ended;
+    fork.Start(ended, response, request);
+    for (int turn = 0; turn < 1000 && ended.count == 0; ++turn) fork.Turn();
+    ASSERT_EQ(ended.code, StatusCode::kOk) << ended.text;
+    ASSERT_TRUE(ended.response == request);
+  }
+  EXPECT_EQ(fork.callees[1].seen.size(), 20u);
+  EXPECT_TRUE(fork.callees[0].seen.empty());
+  EXPECT_GT(fork.caller.core.counters().retries, 0u);
+  EXPECT_EQ(fork.caller.core.counters().responses_unexpected, 0u);
+  EXPECT_FALSE(fork.caller.core.HasJobs());
+  EXPECT_EQ(fork.caller.core.counters().channels_poisoned, 0u);
+}
+
+TEST(RetryTest, RefusalOfALongRequestEndsItsCallBeforeAllOfItIsSent) {
+  CallPair pair({}, {}, Policy{.retries = 0});
+  pair.callee.core.SetAccess(*pair.in, {});
+  const std::string request = Pattern(1, 16 << 20);
+  Ended ended;
+  ASSERT_EQ(pair.Start(pair.Spec(request, {}, ended)), StartState::kStarted);
+  for (int turn = 0; turn < 1000 && ended.count == 0; ++turn) pair.Turn();
+  EXPECT_EQ(ended.code, StatusCode::kPermissionDenied);
+  EXPECT_TRUE(ended.not_executed);
+  EXPECT_EQ(pair.caller.core.counters().requests_sent, 0u);
+  EXPECT_EQ(pair.caller.core.Outstanding(*pair.out), 0u);
+  EXPECT_FALSE(pair.caller.core.HasJobs());
+  // The channel goes on.
+  pair.callee.core.SetAccess(*pair.in, {{kTestCaller, "test/caller", FunctionIdOf("test/echo")}});
+  std::array<std::byte, 8> response;
+  Ended next;
+  ASSERT_EQ(pair.Start(pair.Spec("ping", response, next)), StartState::kStarted);
+  pair.Turn(2);
+  EXPECT_EQ(next.response, "ping");
 }
 
 TEST(RetryTest, EndsWithTheLastErrorWhenAllRefuse) {
