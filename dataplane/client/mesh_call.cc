@@ -350,6 +350,11 @@ absl::StatusOr<CallId> MeshImpl::CallAsync(RouteEntry& route, std::span<const st
   async->context = context;
   CallSpec spec;
   spec.request = Payload(TraceOf(options), request);
+  // The handler whose trace it inherits may return before the call is done.
+  if (options.trace == nullptr && !spec.request.prefix.empty()) [[unlikely]] {
+    async->trace = *current_->trace_;
+    spec.request.prefix = async->trace.wire();
+  }
   spec.response = response;
   spec.done = AsyncDone;
   spec.context = async;

@@ -157,6 +157,7 @@ class MeshImpl final : public SessionEvents {
     void* context = nullptr;
     CallResult result;
     std::string text;
+    TraceContext trace;  // Where the call inherits one.
     Async* next = nullptr;
   };
   // A call within this process; its record lives until it is answered, so that its id is not given again.

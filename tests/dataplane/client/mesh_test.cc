@@ -3,6 +3,7 @@
 // and what callbacks leave to others.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <deque>
@@ -97,6 +98,11 @@ class MeshTest : public testing::Test {
     spec.context = &call.ended;
     ASSERT_EQ(peer_.core.StartNow(peer_.core.Route("test/peer", function), spec, NowNs(), &call.handle),
               StartState::kStarted);
+  }
+  TraceContext Trace(char fill) {
+    std::array<std::byte, kTraceBytes> bytes;
+    bytes.fill(static_cast<std::byte>(fill));
+    return TraceContext::FromWire(bytes);
   }
   void CancelFirstId() {
     ASSERT_TRUE(
@@ -258,6 +264,47 @@ TEST_F(MeshTest, WhatCallbacksAndHandlersHoldEndsWithTheMesh) {
   peer_.Turn();
   EXPECT_EQ(ran, 0);
   for (const PeerCall& call : calls) EXPECT_EQ(call.ended.code, StatusCode::kInternal);
+}
+
+// Two handlers, one after the other at the same place of the stack, call on and answer later; their calls are
+// refused at first.
+TEST_F(MeshTest, TheTraceThatACallInheritsOutlivesItsHandler) {
+  const auto ignore = [](void*, const CallResult&) {};
+  ASSERT_TRUE(server_
+                  .Register("demo/pass",
+                            [&](ServerCall& call) {
+                              held_.push_back(call.Defer());
+                              ASSERT_TRUE(client_.CallAsync(Echo(), {}, {}, ignore, nullptr).ok());
+                            })
+                  .ok());
+  core().SetServePolicy("demo/pass", {});
+  core().SetAccess(*link_, {{kTestCaller, "test/peer", FunctionIdOf("demo/pass")}});
+  RouteEntry& route = peer_.core.Route("test/peer", "demo/pass");
+  peer_.core.SetRoute(route, {{.link = peer_link_->index, .weight = 1, .caller_index = kTestCaller}}, {},
+                      StatusCode::kOk, "");
+  const TraceContext traces[] = {Trace('a'), Trace('b')};
+  PeerCall calls[2];
+  for (int i = 0; i < 2; ++i) {
+    CallSpec spec;
+    spec.request = Payload(traces[i].wire(), {});
+    spec.done = Ended::Done;
+    spec.context = &calls[i].ended;
+    ASSERT_EQ(peer_.core.StartNow(route, spec, NowNs(), &calls[i].handle), StartState::kStarted);
+  }
+  while (held_.size() < 2) client_.Poll();
+  client_.Flush();
+  std::vector<std::string> seen;
+  peer_.handler = [&](TestHost& host, const TestHost::Request& request) {
+    seen.push_back(request.payload);
+    host.Answer(request, StatusCode::kOk, "");
+  };
+  peer_.refuse_requests = true;
+  peer_.Turn();
+  while (core().counters().retries < 2) client_.Poll();
+  peer_.refuse_requests = false;
+  peer_.Turn();
+  std::sort(seen.begin(), seen.end());
+  EXPECT_EQ(seen, (std::vector<std::string>{std::string(kTraceBytes, 'a'), std::string(kTraceBytes, 'b')}));
 }
 
 TEST_F(MeshTest, ACallOfItsOwnThatIsRefusedForItsDepthIsCounted) {
