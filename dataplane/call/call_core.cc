@@ -180,10 +180,15 @@ LocalFunction& CallCore::Function(FunctionId id) {
   return *function;
 }
 
+// Once: a handler may be reading it, on another thread than the one that hears of a policy.
+void CallCore::Name(LocalFunction& function, absl::string_view name) {
+  if (function.name.empty()) function.name = std::string(name);
+}
+
 LocalFunction& CallCore::Serve(absl::string_view name, void* user) {
   ForgetFunctions();
   LocalFunction& function = Function(FunctionIdOf(name));
-  function.name = std::string(name);
+  Name(function, name);
   function.user = user;
   function.served = true;
   return function;
@@ -191,7 +196,7 @@ LocalFunction& CallCore::Serve(absl::string_view name, void* user) {
 
 void CallCore::SetServePolicy(absl::string_view name, const Policy& policy) {
   LocalFunction& function = Function(FunctionIdOf(name));
-  function.name = std::string(name);
+  Name(function, name);
   function.policy_told = true;
   function.limit.set_calls_max(policy.concurrent_calls_max);
   if (function.calls_per_second_max == policy.calls_per_second_max) return;

@@ -297,6 +297,7 @@ class CallCore {
   void FreePath(Path& path);
   void ForgetPaths();
   void ForgetFunctions();
+  static void Name(LocalFunction& function, absl::string_view name);
   CallRate* Rate(const std::string* caller, LocalFunction& function);
   const std::string* Intern(absl::string_view name);
 

@@ -23,7 +23,7 @@ struct LocalFunction {
   uint32_t calls_per_second_max = 0;
   uint32_t held = 0;         // Pointers to it that its owner keeps elsewhere: it stays while there are some.
   bool policy_told = false;  // Has its limits from the agent, since it was last served.
-  std::string name;          // Empty until it is served here, or the agent has named it.
+  std::string name;          // Empty until it is served here, or the agent has named it; then it stays.
 };
 
 }  // namespace weft

@@ -307,6 +307,25 @@ TEST_F(MeshTest, TheTraceThatACallInheritsOutlivesItsHandler) {
   EXPECT_EQ(seen, (std::vector<std::string>{std::string(kTraceBytes, 'a'), std::string(kTraceBytes, 'b')}));
 }
 
+TEST_F(MeshTest, APolicyThatComesMeanwhileLeavesTheNameThatAHandlerReads) {
+  constexpr char kName[] = "demo/a-name-that-does-not-fit-into-a-string-itself";
+  bool ran = false;
+  ASSERT_TRUE(server_
+                  .Register(kName,
+                            [&](ServerCall& call) {
+                              const void* const name = call.function().data();
+                              core().SetServePolicy(kName, {.concurrent_calls_max = 1});
+                              EXPECT_EQ(call.function().data(), name);
+                              EXPECT_EQ(call.function(), kName);
+                              ran = true;
+                              call.Reply(call.request());
+                            })
+                  .ok());
+  core().SetRoute(core().Route("demo", kName), {{.link = kLocalLink, .weight = 1}}, {}, StatusCode::kOk, "");
+  EXPECT_TRUE(client_.Call(Local(kName), absl::string_view()).ok());
+  EXPECT_TRUE(ran);
+}
+
 TEST_F(MeshTest, ACallOfItsOwnThatIsRefusedForItsDepthIsCounted) {
   std::vector<StatusCode> codes;
   on_run_ = [&](const ServerCall&) {
