@@ -117,8 +117,8 @@ class CallCore {
   // The same, and publishes at once, before it keeps its books: for a thread that will wait for the answer.
   WEFT_HOT StartState StartNow(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, CallHandle* handle);
   // Sends a message that expects no answer. One longer than whole_bytes_max() goes out in parts: then
-  // `spec.done` is called when its payload is no longer needed, with the code OK or why not all of it went
-  // out; else `done` is not called.
+  // `spec.done` is called when its payload is no longer needed, at its deadline at the latest, with the code
+  // OK or why not all of it went out; else `done` is not called.
   WEFT_HOT StartState SendOneWay(RouteEntry& route, const CallSpec& spec, uint64_t now_ns, bool* in_parts);
   // Sends and publishes the first of these as one run over one target, without prefix, callback or parts:
   // kStarted fills `*sent`, kNoRoom: a wait would make room. False result of MayRun: by SendOneWay, one by
@@ -276,12 +276,14 @@ class CallCore {
   void TellCancelled(const OutgoingCall& call);
 
   // --- Messages that wait for room.
+  static std::list<SendJob>::iterator NextJob(Link& link, uint64_t number);
   SendJob& AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane);
   void RenewJob(SendJob& job);
   bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
   bool PumpLink(Link& link, uint64_t now_ns);
   void EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, bool stalled);
   bool DropBorrowed(Link& link, uint64_t now_ns);
+  bool DropLate(Link& link, uint64_t now_ns);
   static uint64_t SharedReplyBytes(const Link& link, uint64_t bytes);
   bool MayKeepReply(const Link& link, uint64_t bytes) const;
   void SetReplyBytes(Link& link, uint64_t bytes);

@@ -20,7 +20,7 @@ namespace weft {
   X(requests_sent) /* Messages: calls, one-ways and retries. */                           \
   X(one_way_sent)                                                                         \
   X(one_way_expired)    /* Waited for a route or room until their deadline. */            \
-  X(one_way_broken_off) /* In parts: the channel closed, or its peer did not read. */     \
+  X(one_way_broken_off) /* In parts: the channel closed, or not all was read in time. */  \
   X(retries)            /* Further tries of a call. */                                    \
   X(hedges)             /* Calls sent a second time because the first took long. */       \
   X(ejections)          /* Targets left alone since calls of them kept failing. */        \

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CallCore: messages that found no room in their ring, or that go out in parts. All are bounded: requests by
-// the table of calls, replies by reply_backlog_max and reply_backlog_bytes_max. What a function has lent is
-// given back to it in bounded time, whatever the peer does.
+// the table of calls, replies by reply_backlog_max and reply_backlog_bytes_max, one-ways by their deadlines.
+// What a function has lent is given back to it in bounded time, whatever the peer does.
 #include <algorithm>
 #include <cstring>
 
@@ -100,6 +100,13 @@ void CallCore::RenewJob(SendJob& job) {
   job.stream.header.request_id = job.header.request_id;
 }
 
+// The job behind that with `number`. Whoever is told of the end of one may have cancelled calls, and started
+// some, which pumps the link: no other job is sure to be there still.
+std::list<SendJob>::iterator CallCore::NextJob(Link& link, uint64_t number) {
+  return std::find_if(link.jobs.begin(), link.jobs.end(),
+                      [number](const SendJob& other) { return other.number > number; });
+}
+
 // One step of one job; true where it is finished, one way or the other.
 bool CallCore::PumpJob(Link& link, SendJob& job, uint64_t now_ns) {
   Channel& channel = *link.channel;
@@ -139,15 +146,35 @@ bool CallCore::PumpLink(Link& link, uint64_t now_ns) {
       continue;
     }
     EndJob(link, job, sent, !sent);
-    // Whoever was told may have cancelled calls, and started some, which pumps this link: no other job is
-    // sure to be there still.
-    job = std::find_if(link.jobs.begin(), link.jobs.end(),
-                       [number](const SendJob& other) { return other.number > number; });
+    job = NextJob(link, number);
   }
   if (link.borrowed_jobs != 0 && now_ns >= std::max(link.jobs_moved_ns, link.borrowed_ns) + kStreamStallNs) {
     moved |= DropBorrowed(link, now_ns);
   }
+  if (now_ns >= link.one_ways_due_ns) moved |= DropLate(link, now_ns);
   return moved;
+}
+
+// One-ways whose deadline has passed, wherever they stand: those behind 4 * kPartialsMax others, as replies
+// that the peer does not read, are not looked at, and a peer that reads now and then keeps a stream from
+// stalling. True where there was one to drop.
+bool CallCore::DropLate(Link& link, uint64_t now_ns) {
+  bool dropped = false;
+  link.one_ways_due_ns = ~uint64_t{0};
+  for (auto job = link.jobs.begin(); job != link.jobs.end();) {
+    if (job->one_way_done == nullptr || now_ns < job->header.deadline_ns) {
+      if (job->one_way_done != nullptr)
+        link.one_ways_due_ns = std::min(link.one_ways_due_ns, job->header.deadline_ns);
+      ++job;
+      continue;
+    }
+    const uint64_t number = job->number;
+    job->late = true;
+    EndJob(link, job, false, false);
+    dropped = true;
+    job = NextJob(link, number);
+  }
+  return dropped;
 }
 
 // The peer reads nothing. A stream under way fails by itself then; but those behind would wait until it has
@@ -192,7 +219,9 @@ void CallCore::EndJob(Link& link, std::list<SendJob>::iterator job, bool sent, b
   if (job->done != nullptr) job->done(job->context, sent);
   if (job->one_way_done != nullptr) {
     ++(sent ? counters_.one_way_sent : counters_.one_way_broken_off);
-    job->one_way_done(job->context, {.code = sent ? absl::StatusCode::kOk : absl::StatusCode::kUnavailable,
+    job->one_way_done(job->context, {.code = sent        ? absl::StatusCode::kOk
+                                             : job->late ? absl::StatusCode::kDeadlineExceeded
+                                                         : absl::StatusCode::kUnavailable,
                                      .not_executed = !sent});
   }
   if (job->call_slot == SendJob::kNoCall) return;

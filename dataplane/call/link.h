@@ -66,6 +66,7 @@ struct SendJob {
   SendDone done = nullptr;          // Of a reply whose payload was not copied.
   uint64_t lent_ns = 0;             // When that was queued.
   CallDone one_way_done = nullptr;  // Of a one-way
+  bool late = false;                // And its deadline has passed.
   void* context = nullptr;
   std::unique_ptr<std::byte[]> owned;  // Holds the payload where it was copied.
   uint64_t owned_bytes = 0;
@@ -97,6 +98,7 @@ struct Link {
   uint32_t reply_jobs = 0;                      // How many of them are replies.
   uint32_t borrowed_jobs = 0;                   // And how many of these have a payload that was not copied.
   uint64_t borrowed_ns = 0;                     // Until when none of them was queued.
+  uint64_t one_ways_due_ns = ~uint64_t{0};      // When the deadline of the first one-way among them is.
   uint64_t reply_bytes = 0;                     // Held by copies of replies.
   uint64_t jobs_begun = 0;                      // Ever; the number of the next.
   uint64_t jobs_moved_ns = 0;                   // When one last went on, or came alone; 0: at the next look.

@@ -100,6 +100,7 @@ StartState CallCore::SendOneWayInParts(RouteEntry& route, Link& link, const Mess
   *in_parts = true;
   job.one_way_done = spec.done;
   job.context = spec.context;
+  link.one_ways_due_ns = std::min(link.one_ways_due_ns, header.deadline_ns);
   PumpLink(link, now_ns);
   return StartState::kStarted;
 }

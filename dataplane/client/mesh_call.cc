@@ -233,8 +233,12 @@ absl::Status MeshImpl::SendOddly(RouteEntry& route, CallSpec& spec, StartState s
       // The memory of a long message is the caller's: it is gone when this returns.
       while (in_parts && !wait.done) WaitTurn(weft::NowNs() + kRoomCheckNs);
       wait.done = false;
+      *now_ns = loop_.NowNs();
       if (wait.code == absl::StatusCode::kOk) return absl::OkStatus();
-      return absl::Status(wait.code, absl::StrCat("message to ", route.callee, ": its host stopped reading"));
+      return absl::Status(wait.code, absl::StrCat("message to ", route.callee,
+                                                  wait.code == absl::StatusCode::kDeadlineExceeded
+                                                      ? ": its host did not read all of it in time"
+                                                      : ": its host stopped reading"));
     case StartState::kLocal: {
       uint32_t local_id = 0;
       CallSpec one_way = spec;

@@ -235,7 +235,8 @@ Status MeshBridge::SendLocal(const MeshCallee& callee, absl::Span<const std::byt
 // hear of a refusal, whether by this host or by another: each has a counter.
 bool MeshBridge::TrySend(PendingSend& send) {
   RouteEntry& route = *send.callee->route;
-  if (host_->NowNs() >= send.context.deadline_ns) {
+  const uint64_t now_ns = host_->NowNs();
+  if (now_ns >= send.context.deadline_ns) {
     ++core_.counters().one_way_expired;
     return true;
   }
@@ -245,7 +246,7 @@ bool MeshBridge::TrySend(PendingSend& send) {
   spec.deadline_ns = send.context.deadline_ns;
   spec.done = [](void* context, const CallOutcome&) { static_cast<PendingSend*>(context)->sent = true; };
   spec.context = &send;
-  const StartState state = core_.SendOneWay(route, spec, spec.deadline_ns, &send.in_parts);
+  const StartState state = core_.SendOneWay(route, spec, now_ns, &send.in_parts);
   if (state == StartState::kLocal) SendLocal(*send.callee, {send.bytes.get(), send.size}, send.context);
   return state != StartState::kNoRoom;
 }

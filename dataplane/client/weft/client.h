@@ -118,8 +118,9 @@ class Client {
                                    const CallOptions& options = {});
 
   // Sends a message that is not answered. OK means that it is on its way: it runs at most once, and may be
-  // dropped with its host or by a limit, which is counted there. Waits for room in the ring until the
-  // deadline. Published at once; see SendBatch.
+  // dropped with its host or by a limit, which is counted there. Waits for room in the ring, and with a
+  // message above 64 KiB until its host has read most of it, until the deadline. Published at once; see
+  // SendBatch.
   absl::Status Send(Function function, std::span<const std::byte> message, const CallOptions& options = {});
   // Sends `messages` in order and publishes them together, which is what makes small messages cheap. Stops at
   // the first that fails; `*sent`, where given, tells how many went out.

@@ -261,6 +261,62 @@ TEST(OneWayTest, LongMessageThatDoesNotGoOutWholeIsCounted) {
 }
 
 // Nobody would learn how long its payload has to stay.
+TEST(OneWayTest, LongMessageEndsAtItsDeadlineBehindWhateverItsPeerDoesNotRead) {
+  CallPair pair;
+  const std::string message = Pattern(9, 3 << 20);
+  Ended calls[64], ended;
+  for (Ended& call : calls) {
+    CallSpec spec = pair.Spec(message, {}, call);
+    spec.deadline_ns = pair.caller.now_ns + 100 * kNsPerSecond;
+    ASSERT_EQ(pair.Start(spec), StartState::kStarted);
+  }
+  const CallSpec spec = pair.Spec(message, {}, ended);
+  bool in_parts = false;
+  ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, pair.caller.now_ns, &in_parts),
+            StartState::kStarted);
+  ASSERT_TRUE(in_parts);
+  pair.caller.Turn();
+  EXPECT_EQ(ended.count, 0);
+  pair.AtTime(pair.caller.now_ns + Policy().timeout_ns);
+  pair.caller.Turn();
+  EXPECT_EQ(ended.count, 1);
+  EXPECT_EQ(ended.code, StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(ended.not_executed);
+  EXPECT_EQ(pair.caller.core.counters().one_way_broken_off, 1u);
+  for (const Ended& call : calls) EXPECT_EQ(call.count, 0);
+}
+
+// A peer that reads a little now and then, so that the stream never stalls.
+TEST(OneWayTest, LongMessageThatIsReadSlowlyEndsAtItsDeadline) {
+  CallPair pair;
+  const std::string message = Pattern(9, 16 << 20);
+  Ended ended;
+  const CallSpec spec = pair.Spec(message, {}, ended);
+  const uint64_t begin_ns = pair.caller.now_ns;
+  bool in_parts = false;
+  ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, spec, begin_ns, &in_parts), StartState::kStarted);
+  ASSERT_TRUE(in_parts);
+  LinkSink<TestHost> sink(pair.callee.core, pair.callee, *pair.in);
+  while (ended.count == 0) {
+    pair.caller.now_ns += kStreamStallNs / 2;
+    for (int i = 0; i < 4; ++i) pair.in->channel->Poll(sink, 1);
+    pair.caller.Turn();
+    ASSERT_LE(pair.caller.now_ns, begin_ns + Policy().timeout_ns);
+  }
+  EXPECT_EQ(ended.code, StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(pair.caller.now_ns, begin_ns + Policy().timeout_ns);
+  EXPECT_FALSE(pair.caller.core.HasJobs());
+  // The peer hears of it, and the channel goes on.
+  pair.callee.Turn();
+  pair.callee.Turn();
+  EXPECT_EQ(pair.callee.aborted, 1);
+  std::array<std::byte, 8> response;
+  Ended next;
+  ASSERT_EQ(pair.Start(pair.Spec("ping", response, next)), StartState::kStarted);
+  pair.Turn(2);
+  EXPECT_EQ(next.response, "ping");
+}
+
 TEST(OneWayTest, LongMessageWithoutACallbackIsNotBegun) {
   CallPair pair;
   const std::string message = Pattern(9, 3 << 20);

@@ -337,6 +337,30 @@ TEST_F(BridgeTest, MessagesToAFunctionHereAndElsewhereAllArrive) {
   ExpectNothingLeft();
 }
 
+TEST_F(BridgeTest, ALongMessageOfAGuestArrives) {
+  peer_.core.Serve("demo/tool", nullptr);
+  peer_.core.SetServePolicy("demo/tool", {});
+  peer_.core.SetAccess(*peer_link_, {{kPeer, "demo/caller", FunctionIdOf("test/slow")},
+                                     {kPeer, "demo/caller", FunctionIdOf("demo/tool")}});
+  core().SetRoute(core().Route("demo/caller", "demo/tool"),
+                  {{.link = link_->index, .weight = 1, .caller_index = kPeer}},
+                  Policy{.timeout_ns = 60 * kNsPerSecond}, absl::StatusCode::kOk, "");
+  std::size_t seen = 0;
+  peer_.handler = [&](TestHost& host, const TestHost::Request& request) {
+    seen = request.payload.size();
+    host.Answer(request, absl::StatusCode::kOk, "");
+  };
+  const std::string message(3 << 20, 'e');
+  EXPECT_EQ(Send(message), absl::StatusCode::kOk);
+  while (bridge_.has_waiting()) {
+    Turn();
+    peer_.Turn();
+  }
+  peer_.Turn();
+  EXPECT_EQ(seen, message.size());
+  EXPECT_EQ(core().counters().one_way_broken_off, 0u);
+}
+
 TEST_F(BridgeTest, AGuestLearnsThatItsMessageToAFunctionOfTheSameProcessIsRefused) {
   Function& tool = Serve("demo/tool", "test_tool");
   auto& local = *static_cast<LocalFunction*>(tool.user);
