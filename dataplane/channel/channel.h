@@ -131,6 +131,15 @@ class BasicChannel {
     }
     return taken;
   }
+  // Takes what the peer has published so far, all of it: at most one ring, of however many messages.
+  template <class Sink>
+  void TakePublished(Sink& sink) {
+    const uint32_t end = consumer_->head() + kCells;
+    while (poison_reason() == PoisonReason::kNone && static_cast<int32_t>(end - consumer_->head()) > 0 &&
+           consumer_->Poll(sink, kCells, [this](uint64_t flags) { producer_->OnHeadPublished(flags); }) !=
+               0) {
+    }
+  }
   // Fails messages in parts that fell behind.
   template <class Sink>
   void ExpireStalled(uint64_t now_ns, Sink& sink) {
@@ -162,10 +171,7 @@ class BasicChannel {
   template <class Sink>
   [[gnu::noinline]] void Finish(Sink& sink) {
     if (state_ != ChannelState::kOpen || !closing()) return;
-    const uint32_t end = consumer_->head() + kCells;
-    while (poison_reason() == PoisonReason::kNone && static_cast<int32_t>(end - consumer_->head()) > 0 &&
-           consumer_->Poll(sink, kCells, [](uint64_t) {}) != 0) {
-    }
+    TakePublished(sink);
     state_ = poison_reason() != PoisonReason::kNone ? ChannelState::kPoisoned : ChannelState::kPeerDead;
     consumer_->AbortPartials(sink);
   }

@@ -90,8 +90,6 @@ class HostLoop {
   // The parts of a turn that are not for every message, at least this often.
   static constexpr uint32_t kSlowEvery = 64;
   static constexpr uint32_t kDirectLooks = 512;
-  // A link that the agent has closed is read once more, for the replies that it still holds.
-  static constexpr int kLastCells = 4 * static_cast<int>(kCells);
 
   WEFT_HOT_INLINE void AfterPoll() {
     if (++turns_ % kSlowEvery == 0 || session_.HasClosing() || core_.Busy()) [[unlikely]] {
@@ -120,8 +118,9 @@ class HostLoop {
   [[gnu::noinline]] void SlowTurn(uint64_t now_ns) {
     if (session_.HasClosing()) {
       session_.CloseClosing([this](Link& link) {
+        // Read once more, for the replies that it still holds.
         LinkSink<Local>& sink = SinkFor(*link.channel);
-        link.channel->Poll(sink, kLastCells);
+        link.channel->TakePublished(sink);
         link.channel->consumer().AbortPartials(sink);
         core_.Publish();
       });

@@ -291,7 +291,7 @@ void NodeEngine::TakePublished() {
   for (uint32_t index = 0; index < core_.links_count(); ++index) {
     Channel* const channel = core_.link(index)->channel.get();
     if (channel == nullptr || channel->closing()) continue;
-    channel->Poll(loop_.SinkFor(*channel), static_cast<int>(kCells));
+    channel->TakePublished(loop_.SinkFor(*channel));
   }
 }
 

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/client/host_loop.h"
+#include "tests/dataplane/call/call_pair.h"
 
 namespace weft {
 namespace {
@@ -79,6 +80,31 @@ class SessionTest : public testing::Test {
     for (int i = 0; i < 100 && !session_->attached(); ++i) Turn();
     ASSERT_TRUE(session_->attached());
   }
+  void Say(const api::ToHost& message, absl::Span<const int> fds = {}) {
+    ASSERT_TRUE(SendMessage(agent_.get(), message.SerializeAsString(), fds).ok());
+    session_->ServeSocket();
+  }
+  // Joins the session to `peer` by a channel of this id; returns the peer's link.
+  Link* Open(TestHost& peer, const std::string& id) {
+    api::ToHost open;
+    open.mutable_channel_open()->set_id(id);
+    open.mutable_channel_open()->set_peer("b");
+    open.mutable_channel_open()->set_arena_bytes(kArenaBytesDefault);
+    Read();
+    Say(open);
+    absl::StatusOr<ReceivedMessage> memory = ReceiveMessage(agent_.get());
+    if (!memory.ok() || memory->fds.size() != 1) return nullptr;
+    absl::StatusOr<DoorbellPair> bells = MakeDoorbellPair();
+    auto bell = std::make_unique<Doorbell>(*Doorbell::Create(std::move(bells->first)));
+    std::unique_ptr<Channel> channel = *Channel::Create({});
+    EXPECT_TRUE(channel->Connect(std::move(memory->fds[0]), bell.get()).ok());
+    const int fds[] = {channel->memory_fd(), bells->second.get()};
+    Link& link = peer.core.AddLink(std::move(channel), std::move(bell), "a");
+    api::ToHost joined;
+    joined.mutable_channel_peer()->set_id(id);
+    Say(joined, fds);
+    return &link;
+  }
   // All that is asked for in the end, in order.
   std::vector<std::string> Asked(std::size_t count) {
     std::vector<std::string> callees;
@@ -139,6 +165,47 @@ TEST_F(SessionTest, AnyNumberOfRoutesIsAskedForAsTheAgentReads) {
   EXPECT_EQ(Asked(5'001), callees);
   Turn();
   EXPECT_TRUE(Read().empty());
+}
+
+TEST_F(SessionTest, AllAnswersThatAChannelHoldsAreReadBeforeItCloses) {
+  constexpr std::size_t kCalls = 2'000;
+  const std::string id(16, 'i');
+  session_->Start();
+  Admit();
+  TestHost peer;
+  peer.now_ns = NowNs();
+  Link* const link = Open(peer, id);
+  ASSERT_NE(link, nullptr);
+  peer.core.Serve("demo/echo", nullptr);
+  peer.core.SetServePolicy("demo/echo", {});
+  peer.core.SetAccess(*link, {{kTestCaller, "web/front", FunctionIdOf("demo/echo")}});
+  RouteEntry& route = session_->Subscribe("web/front", "demo/echo");
+  api::ToHost told;
+  told.mutable_route()->set_caller("web/front");
+  told.mutable_route()->set_callee("demo/echo");
+  told.mutable_route()->mutable_policy()->set_timeout_ns(3600 * kNsPerSecond);
+  told.mutable_route()->add_targets()->set_channel(id);
+  told.mutable_route()->mutable_targets(0)->set_caller_index(kTestCaller);
+  Say(told);
+  std::vector<Ended> calls(kCalls);
+  for (Ended& call : calls) {
+    CallSpec spec;
+    spec.done = Ended::Done;
+    spec.context = &call;
+    CallHandle handle;
+    ASSERT_EQ(session_->core().Start(route, spec, NowNs(), &handle), StartState::kStarted);
+  }
+  session_->core().Publish();
+  while (peer.held.size() < kCalls) ASSERT_NE(peer.Turn(), 0);
+  for (const TestHost::Request& request : peer.held) peer.Answer(request, absl::StatusCode::kOk, "");
+  peer.core.Publish();
+  ASSERT_FALSE(peer.core.HasJobs());
+  api::ToHost close;
+  close.mutable_channel_close()->set_id(id);
+  Say(close);
+  loop_->PollOnce();
+  EXPECT_EQ(session_->core().counters().calls_ok, kCalls);
+  EXPECT_EQ(session_->core().counters().channels_closed, 1u);
 }
 
 TEST_F(SessionTest, RouteThatIsGivenUpIsAskedForAgainOnlyWhenItIsWanted) {
