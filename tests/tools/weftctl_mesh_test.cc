@@ -101,7 +101,9 @@ TEST_F(WeftctlMeshTest, FunctionsTellWhatTheirCallsCameTo) {
 TEST_F(WeftctlMeshTest, StateThatCannotBeSavedIsToldUntilItIs) {
   const std::vector<std::string> blocks = {mesh_.path("agent") + "/routes.pb.new",
                                            mesh_.path("control") + "/state.pb.new"};
-  for (const std::string& block : blocks) ASSERT_EQ(mkdir(block.c_str(), 0700), 0);
+  // Either of them may still be writing its first state there.
+  for (const std::string& block : blocks)
+    ASSERT_TRUE(Eventually([&] { return mkdir(block.c_str(), 0700) == 0; })) << block;
   std::string functions;
   for (int i = 0; i < 1100; ++i) absl::StrAppend(&functions, "- {name: many/f", i, "}\n");
   mesh_.SetMesh(absl::StrCat("version: 1\nnodes: [{name: n1}]\nfunctions:\n- {name: demo/echo}\n", functions,
