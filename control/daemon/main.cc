@@ -88,7 +88,8 @@ int ParseArguments(int argc, char** argv, Arguments* arguments) {
   app.add_option("--agent-user", arguments->agent_user,
                  "User (name or number) that weftd runs as, to whom maps, and modules of a Propeller worker, "
                  "are handed; "
-                 "the own one by default");
+                 "the own one by default")
+      ->check([](const std::string& user) { return std::string(UidOf(user).status().message()); });
   app.add_option("--metrics", arguments->metrics,
                  "Loopback address for Prometheus, as in 127.0.0.1:9464; default: none");
   app.add_option("--steer-detach", arguments->steer_detach,

@@ -86,6 +86,9 @@ TEST_F(WeftControlTest, TheCommandLineIsChecked) {
   EXPECT_THAT(test::Run({kProgram, "--version"}).output, HasSubstr("weft-control "));
   EXPECT_EQ(test::Run({kProgram, "--sauce", "x"}).exit_code, 2);
   EXPECT_EQ(test::Run({kProgram, "--log-format", "xml"}).exit_code, 2);
+  const test::Ran nobody = test::Run({kProgram, "--agent-user", "not-a-user"});
+  EXPECT_EQ(nobody.exit_code, 2);
+  EXPECT_EQ(nobody.error, "weft-control: --agent-user: no user is called \"not-a-user\" (see --help)\n");
   const test::Ran port = test::Run({kProgram, "--steer", "lo", "--port", "65536"});
   EXPECT_EQ(port.exit_code, 2);
   EXPECT_THAT(port.error, HasSubstr("weft-control: --port"));
