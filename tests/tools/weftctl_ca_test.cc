@@ -51,6 +51,16 @@ TEST_F(WeftctlCaTest, WhatItIssuesAnAgentTakes) {
   EXPECT_GT((*loaded)->expires_unix_s(), time(nullptr) + 2 * 86'400);
 }
 
+TEST_F(WeftctlCaTest, ACaThatIsNotThereIsToldWithWhatMakesOneAndHalfOfOneIsNot) {
+  EXPECT_EQ(Ca({"issue", ca_, "n1"}).error,
+            "weftctl: ca issue " + ca_ + " n1: NOT_FOUND: open " + ca_ +
+                "/ca.pem: No such file or directory (`weftctl ca init` makes a CA)\n");
+  ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
+  ASSERT_EQ(unlink((ca_ + "/ca-key.pem").c_str()), 0);
+  EXPECT_EQ(Ca({"issue", ca_, "n1"}).error, "weftctl: ca issue " + ca_ + " n1: NOT_FOUND: open " + ca_ +
+                                                "/ca-key.pem: No such file or directory\n");
+}
+
 TEST_F(WeftctlCaTest, NothingIsOverwrittenUnasked) {
   ASSERT_EQ(Ca({"init", ca_, "--trust-domain", "dev.example"}).exit_code, 0);
   const std::string certificate = test::ReadFile(ca_ + "/ca.pem");

@@ -101,10 +101,11 @@ absl::StatusOr<identity::Authority> ReadAuthority(const std::string& directory, 
   identity::PemPair ca;
   for (const auto& [name, pem] : {std::pair{"/ca.pem", &ca.certificate}, {"/ca-key.pem", &ca.key}}) {
     absl::StatusOr<std::string> content = ReadPem(absl::StrCat(directory, name));
-    if (!content.ok()) {
-      return absl::Status(content.status().code(),
-                          absl::StrCat(content.status().message(), " (`weftctl ca init` makes a CA)"));
+    // Only where none is: `init` makes no part of one anew, and reads none for whoever may not.
+    if (absl::IsNotFound(content.status()) && pem == &ca.certificate) {
+      return absl::NotFoundError(absl::StrCat(content.status().message(), " (`weftctl ca init` makes a CA)"));
     }
+    if (!content.ok()) return content.status();
     *pem = *std::move(content);
   }
   absl::StatusOr<identity::Authority> authority = identity::Authority::FromPem(ca);
