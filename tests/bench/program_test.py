@@ -28,6 +28,14 @@ DPDK_ROWS = {'limit/dpdk_raw': set(), 'weft/engine_dpdk': {'limit/dpdk_raw'}}
 KEYS = {'name', 'bytes', 'p50_ns', 'p99_ns', 'p999_ns', 'samples', 'messages_per_s', 'cpu_ns_per_message', 'ratios'}
 
 
+README = (pathlib.Path(__file__).resolve().parents[2] / 'bench' / 'README.md').read_text()
+
+
+def untold(rows):
+    """Keys of these rows that bench/README.md does not name."""
+    return {key for row in rows for key in row if f'`{key}`' not in README}
+
+
 def run(*arguments):
     return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=100)
 
@@ -46,6 +54,7 @@ class ProgramTest(unittest.TestCase):
             self.assertEqual(set(rows), {'limit/shm_spin', 'limit/spsc_batched', 'kernel/unix_socket'})
             for row in rows.values():
                 self.assertLessEqual(KEYS, set(row))
+            self.assertEqual(untold(rows.values()), set())
             self.assertGreater(rows['limit/shm_spin']['p50_ns'], 0)
             self.assertGreater(rows['limit/shm_spin']['p99_ns'], 0)
             self.assertGreater(rows['limit/spsc_batched']['messages_per_s'], 0)
@@ -71,6 +80,7 @@ class ProgramTest(unittest.TestCase):
         self.assertGreater(rows['weft/guest_to_guest_open_80', 64]['peak_calls'], 0)
         self.assertGreater(rows['weft/guest_to_guest_open_80', 64]['p50_ns'], 0)
         self.assertIn('sleeps', rows['weft/host_to_host_sleeping', 64])
+        self.assertEqual(untold(rows.values()), set())
 
     @unittest.skipUnless(os.geteuid() == 0, 'network namespaces need root')
     def test_remote_rows_cross_a_network_of_their_own(self):
@@ -106,6 +116,7 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(set(rows), {'sim/w1_50', 'sim/incast_100', 'sim/loss'})
         for row in rows.values():
             self.assertNotIn('error', row)
+        self.assertEqual(untold(rows.values()), set())
         self.assertGreaterEqual(rows['sim/w1_50']['p99_slowdown_small'], 1)
         sizes = [group['bytes_max'] for group in rows['sim/w1_50']['seeds'][0]['slowdown_by_size']]
         self.assertGreater(len(sizes), 1)
@@ -123,6 +134,7 @@ class ProgramTest(unittest.TestCase):
             self.assertLessEqual(KEYS | {'cpu_fraction', 'rss_bytes'}, set(row))
             self.assertGreater(row['rss_bytes'], 1_000_000)
             self.assertLess(row['cpu_fraction'], 1)
+        self.assertEqual(untold(rows.values()), set())
 
     def test_control_follows_changes_from_a_real_etcd_and_files_to_the_agent(self):
         done = run('control', '--functions', '100', '--seconds', '1', '--quick', '--filter', 'etcd|memory|rest|wake|file|agent', '--json', '-')
@@ -135,6 +147,7 @@ class ProgramTest(unittest.TestCase):
         for row in rows.values():
             self.assertLessEqual(KEYS, set(row))
             self.assertIn('no claim', row['note'])
+        self.assertEqual(untold(rows.values()), set())
         sync = rows['control/etcd_sync']
         self.assertEqual(sync['objects'], 1000 + 100)
         self.assertGreater(sync['seconds'], 0)
