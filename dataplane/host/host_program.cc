@@ -20,6 +20,8 @@ namespace {
 // A function without calls for this long, after its routes led elsewhere, gets no more: a message is in a
 // ring for microseconds.
 constexpr uint64_t kQuietNs = 20 * kNsPerMs;
+// Longer where there is always something to do, which messages in rings wait for.
+constexpr uint64_t kBusyQuietNs = kNsPerSecond;
 // What a host that is told to end gives its calls.
 constexpr uint64_t kEndNs = 10 * kNsPerSecond;
 constexpr uint64_t kCheckNs = 5 * kNsPerMs;
@@ -123,12 +125,12 @@ absl::Status HostProgram::Run() {
     if (bridge_->has_waiting()) bridge_->RetryWaiting();
     work += host_->RunReady();
     session_->core().Publish();
+    if (!leaving_.empty() && NowNs() >= leaving_due_ns_) RunLeaving(work != 0);
     if (work != 0) {
       idle_turns_ = 0;
       continue;
     }
     if (session_->refused() && !session_->welcomed()) return session_->last_error();
-    if (!leaving_.empty()) RunLeaving();
     if (host_->IdleWork()) continue;
     uint64_t wake_ns = host_->NextDueNs();
     if (bridge_->has_waiting()) wake_ns = std::min(wake_ns, NowNs() + kNsPerMs);
@@ -327,8 +329,10 @@ void HostProgram::LeaveAll() {
   if (leaving_.empty()) gone_ns_ = NowNs();
 }
 
-void HostProgram::RunLeaving() {
+void HostProgram::RunLeaving(bool busy) {
   const uint64_t now_ns = NowNs();
+  const uint64_t quiet_ns = busy ? kBusyQuietNs : kQuietNs;
+  leaving_due_ns_ = now_ns + kCheckNs;
   std::erase_if(leaving_, [&](Leaving& leaving) {
     Function& function = *leaving.function;
     const bool late = ending_ && now_ns >= end_by_ns_;
@@ -337,7 +341,7 @@ void HostProgram::RunLeaving() {
       leaving.quiet_since_ns = now_ns;
       if (!late) return false;
     }
-    if (now_ns - leaving.quiet_since_ns < kQuietNs && !late) return false;
+    if (now_ns - leaving.quiet_since_ns < quiet_ns && !late) return false;
     const std::string name = function.name();
     if (!leaving.replaced) bridge_->StopServing(function);
     if (late && function.has_calls()) return true;  // Given up; the end of the process ends it.

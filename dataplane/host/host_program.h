@@ -101,7 +101,7 @@ class HostProgram final : public SessionEvents, public GuestLog {
   void Leave(Function& function, bool report, bool replaced);
   void LeaveAll();
   // Removes what has become quiet.
-  void RunLeaving();
+  void RunLeaving(bool busy);
   bool Ended() const { return ending_ && leaving_.empty() && gone_ns_ != 0; }
 
   HostProgramOptions options_;
@@ -120,9 +120,10 @@ class HostProgram final : public SessionEvents, public GuestLog {
   bool loaded_waits_ = false;  // For TakeLoaded().
   std::vector<Placed> placed_;
   std::vector<Leaving> leaving_;
-  bool ending_ = false;        // Everything leaves, then Run() returns.
-  bool answer_drain_ = false;  // The agent asked for it.
-  uint64_t end_by_ns_ = 0;     // Whatever still runs then is given up.
+  uint64_t leaving_due_ns_ = 0;  // When they are looked at next.
+  bool ending_ = false;          // Everything leaves, then Run() returns.
+  bool answer_drain_ = false;    // The agent asked for it.
+  uint64_t end_by_ns_ = 0;       // Whatever still runs then is given up.
   uint64_t gone_ns_ = 0;
   uint64_t log_window_ns_ = 0;  // Bound of guests' lines in a second.
   uint32_t log_lines_ = 0;

@@ -4,8 +4,10 @@
 #include <signal.h>
 
 #include <cstring>
+#include <functional>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/function_id.h"
 #include "tests/integration/host_fixture.h"
@@ -320,6 +322,40 @@ TEST_F(HostProcessTest, AgentPlacesAModuleAndMovesIt) {
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(answers());
   hosts_.front().Kill();
   EXPECT_TRUE(Eventually(answers));
+}
+
+TEST_F(HostProcessTest, AFunctionThatIsTakenBackLeavesAHostThatIsNeverIdle) {
+  const std::string module = Guest("test_tool");
+  StartHost("a", kAlphaUid, {"--serve", "demo/loop=" + module});
+  mesh_->SetMesh(MeshYaml("a", module, HashOf(module)));
+  mesh_->StartControl();
+  auto mesh = Attach();
+  Client client(*mesh);
+  ASSERT_TRUE(Eventually([&] { return client.Call(*client.ResolveLazily("demo/tool"), "e").ok(); },
+                         absl::Seconds(30)))
+      << mesh_->control().Output() << mesh_->agent().Output();
+  // Loops that are cut off at their limit, one always under way.
+  const Function loop = *client.Resolve("demo/loop");
+  const std::byte command{'l'};
+  std::byte room[256];
+  int ended = 0;
+  std::function<void(const CallResult&)> again = [&](const CallResult&) {
+    ++ended;
+    ASSERT_TRUE(
+        client.CallAsync(loop, std::span(&command, 1), room, again, {.timeout = absl::Seconds(30)}).ok());
+  };
+  for (int i = 0; i < 4; ++i) {
+    again({});
+    client.Wait(absl::Milliseconds(100));
+  }
+  mesh_->SetMesh("version: 1\nallowShrink: true\nnodes: [{name: n1, address: \"127.0.0.1:4810\"}]\n");
+  const auto there = [&] {
+    client.Wait(absl::Milliseconds(10));
+    return absl::StrContains(mesh_->Ctl({"get", "functions"}).output, "demo/tool");
+  };
+  EXPECT_TRUE(Eventually([&] { return !there(); }, absl::Seconds(20)))
+      << hosts_.front().Output() << mesh_->control().Output();
+  EXPECT_GT(ended, 0);
 }
 
 TEST_F(HostProcessTest, PlacedModuleOfAnotherHashIsNotServed) {
