@@ -46,7 +46,7 @@ class Steer {
   const SteerConfig& config() const { return options_.config; }
   Origin origin() const { return origin_; }
   XdpMode mode() const { return mode_; }
-  // Why it runs on socket buffers instead of in the driver, where this object attached it so; else empty.
+  // Why the driver did not take it, where this object attached it; else empty.
   const std::string& why_generic() const { return why_generic_; }
 
   // For weftd, which puts its sockets into `xsks` and maps the others. Valid until Ensure() attaches anew.

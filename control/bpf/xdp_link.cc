@@ -3,7 +3,12 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <linux/ethtool.h>
 #include <linux/if_link.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 #include <cstring>
@@ -11,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "control/bpf/libbpf_log.h"
 #include "dataplane/base/status.h"
+#include "dataplane/port/next_hop.h"
 
 namespace weft::control {
 namespace {
@@ -52,13 +58,25 @@ absl::Status Occupied(const std::string& interface, const Occupant& occupant) {
 
 }  // namespace
 
+XdpMode BestModeFor(const std::string& interface) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ethtool_drvinfo driver{};
+  driver.cmd = ETHTOOL_GDRVINFO;
+  ifreq request{};
+  interface.copy(request.ifr_name, sizeof(request.ifr_name) - 1);
+  request.ifr_data = reinterpret_cast<char*>(&driver);
+  const bool is_veth =
+      ioctl(fd.get(), SIOCETHTOOL, &request) == 0 && std::strncmp(driver.driver, "veth", sizeof("veth")) == 0;
+  return is_veth && port::QueuesOf(interface) == 1 ? XdpMode::kGeneric : XdpMode::kNative;
+}
+
 absl::StatusOr<XdpLink> AttachXdp(const SteerProgram& program, const std::string& interface, int index) {
   WEFT_ASSIGN_OR_RETURN(const Occupant before, OccupantOf(interface, index));
   if (before.program_id != 0) return Occupied(interface, before);
   XdpLink link;
-  absl::StatusOr<UniqueFd> fd = program.Attach(index, false);
-  link.mode = XdpMode::kNative;
-  if (!fd.ok() && !absl::IsPermissionDenied(fd.status())) {
+  link.mode = BestModeFor(interface);
+  absl::StatusOr<UniqueFd> fd = program.Attach(index, link.mode == XdpMode::kGeneric);
+  if (!fd.ok() && !absl::IsPermissionDenied(fd.status()) && link.mode == XdpMode::kNative) {
     // Somebody may have been faster; then generic mode must not stand beside him.
     WEFT_ASSIGN_OR_RETURN(const Occupant now, OccupantOf(interface, index));
     if (now.program_id != 0) return Occupied(interface, now);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An XDP program on an interface, held by a bpf_link: in the driver where that can, else on socket buffers,
-// and never in the place of another program.
+// An XDP program on an interface, held by a bpf_link: in the driver where that can and gains by it, else on
+// socket buffers, and never in the place of another program.
 #ifndef WEFT_CONTROL_BPF_XDP_LINK_H_
 #define WEFT_CONTROL_BPF_XDP_LINK_H_
 
@@ -19,10 +19,16 @@ enum class XdpMode { kNone, kNative, kGeneric };
 struct XdpLink {
   UniqueFd fd;
   XdpMode mode = XdpMode::kNone;
-  std::string why_generic;  // What the driver said to native mode; empty where it is native.
+  std::string why_generic;  // What the driver said to native mode; empty where that was not wanted, or is.
 };
 
-// Attaches `program` to an interface of this network namespace. ALREADY_EXISTS, naming it, where another
+// Native where the driver has a packet before it has a socket buffer; generic on a veth, which has the
+// buffer first and in native mode copies it into a page, through one more ring and one more poll. But in
+// generic mode what is sent on queue n of a veth is received as if on queue n - 1: native with several.
+XdpMode BestModeFor(const std::string& interface);
+
+// Attaches `program` to an interface of this network namespace, in the best mode, or in generic
+// where the driver refuses. ALREADY_EXISTS, naming it, where another
 // program holds the interface, in whichever mode.
 absl::StatusOr<XdpLink> AttachXdp(const SteerProgram& program, const std::string& interface, int index);
 

@@ -37,13 +37,26 @@ const char* NameOf(XdpMode mode) {
   return "?";
 }
 
+// What could be better about its mode; empty where nothing could.
+std::string ModeProblem(const Steer& steer) {
+  const XdpMode best = BestModeFor(steer.interface());
+  if (steer.mode() == best) return "";
+  if (best == XdpMode::kGeneric) {
+    return absl::StrCat(
+        "slower than generic on a veth of one queue, attached by an earlier version: --steer-detach ",
+        steer.interface(), " and a start mend it");
+  }
+  return steer.why_generic().empty()
+             ? "slower than native, which the driver refused when it was attached"
+             : absl::StrCat("slower than native, which the driver refuses: ", steer.why_generic());
+}
+
 void Log(const Steer& steer) {
   spdlog::info("steer on {}: {}, {} mode, port {}", steer.interface(), NameOf(steer.origin()),
                NameOf(steer.mode()), steer.config().port);
-  if (steer.mode() == XdpMode::kGeneric) {
-    spdlog::warn("steer on {}: GENERIC mode, many times slower than native{}{}", steer.interface(),
-                 steer.why_generic().empty() ? "" : ": ", steer.why_generic());
-  }
+  const std::string problem = ModeProblem(steer);
+  if (!problem.empty())
+    spdlog::warn("steer on {}: {} mode, {}", steer.interface(), NameOf(steer.mode()), problem);
 }
 
 }  // namespace
@@ -94,6 +107,7 @@ void SteerService::AddStatus(api::QueryReply* reply) {
     row.Text("steer", steer->interface())
         .Text("mode", NameOf(steer->mode()))
         .Number("port", steer->config().port);
+    if (const std::string problem = ModeProblem(*steer); !problem.empty()) row.Text("mode_problem", problem);
     port::SteerCounters sum = steer->table().ReadUnknown();
     const std::vector<uint32_t> ids = steer->table().Ids();
     for (const uint32_t id : ids) {

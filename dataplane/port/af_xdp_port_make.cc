@@ -24,7 +24,7 @@ PortChoice ProgramOn(int interface_index) {
       return {"XDP program", "none", "nothing arrives before one is attached"};
     case XDP_ATTACHED_SKB:
       return {"XDP program", "generic",
-              "attached on socket buffers: the driver has no XDP, or was not asked"};
+              "it runs on socket buffers: the driver has no XDP, or has those first, as veth"};
     case XDP_ATTACHED_HW:
       return {"XDP program", "offloaded", "it runs in the device"};
     default:

@@ -14,9 +14,10 @@ namespace weft::test {
 
 class SteerOnVeth {
  public:
-  // Attaches it to `weft0` of `where`, in the driver or, `generic`, on socket buffers.
+  // Attaches it to `weft0` of `where`: `generic`, on socket buffers, as weft-control does on a veth, or in
+  // the driver.
   static absl::StatusOr<SteerOnVeth> Attach(const NetworkNamespace& where,
-                                            const control::SteerConfig& config = {}, bool generic = false);
+                                            const control::SteerConfig& config = {}, bool generic = true);
 
   int xsks_fd() const { return program_.maps().xsks; }
   port::SteerTable& table() { return table_; }

@@ -226,9 +226,8 @@ void CheckSteer(const Answer& control, const api::Item& agent, const Answer& nod
       checks->Warn(
           "steer", absl::StrCat(detail, "; weftd's: ", agent_port),
           "--port of weft-control must be that of `listen`: packets take the kernel's way, which is slower");
-    } else if (mode == "generic") {
-      checks->Warn("steer", detail,
-                   "many times slower than native, which the driver refuses at this MTU, or has not");
+    } else if (const std::string problem = TextOf(item, "mode_problem"); !problem.empty()) {
+      checks->Warn("steer", detail, problem);
     } else {
       checks->Ok("steer", detail);
     }

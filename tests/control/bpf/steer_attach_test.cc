@@ -74,12 +74,12 @@ TEST_F(Steers, AnotherProgramsLinkIsNamedToo) {
   EXPECT_TRUE(absl::IsAlreadyExists(Steer::Create(Options()).status()));
 }
 
-TEST_F(Steers, AttachesInTheDriverAndCountsWhatCrossesTheWire) {
+TEST_F(Steers, AttachesToSocketBuffersOfAVethAndCountsWhatCrossesTheWire) {
   auto steer = Create();
   ASSERT_TRUE(steer.ok()) << steer.status();
   EXPECT_EQ((*steer)->origin(), Steer::Origin::kAttached);
-  EXPECT_EQ((*steer)->mode(), XdpMode::kNative);
-  EXPECT_EQ((*steer)->why_generic(), "");
+  EXPECT_EQ((*steer)->mode(), XdpMode::kGeneric);
+  EXPECT_EQ((*steer)->why_generic(), "");  // The driver was not asked.
   ASSERT_TRUE((*steer)->table().Allow(kKey, 1'000'000).ok());
   (*steer)->table().SetComplete();
   SendFromFar(7, Datagram(0x1234));
@@ -90,16 +90,33 @@ TEST_F(Steers, AttachesInTheDriverAndCountsWhatCrossesTheWire) {
   }));
 }
 
+TEST_F(Steers, ADatagramOfALargeMtuIsJudgedWhole) {
+  NewNetwork({.mtu = 9000});
+  auto steer = Create();
+  ASSERT_TRUE(steer.ok()) << steer.status();
+  ASSERT_TRUE((*steer)->table().Allow(kKey, 1'000'000).ok());
+  (*steer)->table().SetComplete();
+  SendFromFar(2, Datagram(kKey) + std::string(8'500, 'x'));
+  SendFromFar(3, Datagram(0x1234) + std::string(8'500, 'x'));
+  EXPECT_TRUE(test::Eventually([&] {
+    return (*steer)->table().Read(kKey)->drops[WEFT_DROP_NO_SOCKET] == 2 &&
+           (*steer)->table().ReadUnknown().drops[WEFT_DROP_UNKNOWN_KEY] == 3;
+  }));
+}
+
+TEST_F(Steers, AVethOfSeveralQueuesRunsItInTheDriverWhichKeepsThemApart) {
+  NewNetwork({.queues = 2});
+  auto steer = Create();
+  ASSERT_TRUE(steer.ok()) << steer.status();
+  EXPECT_EQ((*steer)->mode(), XdpMode::kNative);
+}
+
 TEST_F(Steers, WhatTheDriverRefusesRunsGenericAndSaysWhy) {
-  NewNetwork({.mtu = 9000});  // More than veth takes natively.
+  NewNetwork({.queues = 2, .mtu = 9000});  // More than veth takes natively.
   auto steer = Create();
   ASSERT_TRUE(steer.ok()) << steer.status();
   EXPECT_EQ((*steer)->mode(), XdpMode::kGeneric);
   EXPECT_THAT((*steer)->why_generic(), HasSubstr("native"));
-  (*steer)->table().SetComplete();
-  SendFromFar(3, Datagram(0x1234));
-  EXPECT_TRUE(
-      test::Eventually([&] { return (*steer)->table().ReadUnknown().drops[WEFT_DROP_UNKNOWN_KEY] == 3; }));
 }
 
 TEST_F(Steers, ARestartFindsItAttachedAndTouchesNothing) {
@@ -114,7 +131,7 @@ TEST_F(Steers, ARestartFindsItAttachedAndTouchesNothing) {
   auto second = Create();
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ((*second)->origin(), Steer::Origin::kReused);
-  EXPECT_EQ((*second)->mode(), XdpMode::kNative);
+  EXPECT_EQ((*second)->mode(), XdpMode::kGeneric);
   EXPECT_EQ(ProgramOn(), program);
   EXPECT_EQ(LinkId(), link);
   EXPECT_EQ((*second)->table().Read(kKey)->taken, 4u);

@@ -150,7 +150,7 @@ TEST_F(SteerDaemon, WithoutABpfFileSystemItEndsWithTheCommand) {
 TEST_F(SteerDaemon, CapBpfAndCapNetAdminSufficeAndTheAgentNeedsNone) {
   test::Process control = Start();
   ASSERT_TRUE(Listening()) << control.Output();
-  EXPECT_TRUE(control.WaitForOutput("steer on weft0: attached, native mode, port 4810", absl::Seconds(20)));
+  EXPECT_TRUE(control.WaitForOutput("steer on weft0: attached, generic mode, port 4810", absl::Seconds(20)));
   const Seen first = AskAs(test::kAgentUid, kKey);
   EXPECT_TRUE(first.granted) << first.reason;
   EXPECT_TRUE(first.mapped);
@@ -234,7 +234,7 @@ TEST_F(SteerDaemon, TheStatusTellsModeKeysAndDropsByName) {
       if (item.fields(0).name() != "steer") continue;
       told = true;
       for (const auto& field : item.fields()) {
-        EXPECT_TRUE(field.name() != "mode" || field.text() == "native");
+        EXPECT_TRUE(field.name() != "mode" || field.text() == "generic");
         EXPECT_TRUE(field.name() != "keys" || field.number() == 1);
         EXPECT_TRUE(field.name() != "unknown_keys" || field.text() == "dropped");
         if (field.name() == "dropped_unknown_key" && field.number() == 2) return true;

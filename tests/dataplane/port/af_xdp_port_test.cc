@@ -234,12 +234,12 @@ TEST_F(AfXdpPortTest, InterfaceThatIsNotThereIsNamed) {
 
 TEST_F(AfXdpPortTest, StatusSaysWhatWasChosen) {
   auto far = OpenFar("10.77.0.2:4810").value();
-  bool native = false, copy = false;
+  bool generic = false, copy = false;
   for (const PortChoice& choice : far->status().choices) {
-    native |= choice.feature == "XDP program" && choice.chosen == "native";
+    generic |= choice.feature == "XDP program" && choice.chosen == "generic";
     copy |= choice.feature == "transfer" && choice.chosen == "copy";  // veth has no other.
   }
-  EXPECT_TRUE(native);
+  EXPECT_TRUE(generic);
   EXPECT_TRUE(copy);
 }
 

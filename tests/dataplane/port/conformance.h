@@ -145,12 +145,16 @@ inline AfXdpPort::Given MakeGiven(const AfXdpPort::Options& options) {
 }
 
 // Two AF_XDP ports in two namespaces, behind the XDP program that ships: each opens its socket itself or,
-// with `kGiven`, is used elsewhere than in the namespace where it was made.
-template <bool kIpv6, bool kGiven = false>
+// with `kGiven`, is used elsewhere than in the namespace where it was made; with `kNative` the program runs
+// in the driver.
+template <bool kIpv6, bool kGiven = false, bool kNative = false>
 class AfXdpHarness {
  public:
   using PortType = AfXdpPort;
-  static constexpr const char* kName = kGiven ? "AfXdpGiven4" : kIpv6 ? "AfXdp6" : "AfXdp4";
+  static constexpr const char* kName = kGiven    ? "AfXdpGiven4"
+                                       : kNative ? "AfXdpNative4"
+                                       : kIpv6   ? "AfXdp6"
+                                                 : "AfXdp4";
   static constexpr bool kNetwork = true;
   static constexpr bool kIpv6Headers = kIpv6;
 
@@ -158,7 +162,8 @@ class AfXdpHarness {
     if (!test::VethPair::Privileged()) return "needs root, for network namespaces";
     network_ = std::make_unique<test::VethPair>();
     for (auto* side : {&near_, &far_}) {
-      auto attached = test::SteerOnVeth::Attach(side == &near_ ? network_->near() : network_->far());
+      auto attached = test::SteerOnVeth::Attach(side == &near_ ? network_->near() : network_->far(), {},
+                                                /*generic=*/!kNative);
       if (!attached.ok()) return std::string(attached.status().message());
       *side = std::make_unique<test::SteerOnVeth>(*std::move(attached));
       if (!(*side)->table().Allow(kKeyId, 100'000'000).ok()) return "the key table refuses the key";

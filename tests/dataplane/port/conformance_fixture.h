@@ -105,12 +105,13 @@ using NetworkPorts = AllPorts;
 using RestartingPorts = testing::Types<DpdkHarness<DpdkRingLink, false>, DpdkHarness<DpdkRingLink, true>>;
 using InterfacePorts = testing::Types<DpdkHarness<DpdkAfXdpLink, false>, DpdkHarness<DpdkAfXdpLink, true>>;
 #else
-using AllPorts = testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>,
-                                UdpHarness<false, false>, UdpHarness<false, true>, AfXdpHarness<false>,
-                                AfXdpHarness<true>, AfXdpHarness<false, true>>;
+using AllPorts =
+    testing::Types<MemoryHarness, UdpHarness<true, false>, UdpHarness<true, true>, UdpHarness<false, false>,
+                   UdpHarness<false, true>, AfXdpHarness<false>, AfXdpHarness<true>,
+                   AfXdpHarness<false, true>, AfXdpHarness<false, false, true>>;
 using NetworkPorts = testing::Types<UdpHarness<true, false>, UdpHarness<true, true>, UdpHarness<false, false>,
                                     UdpHarness<false, true>, AfXdpHarness<false>, AfXdpHarness<true>,
-                                    AfXdpHarness<false, true>>;
+                                    AfXdpHarness<false, true>, AfXdpHarness<false, false, true>>;
 using RestartingPorts = AllPorts;
 // By an interface of the kernel's.
 using InterfacePorts = NetworkPorts;
