@@ -188,7 +188,7 @@ void AddEngineRows(std::vector<std::unique_ptr<Row>>* rows) {
   rows->push_back(std::make_unique<EngineCallRow<port::AfXdpPort>>(
       RowSpec{.name = "weft/engine_af_xdp",
               .bytes = kCallBytes,
-              .against = {"limit/af_xdp_raw", "limit/udp_spin"},
+              .against = {"limit/af_xdp_raw", "limit/af_xdp_raw_generic", "limit/udp_spin"},
               .note = kLoopNote}));
   rows->push_back(std::make_unique<EngineCallRow<port::UdpPort>>(RowSpec{.name = "weft/engine_io_uring",
                                                                          .bytes = kCallBytes,

@@ -37,14 +37,12 @@ constexpr uint64_t kAnswerTimeoutNs = 2 * kNsPerSecond;
 // Echoes frames in place: the frame that came is the frame that goes.
 class AfXdpRawRow final : public PairRow {
  public:
-  AfXdpRawRow()
-      : PairRow({.name = "limit/af_xdp_raw",
-                 .bytes = 64,
-                 .note = "frames as long as an encrypted call of 64 B, echoed in place"}) {}
+  AfXdpRawRow(std::string name, RemoteNetwork::Xdp xdp, std::string note)
+      : PairRow({.name = std::move(name), .bytes = 64, .note = std::move(note)}), xdp_(xdp) {}
 
  private:
   absl::Status Prepare() override {
-    WEFT_ASSIGN_OR_RETURN(network_, RemoteNetwork::Create({.xdp = RemoteNetwork::Xdp::kRedirect}));
+    WEFT_ASSIGN_OR_RETURN(network_, RemoteNetwork::Create({.xdp = xdp_}));
     for (const int side : {kNear, kFar}) {
       port::PortStatus status;
       const test::InNamespace inside(network_->of(side));
@@ -168,6 +166,7 @@ class AfXdpRawRow final : public PairRow {
     network_.reset();
   }
 
+  RemoteNetwork::Xdp xdp_;
   std::unique_ptr<RemoteNetwork> network_;
   std::unique_ptr<port::Xsk> xsk_[2];
 };
@@ -325,7 +324,13 @@ class TcpBulkRow final : public PairRow {
 
 }  // namespace
 
-std::unique_ptr<Row> NewAfXdpRawRow() { return std::make_unique<AfXdpRawRow>(); }
+void AddAfXdpRawRows(std::vector<std::unique_ptr<Row>>* rows) {
+  rows->push_back(
+      std::make_unique<AfXdpRawRow>("limit/af_xdp_raw", RemoteNetwork::Xdp::kRedirectNative,
+                                    "frames as long as an encrypted call of 64 B, echoed in place"));
+  rows->push_back(std::make_unique<AfXdpRawRow>("limit/af_xdp_raw_generic", RemoteNetwork::Xdp::kRedirect,
+                                                "the same with the XDP program on socket buffers"));
+}
 
 void AddRemoteSocketRows(std::vector<std::unique_ptr<Row>>* rows) {
   rows->push_back(SocketsOver("limit/udp_spin", UdpOver, /*spin=*/true));

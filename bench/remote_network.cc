@@ -4,6 +4,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <linux/ethtool.h>
+#include <linux/if_link.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
@@ -56,8 +57,10 @@ absl::Status RemoteNetwork::Attach(int side, Xdp xdp) {
   if (minimal_[side] == nullptr) return absl::ErrnoToStatus(errno, "load the minimal XDP program");
   const test::InNamespace inside(of(side));
   const int index = static_cast<int>(if_nametoindex(test::VethPair::kInterface));
+  LIBBPF_OPTS(bpf_link_create_opts, options);
+  options.flags = xdp == Xdp::kRedirectNative ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
   link_[side].Reset(
-      bpf_link_create(bpf_program__fd(minimal_[side]->progs.steer_minimal), index, BPF_XDP, nullptr));
+      bpf_link_create(bpf_program__fd(minimal_[side]->progs.steer_minimal), index, BPF_XDP, &options));
   if (!link_[side].valid()) return absl::ErrnoToStatus(errno, "attach the minimal XDP program");
   return absl::OkStatus();
 }

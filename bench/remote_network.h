@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two nodes for rows that cross a network: namespaces joined by a veth pair, made for one row and gone with
 // it. What stands on the interfaces is the row's choice: nothing, the minimal XDP program, or the one that
-// ships. Coordinator's thread.
+// ships, both on socket buffers, as weft-control attaches it to a veth, or the minimal one in the driver.
+// Coordinator's thread.
 #ifndef WEFT_BENCH_REMOTE_NETWORK_H_
 #define WEFT_BENCH_REMOTE_NETWORK_H_
 
@@ -23,7 +24,7 @@ inline constexpr int kFar = 1;
 
 class RemoteNetwork {
  public:
-  enum class Xdp { kNone, kRedirect, kSteer };
+  enum class Xdp { kNone, kRedirect, kRedirectNative, kSteer };
   struct Options {
     Xdp xdp = Xdp::kNone;
     bool offloads = true;  // False: no segmentation and no coalescing on either interface.

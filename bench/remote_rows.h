@@ -18,9 +18,9 @@ inline constexpr std::size_t kEncryptedCallBytes = transport::kDataOverheadBytes
 // Of all rows of messages of 1 MB, the kernel's too: the largest that native XDP on veth takes.
 inline constexpr int kBulkMtu = 3498;
 
-// limit/af_xdp_raw: frames of the length of an encrypted 64 B call, echoed in place between bare AF_XDP
-// sockets that both poll, behind the minimal XDP program.
-std::unique_ptr<Row> NewAfXdpRawRow();
+// limit/af_xdp_raw, limit/af_xdp_raw_generic: frames of the length of an encrypted 64 B call, echoed in place
+// between bare AF_XDP sockets that both poll, behind the minimal XDP program.
+void AddAfXdpRawRows(std::vector<std::unique_ptr<Row>>* rows);
 // limit/af_xdp_bulk: messages of 1 MB over bare AF_XDP sockets.
 std::unique_ptr<Row> NewAfXdpBulkRow();
 // limit/udp_spin, limit/udp_blocking, kernel/tcp: 64 B over connected sockets.

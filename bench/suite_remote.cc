@@ -17,7 +17,7 @@ constexpr double kFullSeconds = 90;
 
 std::vector<std::unique_ptr<Row>> RemoteRows() {
   std::vector<std::unique_ptr<Row>> rows;
-  rows.push_back(NewAfXdpRawRow());
+  AddAfXdpRawRows(&rows);
 #ifdef WEFT_HAS_DPDK
   rows.push_back(NewDpdkRawRow());
 #endif

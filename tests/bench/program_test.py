@@ -14,8 +14,8 @@ PROGRAM = sys.argv.pop(1)
 WITH_DPDK = sys.argv.pop(1) == 'dpdk'
 # Each row between nodes, and the limits that it is judged by.
 REMOTE_ROWS = {
-    'limit/af_xdp_raw': set(), 'limit/udp_spin': set(), 'limit/udp_blocking': set(), 'kernel/tcp': set(),
-    'weft/engine_af_xdp': {'limit/af_xdp_raw', 'limit/udp_spin'},
+    'limit/af_xdp_raw': set(), 'limit/af_xdp_raw_generic': set(), 'limit/udp_spin': set(), 'limit/udp_blocking': set(), 'kernel/tcp': set(),
+    'weft/engine_af_xdp': {'limit/af_xdp_raw', 'limit/af_xdp_raw_generic', 'limit/udp_spin'},
     'weft/engine_io_uring': {'limit/udp_spin'},
     'weft/guest_to_guest_inside': {'limit/af_xdp_raw'},
     'weft/guest_to_guest_shared': {'limit/af_xdp_raw'},
