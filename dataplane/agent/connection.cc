@@ -5,20 +5,23 @@
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/refusal.h"
+#include "dataplane/base/clock.h"
 
 namespace weft::agent {
 
 absl::Status Connection::Send(std::string bytes, std::vector<UniqueFd> fds) {
-  const std::size_t times = on_admin_socket || (is_engine && inside_of == 0) ? kTrustedQueueTimes : 1;
-  const bool full =
-      queue.size() >= times * kQueuedMessagesMax || queued_bytes + bytes.size() > times * kQueuedBytesMax;
   queued_bytes += bytes.size();
   queue.push_back({std::move(bytes), std::move(fds)});
-  if (full) {
-    return Refuse(Refusal::kNeverReads, absl::StrCat(queue.size(), " messages of ", queued_bytes,
-                                                     " bytes wait for this peer to read"));
-  }
-  return queue.size() == 1 ? Flush() : absl::OkStatus();
+  if (Above(kQueueTimesMax)) return NeverReads();
+  if (queue.size() == 1) return Flush();
+  const bool trusted = on_admin_socket || (is_engine && inside_of == 0);
+  if (!trusted && crowded_since_ns == 0 && Above(1)) crowded_since_ns = NowNs();
+  return absl::OkStatus();
+}
+
+absl::Status Connection::NeverReads() const {
+  return Refuse(Refusal::kNeverReads, absl::StrCat(queue.size(), " messages of ", queued_bytes,
+                                                   " bytes wait for this peer to read"));
 }
 
 absl::Status Connection::Flush() {
@@ -31,6 +34,7 @@ absl::Status Connection::Flush() {
     if (!sent.ok()) return sent;
     queued_bytes -= next.bytes.size();
     queue.pop_front();
+    if (!Above(1)) crowded_since_ns = 0;
   }
   return absl::OkStatus();
 }

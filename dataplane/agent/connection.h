@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "dataplane/agent/engine.h"
 #include "dataplane/agent/engine_state.h"
 #include "dataplane/api/host.pb.h"
 #include "dataplane/base/fd.h"
@@ -18,12 +19,15 @@
 
 namespace weft::agent {
 
-// What may wait for one peer to read: a host that applies its messages at all never comes near it.
+// What may wait for one peer to read. What a turn has to say comes all at once, as each of 16,384 routes when
+// a node has gone: so above this a host is not cut off before it had the time of an answer to read.
 inline constexpr std::size_t kQueuedMessagesMax = 1024;
 inline constexpr std::size_t kQueuedBytesMax = 1024 * 1024;
-// So much more for who is trusted: the engine of this process, which is told of the whole mesh and reads when
-// it has carried its calls, and who may open the admin socket, who gets all rows of an answer at once.
-inline constexpr std::size_t kTrustedQueueTimes = 64;
+inline constexpr uint64_t kCrowdedNs = kAnswerNs;
+// At so many times as much everybody is. Who is trusted has no other bound: the engine of this process, which
+// is told of the whole mesh and reads when it has carried its calls, and who may open the admin socket, who
+// gets all rows of an answer at once.
+inline constexpr std::size_t kQueueTimesMax = 64;
 
 struct Connection {
   enum class Role { kNew, kHost, kAdmin };
@@ -52,6 +56,14 @@ struct Connection {
   };
   std::deque<Outgoing> queue;
   std::size_t queued_bytes = 0;
+  uint64_t crowded_since_ns = 0;  // Not 0: more waits than may for longer than kCrowdedNs.
+
+  // Whether more waits than so many times the bound.
+  bool Above(std::size_t times) const {
+    return queue.size() > times * kQueuedMessagesMax || queued_bytes > times * kQueuedBytesMax;
+  }
+  // Says what waits.
+  absl::Status NeverReads() const;
 
   // Sends, or queues where the socket's buffer is full. RESOURCE_EXHAUSTED where the queue is full too,
   // another error where the peer is gone; the descriptors are then in `queue` still, for the reaper.

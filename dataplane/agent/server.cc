@@ -196,6 +196,11 @@ int Server::TimeoutMs(uint64_t now_ns) const {
   if (registrations_changed_) due_ns = std::min(due_ns, registrations_next_ns_);
   for (const auto& [id, query] : queries_) due_ns = std::min(due_ns, query.deadline_ns);
   if (!hello_due_.empty()) due_ns = std::min(due_ns, hello_due_.front().first);
+  for (const SessionId id : crowded_) {
+    const auto found = connections_.find(id);
+    if (found != connections_.end() && found->second->crowded_since_ns != 0)
+      due_ns = std::min(due_ns, found->second->crowded_since_ns + kCrowdedNs);
+  }
   if (due_ns == UINT64_MAX) return -1;
   if (due_ns <= now_ns) return 0;
   return static_cast<int>(std::min<uint64_t>((due_ns - now_ns + kNsPerMs - 1) / kNsPerMs, 1'000'000));
@@ -219,6 +224,7 @@ void Server::RunTimers(uint64_t now_ns) {
       RefuseAndClose(*found->second, Refuse(Refusal::kHelloLate, "no Hello within 5 s"));
     }
   }
+  CutOffCrowded(now_ns);
   std::vector<PendingQuery> late;
   for (const auto& [id, query] : queries_) {
     if (now_ns >= query.deadline_ns) late.push_back(query);
@@ -254,8 +260,30 @@ absl::Status Server::Run() {
 void Server::ExcuseLostTime(uint64_t expected_ns) {
   const uint64_t now_ns = NowNs();
   const uint64_t passed_ns = now_ns - ran_ns_;
-  if (passed_ns > expected_ns + kLostNs) engine_->Excuse(passed_ns - expected_ns, now_ns);
   ran_ns_ = now_ns;
+  if (passed_ns <= expected_ns + kLostNs) return;
+  const uint64_t lost_ns = passed_ns - expected_ns;
+  engine_->Excuse(lost_ns, now_ns);
+  // Nor does what waits here, which this thread alone can send on.
+  for (const SessionId id : crowded_) {
+    const auto found = connections_.find(id);
+    if (found == connections_.end() || found->second->crowded_since_ns == 0) continue;
+    uint64_t& since_ns = found->second->crowded_since_ns;
+    since_ns = std::min(since_ns + lost_ns, now_ns);
+  }
+}
+
+// What they have read meanwhile was sent on by now.
+void Server::CutOffCrowded(uint64_t now_ns) {
+  for (const SessionId id : std::set<SessionId>(crowded_)) {
+    const auto found = connections_.find(id);
+    if (found != connections_.end() && found->second->crowded_since_ns != 0) {
+      if (now_ns < found->second->crowded_since_ns + kCrowdedNs) continue;
+      refusals_.Count(Refusal::kNeverReads);
+      Close(id, std::string(found->second->NeverReads().message()));
+    }
+    crowded_.erase(id);
+  }
 }
 
 void Server::Serve(uint64_t tag, uint32_t events) {
@@ -379,6 +407,7 @@ void Server::SendTo(Connection& connection, std::string bytes, std::vector<Uniqu
     Close(connection.id, std::string(sent.message()));
     return;
   }
+  if (connection.crowded_since_ns != 0) crowded_.insert(connection.id);
   UpdateInterest(connection);
 }
 

@@ -101,6 +101,7 @@ class Server {
   void UpdateInterest(Connection& connection);
   void RunEngine();
   void ExcuseLostTime(uint64_t expected_ns);
+  void CutOffCrowded(uint64_t now_ns);
   void TellNodeLink();
   void CarryOut(Output output);
   void SendToHost(Output output);
@@ -185,6 +186,7 @@ class Server {
   std::map<std::pair<uid_t, bool>, uint32_t> connections_of_;  // By user, and whether on the admin socket
   std::map<ChannelId, Parts> parts_;
   std::deque<std::pair<uint64_t, SessionId>> hello_due_;  // In the order accepted
+  std::set<SessionId> crowded_;                           // All that are, and some that were
   std::map<std::string, PeerDrains> drains_told_;         // To other nodes, as the link has it.
   std::multimap<SessionId, SessionId> drain_waiters_;     // By host: who waits to hear that it is drained.
   std::map<uint64_t, PendingQuery> queries_;
