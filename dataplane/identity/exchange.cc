@@ -24,9 +24,6 @@ namespace {
 constexpr uint64_t kListenerTag = 0;
 constexpr int kBacklog = 1024;
 constexpr int kEventsAtOnce = 64;
-// A peer takes 256 messages a second that tell of changes, and closes the connection at more: however fast
-// workers come and go, it hears of the last state, 100 times a second.
-constexpr uint64_t kWorkersPauseNs = 10 * kNsPerMs;
 
 uint64_t RandomSeed() {
   uint64_t seed = 0;
@@ -202,6 +199,7 @@ uint64_t Exchange::NextTimerNs() const {
     if (connection->established) {
       earlier(connection->keepalive_due_ns);
       earlier(connection->heard_ns + 3 * options_.keepalive_ns);
+      if (connection->drains_untold) earlier(connection->drains_due_ns);
     } else {
       earlier(connection->begun_ns + options_.handshake_timeout_ns);
     }
@@ -246,6 +244,7 @@ void Exchange::RunConnectionTimers() {
   std::vector<std::pair<ConnectionId, Refusal>> overdue;
   std::vector<std::string> quiet;
   for (const auto& [id, connection] : connections_) {
+    if (connection->drains_untold && now_ns_ >= connection->drains_due_ns) Defer();
     if (!connection->established) {
       if (now_ns_ >= connection->begun_ns + options_.handshake_timeout_ns) {
         overdue.emplace_back(id, connection->connecting ? Refusal::kUnreachable : Refusal::kSlowHandshake);
@@ -290,7 +289,7 @@ bool Exchange::TakeWorkersChange() {
   workers_changed_ = false;
   if (workers_ == workers_next_) return false;
   workers_ = workers_next_;
-  workers_due_ns_ = now_ns_ + kWorkersPauseNs;
+  workers_due_ns_ = now_ns_ + kChangesPauseNs;
   return true;
 }
 

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "dataplane/base/clock.h"
 #include "dataplane/base/random.h"
 #include "dataplane/identity/key_exchange.h"
 #include "dataplane/identity/messages.h"
@@ -28,6 +29,10 @@
 namespace weft::identity {
 
 using ConnectionId = uint64_t;
+
+// A peer takes 256 messages a second that tell of changes, and closes the connection at more: however fast
+// workers come and go, and drains change, it hears of the last state of either, 100 times a second.
+inline constexpr uint64_t kChangesPauseNs = 10 * kNsPerMs;
 
 struct Connection {
   Connection(ConnectionId number, TlsStream tls, const Endpoint& address)
@@ -51,6 +56,8 @@ struct Connection {
   uint32_t changes = 0;
   bool takes_drains = false;  // Of a version that knows them.
   std::optional<Drains> drains_told;
+  uint64_t drains_due_ns = 0;  // The next are told then at the soonest,
+  bool drains_untold = false;  // and there are some to be told.
 };
 
 // What is agreed on one lane. Epochs are kept one higher than on the wire, so that 0 is none.

@@ -75,9 +75,13 @@ void Exchange::SetDrains(std::map<std::string, Drains> to_peers) {
 void Exchange::TellDrains(Peer& peer) {
   const auto found = connections_.find(peer.connection);
   if (found == connections_.end() || !found->second->takes_drains) return;
+  Connection& connection = *found->second;
   const auto own = drains_to_.find(peer.name);
-  if (own == drains_to_.end() || own->second == found->second->drains_told) return;
-  found->second->drains_told = own->second;
+  const bool news = own != drains_to_.end() && own->second != connection.drains_told;
+  connection.drains_untold = news && now_ns_ < connection.drains_due_ns;
+  if (!news || connection.drains_untold) return;
+  connection.drains_told = own->second;
+  connection.drains_due_ns = now_ns_ + kChangesPauseNs;
   SendTo(peer, own->second);
 }
 

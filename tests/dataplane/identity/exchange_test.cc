@@ -417,6 +417,22 @@ TEST_F(ExchangeTest, WorkersThatComeAndGoFasterThanPeersAreToldCostNoConnection)
   EXPECT_TRUE(a_->ended.empty());
 }
 
+// As by a host that serves and does not serve, in a loop, a function that another node is draining.
+TEST_F(ExchangeTest, DrainsThatChangeFasterThanPeersAreToldCostNoConnection) {
+  Join();
+  Drains drains{{{"h1", 0}}, {}, {}, {}};
+  for (uint64_t i = 0; i < 400; ++i) {
+    drains.draining[0].number = i;
+    a_->exchange().SetDrains({{"b", drains}});
+    a_->Step();
+    b_->Step();
+  }
+  EXPECT_TRUE(RunUntil(both(), [&] { return b_->drains["a"] == drains; }));
+  EXPECT_EQ(b_->refused(Refusal::kProtocol), 0u);
+  EXPECT_TRUE(a_->lost.empty());
+  EXPECT_TRUE(a_->ended.empty());
+}
+
 // Two hosts whose engines are silent in turn, each for less time than is waited for a key.
 TEST_F(ExchangeTest, WorkersThatComeWithinAnEpochDoNotHoldItUp) {
   Join();
