@@ -4,6 +4,8 @@
 #ifndef WEFT_TESTS_SUPPORT_KUBE_H_
 #define WEFT_TESTS_SUPPORT_KUBE_H_
 
+#include <signal.h>
+
 #include <memory>
 #include <string>
 
@@ -27,6 +29,9 @@ class Kube {
 
   void Start();
   void Kill() { process_->Kill(); }
+  // Stands still: it neither answers nor closes anything.
+  void Pause() { process_->Signal(SIGSTOP); }
+  void Resume() { process_->Signal(SIGCONT); }
   Etcd& etcd() { return etcd_; }
   const std::string& url() const { return url_; }
   const TlsAuthority& authority() const { return authority_; }

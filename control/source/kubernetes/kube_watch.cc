@@ -235,7 +235,7 @@ void KubeWatch::Watch() {
   const uint64_t watch_s = options_.watch_s + random_.Below(options_.watch_s / 4 + 1);
   Send(absl::StrCat("watch=1&allowWatchBookmarks=true&timeoutSeconds=", watch_s,
                     "&resourceVersion=", Escaped(version_)),
-       0,
+       watch_s * 1'000 + options_.overdue_ms,
        {.on_open = [this](long code) { TakeOpen(code); },
         .on_data =
             [this](absl::string_view piece, long code) {

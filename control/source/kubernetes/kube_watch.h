@@ -28,6 +28,9 @@ struct KubeWatchOptions {
   uint64_t seed = 1;  // Of the pauses' jitter
   uint64_t page_entries = 500;
   uint64_t watch_s = 300;  // A watch is begun anew so often, with the token of the day, and jitter.
+  // After which one that the server has not ended by then is given up: what stands still in between, as a
+  // stopped server or a proxy without one, answers TCP and says nothing.
+  uint64_t overdue_ms = 10'000;
   bool allow_shrink = false;
   uint64_t absent_ns = 30 * kNsPerSecond;  // Between two looks for a kind that the server does not know
 };

@@ -335,6 +335,24 @@ TEST_F(KubeSourceTest, ALostServerTakesNothingBackAndItsNewHistoryIsReadAnew) {
   EXPECT_TRUE(RunUntilEndpoints({"f u2"}));
 }
 
+// Its kernel goes on answering TCP, and who ends a watch is the server.
+TEST_F(KubeSourceTest, AServerThatStandsStillIsNoticedAndTakesNothingBack) {
+  options_.watch_s = 1;
+  options_.overdue_ms = 500;
+  Start(kube_->Options());
+  ASSERT_TRUE(RunUntilSynced()) << source_->Health().problem;
+  EXPECT_THAT(endpoints_, ElementsAre("default/f u1"));
+  fewest_ = 1'000;
+  kube_->Pause();
+  EXPECT_TRUE(RunUntil([&] { return !source_->Health().synced && source_->Health().lost_ns != 0; }));
+  EXPECT_THAT(source_->Health().problem, HasSubstr("imed out"));
+  kube_->Resume();
+  kube_->Create(kSlices, SliceJson("f-2", "f", PodJson("u2")));
+  EXPECT_TRUE(RunUntilEndpoints({"f u1", "f u2"})) << source_->Health().problem;
+  EXPECT_TRUE(RunUntilSynced()) << source_->Health().problem;
+  EXPECT_GE(fewest_, 1u);
+}
+
 TEST_F(KubeSourceTest, AServerWithoutWhatItHadTakesNothingBack) {
   // So that the other store, which begins anew, does not come as far.
   for (int i = 0; i < 100; ++i) {
