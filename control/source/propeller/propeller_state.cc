@@ -253,7 +253,10 @@ std::size_t PropellerState::EndList(bool allow_shrink) {
   stopped_.clear();
   if (listed_ == 0 && !allow_shrink) return tasks_.size();
   for (auto it = tasks_.begin(); it != tasks_.end();) {
-    const bool gone = !it->second.listed && it->second.heard_ns < list_began_ns_;
+    const bool missed = !it->second.listed && it->second.heard_ns < list_began_ns_;
+    const bool gone = missed && it->second.missed;
+    it->second.missed = missed;
+    wants_list_ |= missed && !gone;
     if (gone) changed_.insert(it->first);
     it = gone ? tasks_.erase(it) : std::next(it);
   }

@@ -39,8 +39,10 @@ class PropellerState {
   void Take(const PropellerMessage& message, uint64_t now_ns);
 
   // A list of the manager's: pages between BeginList() and EndList(). What serves by the list's word alone is
-  // in doubt. What the list does not hold any more, and was not heard of since it began, goes; nothing goes
-  // where it holds no task at all, unless `allow_shrink`. Returns tasks that were kept so.
+  // in doubt. What two of them in a row do not hold any more, and was not heard of since the second began,
+  // goes: a task slips between two pages where another in front of it is deleted while they are read. So
+  // another list is wanted (TakeWantsList) where one is missed. Nothing goes where a list holds no task at
+  // all, unless `allow_shrink`. Returns tasks that were kept so.
   void BeginList(uint64_t now_ns);
   void TakePage(const PropellerPage& page, uint64_t now_ns);
   std::size_t EndList(bool allow_shrink);
@@ -89,6 +91,7 @@ class PropellerState {
     std::string name;
     uint64_t heard_ns = 0;
     bool listed = false;                      // By the list under way
+    bool missed = false;                      // By the last one
     std::map<std::string, Replica> replicas;  // By proplet; "" while it is not known which.
   };
   struct Proplet {

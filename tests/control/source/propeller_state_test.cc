@@ -261,10 +261,34 @@ TEST_F(PropellerStateTest, AListNeitherBringsBackWhatWasStoppedNorTakesWhatIsNew
   state_.EndList(false);
   EXPECT_THAT(Endpoints(), ElementsAre("propeller/fn p1 10.0.0.1:8300"));
   EXPECT_THAT(state_.Doubtful(100), IsEmpty());
-  // The next one holds neither.
-  now_ns_ += kNsPerSecond;
-  List(R"({"total":1,"tasks":[{"id":"t9","name":"fn","state":0}]})");
+  // The next two hold neither.
+  for (int i = 0; i < 2; ++i) {
+    now_ns_ += kNsPerSecond;
+    List(R"({"total":1,"tasks":[{"id":"t9","name":"fn","state":0}]})");
+  }
   EXPECT_THAT(Endpoints(), IsEmpty());
+}
+
+// Pages are counted from the list's beginning: where a task of the first one is deleted while they are read,
+// the first of the second moves into the one that was read, and is in none.
+TEST_F(PropellerStateTest, ATaskThatSlipsBetweenTwoPagesStays) {
+  Serve("t1", "p1", 8300);
+  Serve("t2", "p1", 8301);
+  state_.TakeWantsList();
+  const std::string without = R"({"total":1,"tasks":[{"id":"t1","name":"fn","state":3,"proplet_id":"p1"}]})";
+  const std::string with = R"({"total":2,"tasks":[{"id":"t1","name":"fn","state":3,"proplet_id":"p1"},)"
+                           R"({"id":"t2","name":"fn","state":3,"proplet_id":"p1"}]})";
+  const auto both = UnorderedElementsAre("propeller/fn p1 10.0.0.1:8300", "propeller/fn p1 10.0.0.1:8301");
+  for (const std::string& next : {with, without}) {
+    now_ns_ += kNsPerSecond;
+    List(without);
+    EXPECT_THAT(Endpoints(), both);
+    EXPECT_TRUE(state_.TakeWantsList()) << "whether it is there is asked again soon";
+    now_ns_ += kNsPerSecond;
+    List(next);
+  }
+  EXPECT_FALSE(state_.TakeWantsList());
+  EXPECT_THAT(Endpoints(), ElementsAre("propeller/fn p1 10.0.0.1:8300"));
 }
 
 // After a restart the model holds what an earlier run was told.
