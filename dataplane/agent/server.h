@@ -183,7 +183,8 @@ class Server {
   uint64_t connections_max_ = 0;
   SessionId last_session_ = 0;
   std::map<SessionId, std::unique_ptr<Connection>> connections_;
-  std::map<std::pair<uid_t, bool>, uint32_t> connections_of_;  // By user, and whether on the admin socket
+  // Accepted ones, by user and whether on the admin socket: nobody answers for those that weftd made itself.
+  std::map<std::pair<uid_t, bool>, uint32_t> connections_of_;
   std::map<ChannelId, Parts> parts_;
   std::deque<std::pair<uint64_t, SessionId>> hello_due_;  // In the order accepted
   std::set<SessionId> crowded_;                           // All that are, and some that were

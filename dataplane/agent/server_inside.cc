@@ -41,7 +41,6 @@ void Server::OpenInside(Connection& host) {
   connection->inside_host = name;
   connection->worker = inside->worker;
   connection->tenant = host.tenant;
-  ++connections_of_[{connection->peer.uid, false}];
   host.inside = connection->id;
   inside_sessions_[inside->worker] = connection->id;
   Connection& held = *connections_.emplace(connection->id, std::move(connection)).first->second;

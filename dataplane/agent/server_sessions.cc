@@ -115,7 +115,6 @@ void Server::AcceptEngine() {
     connection->peer = {getpid(), geteuid(), getegid()};
     connection->is_engine = true;
     connection->tenant = &engine_tenant_;
-    ++connections_of_[{connection->peer.uid, false}];
     Connection& held = *connections_.emplace(connection->id, std::move(connection)).first->second;
     if (!Watch(held.socket.get(), held.id, EPOLLIN).ok()) Close(held.id, "its socket cannot be watched");
   }
@@ -148,8 +147,10 @@ void Server::Close(SessionId id, const std::string& reason) {
   const std::unique_ptr<Connection> connection = std::move(found->second);
   connections_.erase(found);
   const uid_t owner = connection->peer.uid;
-  const auto count = connections_of_.find({owner, connection->on_admin_socket});
-  if (--count->second == 0) connections_of_.erase(count);
+  if (!connection->is_engine) {
+    const auto count = connections_of_.find({owner, connection->on_admin_socket});
+    if (--count->second == 0) connections_of_.erase(count);
+  }
   if (connection->role == Connection::Role::kHost) {
     const Session* session = engine_->state().Find(id);
     if (session != nullptr && !session->is_client && MayLog(*connection->tenant))

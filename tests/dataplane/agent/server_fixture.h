@@ -135,6 +135,8 @@ class ServerTest : public testing::Test {
   std::string agent_sock() const { return run_dir() + "/agent.sock"; }
   std::string admin_sock() const { return run_dir() + "/admin.sock"; }
   std::string run_dir() const { return directory_ / "run"; }
+  // By which node engines attach; while it runs.
+  EngineDoor& engine_door() { return server_->engine_door(); }
   // How often `refusal` was counted, as weftctl status would say.
   uint64_t Refused(const std::string& name);
   // A pair of hosts that have a route and a channel between them, and go on obeying when asked whether they

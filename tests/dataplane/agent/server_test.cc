@@ -20,6 +20,7 @@
 #include "dataplane/base/clock.h"
 #include "dataplane/channel/layout.h"
 #include "tests/dataplane/agent/server_fixture.h"
+#include "tests/support/process.h"
 
 namespace weft::agent::test {
 namespace {
@@ -318,6 +319,27 @@ TEST_F(ServerTest, HostThatEndsIsWithdrawnAndItsNameIsFreeAtOnce) {
 
 // The channels that all tenants can pay for have their other ends at the node engine, and what one tenant
 // uses there is not another's.
+// weftd made them itself. This tenant's user is weftd's own, as on a machine of one person; a host's engine
+// inside is counted, or not, alike.
+TEST_F(ServerTest, ConnectionsOfEnginesAreNoneOfTheTenants) {
+  config_.tenants[0].limits.hosts = 1;
+  config_.tenants[0].limits.clients = 1;
+  Start();
+  const absl::StatusOr<UniqueFd> first = engine_door().Connect(0);
+  const absl::StatusOr<UniqueFd> second = engine_door().Connect(1);
+  ASSERT_TRUE(first.ok() && second.ok());
+  AdminPeer admin(admin_sock());
+  ASSERT_TRUE(weft::test::Eventually(
+      [&] { return Field(admin.Ask(api::Query::STATUS).at(0), "connections") == "3"; }));
+  Peer host(agent_sock());
+  EXPECT_TRUE(host.Hello("a"));
+  Peer client(agent_sock());
+  EXPECT_TRUE(client.Hello(""));
+  Peer one_more(agent_sock());
+  EXPECT_FALSE(one_more.Hello("")) << "what the tenant makes is counted as before";
+  EXPECT_EQ(Refused("too_many_connections"), 1u);
+}
+
 TEST(NodeEngineLimitsTest, TheyAreThoseOfAllTenantsTogether) {
   std::vector<Tenant> tenants(40);
   uint64_t bytes = TenantLimits().bytes;
