@@ -2,6 +2,7 @@
 #include "control/source/etcd/etcd_presence.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -23,6 +24,8 @@ constexpr uint64_t kContendNs = kNsPerSecond;
 constexpr std::size_t kOpsMax = 100;
 // A value that none of ours is.
 constexpr char kUnknown = '?';
+// Of one host, for as long as it goes on.
+constexpr double kWithdrawalsPerSecond = 1;
 
 }  // namespace
 
@@ -57,18 +60,22 @@ void EtcdPresence::Say(const std::string& node, const std::vector<api::Endpoint>
   for (const api::Endpoint& endpoint : endpoints) {
     wanted_.emplace(absl::StrCat(options_.etcd.prefix, EtcdKeyOf(endpoint, true)), ObjectJson(endpoint));
   }
+  publish_at_ns_ = 0;
   Next();
 }
 
 uint64_t EtcdPresence::wake_ns() const {
-  const uint64_t keep_at_ns = keeper_.busy() ? 0 : keep_at_ns_;
-  if (retry_at_ns_ == 0 || keep_at_ns == 0) return std::max(retry_at_ns_, keep_at_ns);
-  return std::min(retry_at_ns_, keep_at_ns);
+  uint64_t wake_ns = 0;
+  for (const uint64_t at_ns : {retry_at_ns_, publish_at_ns_, keeper_.busy() ? 0 : keep_at_ns_}) {
+    if (at_ns != 0 && (wake_ns == 0 || at_ns < wake_ns)) wake_ns = at_ns;
+  }
+  return wake_ns;
 }
 
 void EtcdPresence::OnTime(uint64_t now_ns) {
   if (keep_at_ns_ != 0 && now_ns >= keep_at_ns_ && !keeper_.busy()) KeepAlive(now_ns);
   if (retry_at_ns_ != 0 && now_ns >= retry_at_ns_) retry_at_ns_ = 0;
+  if (publish_at_ns_ != 0 && now_ns >= publish_at_ns_) publish_at_ns_ = 0;
   Next();
 }
 
@@ -77,7 +84,11 @@ void EtcdPresence::Next() {
   if (node_.empty() || connection_.busy() || retry_at_ns_ != 0) return;
   if (lease_ == 0) return Grant();
   if (!claimed_) return Claim();
-  if (said_ != wanted_) Publish();
+  if (said_ == wanted_) {
+    slowed_.clear();
+  } else if (publish_at_ns_ == 0) {
+    Publish();
+  }
 }
 
 void EtcdPresence::Grant() {
@@ -147,29 +158,78 @@ void EtcdPresence::Claimed() {
   problem_.clear();
   pause_ns_ = 0;
   said_.clear();
+  publish_at_ns_ = 0;
   Next();
 }
 
-// Each transaction holds only while the node's key is under our lease.
-void EtcdPresence::Publish() {
+std::string EtcdPresence::HostOf(absl::string_view key) const {
+  const std::string below = absl::StrCat(options_.etcd.prefix, "live/endpoints/", node_, "/");
+  key.remove_prefix(std::min(below.size(), key.size()));
+  return std::string(key.substr(0, key.find('/')));
+}
+
+// What `host` has left of withdrawals.
+double& EtcdPresence::LeftOf(const std::string& host, uint64_t now_ns) {
+  const double most = options_.withdrawals_max;
+  const auto [budget, fresh] = budgets_.try_emplace(host, Budget{most, now_ns});
+  auto& [left, at_ns] = budget->second;
+  left = std::min(most, left + static_cast<double>(now_ns - at_ns) / kNsPerSecond * kWithdrawalsPerSecond);
+  at_ns = now_ns;
+  return left;
+}
+
+// The next ones, as many as a transaction takes; `after`: what is said by then. A host that has more to
+// withdraw than it may says nothing new either: else what it says would pile up there.
+std::vector<EtcdOp> EtcdPresence::OpsNow(Keys* after, uint64_t now_ns) {
   std::vector<EtcdOp> ops;
-  Keys after = said_;
-  const Keys before = said_;
+  const Keys before = *after;
+  std::map<std::string, double> to_withdraw;
+  for (const auto& [key, value] : before) {
+    if (!wanted_.contains(key)) ++to_withdraw[HostOf(key)];
+  }
+  std::set<std::string> slow;
+  for (const auto& [host, count] : to_withdraw) {
+    if (count > LeftOf(host, now_ns)) slow.insert(host);
+  }
   for (const auto& [key, value] : wanted_) {
     if (ops.size() == kOpsMax) break;
-    const auto said = said_.find(key);
-    if (said != said_.end() && said->second == value) continue;
+    const auto said = before.find(key);
+    if (said != before.end() && said->second == value) continue;
+    if (!slow.empty() && slow.contains(HostOf(key))) continue;
     ops.push_back({false, key, value, lease_});
-    after[key] = value;
-    // Should the answer be lost, it may stand there or not: not as any value, but to be removed when
-    // unwanted.
-    said_.insert_or_assign(key, std::string(1, kUnknown));
+    (*after)[key] = value;
   }
   for (const auto& [key, value] : before) {
     if (ops.size() == kOpsMax) break;
     if (wanted_.contains(key)) continue;
+    double& left = LeftOf(HostOf(key), now_ns);
+    if (left < 1) continue;
+    left -= 1;
     ops.push_back({true, key, "", 0});
-    after.erase(key);
+    after->erase(key);
+  }
+  if (!slow.empty() && slowed_ != *slow.begin()) {
+    slowed_ = *slow.begin();
+    notes_.push_back(absl::StrCat("presence in etcd: host ", slowed_,
+                                  " withdraws functions in a loop; what it serves is told slowly"));
+  }
+  std::erase_if(budgets_, [&](const auto& entry) { return entry.second.left >= options_.withdrawals_max; });
+  return ops;
+}
+
+// Each transaction holds only while the node's key is under our lease.
+void EtcdPresence::Publish() {
+  const uint64_t now_ns = NowNs();
+  Keys after = said_;
+  const std::vector<EtcdOp> ops = OpsNow(&after, now_ns);
+  if (ops.empty()) {
+    publish_at_ns_ = now_ns + kNsPerSecond;
+    return;
+  }
+  for (const EtcdOp& op : ops) {
+    // Should the answer be lost, it may stand there or not: not as any value, but to be removed when
+    // unwanted.
+    if (!op.remove) said_.insert_or_assign(op.key, std::string(1, kUnknown));
   }
   connection_.Call("/v3/kv/txn", EtcdTxnJson({{EtcdCompare::Target::kLease, NodeKey(), lease_}}, ops),
                    [this, after = std::move(after)](const absl::StatusOr<std::string>& reply) {

@@ -2,7 +2,9 @@
 // Says in etcd that this node is there and what its hosts serve, under a lease, so that a dead node
 // disappears by itself. One weft-control a node claims its name; a name that another address holds is left to
 // it, and asked for again. Everything is said anew where the lease was lost. The lease is kept beside what is
-// said: a member that does not answer is left in time for two others to be asked. One thread.
+// said: a member that does not answer is left in time for two others to be asked. A host that serves and does
+// not serve in a loop is slowed down: etcd keeps each turn of it until it is compacted, and every node takes
+// it. One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
 
@@ -13,6 +15,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "control/source/etcd/etcd_connection.h"
 #include "control/source/etcd/etcd_json.h"
 #include "dataplane/api/mesh.pb.h"
@@ -28,6 +31,8 @@ struct EtcdPresenceOptions {
   std::vector<std::string>
       call_as;  // Namespaces that clients of this node may call other nodes' functions as
   uint64_t lease_s = 5;
+  // Of one host are withdrawn so many functions at once, and one a second.
+  uint32_t withdrawals_max = 16'384;
   uint64_t seed = 1;  // Of the pauses' jitter
 };
 
@@ -49,6 +54,11 @@ class EtcdPresence {
 
  private:
   using Keys = std::map<std::string, std::string>;  // Key to value
+  // Of withdrawals that a host has left.
+  struct Budget {
+    double left = 0;
+    uint64_t at_ns = 0;
+  };
 
   void Next();
   void Grant();
@@ -56,6 +66,9 @@ class EtcdPresence {
   void Contend();
   void TakeOver(const EtcdEntry& holder);
   void Publish();
+  std::vector<EtcdOp> OpsNow(Keys* after, uint64_t now_ns);
+  std::string HostOf(absl::string_view key) const;
+  double& LeftOf(const std::string& host, uint64_t now_ns);
   void KeepAlive(uint64_t now_ns);
   void Kept(uint64_t sent_ns);
   void FailToKeep(const absl::Status& why);
@@ -78,7 +91,10 @@ class EtcdPresence {
   bool claimed_ = false;
   uint64_t keep_at_ns_ = 0;  // Of the next keep-alive; 0: no lease
   uint64_t keep_pause_ns_ = 0;
-  uint64_t retry_at_ns_ = 0;  // 0: not waiting
+  std::map<std::string, Budget> budgets_;  // By host; none: all that it may have
+  std::string slowed_;                     // The host that was told of last, until all is said
+  uint64_t publish_at_ns_ = 0;             // Not 0: all that is to be said has to wait until then.
+  uint64_t retry_at_ns_ = 0;               // 0: not waiting
   uint64_t pause_ns_ = 0;
   std::string problem_;
   std::string keep_problem_;

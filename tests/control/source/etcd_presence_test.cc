@@ -34,9 +34,8 @@ std::vector<api::Endpoint> EndpointsOf(const std::vector<std::string>& functions
 
 // One weft-control.
 struct Node {
-  Node(const std::string& url, const std::string& address) {
+  Node(const std::string& url, const std::string& address, EtcdPresenceOptions options = {}) {
     http = *HttpClient::Create();
-    EtcdPresenceOptions options;
     options.etcd.endpoints = {url};
     options.address = address;
     options.lease_s = 2;
@@ -98,6 +97,38 @@ TEST_F(EtcdPresenceTest, MoreThanATransactionHoldsIsSaid) {
   node.presence->Say("n1", {});
   ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
   EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/f249"), "");
+}
+
+// etcd keeps each turn, and every node of the mesh takes it.
+TEST_F(EtcdPresenceTest, AHostThatServesAndWithdrawsInALoopIsSlowedDownAlone) {
+  EtcdPresenceOptions options;
+  options.withdrawals_max = 10;
+  Node node(etcd_->url(), "10.0.0.1:4810", options);
+  node.presence->Say("n1", EndpointsOf({"v/f"}));
+  ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  constexpr int kTurns = 100;
+  int published = 0;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    // Ever new names: they would pile up where only withdrawals are slow.
+    node.presence->Say("n1", EndpointsOf({absl::StrCat("v/f", turn)}));
+    for (int i = 0; i < 20 && !node.presence->published(); ++i) node.Turn();
+    published += node.presence->published() ? 1 : 0;
+  }
+  EXPECT_LT(published, kTurns / 2) << "ten, and one a second";
+  int standing = 0;
+  for (int i = 0; i < kTurns; ++i) {
+    standing += etcd_->Get(absl::StrCat("/weft/live/endpoints/n1/h1/v/f", i)).empty() ? 0 : 1;
+  }
+  EXPECT_LE(standing, 2);
+  EXPECT_THAT(node.notes, HasSubstr("host h1 withdraws functions in a loop"));
+  // Others are told of as ever, and it is, too, in the end.
+  std::vector<api::Endpoint> all = EndpointsOf({"v/last"});
+  all.push_back(all.back());
+  all.back().set_host("h2");
+  node.presence->Say("n1", all);
+  EXPECT_TRUE(node.RunUntil([&] { return !etcd_->Get("/weft/live/endpoints/n1/h2/v/last").empty(); }));
+  EXPECT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+  EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/last"), "{}");
 }
 
 TEST_F(EtcdPresenceTest, OfTwoNodesThatClaimOneNameTheSecondWaits) {
