@@ -175,6 +175,12 @@ class FunctionPlans {
   std::map<std::string, FunctionPlan> made_;
 };
 
+// What nobody here has asked for leans on nobody, wherever its endpoints are.
+void ForgetUncalled(Plan* plan) {
+  std::erase_if(plan->leaned_on,
+                [plan](const auto& entry) { return !plan->by_callee.contains(entry.first); });
+}
+
 }  // namespace
 
 Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, const OpenPlacements& open,
@@ -193,6 +199,7 @@ Plan MakePlan(std::shared_ptr<const Model> model, const EngineState& state, cons
   // loads. Those of other nodes alone are routed to nobody here.
   for (const EndpointKey& key : local) function_plan(key.function);
   for (const auto& [function, routed] : state.routed) function_plan(function);
+  ForgetUncalled(&plan);
   plan.model = std::move(model);
   return plan;
 }
@@ -216,6 +223,7 @@ void UpdatePlan(std::shared_ptr<const Model> model, const EngineState& state, co
     if (session != nullptr)
       plan->routes[key] = RouteOf(*model, state, node, *session, key.second, function_plan);
   }
+  ForgetUncalled(plan);
   plan->fresh_functions = std::move(functions);
   plan->model = std::move(model);
 }

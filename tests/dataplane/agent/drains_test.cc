@@ -137,6 +137,20 @@ TEST_F(DrainsTest, AHostOfVeryManyFunctionsIsAskedForInParts) {
   EXPECT_THAT(Told().left, ElementsAre(Pair("a", 7)));
 }
 
+// A change of one function looks at that one whoever calls it, and it has no other host.
+TEST_F(DrainsTest, AFunctionThatNobodyHereCallsNeedsNoHostThatIsDrained) {
+  SaysItDrains(7);
+  api::Program delta;
+  AddEndpoint(delta.mutable_upsert(), "web/alone", "a");
+  delta.mutable_upsert()->mutable_endpoints(0)->set_node("n2");
+  ProgramDelta(delta);
+  Settle();
+  EXPECT_THAT(Told().needed, IsEmpty());
+  Subscribe(*front_, "web/front", "web/alone");
+  Settle();
+  EXPECT_THAT(Told().needed, ElementsAre("a"));
+}
+
 TEST_F(DrainsTest, ANewDrainOfOneNameIsLeftAnew) {
   SaysItDrains(7);
   EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
