@@ -188,6 +188,8 @@ class Engine {
   OpenPlacements OpenNow() const;
   uint64_t acknowledged_generation() const { return acknowledged_; }
   uint64_t rounds() const { return rounds_; }
+  // So many endpoints were looked at so far for other nodes' drains: the work of a round, for tests.
+  uint64_t endpoints_looked_at() const { return endpoints_looked_at_; }
   // Requests by callers of another's name, which were answered and counted.
   uint64_t forged_callers() const { return forged_callers_; }
   // Routes that engines inside hosts asked for to functions that are not at their host.
@@ -308,7 +310,10 @@ class Engine {
   void SendDrains();
   void NoteDrains();
   void UpdateDrains();
-  bool CallsHaveLeft(const std::string& peer, const std::string& host, uint64_t drain);
+  using Ends = std::map<std::string, std::set<uint64_t>>;  // Functions by end
+  void FindDrainedFunctions();
+  Ends RoutedToDrainers();
+  bool CallsHaveLeft(const std::string& peer, const std::string& host, uint64_t drain, const Ends& routed);
 
   EngineOptions options_;
   uint64_t settle_until_ns_;
@@ -345,14 +350,17 @@ class Engine {
   };
   // Asks node engines whether calls are still under way to a host that another node drains.
   struct Leave {
-    uint64_t drain = 0;                              // That node's number of it.
-    std::map<std::string, std::set<uint64_t>> ends;  // What routes do not lead to any more.
+    uint64_t drain = 0;  // That node's number of it.
+    Ends ends;           // What routes do not lead to any more.
     uint64_t number = 0;
     std::set<SessionId> unanswered;
   };
   PeerDrains planned_own_;  // `draining` and `gone` of this node, as plan_ knows them,
   std::map<std::string, std::map<std::string, uint64_t>> planned_drains_;  // and other nodes'.
-  std::map<std::pair<std::string, std::string>, Leave> leaves_;            // By node and host
+  // What has an endpoint on each of those hosts, by node and host, as of the plan.
+  std::map<std::pair<std::string, std::string>, std::set<std::string>> drained_functions_;
+  uint64_t endpoints_looked_at_ = 0;
+  std::map<std::pair<std::string, std::string>, Leave> leaves_;  // By node and host
   uint64_t last_leave_ = 0;
   std::map<std::string, PeerDrains> drains_to_tell_;
   std::map<SessionId, Staged> staging_;

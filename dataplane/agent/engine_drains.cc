@@ -113,9 +113,52 @@ void Engine::NoteDrains() {
   for (const auto& [peer, says] : state_.peers) planned_drains_[peer] = says.draining;
 }
 
+// There may be many of these hosts, and many more endpoints: all are looked at once a round, and in one that
+// looks at some functions only theirs.
+void Engine::FindDrainedFunctions() {
+  const auto look = [this](const EndpointKey& key) {
+    ++endpoints_looked_at_;
+    const auto peer = planned_drains_.find(key.node);
+    if (peer != planned_drains_.end() && peer->second.contains(key.host))
+      drained_functions_[{key.node, key.host}].insert(key.function);
+  };
+  const bool any = std::any_of(planned_drains_.begin(), planned_drains_.end(),
+                               [](const auto& peer) { return !peer.second.empty(); });
+  if (plan_.whole || !any) drained_functions_.clear();
+  if (!any) return;
+  const Model::Endpoints& endpoints = plan_.model->endpoints();
+  if (plan_.whole) {
+    for (const auto& [key, endpoint] : endpoints) look(key);
+    return;
+  }
+  for (const std::string& function : plan_.fresh_functions) {
+    for (auto& [host, functions] : drained_functions_) functions.erase(function);
+    for (auto it = endpoints.lower_bound({function, "", ""});
+         it != endpoints.end() && it->first.function == function; ++it) {
+      look(it->first);
+    }
+  }
+}
+
+// What routes lead to of nodes that drain some host.
+Engine::Ends Engine::RoutedToDrainers() {
+  Ends routed;
+  if (drained_functions_.empty()) return routed;
+  for (const auto& [key, route] : plan_.routes) {
+    for (const PlanTarget& target : route.targets) {
+      const auto peer = planned_drains_.find(target.node.substr(0, target.node.find('/')));
+      if (peer != planned_drains_.end() && !peer->second.empty())
+        routed[target.node].insert(IdOf(key.second.second));
+    }
+  }
+  return routed;
+}
+
 // The routes of the plan are in force.
 void Engine::UpdateDrains() {
   drains_to_tell_.clear();
+  FindDrainedFunctions();
+  const Ends routed_there = RoutedToDrainers();
   for (const auto& [peer, says] : state_.peers) {
     PeerDrains& tell = drains_to_tell_[peer] = planned_own_;
     for (const auto& [host, drain] : planned_drains_[peer]) {
@@ -125,7 +168,7 @@ void Engine::UpdateDrains() {
       if (leaned_on) {
         tell.needed.insert(host);
         leaves_.erase({peer, host});
-      } else if (CallsHaveLeft(peer, host, drain)) {
+      } else if (CallsHaveLeft(peer, host, drain, routed_there)) {
         tell.left[host] = drain;
       }
     }
@@ -138,17 +181,17 @@ void Engine::UpdateDrains() {
 
 // Whether all calls to a host that `peer` drains are over. Routes have left it; what hosts had sent there
 // before may lie in their channels, in a node engine or on the wire, and node engines alone know.
-bool Engine::CallsHaveLeft(const std::string& peer, const std::string& host, uint64_t drain) {
-  const std::string inside = absl::StrCat(peer, "/", host);
-  std::map<std::string, std::set<uint64_t>> ends;
-  for (const auto& [key, endpoint] : plan_.model->endpoints()) {
-    if (key.node != peer || key.host != host) continue;
-    for (const std::string& end : {peer, inside}) ends[end].insert(IdOf(key.function));
-  }
-  // Other hosts of that node are called on.
-  for (const auto& [key, route] : plan_.routes) {
-    for (const PlanTarget& target : route.targets) {
-      if (target.node == peer || target.node == inside) ends[target.node].erase(IdOf(key.second.second));
+bool Engine::CallsHaveLeft(const std::string& peer, const std::string& host, uint64_t drain,
+                           const Ends& routed) {
+  Ends ends;
+  const auto functions = drained_functions_.find({peer, host});
+  for (const std::string& end : {peer, absl::StrCat(peer, "/", host)}) {
+    if (functions == drained_functions_.end()) break;
+    // Other hosts of that node are called on.
+    const auto called = routed.find(end);
+    for (const std::string& function : functions->second) {
+      const uint64_t id = IdOf(function);
+      if (called == routed.end() || !called->second.contains(id)) ends[end].insert(id);
     }
   }
   Leave& leave = leaves_[{peer, host}];

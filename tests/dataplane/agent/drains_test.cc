@@ -151,6 +151,34 @@ TEST_F(DrainsTest, AFunctionThatNobodyHereCallsNeedsNoHostThatIsDrained) {
   EXPECT_THAT(Told().needed, ElementsAre("a"));
 }
 
+// As where many nodes take turns: all of them hear of all drains, at each change of whatever.
+TEST_F(DrainsTest, ManyDrainsCostARoundOneLookAtTheMesh) {
+  constexpr int kHosts = 20;
+  constexpr uint64_t kEndpoints = 50 * kHosts;
+  api::Mesh mesh;
+  AddEndpoint(&mesh, "web/back", "b");
+  for (uint64_t i = 0; i + 1 < kEndpoints; ++i) {
+    AddEndpoint(&mesh, absl::StrCat("web/f", i), absl::StrCat("h", i % kHosts));
+    mesh.mutable_endpoints(static_cast<int>(i) + 1)->set_node("n2");
+  }
+  Program(mesh);
+  Settle();
+  EXPECT_EQ(engine_->endpoints_looked_at(), 0u) << "nobody drains";
+  PeerDrains says;
+  for (int i = 0; i < kHosts; ++i) says.draining[absl::StrCat("h", i)] = 7;
+  Says(says);
+  EXPECT_EQ(engine_->endpoints_looked_at(), kEndpoints);
+  // A change of one function looks at that one's.
+  const uint64_t asked = Asked().number();
+  api::Program delta;
+  AddEndpoint(delta.mutable_upsert(), "web/f0", "h1");
+  delta.mutable_upsert()->mutable_endpoints(0)->set_node("n2");
+  ProgramDelta(delta);
+  Settle();
+  EXPECT_EQ(engine_->endpoints_looked_at(), kEndpoints + 2);
+  EXPECT_GT(Asked().number(), asked) << "calls of it may be under way there";
+}
+
 TEST_F(DrainsTest, ANewDrainOfOneNameIsLeftAnew) {
   SaysItDrains(7);
   EXPECT_TRUE(engine_->EndsLeft(node_engine_->id, Asked().number()).ok());
