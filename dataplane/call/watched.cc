@@ -29,6 +29,7 @@ void CallCore::Observe(OutgoingCall& call) {
 void CallCore::StartHedge(OutgoingCall& call) {
   RouteEntry& route = *call.route;
   if (call.state != OutgoingCall::State::kWatched || call.receiving != nullptr || !route.adaptive) return;
+  if (route.adaptive->hedge_delay_ns() == 0) return;  // The policy has changed: it may run but once by now.
   const Target* const target = ChooseTarget(route, call.path);
   if (target == nullptr || target->link == kLocalLink || target->path == call.path) return;
   Link& link = *links_[target->link];

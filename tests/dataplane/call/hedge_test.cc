@@ -106,6 +106,24 @@ TEST(HedgeTest, TheDelayCountsFromTheRealTimeOfTheCall) {
   EXPECT_EQ(fan.caller.core.counters().hedges, 1u);
 }
 
+TEST(HedgeTest, WhatIsNoLongerDeclaredIdempotentIsNotSentAgain) {
+  for (const bool idempotent : {true, false}) {
+    Fan fan(kHedging, 2);
+    fan.Warm();
+    for (auto& callee : fan.callees) callee->handler = nullptr;
+    fan.Start();
+    Policy policy = kHedging;
+    policy.idempotent = idempotent;
+    policy.outlier_failures = idempotent ? 0 : 5;  // There is something to learn all the same.
+    const std::span<const Target> targets = fan.route->targets.targets();
+    fan.caller.core.SetRoute(*fan.route, {targets.begin(), targets.end()}, policy, StatusCode::kOk, "");
+    for (int i = 0; i < 10; ++i) fan.Start();  // Each earns for the budget.
+    fan.SetTime(NowNs() + 50 * kNsPerMs);
+    fan.Settle();
+    EXPECT_EQ(fan.caller.core.counters().hedges != 0, idempotent);
+  }
+}
+
 // One answers while the other's answer comes in parts: it is dropped, and does not come again, so the call
 // must not wait for it once the other has broken off.
 TEST(HedgeTest, AnAnswerThatWasDroppedIsNotWaitedFor) {
