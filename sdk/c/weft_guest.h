@@ -124,8 +124,8 @@ static inline uint32_t weft_reply(const void* data, uint32_t size) {
 }
 
 /* Calls function `name` ("namespace/name") and waits for its answer, which is written to `room`. The call
- * must end within `timeout_ns` (0: as long as the call being handled may take). The name is best a literal:
- * the host remembers whose name stands at that address. */
+ * must end within `timeout_ns` (0: as long as the policy and the call being handled allow). The name is best
+ * a literal: the host remembers whose name stands at that address. */
 static inline weft_outcome weft_call_within(const char* name, const void* data, uint32_t size, void* room,
                                             uint32_t room_size, int64_t timeout_ns) {
   uint64_t packed = weft_import_call(name, (uint32_t)strlen(name), data, size, room, room_size, timeout_ns);

@@ -40,10 +40,14 @@ struct Bytes {
 };
 
 // How a call ended. `bytes` is the answer, or the error's message; it points into the room given to the call.
+// Of an answer that does not fit there, WEFT_SHORT, it is empty.
 struct Answer {
   uint32_t status = WEFT_OK;
   Bytes bytes;
   bool ok() const { return status == WEFT_OK; }
+  static Answer In(const uint8_t* room, weft_outcome outcome) {
+    return {outcome.status, {room, outcome.status == WEFT_SHORT ? 0 : outcome.size}};
+  }
 };
 
 inline uint32_t Reply(Bytes bytes) { return weft_reply(bytes.data, bytes.size); }
@@ -51,8 +55,7 @@ inline uint32_t Reply(Bytes bytes) { return weft_reply(bytes.data, bytes.size); 
 // Calls and waits. The answer is written to `room`.
 template <size_t kRoom>
 Answer CallNow(const char* name, Bytes request, uint8_t (&room)[kRoom], int64_t timeout_ns = 0) {
-  const weft_outcome outcome = weft_call_within(name, request.data, request.size, room, kRoom, timeout_ns);
-  return {outcome.status, {room, outcome.size}};
+  return Answer::In(room, weft_call_within(name, request.data, request.size, room, kRoom, timeout_ns));
 }
 
 // A call under way with room for an answer of up to kRoom bytes. It stays where it is: the host writes into
@@ -72,7 +75,7 @@ class Call {
   // Waits for the end. Further calls return the same answer.
   Answer Wait() {
     if (pending()) outcome_ = weft_wait(handle());
-    return {outcome_.status, {room_, outcome_.size}};
+    return Answer::In(room_, outcome_);
   }
 
  private:

@@ -11,13 +11,13 @@ TEST_F(ServeTest, LeafAnswersWithTheRequest) {
   Function& tool = Serve("demo/tool", "test_tool");
   const Answer answer = Call(tool, "echo me");
   EXPECT_EQ(answer.status, kOk);
-  EXPECT_EQ(answer.bytes, "echo me");
+  EXPECT_EQ(answer.bytes.size(), 0u);
 }
 
 TEST_F(ServeTest, EmptyRequestAndEmptyReplyWork) {
   const Answer answer = Call(Serve("demo/tool", "test_tool"), "");
   EXPECT_EQ(answer.status, kOk);
-  EXPECT_EQ(answer.bytes, "");
+  EXPECT_EQ(answer.bytes.size(), 0u);
 }
 
 TEST_F(ServeTest, HelloGreets) {
@@ -351,6 +351,21 @@ TEST_F(ServeTest, SleepingGuestHoldsNoThread) {
   EXPECT_FALSE(Answered(long_one));
   EXPECT_EQ(Await(long_one).status, kOk);
   EXPECT_EQ(host_.NextDueNs(), UINT64_MAX);
+}
+
+TEST_F(ServeTest, CppGuestHasNoBytesOfAnAnswerThatIsTooLongForItsRoom) {
+  mesh_.Serve("shop/north", Remote::kLater);
+  mesh_.Serve("shop/south", Remote::kLater);
+  Function& shop = Serve("demo/shop", "test_shop");
+  const uintptr_t call = *Deliver(shop, "tea");
+  ASSERT_EQ(mesh_.pending.size(), 2u);
+  OutCall* north = mesh_.pending[0].first;
+  mesh_.pending.erase(mesh_.pending.begin());
+  mesh_.Finish(*north, kOk, std::string(65, '4'));
+  mesh_.FinishPending();
+  const Answer answer = Await(call);
+  EXPECT_EQ(answer.status, kOk);
+  EXPECT_EQ(answer.bytes.size(), 0u);
 }
 
 TEST_F(ServeTest, CppGuestTakesTheFirstOfTwoAnswers) {
