@@ -124,13 +124,21 @@ absl::Status UseCertificate(const std::string& path, SSL_CTX* context) {
 absl::Status UseKey(const CredentialPaths& paths, SSL_CTX* context) {
   WEFT_ASSIGN_OR_RETURN(std::string bytes, ReadFile(paths.key, true));
   KeyPtr key;
+  bool encrypted = false;
   {
     const BioPtr bio = BioOf(bytes);
     // Without this callback OpenSSL would ask for a passphrase on the terminal.
-    const auto no_passphrase = [](char*, int, int, void*) { return -1; };
-    key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, no_passphrase, nullptr));
+    const auto no_passphrase = [](char*, int, int, void* asked) {
+      *static_cast<bool*>(asked) = true;
+      return -1;
+    };
+    key.reset(PEM_read_bio_PrivateKey(bio.get(), nullptr, no_passphrase, &encrypted));
   }
   OPENSSL_cleanse(bytes.data(), bytes.size());
+  if (encrypted) {
+    TakeOpensslError();
+    return Wrong(paths.key, "the key is encrypted, and nobody is asked for a passphrase");
+  }
   if (key == nullptr) return Wrong(paths.key, absl::StrCat("no usable private key: ", TakeOpensslError()));
   if (SSL_CTX_use_PrivateKey(context, key.get()) != 1 || SSL_CTX_check_private_key(context) != 1) {
     TakeOpensslError();

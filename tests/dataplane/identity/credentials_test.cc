@@ -116,6 +116,22 @@ TEST_F(CredentialsTest, WhatTheBundleRevokesIsRefusedAndAnOldListStillCounts) {
   EXPECT_EQ((*own)->Verify(CertificateOf(*bad).get(), nullptr, world_.unix_s).refusal, Refusal::kRevoked);
 }
 
+TEST_F(CredentialsTest, AnEncryptedKeyIsToldToBeOne) {
+  const CredentialPaths paths = world_.Issue("n1");
+  const std::string plain = test::ReadFile(paths.key);
+  const KeyPtr key(PEM_read_bio_PrivateKey(BioOf(plain).get(), nullptr, nullptr, nullptr));
+  ASSERT_NE(key, nullptr);
+  const BioPtr encrypted(BIO_new(BIO_s_mem()));
+  ASSERT_EQ(PEM_write_bio_PKCS8PrivateKey(encrypted.get(), key.get(), EVP_aes_256_cbc(), "phrase", 6, nullptr,
+                                          nullptr),
+            1);
+  char* bytes = nullptr;
+  const auto count = static_cast<std::size_t>(BIO_get_mem_data(encrypted.get(), &bytes));
+  test::WriteFile(paths.key, std::string(bytes, count));
+  chmod(paths.key.c_str(), 0600);
+  EXPECT_EQ(Complaint(paths), paths.key + ": the key is encrypted, and nobody is asked for a passphrase");
+}
+
 TEST_F(CredentialsTest, AHalfWrittenPairKeepsTheOldOneAndIsToldOnce) {
   const CredentialPaths paths = world_.Issue("n1");
   CredentialFiles files(paths);
