@@ -64,6 +64,7 @@ void TellSaveError(const absl::Status& error) {
 Server::Server(ServerOptions options) : options_(std::move(options)), started_ns_(NowNs()) {
   admin_tenant_.name = "admin";
   engine_tenant_.name = "engine";
+  engine_tenant_.uid = geteuid();
   engine_tenant_.limits = NodeEngineLimits(options_.config.tenants, admin_tenant_.limits);
 }
 

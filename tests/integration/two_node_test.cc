@@ -246,8 +246,11 @@ TEST_F(TwoNodeTest, ACallerThatTheOtherNodeDoesNotKnowIsRefused) {
   EXPECT_EQ(result["codes"]["PERMISSION_DENIED"], result["started"]) << result;
   EXPECT_EQ(far_run.Totals().executed, 0u);
   EXPECT_THAT(far_->Ctl({"status"}).output, HasSubstr("engine_refused_caller"));
-  EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error,
-              HasSubstr("and `call_as` of that node does not name it"));
+  EXPECT_THAT(
+      near_->Ctl({"call", "app/echo", "--as", "app", "x"}).error,
+      HasSubstr("caller app may not call app/echo from node n1: it has no endpoint there, and `call_as` of "
+                "that node does not name it"));
+  EXPECT_EQ(CounterOf(*near_, "engine:n1", "uid"), kAgentUid);
   // Where its own control does not say so either, it is known here what will come of a call.
   EXPECT_EQ(near_->Ctl({"explain", "app", "app/echo"}).exit_code, 0);
   near_->SetMesh(CommonMesh("zone: z"));
