@@ -435,7 +435,9 @@ TEST_F(WeftctlTest, PushedMessagesAreNoAnswers) {
 
 TEST_F(WeftctlTest, PayloadThatIsTooLongIsToldByItsFileBeforeTheAgentIsAsked) {
   const std::string file = directory_ / "payload";
-  test::WriteFile(file, std::string(17'000'000, 'x'));
+  std::string payload;
+  payload.resize(17'000'000);
+  test::WriteFile(file, payload);
   const std::string why = " is longer than 16777216 bytes, which a message may have\n";
   test::Ran ran = Ctl({"call", "v/f", "--file", file});
   EXPECT_EQ(ran.exit_code, 1);
