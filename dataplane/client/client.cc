@@ -32,9 +32,19 @@ absl::Status Mesh::Attach(absl::Duration timeout) {
   return impl_->Attach(timeout);
 }
 
-const std::string& Mesh::node() const { return impl_->session().welcome().node(); }
-const std::string& Mesh::host() const { return impl_->session().welcome().host(); }
-const std::string& Mesh::call_as() const { return impl_->session().welcome().call_as(); }
+// Copies: the keeper may hear of others at any time.
+std::string Mesh::node() const {
+  MeshImpl::Inside inside(*impl_);
+  return impl_->session().welcome().node();
+}
+std::string Mesh::host() const {
+  MeshImpl::Inside inside(*impl_);
+  return impl_->session().welcome().host();
+}
+std::string Mesh::call_as() const {
+  MeshImpl::Inside inside(*impl_);
+  return impl_->session().welcome().call_as();
+}
 
 bool Mesh::attached() const {
   MeshImpl::Inside inside(*impl_);

@@ -318,6 +318,11 @@ void MeshImpl::ExpireLocal() {
 
 // --- weft/server.h
 
+bool ServerCall::cancelled() const {
+  MeshImpl::Inside inside(mesh_);  // The keeper reads a link that the agent has closed to its end.
+  return cancelled_;
+}
+
 void ServerCall::Reply(std::span<const std::byte> response) {
   if (std::exchange(answered_, true)) return;
   MeshImpl::Inside inside(mesh_);

@@ -60,10 +60,10 @@ class Mesh {
   // `timeout`, with what was last in the way.
   absl::Status Attach(absl::Duration timeout = absl::Seconds(10));
 
-  // Names as the agent told them; empty before Attach.
-  const std::string& node() const;
-  const std::string& host() const;
-  const std::string& call_as() const;
+  // Names as the agent told them last; empty before Attach.
+  std::string node() const;
+  std::string host() const;
+  std::string call_as() const;
   // The session with the agent is up right now. Calls work on without it.
   bool attached() const;
 

@@ -84,8 +84,8 @@ class ServerCall {
   uint32_t request_id() const { return incoming_.request_id; }
   // Carried to calls that the handler makes, unless they bring their own.
   const std::optional<TraceContext>& trace() const { return trace_; }
-  // Nobody waits for the reply any more. Changes only while the handler is inside the library.
-  bool cancelled() const { return cancelled_; }
+  // Nobody waits for the reply any more.
+  bool cancelled() const;
 
   // One of the three, once; where none was called, the call ends with INTERNAL (a one-way just ends). See
   // DeferredCall.

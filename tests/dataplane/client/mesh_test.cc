@@ -2,18 +2,25 @@
 // A Mesh without an agent, on one thread with the peer that it exchanges calls with: whom a cancel means,
 // and what callbacks leave to others.
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <deque>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "dataplane/api/host.pb.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/unix_socket.h"
 #include "dataplane/client/mesh_impl.h"
 #include "tests/dataplane/call/call_pair.h"
 #include "weft/client.h"
@@ -337,6 +344,120 @@ TEST_F(MeshTest, ACallOfItsOwnThatIsRefusedForItsDepthIsCounted) {
   EXPECT_EQ(codes.front(), StatusCode::kResourceExhausted);
   EXPECT_EQ(codes.back(), StatusCode::kOk);
   EXPECT_EQ(core().counters().refused_room, 1u);
+}
+
+// With an agent that the test plays, so that the Mesh has a keeper.
+class KeptMeshTest : public testing::Test {
+ protected:
+  KeptMeshTest() {
+    EXPECT_NE(mkdtemp(dir_.data()), nullptr);
+    listener_ = *ListenUnix(dir_ + "/agent.sock", 0600);
+    mesh_ = *Mesh::Create({.run_dir = dir_});
+  }
+  ~KeptMeshTest() override { std::filesystem::remove_all(dir_); }
+
+  void Attach() {
+    std::thread admits([this] {
+      pollfd comes{listener_.get(), POLLIN, 0};
+      ASSERT_EQ(poll(&comes, 1, -1), 1);
+      agent_ = UniqueFd(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      ASSERT_TRUE(agent_.valid());
+      Welcome("first");
+    });
+    EXPECT_TRUE(mesh_->Attach().ok());
+    admits.join();
+  }
+  void Welcome(const std::string& host) {
+    api::ToHost message;
+    message.mutable_welcome()->set_host(host);
+    Say(message);
+  }
+  void Say(const api::ToHost& message, absl::Span<const int> fds = {}) {
+    ASSERT_TRUE(SendMessage(agent_.get(), message.SerializeAsString(), fds).ok());
+  }
+  // The memory of a channel that was asked for.
+  UniqueFd TakeMemory() {
+    for (;;) {
+      pollfd comes{agent_.get(), POLLIN, 0};
+      EXPECT_EQ(poll(&comes, 1, -1), 1);
+      absl::StatusOr<ReceivedMessage> received = ReceiveMessage(agent_.get());
+      if (!received.ok()) return UniqueFd();
+      if (!received->fds.empty()) return std::move(received->fds[0]);
+    }
+  }
+
+  std::string dir_ = "/tmp/weft-mesh-test-XXXXXX";
+  UniqueFd listener_;
+  UniqueFd agent_;
+  std::unique_ptr<Mesh> mesh_;
+};
+
+TEST_F(KeptMeshTest, ANameThatWasAskedForStaysWhenTheAgentTellsAnother) {
+  Attach();
+  const std::string& host = mesh_->host();
+  ASSERT_EQ(host, "first");
+  Welcome("other");
+  while (mesh_->host() != "other") std::this_thread::yield();
+  EXPECT_EQ(host, "first");
+}
+
+// Found by ThreadSanitizer where the handler reads what the keeper writes.
+TEST_F(KeptMeshTest, AHandlerSeesACancelThatItsKeeperReadsFromALinkThatIsClosed) {
+  const std::string id(16, 'i');
+  TestHost peer;
+  PeerCall call;
+  bool cancelled = false;
+  Server server(*mesh_);
+  Client client(*mesh_);
+  ASSERT_TRUE(server
+                  .Register("demo/wait",
+                            [&](ServerCall& served) {
+                              ASSERT_TRUE(peer.core.Cancel(call.handle));
+                              api::ToHost close;
+                              close.mutable_channel_close()->set_id(id);
+                              Say(close);
+                              while (!served.cancelled()) std::this_thread::yield();
+                              cancelled = true;
+                            })
+                  .ok());
+  Attach();
+  api::ToHost open;
+  open.mutable_channel_open()->set_id(id);
+  open.mutable_channel_open()->set_peer("b");
+  open.mutable_channel_open()->set_arena_bytes(kArenaBytesDefault);
+  Say(open);
+  absl::StatusOr<DoorbellPair> bells = MakeDoorbellPair();
+  auto bell = std::make_unique<Doorbell>(*Doorbell::Create(std::move(bells->first)));
+  std::unique_ptr<Channel> channel = *Channel::Create({});
+  ASSERT_TRUE(channel->Connect(TakeMemory(), bell.get()).ok());
+  const int fds[] = {channel->memory_fd(), bells->second.get()};
+  const Link& link = peer.core.AddLink(std::move(channel), std::move(bell), "a");
+  api::ToHost joined, access;
+  joined.mutable_channel_peer()->set_id(id);
+  Say(joined, fds);
+  access.mutable_channel_access()->set_id(id);
+  api::ChannelAccess::Caller& caller = *access.mutable_channel_access()->add_callers();
+  caller.set_index(kTestCaller);
+  caller.set_name("test/peer");
+  caller.add_callee_ids(FunctionIdOf("demo/wait").value);
+  access.set_serial(1);
+  Say(access);
+  RouteEntry& route = peer.core.Route("test/peer", "demo/wait");
+  peer.core.SetRoute(route, {{.link = link.index, .weight = 1, .caller_index = kTestCaller}},
+                     Policy{.timeout_ns = 60 * kNsPerSecond}, StatusCode::kOk, "");
+  // Once the table is there.
+  for (bool applied = false; !applied;) {
+    client.Wait(absl::Milliseconds(1));
+    const absl::StatusOr<ReceivedMessage> received = ReceiveMessage(agent_.get());
+    api::FromHost message;
+    applied = received.ok() && message.ParseFromString(received->bytes) && message.has_applied();
+  }
+  CallSpec spec;
+  spec.done = Ended::Done;
+  spec.context = &call.ended;
+  ASSERT_EQ(peer.core.StartNow(route, spec, NowNs(), &call.handle), StartState::kStarted);
+  while (!cancelled) client.Wait(absl::Seconds(1));
+  EXPECT_EQ(call.ended.code, StatusCode::kCancelled);
 }
 
 }  // namespace
