@@ -26,6 +26,10 @@
 /* The longest: a jumbo frame of 9,000 bytes less IPv4 and UDP headers. */
 #define WEFT_PACKET_BYTES_MAX (9000 - 20 - 8)
 
+/* A worker hint with this bit asks that the datagram leave alone: the receiver would get those that a
+ * sender's kernel sends as one (UDP_SEGMENT) as one frame, where no device on the way cuts them. */
+#define WEFT_WORKER_HINT_ALONE 0x8000
+
 struct weft_packet_header {
   __u8 version_and_suite; /* WEFT_PACKET_VERSION_AND_SUITE */
   __u8 flags;             /* key epoch; rest zero */

@@ -3,12 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <linux/ethtool.h>
 #include <linux/if_link.h>
-#include <linux/sockios.h>
-#include <net/if.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #include <cerrno>
 #include <cstring>
@@ -59,15 +54,7 @@ absl::Status Occupied(const std::string& interface, const Occupant& occupant) {
 }  // namespace
 
 XdpMode BestModeFor(const std::string& interface) {
-  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ethtool_drvinfo driver{};
-  driver.cmd = ETHTOOL_GDRVINFO;
-  ifreq request{};
-  interface.copy(request.ifr_name, sizeof(request.ifr_name) - 1);
-  request.ifr_data = reinterpret_cast<char*>(&driver);
-  const bool is_veth =
-      ioctl(fd.get(), SIOCETHTOOL, &request) == 0 && std::strncmp(driver.driver, "veth", sizeof("veth")) == 0;
-  return is_veth && port::QueuesOf(interface) == 1 ? XdpMode::kGeneric : XdpMode::kNative;
+  return port::IsVeth(interface) && port::QueuesOf(interface) == 1 ? XdpMode::kGeneric : XdpMode::kNative;
 }
 
 absl::StatusOr<XdpLink> AttachXdp(const SteerProgram& program, const std::string& interface, int index) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dataplane/agent/node_link.h"
 
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -14,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bpf/abi/packet.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
@@ -96,6 +98,13 @@ absl::StatusOr<engine::EngineThreadOptions> OptionsOf(const AgentConfig& config,
   return options;
 }
 
+// Modulo the number of workers it is the worker; above that stands whether datagrams for it leave alone.
+uint16_t HintOf(uint16_t worker, uint16_t workers, bool alone) {
+  if (!alone) return worker;
+  const int base = (WEFT_WORKER_HINT_ALONE + workers - 1) / workers * workers;
+  return static_cast<uint16_t>(base + worker);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& config,
@@ -113,8 +122,13 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
     WEFT_ASSIGN_OR_RETURN(worker.address, identity::Endpoint::Parse(config.dpdk.address));
   }
   worker.datagram_bytes_max = DatagramBytesMax(config, !worker.address.ipv6);
+  // What DPDK carries passes no XDP program.
+  const bool steered = !config.interface.empty() && config.packet_port != AgentConfig::PacketPort::kDpdk;
+  const bool alone =
+      steered && (if_nametoindex(config.interface.c_str()) == 0 || port::IsVeth(config.interface));
   for (uint16_t i = 0; i < link->workers_; ++i) {
-    worker.id = worker.hint = i;
+    worker.id = i;
+    worker.hint = HintOf(i, link->workers_, alone);
     keys.workers.push_back(worker);
   }
   WEFT_ASSIGN_OR_RETURN(keys.listener, ListenTcp(endpoint));
@@ -126,8 +140,6 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   }
   WEFT_ASSIGN_OR_RETURN(link->keys_, identity::KeyExchange::Create(std::move(keys), link.get()));
   NodeLink* const raw = link.get();
-  // What DPDK carries passes no XDP program.
-  const bool steered = !config.interface.empty() && config.packet_port != AgentConfig::PacketPort::kDpdk;
   if (!steered) {
     const bool asked = config.packet_port == AgentConfig::PacketPort::kAfXdp;
     WEFT_RETURN_IF_ERROR(link->StartEngines(false, asked ? "the settings name no `interface`" : ""));

@@ -101,6 +101,16 @@ uint32_t QueuesOf(const std::string& interface) {
   return queues == 0 ? 1 : queues;
 }
 
+bool IsVeth(const std::string& interface) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request = RequestFor(interface);
+  ethtool_drvinfo driver{};
+  driver.cmd = ETHTOOL_GDRVINFO;
+  request.ifr_data = reinterpret_cast<char*>(&driver);
+  return ioctl(fd.get(), SIOCETHTOOL, &request) == 0 &&
+         std::strncmp(driver.driver, "veth", sizeof(driver.driver)) == 0;
+}
+
 absl::StatusOr<NextHops::Sockets> NextHops::Open() {
   Sockets sockets;
   sockets.plain4.Reset(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));

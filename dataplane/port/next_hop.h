@@ -29,6 +29,8 @@ struct NextHop {
 
 // Receive queues of an interface; 1 where the driver does not say.
 uint32_t QueuesOf(const std::string& interface);
+// Whether it is one end of a veth pair: each packet that it gets is a socket buffer of the sender's kernel.
+bool IsVeth(const std::string& interface);
 
 class NextHops {
  public:

@@ -68,6 +68,7 @@ WEFT_HOT bool UdpPort::JoinMessage(Message* message, std::size_t number) const {
   constexpr std::size_t kHint = offsetof(weft_packet_header, worker_hint);
   if (slot.bytes < sizeof(weft_packet_header) || std::memcmp(slot.data + kHint, first.data + kHint, 2) != 0)
     return false;
+  if ((first.data[kHint] & WEFT_WORKER_HINT_ALONE >> 8) != 0) return false;
   if (message->closed || slot.alone || slot.named != first.named || slot.path != first.path ||
       slot.bytes > message->segment || slot.bytes == 0 || message->count == kSegmentsMax ||
       message->bytes + slot.bytes > kBytesMax || message->first + message->count != number ||

@@ -307,6 +307,29 @@ TEST_F(TwoNodeTest, ARevokedRuleHoldsForCallsFromTheOtherNode) {
 }
 
 // What also runs on Debian's stock kernel, in a machine so slow that load and time mean nothing there.
+class HalfSteeredTwoNodeTest : public SteeredTwoNodeTest {
+ protected:
+  HalfSteeredTwoNodeTest() { unnamed_ = "n1"; }
+};
+
+// What n1's kernel would send as one, and the veth would hand over uncut.
+TEST_F(HalfSteeredTwoNodeTest, ALongMessageFromANodeByUdpReachesOneByAfXdp) {
+  LoadRun far_run(*far_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  EXPECT_TRUE(far_->WaitForCtl({"status"}, "af_xdp weft0")) << Logs();
+  EXPECT_THAT(near_->Ctl({"status"}).output, HasSubstr("io_uring"));
+  EXPECT_TRUE(Answers(*near_)) << Logs();
+  const std::string file = files_ / "long";
+  WriteFile(file, std::string(500'000, 'x'));
+  for (int i = 0; i < 10; ++i) {
+    // The server knows its requests, and that this is none.
+    EXPECT_THAT(near_->Ctl({"call", "app/echo", "--as", "app", "--file", file}).error, HasSubstr("DATA_LOSS"))
+        << Logs();
+  }
+  EXPECT_THAT(far_->Ctl({"status"}).output, testing::Not(HasSubstr("dropped_too_long")));
+}
+
 TEST_F(SteeredTwoNodeTest, ACallGoesThereAndBackByAfXdp) {
   LoadRun far_run(*far_);
   Process server = far_run.StartServer("a", kUidA, 1);

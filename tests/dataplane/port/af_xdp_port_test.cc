@@ -226,6 +226,30 @@ TEST_F(AfXdpPortTest, LargerFramesServeALargerMtu) {
   EXPECT_TRUE(Takes(*near, 2, 3300));
 }
 
+// A veth hands over what its peer's kernel sends as one uncut, where the program runs on socket buffers.
+TEST_F(AfXdpPortTest, AStreamThatAPeerSendsByUdpArrivesOneByOneWhereTheHintAsksForIt) {
+  auto near = OpenNearUdp("10.77.0.1:4810");
+  auto far = OpenFar("10.77.0.2:4810").value();
+  const uint64_t path = near->AddPath(*Address::Parse("10.77.0.2:4810")).value();
+  constexpr uint64_t kCount = 64;
+  for (uint64_t i = 0; i < kCount; ++i) {
+    uint8_t* const out = near->BeginSend();
+    ASSERT_NE(out, nullptr);
+    WriteDatagram(out, i, 1300, WEFT_WORKER_HINT_ALONE);
+    near->FinishSend(path, 1300);
+  }
+  uint64_t got = 0;
+  for (const uint64_t begin_ns = NowNs(); got < kCount && NowNs() - begin_ns < kGiveUpNs;) {
+    near->Flush();
+    ReceivedDatagram one;
+    if (far->Receive(&one, 1) == 0) continue;
+    EXPECT_TRUE(IsDatagram(one, got, 1300, WEFT_WORKER_HINT_ALONE)) << one.bytes;
+    far->Release(&one, 1);
+    ++got;
+  }
+  EXPECT_EQ(got, kCount);
+}
+
 TEST_F(AfXdpPortTest, InterfaceThatIsNotThereIsNamed) {
   const auto port = AfXdpPort::Create(
       {.interface = "no-such-if", .xsks_map_fd = -1, .local = *Address::Parse("10.77.0.2:4810")});

@@ -31,9 +31,10 @@ inline constexpr uint16_t kUdpPort = 4810;
 
 // A datagram as a peer's, so that a port with a filter before it lets it pass: clear header, its number,
 // bytes that follow from the number.
-inline void WriteDatagram(uint8_t* out, uint64_t number, std::size_t bytes) {
+inline void WriteDatagram(uint8_t* out, uint64_t number, std::size_t bytes, uint16_t worker_hint = 0) {
   weft_packet_header header{};
   header.version_and_suite = WEFT_PACKET_VERSION_AND_SUITE;
+  header.worker_hint = htons(worker_hint);
   header.key_id = htonl(kKeyId);
   header.counter = number;
   std::memcpy(out, &header, sizeof(header));
@@ -46,9 +47,10 @@ inline uint64_t NumberOf(const ReceivedDatagram& datagram) {
   return header.counter;
 }
 
-inline bool IsDatagram(const ReceivedDatagram& datagram, uint64_t number, std::size_t bytes) {
+inline bool IsDatagram(const ReceivedDatagram& datagram, uint64_t number, std::size_t bytes,
+                       uint16_t worker_hint = 0) {
   std::vector<uint8_t> expected(bytes);
-  WriteDatagram(expected.data(), number, bytes);
+  WriteDatagram(expected.data(), number, bytes, worker_hint);
   return datagram.bytes == bytes && std::memcmp(datagram.data, expected.data(), bytes) == 0;
 }
 
