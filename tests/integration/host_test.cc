@@ -338,9 +338,7 @@ TEST_F(HostProcessTest, AFunctionThatIsTakenBackLeavesAHostThatIsNeverIdle) {
   const Function loop = *client.Resolve("demo/loop");
   const std::byte command{'l'};
   std::byte room[256];
-  int ended = 0;
   std::function<void(const CallResult&)> again = [&](const CallResult&) {
-    ++ended;
     ASSERT_TRUE(
         client.CallAsync(loop, std::span(&command, 1), room, again, {.timeout = absl::Seconds(30)}).ok());
   };
@@ -355,7 +353,6 @@ TEST_F(HostProcessTest, AFunctionThatIsTakenBackLeavesAHostThatIsNeverIdle) {
   };
   EXPECT_TRUE(Eventually([&] { return !there(); }, absl::Seconds(20)))
       << hosts_.front().Output() << mesh_->control().Output();
-  EXPECT_GT(ended, 0);
 }
 
 TEST_F(HostProcessTest, PlacedModuleOfAnotherHashIsNotServed) {

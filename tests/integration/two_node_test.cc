@@ -306,7 +306,6 @@ TEST_F(TwoNodeTest, ARevokedRuleHoldsForCallsFromTheOtherNode) {
   EXPECT_LE(far_run.Totals().executed, executed + 5);
 }
 
-// What also runs on Debian's stock kernel, in a machine so slow that load and time mean nothing there.
 class HalfSteeredTwoNodeTest : public SteeredTwoNodeTest {
  protected:
   HalfSteeredTwoNodeTest() { unnamed_ = "n1"; }
@@ -330,6 +329,7 @@ TEST_F(HalfSteeredTwoNodeTest, ALongMessageFromANodeByUdpReachesOneByAfXdp) {
   EXPECT_THAT(far_->Ctl({"status", "-o", "json"}).output, testing::Not(HasSubstr("dropped_too_long")));
 }
 
+// What also runs on Debian's stock kernel, in a machine so slow that load and time mean nothing there.
 TEST_F(SteeredTwoNodeTest, ACallGoesThereAndBackByAfXdp) {
   LoadRun far_run(*far_);
   Process server = far_run.StartServer("a", kUidA, 1);

@@ -317,8 +317,6 @@ TEST_F(ServerTest, HostThatEndsIsWithdrawnAndItsNameIsFreeAtOnce) {
   EXPECT_EQ(front_->closes().begin()->second.code(), 14u);
 }
 
-// The channels that all tenants can pay for have their other ends at the node engine, and what one tenant
-// uses there is not another's.
 // weftd made them itself. This tenant's user is weftd's own, as on a machine of one person; a host's engine
 // inside is counted, or not, alike.
 TEST_F(ServerTest, ConnectionsOfEnginesAreNoneOfTheTenants) {
@@ -340,6 +338,8 @@ TEST_F(ServerTest, ConnectionsOfEnginesAreNoneOfTheTenants) {
   EXPECT_EQ(Refused("too_many_connections"), 1u);
 }
 
+// The channels that all tenants can pay for have their other ends at the node engine, and what one tenant
+// uses there is not another's.
 TEST(NodeEngineLimitsTest, TheyAreThoseOfAllTenantsTogether) {
   std::vector<Tenant> tenants(40);
   uint64_t bytes = TenantLimits().bytes;

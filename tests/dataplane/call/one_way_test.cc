@@ -260,7 +260,6 @@ TEST(OneWayTest, LongMessageThatDoesNotGoOutWholeIsCounted) {
   EXPECT_EQ(pair.caller.core.counters().one_way_sent, 0u);
 }
 
-// Nobody would learn how long its payload has to stay.
 TEST(OneWayTest, LongMessageEndsAtItsDeadlineBehindWhateverItsPeerDoesNotRead) {
   CallPair pair;
   const std::string message = Pattern(9, 3 << 20);
@@ -317,6 +316,7 @@ TEST(OneWayTest, LongMessageThatIsReadSlowlyEndsAtItsDeadline) {
   EXPECT_EQ(next.response, "ping");
 }
 
+// Nobody would learn how long its payload has to stay.
 TEST(OneWayTest, LongMessageWithoutACallbackIsNotBegun) {
   CallPair pair;
   const std::string message = Pattern(9, 3 << 20);
