@@ -168,14 +168,17 @@ std::string EtcdPresence::HostOf(absl::string_view key) const {
   return std::string(key.substr(0, key.find('/')));
 }
 
+double EtcdPresence::LeftOf(const Budget& budget, uint64_t now_ns) const {
+  const double earned = static_cast<double>(now_ns - budget.at_ns) / kNsPerSecond * kWithdrawalsPerSecond;
+  return std::min<double>(options_.withdrawals_max, budget.left + earned);
+}
+
 // What `host` has left of withdrawals.
 double& EtcdPresence::LeftOf(const std::string& host, uint64_t now_ns) {
-  const double most = options_.withdrawals_max;
-  const auto [budget, fresh] = budgets_.try_emplace(host, Budget{most, now_ns});
-  auto& [left, at_ns] = budget->second;
-  left = std::min(most, left + static_cast<double>(now_ns - at_ns) / kNsPerSecond * kWithdrawalsPerSecond);
-  at_ns = now_ns;
-  return left;
+  const Budget all{static_cast<double>(options_.withdrawals_max), now_ns};
+  Budget& budget = budgets_.try_emplace(host, all).first->second;
+  budget = {LeftOf(budget, now_ns), now_ns};
+  return budget.left;
 }
 
 // The next ones, as many as a transaction takes; `after`: what is said by then. A host that has more to
@@ -213,7 +216,10 @@ std::vector<EtcdOp> EtcdPresence::OpsNow(Keys* after, uint64_t now_ns) {
     notes_.push_back(absl::StrCat("presence in etcd: host ", slowed_,
                                   " withdraws functions in a loop; what it serves is told slowly"));
   }
-  std::erase_if(budgets_, [&](const auto& entry) { return entry.second.left >= options_.withdrawals_max; });
+  // Names come and go with their pods.
+  std::erase_if(budgets_, [&](const auto& entry) {
+    return LeftOf(entry.second, now_ns) >= static_cast<double>(options_.withdrawals_max);
+  });
   return ops;
 }
 

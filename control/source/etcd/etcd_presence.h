@@ -68,6 +68,7 @@ class EtcdPresence {
   void Publish();
   std::vector<EtcdOp> OpsNow(Keys* after, uint64_t now_ns);
   std::string HostOf(absl::string_view key) const;
+  double LeftOf(const Budget& budget, uint64_t now_ns) const;
   double& LeftOf(const std::string& host, uint64_t now_ns);
   void KeepAlive(uint64_t now_ns);
   void Kept(uint64_t sent_ns);
