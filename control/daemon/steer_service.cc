@@ -9,6 +9,7 @@
 #include "bpf/abi/drop_reason.h"
 #include "control/daemon/items.h"
 #include "dataplane/base/status.h"
+#include "dataplane/port/next_hop.h"
 
 namespace weft::control {
 namespace {
@@ -41,10 +42,9 @@ const char* NameOf(XdpMode mode) {
 std::string ModeProblem(const Steer& steer) {
   const XdpMode best = BestModeFor(steer.interface());
   if (steer.mode() == best) return "";
-  if (best == XdpMode::kGeneric) {
-    return absl::StrCat(
-        "slower than generic on a veth of one queue, attached by an earlier version: --steer-detach ",
-        steer.interface(), " and a start mend it");
+  if (steer.why_generic().empty() && port::IsVeth(steer.interface())) {
+    return absl::StrCat("not the better one for so many queues of a veth: weft-control --steer-detach ",
+                        steer.interface(), " and a start mend it");
   }
   return steer.why_generic().empty()
              ? "slower than native, which the driver refused when it was attached"
