@@ -124,11 +124,10 @@ absl::StatusOr<std::unique_ptr<NodeLink>> NodeLink::Create(const AgentConfig& co
   worker.datagram_bytes_max = DatagramBytesMax(config, !worker.address.ipv6);
   // What DPDK carries passes no XDP program.
   const bool steered = !config.interface.empty() && config.packet_port != AgentConfig::PacketPort::kDpdk;
-  const bool alone =
-      steered && (if_nametoindex(config.interface.c_str()) == 0 || port::IsVeth(config.interface));
+  link->alone_ = steered && (if_nametoindex(config.interface.c_str()) == 0 || port::IsVeth(config.interface));
   for (uint16_t i = 0; i < link->workers_; ++i) {
     worker.id = i;
-    worker.hint = HintOf(i, link->workers_, alone);
+    worker.hint = HintOf(i, link->workers_, link->alone_);
     keys.workers.push_back(worker);
   }
   WEFT_ASSIGN_OR_RETURN(keys.listener, ListenTcp(endpoint));

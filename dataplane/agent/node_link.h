@@ -215,6 +215,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   const std::string run_dir_;
   EngineDoor* const door_;
   const uint16_t workers_;
+  bool alone_ = false;  // Datagrams for AF_XDP here are to leave their senders one by one.
   // By worker. Set once, under mutex_; the key thread, which sets them, reads them without.
   std::vector<std::unique_ptr<engine::EngineThread>> engines_;
   std::shared_ptr<engine::Crossing> crossing_;  // As engines_. Null: nothing comes in at the wrong one.

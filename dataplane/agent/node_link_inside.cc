@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bpf/abi/packet.h"
 #include "bpf/abi/steer.h"
 #include "dataplane/agent/node_link.h"
 #include "dataplane/agent/refusal.h"
@@ -116,6 +117,7 @@ absl::StatusOr<NodeLink::Inside> NodeLink::AddInside(const std::string& host, co
   inside.given.set_datagram_bytes_max(DatagramBytesMax(config_, !listen.ipv6));
   identity::Worker worker;
   worker.id = inside.worker;
+  worker.hint = raw_packets && alone_ ? WEFT_WORKER_HINT_ALONE : 0;
   worker.address = listen;
   worker.address.port = static_cast<uint16_t>(listen.port + slot);
   worker.datagram_bytes_max = inside.given.datagram_bytes_max();

@@ -36,8 +36,9 @@ namespace weft::identity {
 // What a node's worker tells peers about itself.
 struct Worker {
   uint16_t id = 0;  // Not used again for another worker while the process lives; AddWorker refuses it.
-  uint16_t hint =
-      0;  // weft_packet_header.worker_hint of packets to it; modulo their number it is the worker.
+  // weft_packet_header.worker_hint of packets to it. Of a node's own workers, modulo their number, it is
+  // which.
+  uint16_t hint = 0;
   // Where its packets go. Unspecified address: where the TLS connection comes from or went.
   Endpoint address;
   uint32_t datagram_bytes_max = 1472;  // Largest UDP payload that may be sent to it.
