@@ -88,27 +88,28 @@ absl::StatusOr<UniqueFd> OpenNetlink(uint32_t groups) {
   return fd;
 }
 
+// `question`: one of ethtool's, with its command; answered in place. False where the driver has no answer.
+bool AskDriver(const std::string& interface, void* question) {
+  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request = RequestFor(interface);
+  request.ifr_data = static_cast<char*>(question);
+  return ioctl(fd.get(), SIOCETHTOOL, &request) == 0;
+}
+
 }  // namespace
 
 uint32_t QueuesOf(const std::string& interface) {
-  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request = RequestFor(interface);
   ethtool_channels channels{};
   channels.cmd = ETHTOOL_GCHANNELS;
-  request.ifr_data = reinterpret_cast<char*>(&channels);
-  if (ioctl(fd.get(), SIOCETHTOOL, &request) != 0) return 1;
+  if (!AskDriver(interface, &channels)) return 1;
   const uint32_t queues = channels.combined_count + channels.rx_count;
   return queues == 0 ? 1 : queues;
 }
 
 bool IsVeth(const std::string& interface) {
-  const UniqueFd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request = RequestFor(interface);
   ethtool_drvinfo driver{};
   driver.cmd = ETHTOOL_GDRVINFO;
-  request.ifr_data = reinterpret_cast<char*>(&driver);
-  return ioctl(fd.get(), SIOCETHTOOL, &request) == 0 &&
-         std::strncmp(driver.driver, "veth", sizeof(driver.driver)) == 0;
+  return AskDriver(interface, &driver) && std::strncmp(driver.driver, "veth", sizeof(driver.driver)) == 0;
 }
 
 absl::StatusOr<NextHops::Sockets> NextHops::Open() {
