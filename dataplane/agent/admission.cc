@@ -9,6 +9,7 @@
 #include "dataplane/agent/refusal.h"
 #include "dataplane/api/protocol.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/pod_uid.h"
 #include "dataplane/base/status.h"
 
 namespace weft::agent {
@@ -18,14 +19,6 @@ const Tenant* FindTenant(const AgentConfig& config, uid_t uid) {
     if (tenant.uid == uid) return &tenant;
   }
   return nullptr;
-}
-
-bool IsPodUid(absl::string_view name) {
-  constexpr absl::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
-  return name.size() == kForm.size() &&
-         std::equal(name.begin(), name.end(), kForm.begin(), [](char c, char form) {
-           return form == '-' ? c == '-' : (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
 }
 
 absl::Status CheckMayServe(const Tenant& tenant, bool is_client, const std::string& function) {

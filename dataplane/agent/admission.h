@@ -18,9 +18,6 @@ namespace weft::agent {
 // The tenant that processes of `uid` belong to; nullptr: none.
 const Tenant* FindTenant(const AgentConfig& config, uid_t uid);
 
-// Whether a host's name is the UID of a pod.
-bool IsPodUid(absl::string_view name);
-
 // OK where a host of `tenant` may serve `function`; a client never may.
 absl::Status CheckMayServe(const Tenant& tenant, bool is_client, const std::string& function);
 

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/admission.h"
 #include "dataplane/base/check.h"
+#include "dataplane/base/pod_uid.h"
 #include "dataplane/base/socket_acl.h"
 #include "dataplane/base/status.h"
 #include "dataplane/channel/doorbell.h"

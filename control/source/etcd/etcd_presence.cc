@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "control/source/etcd/etcd_keys.h"
 #include "control/source/mesh_yaml.h"
+#include "dataplane/base/pod_uid.h"
 
 namespace weft::control {
 namespace {
@@ -24,7 +25,7 @@ constexpr uint64_t kContendNs = kNsPerSecond;
 constexpr std::size_t kOpsMax = 100;
 // A value that none of ours is.
 constexpr char kUnknown = '?';
-// Of one host, for as long as it goes on.
+// By one budget, for as long as it goes on.
 constexpr double kWithdrawalsPerSecond = 1;
 
 }  // namespace
@@ -162,10 +163,16 @@ void EtcdPresence::Claimed() {
   Next();
 }
 
-std::string EtcdPresence::HostOf(absl::string_view key) const {
+// By whose budget a key is withdrawn: its host's. A pod's name is its tenant's to choose, and each new one
+// would have a budget of its own: its functions' namespace, which weftd's settings admit, stands for it.
+std::string EtcdPresence::BudgetOf(absl::string_view key) const {
   const std::string below = absl::StrCat(options_.etcd.prefix, "live/endpoints/", node_, "/");
   key.remove_prefix(std::min(below.size(), key.size()));
-  return std::string(key.substr(0, key.find('/')));
+  const std::size_t slash = std::min(key.find('/'), key.size());
+  const absl::string_view host = key.substr(0, slash);
+  if (!IsPodUid(host)) return absl::StrCat("host ", host);
+  key.remove_prefix(std::min(slash + 1, key.size()));
+  return absl::StrCat("pods in namespace ", key.substr(0, key.find('/')));
 }
 
 double EtcdPresence::LeftOf(const Budget& budget, uint64_t now_ns) const {
@@ -173,39 +180,39 @@ double EtcdPresence::LeftOf(const Budget& budget, uint64_t now_ns) const {
   return std::min<double>(options_.withdrawals_max, budget.left + earned);
 }
 
-// What `host` has left of withdrawals.
-double& EtcdPresence::LeftOf(const std::string& host, uint64_t now_ns) {
+// What the budget `name` has left of withdrawals.
+double& EtcdPresence::LeftOf(const std::string& name, uint64_t now_ns) {
   const Budget all{static_cast<double>(options_.withdrawals_max), now_ns};
-  Budget& budget = budgets_.try_emplace(host, all).first->second;
+  Budget& budget = budgets_.try_emplace(name, all).first->second;
   budget = {LeftOf(budget, now_ns), now_ns};
   return budget.left;
 }
 
-// The next ones, as many as a transaction takes; `after`: what is said by then. A host that has more to
-// withdraw than it may says nothing new either: else what it says would pile up there.
+// The next ones, as many as a transaction takes; `after`: what is said by then. Where more is to be
+// withdrawn than the budget has, nothing new is said by it either: else it would pile up there.
 std::vector<EtcdOp> EtcdPresence::OpsNow(Keys* after, uint64_t now_ns) {
   std::vector<EtcdOp> ops;
   const Keys before = *after;
   std::map<std::string, double> to_withdraw;
   for (const auto& [key, value] : before) {
-    if (!wanted_.contains(key)) ++to_withdraw[HostOf(key)];
+    if (!wanted_.contains(key)) ++to_withdraw[BudgetOf(key)];
   }
   std::set<std::string> slow;
-  for (const auto& [host, count] : to_withdraw) {
-    if (count > LeftOf(host, now_ns)) slow.insert(host);
+  for (const auto& [budget, count] : to_withdraw) {
+    if (count > LeftOf(budget, now_ns)) slow.insert(budget);
   }
   for (const auto& [key, value] : wanted_) {
     if (ops.size() == kOpsMax) break;
     const auto said = before.find(key);
     if (said != before.end() && said->second == value) continue;
-    if (!slow.empty() && slow.contains(HostOf(key))) continue;
+    if (!slow.empty() && slow.contains(BudgetOf(key))) continue;
     ops.push_back({false, key, value, lease_});
     (*after)[key] = value;
   }
   for (const auto& [key, value] : before) {
     if (ops.size() == kOpsMax) break;
     if (wanted_.contains(key)) continue;
-    double& left = LeftOf(HostOf(key), now_ns);
+    double& left = LeftOf(BudgetOf(key), now_ns);
     if (left < 1) continue;
     left -= 1;
     ops.push_back({true, key, "", 0});
@@ -213,10 +220,10 @@ std::vector<EtcdOp> EtcdPresence::OpsNow(Keys* after, uint64_t now_ns) {
   }
   if (!slow.empty() && slowed_ != *slow.begin()) {
     slowed_ = *slow.begin();
-    notes_.push_back(absl::StrCat("presence in etcd: host ", slowed_,
-                                  " withdraws functions in a loop; what it serves is told slowly"));
+    notes_.push_back(absl::StrCat("presence in etcd: functions of ", slowed_,
+                                  " are withdrawn in a loop; they are told slowly"));
   }
-  // Names come and go with their pods.
+  // One that is whole again is as good as none.
   std::erase_if(budgets_, [&](const auto& entry) {
     return LeftOf(entry.second, now_ns) >= static_cast<double>(options_.withdrawals_max);
   });

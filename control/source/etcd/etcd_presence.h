@@ -3,8 +3,8 @@
 // disappears by itself. One weft-control a node claims its name; a name that another address holds is left to
 // it, and asked for again. Everything is said anew where the lease was lost. The lease is kept beside what is
 // said: a member that does not answer is left in time for two others to be asked. A host that serves and does
-// not serve in a loop is slowed down: etcd keeps each turn of it until it is compacted, and every node takes
-// it. One thread.
+// not serve in a loop is slowed down, and so are pods that come and go in one: etcd keeps each turn of it
+// until it is compacted, and every node takes it. One thread.
 #ifndef WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
 #define WEFT_CONTROL_SOURCE_ETCD_ETCD_PRESENCE_H_
 
@@ -31,7 +31,8 @@ struct EtcdPresenceOptions {
   std::vector<std::string>
       call_as;  // Namespaces that clients of this node may call other nodes' functions as
   uint64_t lease_s = 5;
-  // Of one host are withdrawn so many functions at once, and one a second.
+  // Of one host, or of all pods by functions of one namespace, are withdrawn so many at once, and one a
+  // second.
   uint32_t withdrawals_max = 16'384;
   uint64_t seed = 1;  // Of the pauses' jitter
 };
@@ -54,7 +55,7 @@ class EtcdPresence {
 
  private:
   using Keys = std::map<std::string, std::string>;  // Key to value
-  // Of withdrawals that a host has left.
+  // Of withdrawals that are left.
   struct Budget {
     double left = 0;
     uint64_t at_ns = 0;
@@ -67,9 +68,9 @@ class EtcdPresence {
   void TakeOver(const EtcdEntry& holder);
   void Publish();
   std::vector<EtcdOp> OpsNow(Keys* after, uint64_t now_ns);
-  std::string HostOf(absl::string_view key) const;
+  std::string BudgetOf(absl::string_view key) const;
   double LeftOf(const Budget& budget, uint64_t now_ns) const;
-  double& LeftOf(const std::string& host, uint64_t now_ns);
+  double& LeftOf(const std::string& name, uint64_t now_ns);
   void KeepAlive(uint64_t now_ns);
   void Kept(uint64_t sent_ns);
   void FailToKeep(const absl::Status& why);
@@ -92,8 +93,8 @@ class EtcdPresence {
   bool claimed_ = false;
   uint64_t keep_at_ns_ = 0;  // Of the next keep-alive; 0: no lease
   uint64_t keep_pause_ns_ = 0;
-  std::map<std::string, Budget> budgets_;  // By host; none: all that it may have
-  std::string slowed_;                     // The host that was told of last, until all is said
+  std::map<std::string, Budget> budgets_;  // By BudgetOf(); none: all that it may have
+  std::string slowed_;                     // The budget that was told of last, until all is said
   uint64_t publish_at_ns_ = 0;             // Not 0: all that is to be said has to wait until then.
   uint64_t retry_at_ns_ = 0;               // 0: not waiting
   uint64_t pause_ns_ = 0;

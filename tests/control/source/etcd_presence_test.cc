@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "tests/support/etcd.h"
 #include "tests/support/turns.h"
@@ -120,7 +121,7 @@ TEST_F(EtcdPresenceTest, AHostThatServesAndWithdrawsInALoopIsSlowedDownAlone) {
     standing += etcd_->Get(absl::StrCat("/weft/live/endpoints/n1/h1/v/f", i)).empty() ? 0 : 1;
   }
   EXPECT_LE(standing, 2);
-  EXPECT_THAT(node.notes, HasSubstr("host h1 withdraws functions in a loop"));
+  EXPECT_THAT(node.notes, HasSubstr("functions of host h1 are withdrawn in a loop"));
   // Others are told of as ever, and it is, too, in the end.
   std::vector<api::Endpoint> all = EndpointsOf({"v/last"});
   all.push_back(all.back());
@@ -129,6 +130,36 @@ TEST_F(EtcdPresenceTest, AHostThatServesAndWithdrawsInALoopIsSlowedDownAlone) {
   EXPECT_TRUE(node.RunUntil([&] { return !etcd_->Get("/weft/live/endpoints/n1/h2/v/last").empty(); }));
   EXPECT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
   EXPECT_EQ(etcd_->Get("/weft/live/endpoints/n1/h1/v/last"), "{}");
+}
+
+// A tenant whose hosts are pods names them itself.
+TEST_F(EtcdPresenceTest, PodsThatComeUnderEverNewNamesAreSlowedDownTogether) {
+  EtcdPresenceOptions options;
+  options.withdrawals_max = 10;
+  Node node(etcd_->url(), "10.0.0.1:4810", options);
+  constexpr int kTurns = 100;
+  const auto pod = [](int turn) { return absl::StrFormat("%08x-0000-4000-8000-000000000000", turn); };
+  int published = 0;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    std::vector<api::Endpoint> endpoints = EndpointsOf({"v/f"});
+    endpoints[0].set_host(pod(turn));
+    node.presence->Say("n1", endpoints);
+    if (turn == 0) {
+      ASSERT_TRUE(node.RunUntil([&] { return node.presence->published(); }));
+    }
+    for (int i = 0; i < 20 && !node.presence->published(); ++i) node.Turn();
+    published += node.presence->published() ? 1 : 0;
+  }
+  EXPECT_LT(published, kTurns / 2) << "ten, and one a second";
+  EXPECT_THAT(node.notes, HasSubstr("functions of pods in namespace v are withdrawn in a loop"));
+  // Pods that serve other functions, and hosts that weftd's settings name, are told of as ever.
+  std::vector<api::Endpoint> all = EndpointsOf({"v/named", "other/f"});
+  all[1].set_host(pod(kTurns));
+  node.presence->Say("n1", all);
+  EXPECT_TRUE(node.RunUntil([&] {
+    return !etcd_->Get("/weft/live/endpoints/n1/h1/v/named").empty() &&
+           !etcd_->Get(absl::StrCat("/weft/live/endpoints/n1/", pod(kTurns), "/other/f")).empty();
+  }));
 }
 
 TEST_F(EtcdPresenceTest, OfTwoNodesThatClaimOneNameTheSecondWaits) {
