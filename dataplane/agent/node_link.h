@@ -147,6 +147,7 @@ class NodeLink final : private identity::KeyExchangeObserver {
   void OnSteering(const SteerAnswer& answer);
   void GiveKeys(const SteerMaps& maps);
   void Steer(uint16_t worker, const SteerMaps& maps);
+  void StayUnsteered(uint16_t worker, const std::string& why);
   // In node_link_inside_xdp.cc: AF_XDP sockets of engines inside hosts, on the key thread.
   struct InsideXdp {
     std::string host;
@@ -237,6 +238,8 @@ class NodeLink final : private identity::KeyExchangeObserver {
   struct Steered {
     std::optional<std::array<uint32_t, 3>> by;
     std::string problem;  // As logged last.
+    std::string
+        refused;  // By weft-control, as its status shows; empty: it has maps, or something else is why.
   };
   std::vector<Steered> steered_;
   // The key table that has all keys in use, now and as they change; and what stood in the way last.

@@ -33,7 +33,7 @@ void NodeLink::OnSteering(const SteerAnswer& answer) {
       starting_problem_ = problem;
       return;
     }
-    for (Steered& steered : steered_) steered.problem = why;
+    for (Steered& steered : steered_) steered.problem = steered.refused = why;
     if (!answer.ok()) return LogPorts();
   }
   if (answer.ok()) GiveKeys(**answer);
@@ -45,7 +45,7 @@ void NodeLink::OnSteering(const SteerAnswer& answer) {
       LogPort(worker);
     }
     // weft-control that is gone, or says no, takes nothing away: what it has attached stays.
-    if (answer.ok()) Steer(worker, **answer);
+    answer.ok() ? Steer(worker, **answer) : StayUnsteered(worker, why);
   }
   if (answer.ok()) SteerInside(*answer);
 }
@@ -78,8 +78,19 @@ void NodeLink::GiveKeys(const SteerMaps& maps) {
   keys_problem_ = problem;
 }
 
+// The reason that the status shows is the one of now: what a starting weft-control mends is not what one that
+// steers another interface asks of the operator.
+void NodeLink::StayUnsteered(uint16_t worker, const std::string& why) {
+  Steered& steered = steered_[worker];
+  if (steered.refused.empty() || steered.refused == why) return;
+  steered.refused = why;
+  engines_[worker]->SetWhyNotSteered(why);
+  LogPort(worker);
+}
+
 void NodeLink::Steer(uint16_t worker, const SteerMaps& maps) {
   Steered& steered = steered_[worker];
+  steered.refused.clear();
   const std::array<uint32_t, 3> by = {maps.interface_index, maps.keys_id, maps.xsks_id};
   if (steered.by == by) return;
   const absl::Status status = engines_[worker]->Steer(SteeringOf(maps, config_.interface));

@@ -228,4 +228,10 @@ absl::Status EngineThread::Unsteer(const std::string& why) {
   return status;
 }
 
+void EngineThread::SetWhyNotSteered(const std::string& why) {
+  port::PortStatus chosen;
+  Do([&](NodeEngine&) { chosen = steered_->status(); });
+  SetStatus(std::move(chosen), why);
+}
+
 }  // namespace weft::engine

@@ -80,6 +80,8 @@ class EngineThread {
   bool interface_lost() const;
   // Goes back to the kernel's UDP socket, for the reason given.
   absl::Status Unsteer(const std::string& why);
+  // While it is on that socket: what stands in the way of AF_XDP now.
+  void SetWhyNotSteered(const std::string& why);
 
  private:
   class Runner;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -19,6 +20,7 @@
 #include "spdlog/sinks/base_sink.h"
 #include "spdlog/spdlog.h"
 #include "tests/dataplane/identity/test_node.h"
+#include "tests/tools/fake_daemon.h"
 
 namespace weft::agent {
 namespace {
@@ -140,6 +142,28 @@ TEST_F(NodeLinkTest, AnEngineInsideThatHasAnsweredAllStays) {
   ASSERT_TRUE(RunUntil([&] { return NowNs() >= over_ns; }));
   EXPECT_TRUE(ended_.empty());
   EXPECT_TRUE(peer_->HasKeys("n1", 0));
+}
+
+// The first reason, that nobody answers, is none any more once weft-control is there and steers something
+// else.
+TEST_F(NodeLinkTest, WhyItIsNotSteeredIsWhatControlSaysNow) {
+  link_.reset();
+  const std::string run_dir = world_.directory / "run";
+  std::filesystem::create_directories(run_dir);
+  config_.interface = "lo";
+  Start();
+  const auto shown = [this] {
+    const port::PortStatus port = link_->LookAtWorkers()[0].port;
+    return port.choices.empty() ? "" : absl::StrCat(port.choices[0].feature, ": ", port.choices[0].why);
+  };
+  ASSERT_TRUE(identity::RunUntil({}, [&] { return absl::StrContains(shown(), "af_xdp: connect to"); }))
+      << shown();
+  const ctl::FakeDaemon control(run_dir + "/control.sock", [](const api::AdminRequest&) {
+    api::AdminReply reply;
+    reply.mutable_failed()->set_reason("lo is not steered");
+    return std::vector<std::string>{reply.SerializeAsString()};
+  });
+  EXPECT_TRUE(identity::RunUntil({}, [&] { return shown() == "af_xdp: lo is not steered"; })) << shown();
 }
 
 TEST_F(NodeLinkTest, TheSmallerOfBothNodesMtusCounts) {
