@@ -54,7 +54,8 @@ struct Connection {
   uint64_t keepalive_due_ns = 0;
   uint64_t changes_since_ns = 0;  // WORKERS and DRAINS that came since then.
   uint32_t changes = 0;
-  bool takes_drains = false;  // Of a version that knows them.
+  uint32_t worker_changes = 0;  // Workers that these WORKERS changed.
+  bool takes_drains = false;    // Of a version that knows them.
   std::optional<Drains> drains_told;
   uint64_t drains_due_ns = 0;  // The next are told then at the soonest,
   bool drains_untold = false;  // and there are some to be told.
@@ -86,6 +87,8 @@ struct Peer {
   // The session.
   uint64_t session = 0;
   uint32_t epoch = 0;
+  uint64_t joins_since_ns = 0;  // Connections that were established since then.
+  uint32_t joins = 0;
   std::vector<Worker> workers;  // The peer's.
   std::map<Lane, LaneState> lanes;
   std::set<uint16_t> workers_gone;  // In this epoch: their keys have been given out.
@@ -153,6 +156,7 @@ class Exchange final : public KeyExchange {
   bool Greet(Connection& connection);
   bool SayHello(Connection& connection, const Peer& peer);
   void TakeHello(Connection& connection, const Hello& hello);
+  bool MayJoin(Peer& peer) const;
   void Establish(Connection& connection, Peer& peer, const Hello& hello);
   void UpdateInterest(Connection& connection);
   // Ends it with what it means for its peer. The connection is gone afterwards.
@@ -165,8 +169,8 @@ class Exchange final : public KeyExchange {
   bool TakeRotate(Peer& peer, uint32_t epoch);
   bool TakeSwitched(Peer& peer, uint32_t epoch);
   bool TakeWorkers(Peer& peer, Connection& connection, const Workers& message);
-  // Counts a message that a peer may send at will; false: too many.
-  bool MayChange(Connection& connection) const;
+  // Counts a message that a peer may send at will, and workers that it changes; false: too many.
+  bool MayChange(Connection& connection, uint32_t workers = 0) const;
   void TellDrains(Peer& peer);
   void BeginSession(Peer& peer, uint64_t session, std::vector<Worker> workers);
   void EndSession(Peer& peer, Refusal reason);

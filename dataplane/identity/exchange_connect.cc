@@ -18,6 +18,10 @@ namespace {
 
 constexpr int kAcceptsAtOnce = 128;
 constexpr uint64_t kAcceptPauseNs = 100 * kNsPerMs;
+// Connections that one peer may establish: each brings new keys for all lanes, which cost the engines, and
+// those inside hosts messages by the registry. A link that fails is made anew four times a second so.
+constexpr uint32_t kJoinsMax = 32;
+constexpr uint64_t kJoinsWindowNs = 8 * kNsPerSecond;
 constexpr char kSessionLabel[] = "EXPORTER-weft-session";
 
 // Refusals after which the peer's session has no ground any more.
@@ -228,6 +232,7 @@ void Exchange::TakeHello(Connection& connection, const Hello& hello) {
       now.refusal != Refusal::kNone) {
     return refuse(now.refusal, now.why);
   }
+  if (!MayJoin(*peer)) return refuse(Refusal::kProtocol, "it connects too often");
   if (peer->leader_here) {
     const Connection* const old = peer->connection == 0 ? nullptr : connections_.at(peer->connection).get();
     // The other said so before it heard of the session that it has now: this connection would end it.
@@ -241,6 +246,14 @@ void Exchange::TakeHello(Connection& connection, const Hello& hello) {
   if (const auto found = connections_.find(id);
       found != connections_.end() && !found->second->stream.Shows(*credentials_))
     Renew(*peer);
+}
+
+bool Exchange::MayJoin(Peer& peer) const {
+  if (now_ns_ >= peer.joins_since_ns + kJoinsWindowNs) {
+    peer.joins_since_ns = now_ns_;
+    peer.joins = 0;
+  }
+  return ++peer.joins <= kJoinsMax;
 }
 
 // This becomes the peer's connection. Both sides decide by the two HELLOs alone whether the session goes on.

@@ -15,6 +15,9 @@ constexpr char kKeyLabel[] = "EXPORTER-weft-packet-key";
 // Hosts with workers come and go, and are drained; each message costs the engine keys and the log a line, or
 // the agent a round. More than any node has reason to send.
 constexpr uint32_t kChangesMax = 256;
+// Of workers that came, went or moved: each costs every engine here keys, and those inside hosts messages by
+// the registry, which has one thread. All that a node can have come and go 16 times.
+constexpr uint32_t kWorkerChangesMax = 512;
 constexpr uint64_t kChangesWindowNs = kNsPerSecond;
 
 template <typename T>
@@ -22,6 +25,16 @@ void Append(std::string* out, T value) {
   for (int shift = (static_cast<int>(sizeof(T)) - 1) * 8; shift >= 0; shift -= 8) {
     out->push_back(static_cast<char>(value >> shift & 0xff));
   }
+}
+
+// Workers of one list that are not, as they are, in the other; of both. At most 2 * kWorkersMax.
+uint32_t ChangesBetween(const std::vector<Worker>& before, const std::vector<Worker>& now) {
+  const auto missing = [](const std::vector<Worker>& some, const std::vector<Worker>& others) {
+    return std::count_if(some.begin(), some.end(), [&others](const Worker& worker) {
+      return std::find(others.begin(), others.end(), worker) == others.end();
+    });
+  };
+  return static_cast<uint32_t>(missing(before, now) + missing(now, before));
 }
 
 }  // namespace
@@ -59,12 +72,14 @@ void Exchange::Take(Connection& connection, const Message& message) {
   }
 }
 
-bool Exchange::MayChange(Connection& connection) const {
+bool Exchange::MayChange(Connection& connection, uint32_t workers) const {
   if (now_ns_ >= connection.changes_since_ns + kChangesWindowNs) {
     connection.changes_since_ns = now_ns_;
     connection.changes = 0;
+    connection.worker_changes = 0;
   }
-  return ++connection.changes <= kChangesMax;
+  connection.worker_changes += workers;
+  return ++connection.changes <= kChangesMax && connection.worker_changes <= kWorkerChangesMax;
 }
 
 void Exchange::SetDrains(std::map<std::string, Drains> to_peers) {
@@ -86,7 +101,8 @@ void Exchange::TellDrains(Peer& peer) {
 }
 
 bool Exchange::TakeWorkers(Peer& peer, Connection& connection, const Workers& message) {
-  if (!MayChange(connection)) return false;
+  std::vector<Worker> workers = Located(message.workers, connection.remote);
+  if (!MayChange(connection, ChangesBetween(peer.workers, workers))) return false;
   // Its lane would get the key of this epoch a second time, with a replay window that has seen nothing.
   for (const Worker& worker : message.workers) {
     if (peer.workers_gone.contains(worker.id)) return false;
@@ -96,7 +112,7 @@ bool Exchange::TakeWorkers(Peer& peer, Connection& connection, const Workers& me
                                    [&old](const Worker& worker) { return worker.id == old.id; });
     if (!stays) peer.workers_gone.insert(old.id);
   }
-  peer.workers = Located(message.workers, connection.remote);
+  peer.workers = std::move(workers);
   observer_->OnWorkers(InfoOf(peer));
   UpdateLanes(peer, false);
   return true;
@@ -254,7 +270,9 @@ bool Exchange::TakeSwitched(Peer& peer, uint32_t epoch) {
 
 bool Exchange::TakeRotate(Peer& peer, uint32_t epoch) {
   if (peer.leader_here || !peer.complete || epoch != peer.epoch + 1) return false;
-  // The leader has retired the keys of the last epoch; this side may be a moment behind.
+  // The leader has retired the keys of the last epoch, retire_ns after both had those of this one; this side
+  // may be a moment behind. One that has not would have all keys made anew as fast as they are told.
+  if (!peer.retired && now_ns_ < peer.epoch_begun_ns + options_.retire_ns / 2) return false;
   if (!peer.retired) RetireLast(peer);
   BeginEpoch(peer, epoch);
   return true;

@@ -12,6 +12,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "dataplane/identity/messages.h"
@@ -45,9 +46,16 @@ class ExchangeFaultTest : public testing::Test {
     RunRounds(both(), 10);
   }
   std::vector<TestNode*> both() { return {a_.get(), b_.get()}; }
+  // Of the keys that a has with the peer; -1: there is none of that name.
+  int EpochWith(const std::string& name) const {
+    for (const PeerReport& peer : a_->exchange().Peers()) {
+      if (peer.name == name) return static_cast<int>(peer.epoch);
+    }
+    return -1;
+  }
   // The good pair still holds its session, and makes new keys.
   void ExpectWell() {
-    const auto epoch = static_cast<int>(a_->exchange().Peers().at(0).epoch);
+    const int epoch = EpochWith("b");
     world_.ahead_ns += 2 * kNsPerSecond;
     RunRounds(both(), 5);
     a_->exchange().Rotate("b");
@@ -90,22 +98,22 @@ class ExchangeFaultTest : public testing::Test {
     UniqueFd socket_;
     SslPtr ssl_;
   };
-  // Makes "c" known to a, and a stranger that has its certificate and greets as it would.
-  std::unique_ptr<Stranger> KnownStranger(PemPair* pair) {
-    *pair = *world_.authority.IssueNode("c", kTestYear);
+  // Makes `name` known to a, and a stranger that has its certificate and greets as it would.
+  std::unique_ptr<Stranger> KnownStranger(PemPair* pair, const std::string& name = "c") {
+    *pair = *world_.authority.IssueNode(name, kTestYear);
     Endpoint nowhere;
     nowhere_ = BoundSocket("127.0.0.1", &nowhere);
-    EXPECT_TRUE(a_->exchange().AddPeer("c", nowhere).ok());
+    EXPECT_TRUE(a_->exchange().AddPeer(name, nowhere).ok());
     auto stranger = std::make_unique<Stranger>(a_->endpoint(), *pair);
     const uint64_t handshakes = a_->exchange().counters().handshakes;
     EXPECT_TRUE(RunUntil(
         both(), [&] { return stranger->Step() && a_->exchange().counters().handshakes > handshakes; }));
     return stranger;
   }
-  static Hello HelloOfC() {
+  static Hello HelloOfC(const std::string& name = "c") {
     Hello hello;
     hello.incarnation = {7};
-    hello.node = "c";
+    hello.node = name;
     return hello;
   }
   static std::string WorkersOf(std::vector<uint16_t> ids) {
@@ -462,6 +470,66 @@ TEST_F(ExchangeFaultTest, APeerThatTellsOfItsWorkersTooOftenIsClosed) {
     return a_->refused(Refusal::kProtocol) > 0;
   }));
   EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
+  ExpectWell();
+}
+
+// A few messages, but of more workers than there can be reason for.
+TEST_F(ExchangeFaultTest, APeerWhoseWorkersChangeTooOftenIsClosed) {
+  PemPair pair;
+  const std::unique_ptr<Stranger> stranger = KnownStranger(&pair);
+  std::string says = Encode(HelloOfC());
+  for (int i = 0; i < 40; ++i) {
+    std::vector<uint16_t> ids(kWorkersMax);
+    std::iota(ids.begin(), ids.end(), static_cast<uint16_t>(i * kWorkersMax));
+    says += WorkersOf(ids);
+  }
+  ASSERT_TRUE(stranger->Say(says));
+  EXPECT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return a_->refused(Refusal::kProtocol) > 0;
+  }));
+  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
+  ExpectWell();
+}
+
+// All keys would be made anew as fast as the two tell each other of them.
+TEST_F(ExchangeFaultTest, ALeaderThatRotatesBeforeTheLastKeysAreRetiredIsClosed) {
+  PemPair pair;
+  const std::unique_ptr<Stranger> stranger = KnownStranger(&pair, "1");
+  ASSERT_TRUE(stranger->Say(Encode(HelloOfC("1")) + Encode(RotateTo{1})));
+  EXPECT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return EpochWith("1") == 1;
+  }));
+  EXPECT_EQ(a_->refused(Refusal::kProtocol), 0u);
+  ASSERT_TRUE(stranger->Say(Encode(RotateTo{2})));
+  EXPECT_TRUE(RunUntil(both(), [&] {
+    (void)stranger->Step();
+    return a_->refused(Refusal::kProtocol) > 0;
+  }));
+  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("1"));
+  ExpectWell();
+}
+
+TEST_F(ExchangeFaultTest, APeerThatConnectsTooOftenIsRefusedAndKeepsWhatItHas) {
+  PemPair pair;
+  std::unique_ptr<Stranger> established;
+  std::unique_ptr<Stranger> stranger;
+  for (int i = 0; i < 200 && a_->refused(Refusal::kProtocol) == 0; ++i) {
+    established = std::move(stranger);
+    stranger = KnownStranger(&pair);
+    const uint64_t sessions = a_->exchange().counters().sessions;
+    Hello hello = HelloOfC();
+    hello.incarnation = {static_cast<uint8_t>(i + 1)};
+    ASSERT_TRUE(stranger->Say(Encode(hello)));
+    ASSERT_TRUE(RunUntil(both(), [&] {
+      (void)stranger->Step();
+      return a_->exchange().counters().sessions > sessions || a_->refused(Refusal::kProtocol) > 0;
+    }));
+  }
+  EXPECT_EQ(a_->refused(Refusal::kProtocol), 1u);
+  EXPECT_NE(a_->SessionWith("c"), 0u);
+  EXPECT_THAT(a_->lost, testing::IsEmpty());
   ExpectWell();
 }
 
