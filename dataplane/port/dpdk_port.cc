@@ -79,11 +79,13 @@ DpdkPort::DpdkPort(const Options& options, std::unique_ptr<DpdkDevice> device, s
       held_(kHeldMax) {
   places_.reserve(kHeldMax);
   for (uint32_t i = kHeldMax; i-- > 0;) places_.push_back(i);
+  released_.reserve(kHeldMax);
   pending_.reserve(kPendingMax);
 }
 
 DpdkPort::~DpdkPort() {
   for (const Held& held : held_) rte_pktmbuf_free(held.frame);
+  FreeReleased();
   for (rte_mbuf* const frame : pending_) rte_pktmbuf_free(frame);
   rte_pktmbuf_free(begun_);
 }
@@ -215,10 +217,12 @@ void DpdkPort::Tick() {
 WEFT_HOT std::size_t DpdkPort::Receive(Received* burst, std::size_t count) {
   DpdkDevice::RegisterThread();
   rte_mbuf* frames[kBurst];
+  if (released_.size() >= kBurst) FreeReleased();
   const std::size_t room = std::min({count, kBurst, places_.size()});
   const uint16_t got =
       device_->started() ? rte_eth_rx_burst(device_->id(), 0, frames, static_cast<uint16_t>(room)) : 0;
   if (got == 0) {
+    FreeReleased();
     if (++idle_polls_ % kIdlePollsPerTick == 0) Tick();
     return 0;
   }
@@ -249,9 +253,15 @@ WEFT_HOT void DpdkPort::Release(const Received* burst, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     Held& held = held_[burst[i].frame];
     WEFT_CHECK(held.frame != nullptr);
-    rte_pktmbuf_free(std::exchange(held.frame, nullptr));
+    released_.push_back(std::exchange(held.frame, nullptr));
     places_.push_back(burst[i].frame);
   }
+}
+
+// Frames go back to the pool when what answers them has been sent: nobody waits for it.
+WEFT_HOT void DpdkPort::FreeReleased() {
+  for (rte_mbuf* const frame : released_) rte_pktmbuf_free(frame);
+  released_.clear();
 }
 
 Address DpdkPort::SourceOf(const Received& received) const {
@@ -307,6 +317,7 @@ WEFT_HOT void DpdkPort::Flush() {
     if (took == 0) break;
     sent += took;
   }
+  FreeReleased();
   if (sent == pending_.size()) {
     pending_.clear();
     return;
@@ -336,7 +347,8 @@ FrameCounts DpdkPort::frames() const {
   const auto gathered = static_cast<uint32_t>(pending_.size());
   counts.receive.total = device_->frames();
   // What the port has begun or gathered is no longer the device's.
-  counts.receive.free = device_->frames_free() + gathered + (begun_ != nullptr ? 1 : 0);
+  counts.receive.free = device_->frames_free() + gathered + (begun_ != nullptr ? 1 : 0) +
+                        static_cast<uint32_t>(released_.size());
   counts.receive.with_caller = static_cast<uint32_t>(held_.size() - places_.size());
   counts.receive.with_kernel = counts.receive.total - counts.receive.free - counts.receive.with_caller;
   counts.send.total = kPendingMax;

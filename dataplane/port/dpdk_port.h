@@ -98,6 +98,7 @@ class DpdkPort {
   void Learn(const Address& address, const uint8_t (&mac)[6]);
   void SendNow(const uint8_t* frame, std::size_t bytes);
   void DropPending();
+  void FreeReleased();
 
   // At most so many are in the caller's hands, or gathered for one Flush.
   static constexpr std::size_t kHeldMax = 1024;
@@ -117,8 +118,9 @@ class DpdkPort {
   bool link_up_ = false;  // As of the last Tick.
 
   std::vector<Held> held_;
-  std::vector<uint32_t> places_;  // Free ones of held_.
-  rte_mbuf* begun_ = nullptr;     // What BeginSend gave.
+  std::vector<uint32_t> places_;     // Free ones of held_.
+  std::vector<rte_mbuf*> released_;  // By the caller, and not yet free: see FreeReleased.
+  rte_mbuf* begun_ = nullptr;        // What BeginSend gave.
   std::vector<rte_mbuf*> pending_;
 };
 
