@@ -113,7 +113,10 @@ class Core {
   // Takes one datagram. `datagram` is only read, and may lie in memory that others can write.
   void HandleDatagram(const uint8_t* datagram, std::size_t bytes, uint64_t now_ns);
   // Runs what is due. Called at least when NextTimerNs has passed.
-  void Tick(uint64_t now_ns);
+  void Tick(uint64_t now_ns) {
+    if (memory_was_short_ || timers_.NextNs() <= now_ns) [[unlikely]]
+      RunTimers(now_ns);
+  }
   // Writes the next datagram into out[0, capacity), capacity ≥ datagram_bytes_max, and the way to `*path`. 0:
   // none now.
   std::size_t NextDatagram(uint8_t* out, uint64_t now_ns, uint64_t* path);
@@ -174,6 +177,7 @@ class Core {
   void FinishOut(uint32_t out);
 
   // core_receive.cc: datagrams and their frames.
+  void NoteArrival(uint32_t peer, uint64_t counter, bool asks_for_ack, bool ping, uint64_t now_ns);
   void Apply(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns);
   void OnData(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns);
   void OnRequestData(uint32_t peer, const ParsedFrame& frame, uint64_t now_ns);
@@ -214,8 +218,8 @@ class Core {
   void DetectLosses(uint32_t peer, uint64_t now_ns);
   uint32_t TakeAcked(Peer& peer, uint64_t counter);
   void TakeLost(uint32_t peer, uint64_t counter);
-  void NoteArrival(uint32_t peer, uint64_t counter, bool asks_for_ack, bool ping, uint64_t now_ns);
   uint64_t DueNs(const Peer& peer, uint64_t now_ns) const;
+  void RunTimers(uint64_t now_ns);
   void TickGrants(uint64_t now_ns);
   void TickPeer(uint32_t peer, uint64_t now_ns);
   void QueryStalled(uint32_t peer, uint64_t now_ns);

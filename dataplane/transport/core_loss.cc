@@ -117,22 +117,6 @@ void Core::ReleaseBlocked(Peer& peer) {
   }
 }
 
-WEFT_HOT void Core::NoteArrival(uint32_t index, uint64_t counter, bool asks_for_ack, bool at_once,
-                                uint64_t now_ns) {
-  Peer& peer = *peers_[index];
-  if (counter == peer.received.largest()) peer.largest_arrival_ns = now_ns;
-  if (!asks_for_ack) return;
-  peer.ack_low = peer.ack_pending == 0 ? counter : std::min(peer.ack_low, counter);
-  ++peer.ack_pending;
-  if (at_once || peer.ack_pending >= config_.ack_every) {
-    peer.ack_due_ns = now_ns;
-    MakeUrgent(index);
-  } else if (peer.ack_due_ns == kNever) {
-    peer.ack_due_ns = now_ns + config_.ack_delay_ns;
-    timers_.ArmAtLatest(index, peer.ack_due_ns);
-  }
-}
-
 // When TickPeer has something to do for the peer. What is due already has been queued to be sent.
 uint64_t Core::DueNs(const Peer& peer, uint64_t now_ns) const {
   if (peer.state != PeerState::kUp) return peer.revive_due_ns;
@@ -147,7 +131,7 @@ uint64_t Core::DueNs(const Peer& peer, uint64_t now_ns) const {
   return due;
 }
 
-void Core::Tick(uint64_t now_ns) {
+void Core::RunTimers(uint64_t now_ns) {
   if (memory_was_short_ && now_ns >= reclaim_from_ns_) [[unlikely]]
     ReclaimAnswers(now_ns);
   // A peer is looked at once a call: what is due again at once waits for the next.

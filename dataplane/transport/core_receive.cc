@@ -9,6 +9,22 @@
 
 namespace weft::transport {
 
+WEFT_HOT_INLINE void Core::NoteArrival(uint32_t index, uint64_t counter, bool asks_for_ack, bool at_once,
+                                       uint64_t now_ns) {
+  Peer& peer = *peers_[index];
+  if (counter == peer.received.largest()) peer.largest_arrival_ns = now_ns;
+  if (!asks_for_ack) return;
+  peer.ack_low = peer.ack_pending == 0 ? counter : std::min(peer.ack_low, counter);
+  ++peer.ack_pending;
+  if (at_once || peer.ack_pending >= config_.ack_every) {
+    peer.ack_due_ns = now_ns;
+    MakeUrgent(index);
+  } else if (peer.ack_due_ns == kNever) {
+    peer.ack_due_ns = now_ns + config_.ack_delay_ns;
+    timers_.ArmAtLatest(index, peer.ack_due_ns);
+  }
+}
+
 WEFT_HOT void Core::HandleDatagram(const uint8_t* datagram, std::size_t bytes, uint64_t now_ns) {
   ++counters_.datagrams_in;
   counters_.bytes_in += bytes;

@@ -63,7 +63,7 @@ bool Core::MaySendData(const Peer& peer) const {
 }
 
 // The message with the least left to send, by turns the oldest; kNone where nothing may be sent.
-WEFT_HOT uint32_t Core::PickMessage() {
+WEFT_HOT_INLINE uint32_t Core::PickMessage() {
   if (turns_to_oldest_ == 0) {
     uint32_t out = out_by_age_.front();
     for (uint32_t seen = 0; out != kNone && seen < kOldestScanMax; ++seen) {
@@ -116,7 +116,7 @@ WEFT_HOT std::size_t Core::NextDatagram(uint8_t* out, uint64_t now_ns, uint64_t*
   }
 }
 
-WEFT_HOT std::size_t Core::Build(uint32_t index, uint32_t message, uint8_t* out, uint64_t now_ns) {
+WEFT_HOT_INLINE std::size_t Core::Build(uint32_t index, uint32_t message, uint8_t* out, uint64_t now_ns) {
   Peer& peer = *peers_[index];
   if (peer.send_key_id == 0) return 0;  // What waits goes out once there is one.
   // The log spans a bounded number of counters: what is older than that is given up for lost.
