@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "control/publish/state.pb.h"
+#include "dataplane/base/directory_lock.h"
 #include "dataplane/base/durable_file.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/function_id.h"
@@ -190,13 +191,14 @@ absl::StatusOr<std::unique_ptr<StateWriter>> StateWriter::Create(const std::stri
   if (access(directory.c_str(), W_OK | X_OK) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("write to directory ", directory));
   }
+  WEFT_ASSIGN_OR_RETURN(UniqueFd lock, LockDirectory(directory, "weft-control"));
   UniqueFd error_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!error_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
-  return std::unique_ptr<StateWriter>(new StateWriter(directory, std::move(error_fd)));
+  return std::unique_ptr<StateWriter>(new StateWriter(directory, std::move(lock), std::move(error_fd)));
 }
 
-StateWriter::StateWriter(std::string directory, UniqueFd error_fd)
-    : directory_(std::move(directory)), error_fd_(std::move(error_fd)) {
+StateWriter::StateWriter(std::string directory, UniqueFd lock, UniqueFd error_fd)
+    : directory_(std::move(directory)), lock_(std::move(lock)), error_fd_(std::move(error_fd)) {
   // Signals are for the main thread.
   sigset_t all, before;
   sigfillset(&all);

@@ -33,7 +33,8 @@ absl::StatusOr<LastGood> LoadLastGood(const std::string& directory);
 
 class StateWriter {
  public:
-  // Makes `directory` (mode 0750) where it is missing, and checks that it can be written.
+  // Makes `directory` (mode 0750) where it is missing, and checks that it can be written. ALREADY_EXISTS
+  // where another writer has it.
   static absl::StatusOr<std::unique_ptr<StateWriter>> Create(const std::string& directory);
   // As Finish()
   ~StateWriter();
@@ -52,10 +53,11 @@ class StateWriter {
   absl::Status Finish();
 
  private:
-  StateWriter(std::string directory, UniqueFd error_fd);
+  StateWriter(std::string directory, UniqueFd lock, UniqueFd error_fd);
   void Run();
 
   std::string directory_;
+  UniqueFd lock_;  // Of the directory
   UniqueFd error_fd_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "dataplane/base/directory_lock.h"
 #include "dataplane/base/fd.h"
 #include "dataplane/base/function_id.h"
 #include "dataplane/base/status.h"
@@ -71,8 +72,9 @@ absl::Status Rename(const std::string& from, const std::string& to) {
 
 }  // namespace
 
-Store::Store(const std::string& directory, UniqueFd error_fd)
-    : path_(absl::StrCat(directory, "/routes.pb")),
+Store::Store(const std::string& directory, UniqueFd lock, UniqueFd error_fd)
+    : lock_(std::move(lock)),
+      path_(absl::StrCat(directory, "/routes.pb")),
       log_path_(absl::StrCat(directory, "/routes.log")),
       error_fd_(std::move(error_fd)) {
   // Signals are for the main thread.
@@ -102,9 +104,10 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Create(const std::string& director
   if (access(directory.c_str(), W_OK | X_OK) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("write to state directory ", directory));
   }
+  WEFT_ASSIGN_OR_RETURN(UniqueFd lock, LockDirectory(directory, "weftd"));
   UniqueFd error_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!error_fd.valid()) return absl::ErrnoToStatus(errno, "make an eventfd");
-  return std::unique_ptr<Store>(new Store(directory, std::move(error_fd)));
+  return std::unique_ptr<Store>(new Store(directory, std::move(lock), std::move(error_fd)));
 }
 
 absl::StatusOr<Model> Store::Load() {

@@ -30,6 +30,7 @@ class Store {
   static constexpr uint64_t kLogBytesMin = 1024 * 1024;
 
   // Keeps `directory`/routes.pb and routes.log. Makes the directory, mode 0700, where it is missing.
+  // ALREADY_EXISTS where another store has it.
   static absl::StatusOr<std::unique_ptr<Store>> Create(const std::string& directory);
   // Waits until all is on disk.
   ~Store();
@@ -61,7 +62,7 @@ class Store {
   const std::string& path() const { return path_; }
 
  private:
-  Store(const std::string& directory, UniqueFd error_fd);
+  Store(const std::string& directory, UniqueFd lock, UniqueFd error_fd);
 
   absl::Status Replay(Model* model);
   absl::Status Append(const Model& model, const api::Program& delta);
@@ -70,6 +71,7 @@ class Store {
   absl::Status WriteSnapshot(const Model& model, uint64_t* bytes) const;
   void Run();
 
+  const UniqueFd lock_;  // Of the directory; outlives the thread.
   // Of the owner's thread.
   std::string path_;
   std::string log_path_;

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/clock.h"
+#include "dataplane/base/process_ended.h"
 #include "dataplane/base/status.h"
 
 namespace weft {
@@ -37,21 +38,10 @@ absl::StatusOr<UniqueFd> NewSocket() {
   return fd;
 }
 
-// Whether the process that listens behind `connected` has ended but for a thread that the kernel cannot end,
-// as one that closes a file of a FUSE mount that never answers: its descriptors, the listening socket among
-// them, live on.
+// Its descriptors, the listening socket among them, may live on.
 bool ListenerHasEnded(int connected) {
   const absl::StatusOr<PeerCredentials> listener = CredentialsOf(connected);
-  if (!listener.ok() || listener->pid <= 0) return false;
-  const UniqueFd stat(open(absl::StrCat("/proc/", listener->pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC));
-  char text[512];
-  const ssize_t bytes = stat.valid() ? read(stat.get(), text, sizeof(text)) : 0;
-  if (bytes <= 0) return false;
-  // "pid (name) state …", where the name may hold anything.
-  const absl::string_view line(text, static_cast<std::size_t>(bytes));
-  const std::size_t name_end = line.rfind(')');
-  if (name_end == absl::string_view::npos || name_end + 2 >= line.size()) return false;
-  return line[name_end + 2] == 'Z' || line[name_end + 2] == 'X';
+  return listener.ok() && listener->pid > 0 && ProcessHasEnded(listener->pid);
 }
 
 }  // namespace

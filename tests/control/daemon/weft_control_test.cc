@@ -107,6 +107,21 @@ TEST_F(WeftControlTest, ASecondOneOnTheSameSocketGivesUp) {
   EXPECT_THAT(second.error, HasSubstr("another process answers there"));
 }
 
+TEST_F(WeftControlTest, ASecondOneOnTheSameStateGivesUpBeforeItWritesAny) {
+  test::WriteFile(directory_ / "mesh.yaml", MeshOn(1));
+  test::Process first = Start();
+  ASSERT_TRUE(PumpUntil([&] { return access((directory_ / "state/state.pb").c_str(), F_OK) == 0; }));
+  const std::string saved = test::ReadFile(directory_ / "state/state.pb");
+  test::WriteFile(directory_ / "other.yaml", MeshOn(2));
+  // On the same run directory, too: it would save what it has read as it ends.
+  const test::Ran second = test::Run({kProgram, "--source", directory_ / "other.yaml", "--run-dir",
+                                      directory_.path(), "--state-dir", directory_ / "state"});
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_THAT(second.error,
+              HasSubstr(absl::StrCat("is used by another weft-control, process ", first.pid())));
+  EXPECT_EQ(test::ReadFile(directory_ / "state/state.pb"), saved);
+}
+
 TEST_F(WeftControlTest, SystemdIsToldAndSigtermEndsIt) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;

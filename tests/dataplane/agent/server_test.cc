@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "dataplane/base/clock.h"
@@ -162,6 +163,25 @@ TEST_F(ServerTest, SecondAgentInTheSameDirectoryIsRefused) {
   options.config = config_;
   EXPECT_EQ(Server::Create(std::move(options)).status().code(), absl::StatusCode::kAlreadyExists);
   ConnectBystanders();
+}
+
+// A second one cuts off what it takes for torn, which the first is about to finish.
+TEST_F(ServerTest, SecondAgentOnTheSameStateLeavesItAlone) {
+  Start();
+  AdminPeer admin(admin_sock());
+  ASSERT_TRUE(admin.Program(1, api::Mesh()).has_value());
+  const std::string log = directory_ / "state/routes.log";
+  const std::string written = weft::test::ReadFile(log) + "the beginning of a record";
+  weft::test::WriteFile(log, written);
+  ServerOptions options;
+  options.run_dir = directory_ / "run2";
+  options.state_dir = directory_ / "state";
+  options.config = config_;
+  const absl::Status refused = Server::Create(std::move(options)).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(refused.message(), absl::StrCat("directory ", directory_ / "state",
+                                            " is used by another weftd, process ", getpid()));
+  EXPECT_EQ(weft::test::ReadFile(log), written);
 }
 
 TEST_F(ServerTest, DrainedHostIsReportedOnceItsCallsAreDone) {

@@ -8,8 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <map>
 #include <set>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "dataplane/agent/cow_map.h"
@@ -88,8 +90,13 @@ TEST_F(StoreTest, WhatWasAcknowledgedIsThereWithoutAnEnd) {
   gone.mutable_upsert()->add_nodes()->set_name("n2");
   gone.mutable_upsert()->add_functions()->set_name("a/f");
   Save(gone);
-  // Another agent reads while this one still runs, as after a kill.
-  const auto other = Store::Create(directory_ / "state");
+  // What stands there while this one still runs, as after a kill.
+  const TemporaryDirectory copy;
+  for (const char* name : {"routes.pb", "routes.log"}) {
+    std::error_code none;
+    std::filesystem::copy_file(directory_ / absl::StrCat("state/", name), copy / name, none);
+  }
+  const auto other = Store::Create(copy.path());
   ASSERT_TRUE(other.ok());
   absl::StatusOr<Model> loaded = (*other)->Load();
   ASSERT_TRUE(loaded.ok()) << loaded.status();
