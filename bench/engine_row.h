@@ -133,13 +133,15 @@ class EngineRow : public PairRow {
   void Turn(int side, TickClock& clock, Take take) {
     transport::Core& core = *ends_[side].core;
     const uint64_t now_ns = clock.NowNs();
-    transport::PumpIn(core, *ports_[side], now_ns);
-    Event event;
-    while (core.NextEvent(&event)) {
-      take(event, now_ns);
-      core.Release(event);
-    }
-    transport::PumpOut(core, *ports_[side], now_ns);
+    transport::Turn(core, *ports_[side], now_ns, [&] {
+      Event event;
+      int taken = 0;
+      for (; core.NextEvent(&event); ++taken) {
+        take(event, now_ns);
+        core.Release(event);
+      }
+      return taken;
+    });
   }
   void TurnUntilQuiet(int side, TickClock& clock) {
     for (const uint64_t begin_ns = clock.NowNs(); clock.NowNs() - begin_ns < kQuietNs;) {

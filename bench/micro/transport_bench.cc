@@ -35,6 +35,19 @@ void Carry(port::MemoryPort& from, port::MemoryPort& to) {
   }
 }
 
+template <typename On>
+void TurnOf(Core& core, port::MemoryPort& port, uint64_t now_ns, On on) {
+  Turn(core, port, now_ns, [&] {
+    Event event;
+    int taken = 0;
+    for (; core.NextEvent(&event); ++taken) {
+      on(event);
+      core.Release(event);
+    }
+    return taken;
+  });
+}
+
 struct TwoCores {
   explicit TwoCores(bool coalesce) {
     Config config;
@@ -65,23 +78,16 @@ struct TwoCores {
     int answered = 0;
     while (answered < depth) {
       now_ns += 2'000;
-      Pump(*a, port_a, now_ns);
+      TurnOf(*a, port_a, now_ns, [&](const Event& event) {
+        WEFT_CHECK(event.code == absl::StatusCode::kOk && event.payload_bytes == payload.size());
+        ++answered;
+      });
       Carry(port_a, port_b);
-      Pump(*b, port_b, now_ns);
-      Event event;
-      while (b->NextEvent(&event)) {
+      TurnOf(*b, port_b, now_ns, [&](const Event& event) {
         WEFT_CHECK(b->TryRespond(event.handle, absl::StatusCode::kOk,
                                  Bytes(event.payload, event.payload_bytes), {}, now_ns) == SendResult::kOk);
-        b->Release(event);
-      }
-      Pump(*b, port_b, now_ns);
+      });
       Carry(port_b, port_a);
-      Pump(*a, port_a, now_ns);
-      while (a->NextEvent(&event)) {
-        WEFT_CHECK(event.code == absl::StatusCode::kOk && event.payload_bytes == payload.size());
-        a->Release(event);
-        ++answered;
-      }
     }
     return answered;
   }
@@ -119,16 +125,10 @@ void OneWayMegabyte(benchmark::State& state) {
                SendResult::kOk);
     for (bool arrived = false; !arrived;) {
       cores.now_ns += 2'000;
-      Pump(*cores.a, cores.port_a, cores.now_ns);
+      TurnOf(*cores.a, cores.port_a, cores.now_ns, [](const Event&) {});
       Carry(cores.port_a, cores.port_b);
-      Pump(*cores.b, cores.port_b, cores.now_ns);
+      TurnOf(*cores.b, cores.port_b, cores.now_ns, [&](const Event&) { arrived = true; });
       Carry(cores.port_b, cores.port_a);
-      Event event;
-      while (cores.b->NextEvent(&event)) {
-        cores.b->Release(event);
-        arrived = true;
-      }
-      while (cores.a->NextEvent(&event)) cores.a->Release(event);
     }
   }
   state.SetBytesProcessed(state.iterations() * 1'000'000);

@@ -39,10 +39,8 @@ class Worker {
     auto moved = static_cast<std::size_t>(engine_.PollHosts());
     const uint64_t now_ns = engine_.NowNs();
     if (hosts_first_ && moved != 0) moved += transport::PumpOut(engine_.transport(), port_, now_ns);
-    moved += transport::PumpIn(engine_.transport(), port_, now_ns);
-    moved += static_cast<std::size_t>(engine_.TakeEvents(now_ns));
-    moved += transport::PumpOut(engine_.transport(), port_, now_ns);
-    return moved;
+    return moved + transport::Turn(engine_.transport(), port_, now_ns,
+                                   [this, now_ns] { return engine_.TakeEvents(now_ns); });
   }
 
   // Turns until `stop` is set, which needs a Post to be seen by a thread that sleeps.

@@ -49,13 +49,15 @@ WEFT_HOT std::size_t PumpOut(Core& core, Port& port, uint64_t now_ns) {
   return sent;
 }
 
-// One round of both. 0: idle until core.NextTimerNs(now_ns) or until the port has something. A loop that
-// answers what comes in does so between the two: where receiving is a system call, an answer that waits for
-// the next round waits for one that finds nothing.
-template <typename Port>
-WEFT_HOT std::size_t Pump(Core& core, Port& port, uint64_t now_ns) {
-  const std::size_t received = PumpIn(core, port, now_ns);
-  return received + PumpOut(core, port, now_ns);
+// One turn: takes what has come, has `take` answer it, and sends. `take()` takes all events of the core and
+// returns how many there were. 0: idle until core.NextTimerNs(now_ns), until the port has something or until
+// the core is asked for something. What answers goes out within the turn: where receiving is a system call,
+// an answer that waits for the next turn waits for one that finds nothing.
+template <typename Port, typename Take>
+WEFT_HOT std::size_t Turn(Core& core, Port& port, uint64_t now_ns, Take&& take) {
+  std::size_t moved = PumpIn(core, port, now_ns);
+  moved += static_cast<std::size_t>(take());
+  return moved + PumpOut(core, port, now_ns);
 }
 
 }  // namespace weft::transport

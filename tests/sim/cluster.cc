@@ -190,16 +190,16 @@ void Cluster::Step(uint32_t node) {
   for (int round = 0;; ++round) {
     if (round == kRoundsMax) Violation("node " + std::to_string(node) + " does not come to rest");
     if (broken_) break;
-    std::size_t moved = transport::Pump(*n.core, *n.port, now_ns());
+    const std::size_t moved = transport::Turn(*n.core, *n.port, now_ns(), [this, node, &n] {
+      transport::Event event;
+      int taken = 0;
+      for (; n.core->NextEvent(&event); ++taken) on_event_(node, event);
+      return taken;
+    });
     for (const auto* sent = n.port->Sent(); sent != nullptr; sent = n.port->Sent()) {
       Tap(node, static_cast<uint32_t>(sent->path), sent->data, sent->bytes);
       network_.Send(node, static_cast<uint32_t>(sent->path), sent->data, sent->bytes);
       n.port->PopSent();
-    }
-    transport::Event event;
-    while (n.core->NextEvent(&event)) {
-      on_event_(node, event);
-      ++moved;
     }
     if (moved == 0) break;
   }

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -19,6 +20,11 @@
 #include "dataplane/transport/pump.h"
 
 namespace weft::transport {
+
+// A turn that leaves the events in the core, for the test to take.
+inline std::size_t Pump(Core& core, port::MemoryPort& port, uint64_t now_ns) {
+  return Turn(core, port, now_ns, [] { return 0; });
+}
 
 inline const FunctionId kEcho = FunctionIdOf("test/echo");
 inline constexpr uint64_t kPathToA = 1;
