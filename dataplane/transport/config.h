@@ -53,6 +53,10 @@ struct Config {
   uint32_t congested_bytes = 150'000;
   uint32_t oldest_share_one_in = 20;  // Every 20th grant and datagram (5 %) goes to the oldest message.
 
+  // What a message was granted comes within this time, or its sender is late: it is granted less until it has
+  // sent some more. 400 kB are 160 Mb/s.
+  uint64_t late_ns = 20 * kNsPerMs;
+
   // Loss, death.
   uint64_t loss_delay_ns = 200 * kNsPerUs;  // A gap is loss after max(SRTT, this) and three later packets.
   uint64_t probe_ns = 2 * kNsPerMs;         // Tail probe; doubles with each try.

@@ -151,7 +151,7 @@ void Core::RunTimers(uint64_t now_ns) {
 // could wait for each other's memory for ever, so the latter are rejected after a while.
 void Core::TickGrants(uint64_t now_ns) {
   const auto before = [now_ns](uint64_t ns) { return now_ns - std::min(now_ns, ns); };
-  grants_.WriteOffStalled(before(2 * config_.probe_ns));
+  grants_.WriteOffStalled(before(2 * config_.probe_ns), now_ns);
   for (uint32_t i = 0; i < kRejectsPerTick; ++i) {
     const uint32_t in = grants_.WithoutMemorySince(before(config_.memory_wait_ns),
                                                    [this](uint32_t message) { return ReserveIn(message); });
@@ -212,6 +212,7 @@ void Core::GiveUpUnfinished(uint32_t index, uint64_t now_ns) {
     const bool owed = !message.scheduled || message.granted_bytes > message.received_bytes;
     if (over || (owed && peer.looks - message.looks > looks_max)) {
       ++rejected;
+      grants_.Judge(in, now_ns);
       RejectIn(in, absl::StatusCode::kDeadlineExceeded);
     }
     in = next;

@@ -38,13 +38,22 @@ bool GrantScheduler::HasRoomInAll(const InMessage& message) const {
 
 bool GrantScheduler::HasRoom(const InMessage& message) const {
   const Sender& sender = senders_[message.peer];
+  if (sender.late_bytes > 0 && sender.credit_bytes > 0) return false;
   return HasRoomInAll(message) && (sender.credit_bytes == 0 || sender.credit_bytes + QuantumOf(message) <=
                                                                    sender.limit_bytes + ExtraFor(message));
 }
 
+// Late senders together have half of the places: one node may speak by several workers, each of which is one.
+bool GrantScheduler::LateMayActivate(const InMessage& message) const {
+  if (senders_[message.peer].late_bytes == 0) return true;
+  uint32_t late = 0;
+  for (uint32_t i = 0; i < active_count_; ++i) late += senders_[messages_[active_[i]].peer].late_bytes > 0;
+  return late < std::max(config_.granted_messages_max / 2, 1u);
+}
+
 // One message a sender, and a second one where it is the shorter.
 bool GrantScheduler::MayActivate(const InMessage& message) const {
-  if (active_count_ >= config_.granted_messages_max) return false;
+  if (active_count_ >= config_.granted_messages_max || !LateMayActivate(message)) return false;
   const Sender& sender = senders_[message.peer];
   if (sender.active == 0) return true;
   if (sender.active > 1) return false;
@@ -77,6 +86,11 @@ WEFT_HOT void GrantScheduler::Grant(uint32_t index, uint64_t now_ns) {
   outstanding_bytes_ += bytes;
   TakeLink(bytes, now_ns);
   if (message.active) return;
+  Judge(index, now_ns);
+  if (message.frontier_bytes >= message.due_bytes) {
+    message.due_bytes = message.granted_bytes;
+    message.due_from_ns = now_ns;
+  }
   message.active = true;
   active_[active_count_++] = index;
   ++senders_[message.peer].active;
@@ -115,6 +129,11 @@ WEFT_HOT void GrantScheduler::OnArrival(uint32_t index, uint32_t end, bool conge
   TakeBack(&message, std::min(bytes, message.credit_bytes));
   sender.arrived_bytes += bytes;
   if (congested) sender.congested_bytes += bytes;
+  sender.late_bytes -= std::min(sender.late_bytes, bytes);
+  if (message.frontier_bytes >= message.due_bytes) {
+    message.due_bytes = message.granted_bytes;
+    message.due_from_ns = message.progress_ns;
+  }
   if (sender.arrived_bytes >= sender.limit_bytes) Adjust(&sender);
   const bool was_stalled = message.stalled;
   message.stalled = false;
@@ -180,14 +199,21 @@ void GrantScheduler::Remove(uint32_t index) {
   by_age_.Remove(messages_, index);
 }
 
-void GrantScheduler::WriteOffStalled(uint64_t before_ns) {
+// It is so until as much has come from it as may be granted in all.
+void GrantScheduler::Judge(uint32_t index, uint64_t now_ns) {
+  const InMessage& message = messages_[index];
+  if (IsDue(message, now_ns)) senders_[message.peer].late_bytes = config_.granted_bytes_max;
+}
+
+void GrantScheduler::WriteOffStalled(uint64_t before_ns, uint64_t now_ns) {
   for (uint32_t i = 0; i < active_count_;) {
     const uint32_t index = active_[i];
     InMessage& message = messages_[index];
-    if (message.progress_ns >= before_ns) {
+    if (message.progress_ns >= before_ns && !IsDue(message, now_ns)) {
       ++i;
       continue;
     }
+    Judge(index, now_ns);
     TakeBack(&message, message.credit_bytes);
     Deactivate(index);  // Puts another one in place i.
     message.stalled = true;

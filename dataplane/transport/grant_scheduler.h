@@ -3,7 +3,9 @@
 // remaining first (Homa, SIGCOMM 2018), a fixed part of them to the oldest. Two sums are bounded: what is
 // granted and has not arrived, in all and per sender. A sender that holds grants that it cannot use, since
 // its own link is busy, says so, and its share falls, so that the receiver's link does not idle on its
-// account (SIRD, NSDI 2025). Internal to the transport; owner worker only.
+// account (SIRD, NSDI 2025). One that lets what it was granted come in slowly would hold it from all others:
+// it is late, see config.h, and late senders share half of the places, with one grant each. Internal to the
+// transport; owner worker only.
 #ifndef WEFT_DATAPLANE_TRANSPORT_GRANT_SCHEDULER_H_
 #define WEFT_DATAPLANE_TRANSPORT_GRANT_SCHEDULER_H_
 
@@ -42,9 +44,12 @@ class GrantScheduler {
   }
   // The message is complete or given up.
   void Remove(uint32_t message);
-  // Takes back the grants of messages that have made no progress since `before_ns`: they stop counting until
-  // data arrives, and are then the youngest. Nothing more is expected of those that came unasked.
-  void WriteOffStalled(uint64_t before_ns);
+  // Takes back the grants of messages that have made no progress since `before_ns`, or whose senders are late
+  // with them: they stop counting until data arrives, and are then the youngest. Nothing more is expected of
+  // those that came unasked.
+  void WriteOffStalled(uint64_t before_ns, uint64_t now_ns);
+  // Its sender is late where what the message was granted has not come in time.
+  void Judge(uint32_t message, uint64_t now_ns);
   // A message that arrived before `before_ns` and still cannot get its memory, or kNone. Looks at the oldest
   // few.
   template <typename Reserve>
@@ -96,6 +101,7 @@ class GrantScheduler {
     uint32_t active = 0;
     uint32_t arrived_bytes = 0;    // Since the limit was last adjusted: in all,
     uint32_t congested_bytes = 0;  // and with the sender's mark.
+    uint32_t late_bytes = 0;       // That are to come until it is not late any more; 0: it is not.
   };
 
   uint32_t ExtraFor(const InMessage& message) const;
@@ -105,7 +111,11 @@ class GrantScheduler {
   static bool Wants(const InMessage& message) {
     return !message.stalled && message.granted_bytes < message.bytes;
   }
+  bool LateMayActivate(const InMessage& message) const;
   bool MayActivate(const InMessage& message) const;
+  bool IsDue(const InMessage& message, uint64_t now_ns) const {
+    return message.frontier_bytes < message.due_bytes && now_ns >= message.due_from_ns + config_.late_ns;
+  }
   void Grant(uint32_t message, uint64_t now_ns);
   void Deactivate(uint32_t message);
   void TakeBack(InMessage* message, uint32_t bytes);
@@ -128,7 +138,8 @@ class GrantScheduler {
     uint32_t index = by_age_.front();
     for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
       const InMessage& message = messages_[index];
-      const bool may_be_active = message.active || active_count_ <= config_.granted_messages_max;
+      const bool may_be_active =
+          message.active || (active_count_ <= config_.granted_messages_max && LateMayActivate(message));
       if (Wants(message) && may_be_active && (message.granted_bytes > 0 || reserve(index))) return index;
       index = by_age_.Next(messages_, index);
     }

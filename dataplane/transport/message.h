@@ -124,6 +124,8 @@ struct alignas(kCacheLineBytes) InMessage {
   uint32_t expected_bytes = 0;  // Sent unasked, not arrived, counted likewise.
   uint32_t frontier_bytes = 0;  // End of the furthest segment that arrived.
   uint32_t credit_bytes = 0;    // Granted, beyond the frontier, counted in the scheduler's sum.
+  uint32_t due_bytes = 0;       // Where the frontier is to be late_ns after due_from_ns.
+  uint64_t due_from_ns = 0;
   uint32_t grant_class = 0;
   // What follows is used where WaitsForMore only.
   ListHook grant;                 // Among those that wait for grants, by remaining size, or came unasked.
@@ -147,7 +149,7 @@ struct alignas(kCacheLineBytes) InMessage {
     peer = tenant = 0;
     id = function = arrived_ns = progress_ns = timeout_ns = 0;
     bytes = segment_bytes = segments = received_segments = received_bytes = 0;
-    granted_bytes = expected_bytes = frontier_bytes = credit_bytes = 0;
+    granted_bytes = expected_bytes = frontier_bytes = credit_bytes = due_bytes = 0;
     received = SegmentBits{};
   }
 };

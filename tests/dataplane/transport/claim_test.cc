@@ -24,6 +24,26 @@ TEST_F(ClaimTest, PeerThatAnnouncesAndSendsNothingKeepsNobodyElseFromGrants) {
   EXPECT_EQ(events.size(), 1u);
 }
 
+// Each segment is progress. The messages are shorter than that of the other, so they are granted to first.
+TEST_F(ClaimTest, PeerThatSendsSlowlyWhatItWasGrantedKeepsNobodyElseFromGrants) {
+  StartThree(SmallConfig());
+  for (int i = 0; i < 4; ++i) ASSERT_EQ(Call(800'000, i), SendResult::kOk);
+  const auto trickle = [this](int segments) {
+    for (int i = 0; i < segments; ++i) {
+      RunThree(3'000'000, [sent = false](const std::string& wire) mutable {
+        return NoData(wire) || !std::exchange(sent, true);
+      });
+    }
+  };
+  trickle(2);
+  ASSERT_GT(b_->granted_bytes(), b_->config().granted_bytes_max * 3 / 4);
+  ASSERT_EQ(CallFromC(1'000'000), SendResult::kOk);
+  trickle(20);
+  EXPECT_EQ(Events(*b_).size(), 1u);
+  RunThree(100'000'000, All);
+  EXPECT_EQ(Events(*b_).size(), 4u);
+}
+
 TEST_F(ClaimTest, TenantWithoutMemoryKeepsNobodyElseFromGrants) {
   StartThree(SmallConfig());
   AnnounceToATenantWithoutMemory();
@@ -246,7 +266,8 @@ TEST_F(UnfinishedTest, TimeInWhichTheReceiverDidNotLookIsNotHeldAgainstTheSender
 TEST_F(UnfinishedTest, OneThatWaitsForGrantsIsNotGivenUp) {
   Config config = Patient();
   config.granted_messages_max = 1;
-  config.probe_ns = 10'000'000;  // Twice that without a segment would let the next have its turn.
+  config.probe_ns = 10'000'000;       // Twice that without a segment would let the next have its turn,
+  config.late_ns = ~uint64_t{0} / 2;  // and a sender that is late too.
   StartThree(config, SmallConfig());
   ASSERT_EQ(Call(200'000), SendResult::kOk);
   RunThree(100'000, NoData);
