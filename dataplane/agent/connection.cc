@@ -15,8 +15,13 @@ absl::Status Connection::Send(std::string bytes, std::vector<UniqueFd> fds) {
   if (Above(kQueueTimesMax)) return NeverReads();
   if (queue.size() == 1) return Flush();
   const bool trusted = on_admin_socket || (is_engine && inside_of == 0);
-  if (!trusted && crowded_since_ns == 0 && Above(1)) crowded_since_ns = NowNs();
+  if (!trusted && crowded_since_ns == 0 && Above(1)) SetCrowded(NowNs());
   return absl::OkStatus();
+}
+
+void Connection::SetCrowded(uint64_t since_ns) {
+  crowded_since_ns = since_ns;
+  read_messages = read_bytes = 0;
 }
 
 absl::Status Connection::NeverReads() const {
@@ -33,8 +38,15 @@ absl::Status Connection::Flush() {
     if (absl::IsUnavailable(sent)) return absl::OkStatus();
     if (!sent.ok()) return sent;
     queued_bytes -= next.bytes.size();
+    ++read_messages;
+    read_bytes += next.bytes.size();
     queue.pop_front();
-    if (!Above(1)) crowded_since_ns = 0;
+    if (!Above(1)) {
+      crowded_since_ns = 0;
+    } else if (crowded_since_ns != 0 &&
+               (read_messages > kQueuedMessagesMax || read_bytes > kQueuedBytesMax)) {
+      SetCrowded(NowNs());  // It reads.
+    }
   }
   return absl::OkStatus();
 }

@@ -20,7 +20,8 @@
 namespace weft::agent {
 
 // What may wait for one peer to read. What a turn has to say comes all at once, as each of 16,384 routes when
-// a node has gone: so above this a host is not cut off before it had the time of an answer to read.
+// a node has gone: so above this a host is not cut off before it had the time of an answer to read, and again
+// whenever it has read so much.
 inline constexpr std::size_t kQueuedMessagesMax = 1024;
 inline constexpr std::size_t kQueuedBytesMax = 1024 * 1024;
 inline constexpr uint64_t kCrowdedNs = kAnswerNs;
@@ -57,11 +58,15 @@ struct Connection {
   std::deque<Outgoing> queue;
   std::size_t queued_bytes = 0;
   uint64_t crowded_since_ns = 0;  // Not 0: more waits than may for longer than kCrowdedNs.
+  std::size_t read_messages = 0;  // Since then.
+  std::size_t read_bytes = 0;
 
   // Whether more waits than so many times the bound.
   bool Above(std::size_t times) const {
     return queue.size() > times * kQueuedMessagesMax || queued_bytes > times * kQueuedBytesMax;
   }
+  // From then on more waits than may.
+  void SetCrowded(uint64_t since_ns);
   // Says what waits.
   absl::Status NeverReads() const;
 

@@ -30,14 +30,36 @@ api::ToHost& Engine::Send(Session& session) {
   Output& output = outputs_.emplace_back();
   output.kind = Output::Kind::kSend;
   output.to = session.id;
+  ++session.told;
   return output.message;
 }
 
 api::ToHost& Engine::SendAndWait(Session& session) {
   api::ToHost& message = Send(session);
   message.set_serial(++session.serial_sent);
-  waiting_[session.id] = {session.serial_sent, now_ns_};
+  waiting_[session.id] = {session.serial_sent, now_ns_, session.told};
   return message;
+}
+
+// Where the host takes lists, together with those before it.
+void Engine::SendRoute(Session& session, const api::Route& route, uint64_t generation, bool wait,
+                       RouteBatch* batch) {
+  constexpr std::size_t kFieldBytes = 16;  // More than its generation, tag and length.
+  const std::size_t bytes = route.ByteSizeLong() + kFieldBytes;
+  api::Route* told = nullptr;
+  if (!session.takes_route_lists) {
+    told = (wait ? SendAndWait(session) : Send(session)).mutable_route();
+  } else if (batch->to == session.id && batch->bytes + bytes <= kRouteListBytesMax) {
+    batch->bytes += bytes;
+    told = outputs_[batch->output].message.mutable_route_list()->add_routes();
+    ++session.told;
+    if (wait) waiting_[session.id].told = session.told;
+  } else {
+    *batch = {session.id, outputs_.size(), bytes};
+    told = (wait ? SendAndWait(session) : Send(session)).mutable_route_list()->add_routes();
+  }
+  *told = route;
+  told->set_generation(generation);
 }
 
 absl::Status Engine::CheckAttach(const AttachRequest& request) const {
@@ -88,6 +110,7 @@ void Engine::Admit(const AttachRequest& request, uint64_t now_ns) {
   session.call_as = request.call_as;
   session.tenant = request.tenant;
   session.version = request.hello.version();
+  session.takes_route_lists = request.hello.takes_route_lists();
   state_.by_host[session.host] = session.id;
   state_.drained.erase(session.host);
   Usage& usage = state_.usage[session.tenant];
@@ -305,7 +328,10 @@ absl::Status Engine::Applied(SessionId id, uint64_t serial) {
   }
   session->serial_applied = std::max(session->serial_applied, serial);
   const auto waited = waiting_.find(id);
-  if (waited != waiting_.end() && session->serial_applied >= waited->second.serial) waiting_.erase(waited);
+  if (waited != waiting_.end() && session->serial_applied >= waited->second.serial) {
+    session->told -= waited->second.told;
+    waiting_.erase(waited);
+  }
   return absl::OkStatus();
 }
 

@@ -35,8 +35,10 @@
 
 namespace weft::agent {
 
-// What a host has to answer a phase of a round before it is cut off.
+// What a host has to answer a phase of a round before it is cut off, and for each message and each route that
+// it has to apply before, up to kSubscriptionsMax: with as many routes as it may have 510 ms.
 inline constexpr uint64_t kAnswerNs = 100 * kNsPerMs;
+inline constexpr uint64_t kAnswerEachNs = 25'000;
 // After this part of it, hosts that the later phases of the round will touch are asked too, so that two that
 // hang cost one wait and not two.
 inline constexpr uint64_t kAnswerProbeNs = 20 * kNsPerMs;
@@ -71,6 +73,8 @@ inline constexpr int kFailuresMax = 100;
 // ones are left out.
 inline constexpr int kTargetsMax = 400;
 inline constexpr std::size_t kRouteBytesMax = 56 * 1024;
+// As have several of them.
+inline constexpr std::size_t kRouteListBytesMax = 56 * 1024;
 // Indices fit the 16 bits of a request's header; a channel that used them up is closed and made anew.
 inline constexpr uint32_t kCallerIndexMax = 65'535;
 
@@ -212,6 +216,16 @@ class Engine {
   struct Waited {
     uint64_t serial = 0;
     uint64_t since_ns = 0;
+    uint64_t told = 0;  // As Session::told, up to this serial.
+    uint64_t due_ns() const {
+      return since_ns + kAnswerNs + std::min<uint64_t>(told, kSubscriptionsMax) * kAnswerEachNs;
+    }
+  };
+  // The list of routes that was begun last, as an index of outputs_.
+  struct RouteBatch {
+    SessionId to = 0;
+    std::size_t output = 0;
+    std::size_t bytes = 0;
   };
   struct Reopen {
     uint64_t closed_ns = 0;
@@ -230,6 +244,8 @@ class Engine {
   absl::Status CountSubscription(Session& session);
   api::ToHost& Send(Session& session);
   api::ToHost& SendAndWait(Session& session);
+  void SendRoute(Session& session, const api::Route& route, uint64_t generation, bool wait,
+                 RouteBatch* batch);
 
   // engine_channels.cc
   void OpenChannel(Session& a, Session& b, uint64_t now_ns, std::string* why_not);

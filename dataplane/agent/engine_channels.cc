@@ -124,6 +124,7 @@ void Engine::CloseChannel(const ChannelId& id, absl::StatusCode code, absl::stri
 
 // Takes a channel that is no more out of the routes of one caller, ahead of any round.
 void Engine::WithdrawTargets(Session& caller, const ChannelId& id, absl::string_view reason) {
+  RouteBatch batch;
   for (auto& [call, subscription] : caller.subscriptions) {
     auto* targets = subscription.route.mutable_targets();
     const auto gone = std::remove_if(targets->begin(), targets->end(),
@@ -134,9 +135,7 @@ void Engine::WithdrawTargets(Session& caller, const ChannelId& id, absl::string_
       subscription.route.set_code(static_cast<uint32_t>(absl::StatusCode::kUnavailable));
       subscription.route.set_reason(absl::StrCat("UNAVAILABLE: ", call.second, ": ", reason));
     }
-    api::Route& route = *Send(caller).mutable_route();
-    route = subscription.route;
-    route.set_generation(model_->generation());
+    SendRoute(caller, subscription.route, model_->generation(), false, &batch);
   }
 }
 

@@ -60,7 +60,7 @@ uint64_t Engine::NextDeadlineNs() const {
   }
   if (phase_ == Phase::kIdle) return next;
   if (!probed_) next = std::min(next, phase_began_ns_ + kAnswerProbeNs);
-  for (const auto& [id, waited] : waiting_) next = std::min(next, waited.since_ns + kAnswerNs);
+  for (const auto& [id, waited] : waiting_) next = std::min(next, waited.due_ns());
   if (phase_ == Phase::kOpen) {
     for (const auto& [id, channel] : state_.channels) {
       if (!channel.memory_complete()) next = std::min(next, channel.asked_ns + kAnswerNs);
@@ -204,7 +204,7 @@ void Engine::Excuse(uint64_t ns, uint64_t now_ns) {
 void Engine::CutOffSilent(uint64_t now_ns) {
   std::set<SessionId> silent;
   for (const auto& [id, waited] : waiting_) {
-    if (now_ns - waited.since_ns >= kAnswerNs) silent.insert(id);
+    if (now_ns >= waited.due_ns()) silent.insert(id);
   }
   if (phase_ == Phase::kOpen) {
     for (const auto& [id, channel] : state_.channels) {
@@ -214,7 +214,7 @@ void Engine::CutOffSilent(uint64_t now_ns) {
       }
     }
   }
-  for (const SessionId id : silent) CutOff(id, "did not answer the agent within 100 ms", now_ns);
+  for (const SessionId id : silent) CutOff(id, "did not answer the agent in time", now_ns);
 }
 
 // What `session` is to be told of one call, without a generation.
@@ -273,6 +273,7 @@ api::Route Engine::BuildRoute(const Session& session, const Call& call, const Pl
 }
 
 void Engine::SendRoutes() {
+  RouteBatch batch;
   EachFreshRoute([&](const RouteKey& key, const PlanRoute& planned) {
     Session* session = state_.Find(key.first);
     if (session == nullptr) return;
@@ -283,9 +284,7 @@ void Engine::SendRoutes() {
     if (subscription.sent && SameRoute(route, subscription.route)) return;
     subscription.route = std::move(route);
     subscription.sent = true;
-    api::Route& message = *SendAndWait(*session).mutable_route();
-    message = subscription.route;
-    message.set_generation(plan_.model->generation());
+    SendRoute(*session, subscription.route, plan_.model->generation(), true, &batch);
   });
 }
 

@@ -61,6 +61,7 @@ struct Session {
   SessionId id = 0;
   std::string host;  // A client's name is made by the agent.
   bool is_client = false;
+  bool takes_route_lists = false;
   bool is_engine = false;   // A node engine, which speaks for the functions of other nodes:
   SessionId inside_of = 0;  // weftd's own, or the one inside of this host, which speaks to that alone.
   SessionId inside = 0;     // The engine inside of this host.
@@ -76,6 +77,7 @@ struct Session {
   std::map<std::string, std::string> policies;  // ServePolicy as sent last, by function, serialised.
   uint64_t serial_sent = 0;
   uint64_t serial_applied = 0;
+  uint64_t told = 0;      // Messages and routes that it is not known to have applied.
   bool draining = false;  // By the operator
   bool drain_sent = false;
   bool drained = false;

@@ -28,6 +28,8 @@ constexpr std::size_t kOutgoingMax = 1024;
 constexpr std::size_t kHelloPartBytes = 4 * 1024;
 // Packets taken in one turn, so that a flood from the agent does not stop the calls.
 constexpr int kPacketsPerTurn = 64;
+// One of which may hold hundreds of routes.
+constexpr std::size_t kBytesPerTurn = 256 * 1024;
 
 }  // namespace
 
@@ -124,6 +126,7 @@ void Session::SendHello() {
   hello.set_version(options_.version);
   hello.set_inside_engine(options_.inside_engine);
   hello.set_runs_once(options_.runs_once);
+  hello.set_takes_route_lists(true);
   for (const std::string& function : served_) {
     hello.add_serves(function);
     next_part();
@@ -207,13 +210,15 @@ void Session::FlushOutgoing() {
 }
 
 void Session::ServeSocket() {
-  for (int i = 0; i < kPacketsPerTurn && socket_.valid(); ++i) {
+  std::size_t bytes = 0;
+  for (int i = 0; i < kPacketsPerTurn && bytes < kBytesPerTurn && socket_.valid(); ++i) {
     absl::StatusOr<ReceivedMessage> received = ReceiveMessage(socket_.get());
     if (absl::IsUnavailable(received.status())) return;
     if (!received.ok()) {
       Disconnect(refused_ ? last_error_ : received.status());
       return;
     }
+    bytes += received->bytes.size();
     OnMessage(*received);
   }
 }
@@ -241,6 +246,9 @@ void Session::Handle(api::ToHost& message, ReceivedMessage& received) {
                                      absl::StrCat("the agent refuses: ", message.refused().reason())));
     case api::ToHost::kRoute:
       return OnRoute(message.route());
+    case api::ToHost::kRouteList:
+      for (const api::Route& route : message.route_list().routes()) OnRoute(route);
+      return;
     case api::ToHost::kChannelOpen:
       return OnChannelOpen(message.channel_open());
     case api::ToHost::kChannelPeer:

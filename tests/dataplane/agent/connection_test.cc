@@ -56,6 +56,22 @@ TEST_F(ConnectionTest, AsManyMessagesAsAHostMayHaveRoutesWaitForItToRead) {
   EXPECT_EQ(connection_.queued_bytes, 0u);
 }
 
+// One that takes its time, but reads, is no peer that never does.
+TEST_F(ConnectionTest, WhoReadsHasTimeForTheRest) {
+  ASSERT_EQ(SendUntilRefused(16'384, 400), 16'384u) << last_;
+  connection_.SetCrowded(1);
+  const auto read = [this](std::size_t messages) {
+    while (messages > 0) {
+      if (ReceiveMessage(peer_.get()).ok()) --messages;
+      ASSERT_TRUE(connection_.Flush().ok());
+    }
+  };
+  read(kQueuedMessagesMax);
+  EXPECT_EQ(connection_.crowded_since_ns, 1u);
+  read(1);
+  EXPECT_GT(connection_.crowded_since_ns, 1u);
+}
+
 TEST_F(ConnectionTest, WhatFewMessagesWaitForIsNoCrowd) {
   EXPECT_EQ(SendUntilRefused(kQueuedMessagesMax, 16), kQueuedMessagesMax);
   EXPECT_EQ(connection_.crowded_since_ns, 0u);

@@ -48,6 +48,7 @@ absl::Status EngineTest::TryAttach(const std::string& name, const std::string& t
   request.is_client = hello.host().empty();
   request.call_as = request.tenant->call_as;
   request.hello = hello;
+  request.hello.set_takes_route_lists(last_session_ % 2 == 0);  // Some are from before these.
   return engine_->Attach(request, now_ns_);
 }
 
@@ -219,6 +220,10 @@ void EngineTest::Obey(FakeHost& host, const Output& output) {
       break;
     case api::ToHost::kRoute:
       host.routes[{message.route().caller(), message.route().callee()}] = message.route();
+      break;
+    case api::ToHost::kRouteList:
+      for (const api::Route& route : message.route_list().routes())
+        host.routes[{route.caller(), route.callee()}] = route;
       break;
     case api::ToHost::kChannelOpen:
       host.arenas[message.channel_open().id()] = static_cast<uint32_t>(message.channel_open().arena_bytes());

@@ -52,6 +52,35 @@ TEST_F(EngineTest, HostThatDoesNotAnswerIsCutOffAfter100MsAndNamed) {
   EXPECT_EQ(TargetsAt(other, "web/other", "web/back"), Hosts{"c"});
 }
 
+// Both ways of telling it: the first host takes no lists of routes, the second does.
+TEST_F(EngineTest, HostHasTimeForEachOfTheRoutesThatItIsTold) {
+  constexpr uint64_t kRoutes = 1'000;
+  for (const char* const name : {"a", "b"}) {
+    FakeHost& host = Attach(name, "web", {absl::StrCat("web/", name)});
+    for (uint64_t i = 0; i < kRoutes; ++i)
+      Subscribe(host, host.name == "a" ? "web/a" : "web/b", absl::StrCat("video/", i));
+    Settle();
+    host.deaf = true;
+    api::Mesh mesh;
+    AddAllow(&mesh, "web/*", "video/*");
+    const uint64_t generation = Program(mesh);
+    Pass(kAnswerNs + kRoutes * kAnswerEachNs - kNsPerMs);
+    EXPECT_FALSE(Acknowledged(generation)) << name;
+    host.deaf = false;
+    const std::size_t messages = host.inbox.size();
+    Settle();
+    EXPECT_TRUE(Acknowledged(generation)) << name;
+    EXPECT_EQ(cut_off_, Hosts{}) << name;
+    EXPECT_EQ(host.applied.back().has_route_list(), messages < kRoutes) << name;
+    // One that says nothing has no more than the time for these, however much it was told before.
+    host.deaf = true;
+    Program(api::Mesh());
+    Pass(kAnswerNs + (kRoutes + 2) * kAnswerEachNs);
+    EXPECT_EQ(cut_off_, Hosts{name});
+    cut_off_.clear();
+  }
+}
+
 TEST_F(EngineTest, TimeThatTheAgentLostIsNotHeldAgainstHosts) {
   FakeHost& front = Attach("a", "web", {"web/front"});
   Attach("b", "web", {"web/back"});
