@@ -172,6 +172,8 @@ class CallCore {
   void Advance(uint64_t now_ns);
   // Sends what waits for room, as far as there is some; true where anything moved.
   bool PumpJobs(uint64_t now_ns);
+  // For the next one, or the late ones, since the beginning.
+  uint64_t jobs_looked_at() const { return jobs_looked_at_; }
   bool HasJobs() const { return jobs_ != 0 || !waiting_.empty(); }
   bool Busy() const {
     return wheel_.size() != 0 || jobs_ != 0 || !waiting_.empty() ||
@@ -276,7 +278,7 @@ class CallCore {
   void TellCancelled(const OutgoingCall& call);
 
   // --- Messages that wait for room.
-  static std::list<SendJob>::iterator NextJob(Link& link, uint64_t number);
+  std::list<SendJob>::iterator NextJob(Link& link, uint64_t number);
   SendJob& AddJob(Link& link, const MessageHeader& header, const Payload& payload, Lane lane);
   void RenewJob(SendJob& job);
   bool PumpJob(Link& link, SendJob& job, uint64_t now_ns);
@@ -314,6 +316,7 @@ class CallCore {
   Link* dirty_ = nullptr;            // Links with something to publish; a list.
   std::vector<CallHandle> waiting_;  // Calls between two tries, for want of room.
   uint32_t jobs_ = 0;                // Over all links
+  uint64_t jobs_looked_at_ = 0;
   uint32_t incoming_ = 0;
   std::vector<Path> paths_ = std::vector<Path>(1);                // The first is kLocalPath.
   std::vector<uint32_t> outstanding_ = std::vector<uint32_t>(1);  // Calls under way, by path.

@@ -285,6 +285,30 @@ TEST(OneWayTest, LongMessageEndsAtItsDeadlineBehindWhateverItsPeerDoesNotRead) {
   for (const Ended& call : calls) EXPECT_EQ(call.count, 0);
 }
 
+TEST(OneWayTest, ManyLateMessagesEndInOneWalk) {
+  CallPair pair;
+  const std::string message = Pattern(9, 3 << 20);
+  constexpr uint64_t kCalls = 64, kOneWays = 200;
+  Ended calls[kCalls], ended[kOneWays];
+  for (Ended& call : calls) {
+    CallSpec spec = pair.Spec(message, {}, call);
+    spec.deadline_ns = pair.caller.now_ns + 100 * kNsPerSecond;
+    ASSERT_EQ(pair.Start(spec), StartState::kStarted);
+  }
+  for (Ended& one_way : ended) {
+    bool in_parts = false;
+    ASSERT_EQ(pair.caller.core.SendOneWay(*pair.route, pair.Spec(message, {}, one_way), pair.caller.now_ns,
+                                          &in_parts),
+              StartState::kStarted);
+  }
+  pair.AtTime(pair.caller.now_ns + Policy().timeout_ns);
+  const uint64_t before = pair.caller.core.jobs_looked_at();
+  pair.caller.Turn();
+  EXPECT_LE(pair.caller.core.jobs_looked_at() - before, kCalls + kOneWays);
+  for (const Ended& one_way : ended) EXPECT_EQ(one_way.count, 1);
+  for (const Ended& call : calls) EXPECT_EQ(call.count, 0);
+}
+
 // A peer that reads a little now and then, so that the stream never stalls.
 TEST(OneWayTest, LongMessageThatIsReadSlowlyEndsAtItsDeadline) {
   CallPair pair;
