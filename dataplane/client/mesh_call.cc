@@ -88,6 +88,8 @@ WEFT_HOT_INLINE absl::Status MeshImpl::CallAndWait(RouteEntry& route, std::span<
   core_.ExpectCall(route);  // First, since the lines take longer than all that follows.
   if (HandlerCancelled()) [[unlikely]]
     return RefuseCancelled(route);
+  if (nesting_ > kNestingMax) [[unlikely]]
+    return RefuseToWait(route);
   const uint64_t now_ns = loop_.NowNs();
   // All at once: where members are set after they were made, GCC first clears the record by a string
   // instruction, 5 ns of the 46 that a call takes until it is published.
@@ -120,6 +122,11 @@ WEFT_HOT_INLINE absl::Status MeshImpl::CallAndWait(RouteEntry& route, std::span<
 [[gnu::noinline, gnu::cold]] absl::Status MeshImpl::RefuseCancelled(const RouteEntry& route) {
   return absl::CancelledError(
       absl::StrCat("call of ", route.callee, ": the call being handled was cancelled"));
+}
+
+[[gnu::noinline, gnu::cold]] absl::Status MeshImpl::RefuseToWait(const RouteEntry& route) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat(route.callee, ": ", kNestingMax, " calls wait on top of each other"));
 }
 
 // Starts a call that did not start at once, as `state` says: its route is not known yet, there is no room,
@@ -250,6 +257,7 @@ absl::Status MeshImpl::SendOddly(RouteEntry& route, CallSpec& spec, StartState s
     case StartState::kNoRoom:
       break;
   }
+  if (nesting_ > kNestingMax) return RefuseToWait(route);
   WaitTurn(std::min(spec.deadline_ns, *now_ns + kRoomCheckNs));
   *now_ns = loop_.NowNs();
   return *now_ns >= spec.deadline_ns ? TooLate(route) : absl::OkStatus();
@@ -274,6 +282,10 @@ void MeshImpl::CallBatch(std::span<BatchCall> calls, const CallOptions& options)
     members[i] = {&calls[i], &left};
     RouteEntry& route = *calls[i].function.route();
     absl::Status started;
+    if (nesting_ > kNestingMax) {
+      calls[i++].result = RefuseToWait(route);
+      continue;
+    }
     if (!route.known) started = WaitForRoute(route, DeadlineOf(route, options, loop_.NowNs()));
     if (started.ok()) {
       started =
@@ -332,10 +344,13 @@ void MeshImpl::RunCallbacks(int* ran) {
     if (ended_first_ == nullptr) ended_last_ = nullptr;
     async->result.text = async->text;
     const bool outer = std::exchange(calling_back_, true);
+    // It may wait, as a handler may, and others run on top of it then.
+    ++nesting_;
     {
       Outside outside(*this);
       async->callback(async->context, async->result);
     }
+    --nesting_;
     calling_back_ = outer;
     GiveAsync(async);
     ++*ran;

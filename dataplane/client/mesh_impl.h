@@ -207,6 +207,7 @@ class MeshImpl final : public SessionEvents {
                            std::span<std::byte> response, CallReserve reserve, const CallOptions& options,
                            SyncWait& wait);
   absl::Status RefuseCancelled(const RouteEntry& route);
+  static absl::Status RefuseToWait(const RouteEntry& route);
   absl::Status StartSlowly(RouteEntry& route, const CallSpec& spec, StartState state, Started* started);
   absl::Status WaitForAnswer(const RouteEntry& route, const CallSpec& spec, const Started& started,
                              SyncWait& wait);
@@ -235,7 +236,7 @@ class MeshImpl final : public SessionEvents {
   RequestPool pool_;
   RequestQueue ready_;
   ServerCall* current_ = nullptr;  // The innermost handler that runs.
-  int nesting_ = 0;
+  int nesting_ = 0;                // Handlers and callbacks that run, each on top of one that waits.
   uint64_t direct_until_ns_ =
       0;  // Calls wait on their channel alone until then; never, where functions are served.
   bool calling_back_ = false;

@@ -231,8 +231,7 @@ absl::Status MeshImpl::StartLocal(RouteEntry& route, const CallSpec& spec, uint6
   LocalFunction& function = core_.Function(route.callee_id);
   if (nesting_ >= kNestingMax) {
     ++core_.counters().refused_room;
-    return absl::ResourceExhaustedError(
-        absl::StrCat(route.callee, ": ", kNestingMax, " calls wait on top of each other"));
+    return RefuseToWait(route);
   }
   WEFT_RETURN_IF_ERROR(core_.AdmitLocal(function, route.caller, spec.deadline_ns, now_ns));
   // A copy, as between processes: the handler may keep reading after the caller has been answered.

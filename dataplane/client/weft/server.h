@@ -12,10 +12,11 @@
 // above the function's limits are answered or dropped before any handler sees them, and counted.
 //
 // Nesting. A handler may call other functions and wait; while it waits, further requests are handled on top
-// of it, to a depth of kNestingMax handlers of this process. A request beyond that is refused with
-// RESOURCE_EXHAUSTED before it runs, rather than queued: what is at the bottom may be waiting for it, and two
-// functions that call each other without end must find an end. A handler that waits ends no sooner than those
-// on top of it.
+// of it, to a depth of kNestingMax handlers and callbacks of this process. A request beyond that is refused
+// with RESOURCE_EXHAUSTED before it runs, rather than queued: what is at the bottom may be waiting for it,
+// and two functions that call each other without end must find an end. A handler that waits ends no sooner
+// than those on top of it. A callback of a call (weft/client.h) may wait in the same way; one beyond that
+// depth runs, but a call by which it would wait is refused, and not sent.
 #ifndef WEFT_SERVER_H_
 #define WEFT_SERVER_H_
 

@@ -346,6 +346,32 @@ TEST_F(MeshTest, ACallOfItsOwnThatIsRefusedForItsDepthIsCounted) {
   EXPECT_EQ(core().counters().refused_room, 1u);
 }
 
+TEST_F(MeshTest, CallbacksThatWaitWithinCallbacksFindAnEnd) {
+  constexpr int kCalls = 3 * kNestingMax;
+  int depth = 0, deepest = 0, refused = 0;
+  const auto callback = [&](const CallResult&) {
+    deepest = std::max(deepest, ++depth);
+    if (depth == kCalls) peer_.Turn();  // They found none.
+    const absl::Status waited = client_.Call(Echo(), absl::string_view()).status();
+    if (absl::IsResourceExhausted(waited)) {
+      ++refused;
+      BatchCall batch[1];
+      batch[0].function = Echo();
+      client_.CallBatch(batch);
+      EXPECT_TRUE(absl::IsResourceExhausted(batch[0].result)) << batch[0].result;
+      peer_.Turn();  // Those below get their answers.
+    }
+    --depth;
+  };
+  for (int i = 0; i < kCalls; ++i) ASSERT_TRUE(client_.CallAsync(Echo(), {}, {}, callback).ok());
+  client_.Flush();
+  while (peer_.Turn() != 0) {
+  }
+  client_.Wait(absl::ZeroDuration());
+  EXPECT_EQ(deepest, kNestingMax + 1);
+  EXPECT_GT(refused, 0);
+}
+
 // With an agent that the test plays, so that the Mesh has a keeper.
 class KeptMeshTest : public testing::Test {
  protected:
