@@ -19,10 +19,10 @@ struct Config {
   // Calls and one-way messages outstanding to one peer, and from it. At most 2^kIdSlotBits.
   uint32_t slots_per_peer = 1024;
   uint32_t calls_max = 4096;  // Outstanding here, to all peers.
-  uint32_t messages_out_max =
-      8192;  // Requests and one-way messages being sent, and responses owed or being sent.
-  uint32_t messages_in_max =
-      8192;  // Responses expected, and requests and one-way messages arriving or unread.
+  // Requests and one-way messages being sent, and responses owed or being sent.
+  uint32_t messages_out_max = 8192;
+  // Responses expected, and requests and one-way messages arriving or unread.
+  uint32_t messages_in_max = 8192;
   std::size_t memory_bytes = 64u << 20;  // Of message bytes, both ways.
   uint32_t tenants_max = 64;
   uint32_t functions_max = 1024;
@@ -61,8 +61,8 @@ struct Config {
   uint64_t loss_delay_ns = 200 * kNsPerUs;  // A gap is loss after max(SRTT, this) and three later packets.
   uint64_t probe_ns = 2 * kNsPerMs;         // Tail probe; doubles with each try.
   uint32_t probes_max = 5;                  // Then the peer is dead.
-  uint64_t ack_delay_ns =
-      50 * kNsPerUs;  // At most this long, or ack_every packets, an ACK waits for company.
+  // At most this long, or ack_every packets, an ACK waits for company.
+  uint64_t ack_delay_ns = 50 * kNsPerUs;
   uint32_t ack_every = 16;
   uint64_t keepalive_ns = 10 * kNsPerMs;  // Silence after which a peer that owes something is asked.
   uint64_t stall_ns = 10 * kNsPerMs;      // A message without progress for this long is asked for (RESEND).

@@ -2,8 +2,8 @@
 // The protocol between nodes, as a pure machine: datagrams and the time come in, datagrams and events go out.
 // It does no I/O, reads no clock, draws no random number and takes no lock, so the simulator runs the very
 // code that ships, and a run is repeated by its inputs. One core belongs to one worker; every call is made on
-// its thread. After Create and AddPeer nothing is allocated. The time that is passed may step back a little,
-// as a counter does that is set by the system's clock.
+// its thread. Nothing is allocated on the packet path. The time that is passed may step back a little, as a
+// counter does that is set by the system's clock.
 //
 // A caller's view: TrySend begins a call or a one-way message, NextEvent tells how it ended. A callee's:
 // NextEvent brings a request, TryRespond answers it. The loop around it is pump.h.
@@ -59,7 +59,6 @@ class Core {
   ~Core();
 
   // ---- Control path: may allocate.
-  // -------------------------------------------------------------------------
 
   // A tenant's messages never hold more than `limit_bytes` of the core's memory.
   void SetTenantLimit(TenantIndex tenant, uint64_t limit_bytes);
@@ -100,7 +99,6 @@ class Core {
   void DeclareDead(PeerIndex peer, uint64_t now_ns);
 
   // ---- Packet path.
-  // ----------------------------------------------------------------------------------------
 
   // Begins a message of `head` and `body`, in this order, which are copied. On kOk `*handle` (may be null)
   // names it.
@@ -131,7 +129,6 @@ class Core {
   uint64_t NextTimerNs(uint64_t now_ns) const;
 
   // ---- Inspection.
-  // -----------------------------------------------------------------------------------------
 
   const Config& config() const { return config_; }
   const Counters& counters() const { return counters_; }

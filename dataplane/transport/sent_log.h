@@ -42,8 +42,9 @@ class SentLog {
 
   bool empty() const { return in_flight_packets_ == 0; }
   uint64_t in_flight_bytes() const { return in_flight_bytes_; }
-  // Counters that the log spans if `counter` is sent next. Above packets_max the oldest must be given up
-  // first.
+  // Whether all that is in flight still fits if `counter` is sent next; else the oldest must be given up
+  // first. A word less than packets_max: the newest could else lie, a lap later, in the oldest's word of
+  // `outstanding_`.
   bool Spans(uint64_t counter) const { return empty() || counter - oldest_ < packets_.size() - 64; }
   uint64_t oldest() const { return oldest_; }
   uint32_t frames_free() const {
