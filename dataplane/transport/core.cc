@@ -6,6 +6,7 @@
 #include <bit>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/base/attributes.h"
 #include "dataplane/base/check.h"
 #include "dataplane/base/status.h"
@@ -87,7 +88,10 @@ absl::Status Core::SetFunction(FunctionId function, TenantIndex tenant) {
   if (tenant.value >= tenants_.size()) return absl::InvalidArgumentError("no such tenant");
   Function& entry = functions_[FunctionPlace(function.value)];
   if (entry.id == 0) {
-    if (function_count_ == config_.functions_max) return absl::ResourceExhaustedError("functions_max");
+    if (function_count_ == config_.functions_max) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("this engine has its ", config_.functions_max, " functions already"));
+    }
     ++function_count_;
   }
   entry = {function.value, tenant};

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "dataplane/base/check.h"
 #include "dataplane/transport/core.h"
 
@@ -17,7 +18,8 @@ absl::StatusOr<PeerIndex> Core::AddPeer(uint64_t path) {
     SetState(*peers_[i], PeerState::kDown);
     return PeerIndex{i};
   }
-  return absl::ResourceExhaustedError("peers_max");
+  return absl::ResourceExhaustedError(
+      absl::StrCat("this engine has its ", config_.peers_max, " peers already, and no place for one more"));
 }
 
 void Core::SetDatagramBytes(PeerIndex index, uint32_t bytes) {

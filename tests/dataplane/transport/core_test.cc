@@ -44,6 +44,21 @@ TEST_F(CoreTest, CallsOfEverySizeAreAnsweredWithTheirOwnBytes) {
   EXPECT_EQ(a_->counters().frames_duplicate + b_->counters().frames_duplicate, 0u);
 }
 
+// An operator reads it beside the node's name.
+TEST(CoreLimitsTest, WhatIsOneTooManyIsRefusedByWhatThereIs) {
+  Config config;
+  config.peers_max = config.functions_max = 2;
+  const std::unique_ptr<Core> core = *Core::Create(config);
+  for (uint32_t i = 1; i <= 2; ++i) {
+    ASSERT_TRUE(core->AddPeer(i).ok());
+    ASSERT_TRUE(core->SetFunction(FunctionId{i}, {0}).ok());
+  }
+  EXPECT_EQ(core->AddPeer(3).status(),
+            absl::ResourceExhaustedError("this engine has its 2 peers already, and no place for one more"));
+  EXPECT_EQ(core->SetFunction(FunctionId{3}, {0}),
+            absl::ResourceExhaustedError("this engine has its 2 functions already"));
+}
+
 TEST_F(CoreTest, OneWayMessageIsDeliveredOnceAndItsSenderIsTold) {
   Start(SmallConfig());
   ASSERT_EQ(Call(300, 5, true), SendResult::kOk);
