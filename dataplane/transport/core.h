@@ -215,6 +215,8 @@ class Core {
   void DetectLosses(uint32_t peer, uint64_t now_ns);
   uint32_t TakeAcked(Peer& peer, uint64_t counter);
   void TakeLost(uint32_t peer, uint64_t counter);
+  uint64_t ProbeDueNs(const Peer& peer) const;
+  uint64_t KeepaliveDueNs(const Peer& peer) const;
   uint64_t DueNs(const Peer& peer, uint64_t now_ns) const;
   void RunTimers(uint64_t now_ns);
   void TickGrants(uint64_t now_ns);

@@ -49,9 +49,9 @@ WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now
   peer.progress_ns = now_ns;
   peer.probes = 0;
   if (largest >= kLaterPackets) peer.loss_below = std::max(peer.loss_below, largest - kLaterPackets + 1);
-  if (peer.probe_counter != kNever && largest >= peer.probe_counter) {
+  if (peer.probe_counter != kNoCounter && largest >= peer.probe_counter) {
     peer.loss_below = std::max(peer.loss_below, peer.probe_counter);
-    peer.probe_counter = kNever;
+    peer.probe_counter = kNoCounter;
   }
   DetectLosses(index, now_ns);
   ReleaseBlocked(peer);
@@ -117,16 +117,26 @@ void Core::ReleaseBlocked(Peer& peer) {
   }
 }
 
+// The n-th probe follows the last progress by probe_ns * (1 + 2 + 4 + ... 2^(n-1)).
+uint64_t Core::ProbeDueNs(const Peer& peer) const {
+  return peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1);
+}
+
+// When a peer of which something is awaited, and to which nothing is in flight, is asked whether it is there.
+uint64_t Core::KeepaliveDueNs(const Peer& peer) const {
+  if (peer.waiting_calls.empty() && peer.partial.empty()) return kNever;
+  return std::max(peer.heard_ns, peer.progress_ns) + config_.keepalive_ns;
+}
+
 // When TickPeer has something to do for the peer. What is due already has been queued to be sent.
 uint64_t Core::DueNs(const Peer& peer, uint64_t now_ns) const {
   if (peer.state != PeerState::kUp) return peer.revive_due_ns;
   uint64_t due = std::min(peer.loss_due_ns, peer.query_due_ns);
   if (peer.ack_due_ns > now_ns) due = std::min(due, peer.ack_due_ns);
   if (!peer.log.empty()) {
-    // The n-th probe follows the last progress by probe_ns * (1 + 2 + 4 + ... 2^(n-1)).
-    due = std::min(due, peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1));
-  } else if (!peer.ping_due && (!peer.waiting_calls.empty() || !peer.partial.empty())) {
-    due = std::min(due, std::max(peer.heard_ns, peer.progress_ns) + config_.keepalive_ns);
+    due = std::min(due, ProbeDueNs(peer));
+  } else if (!peer.ping_due) {
+    due = std::min(due, KeepaliveDueNs(peer));
   }
   return due;
 }
@@ -176,8 +186,7 @@ void Core::TickPeer(uint32_t index, uint64_t now_ns) {
     ReleaseBlocked(peer);
   }
   if (!peer.log.empty()) {
-    const uint64_t due_ns = peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1);
-    if (now_ns >= due_ns) {
+    if (const uint64_t due_ns = ProbeDueNs(peer); now_ns >= due_ns) {
       if (peer.probes == config_.probes_max) return DeclareDead({index}, now_ns);
       // Time in which this side did not look is not the peer's silence: it has its whole time for each probe.
       peer.progress_ns += now_ns - due_ns;
@@ -187,8 +196,7 @@ void Core::TickPeer(uint32_t index, uint64_t now_ns) {
       peer.ping_due = true;
       MakeUrgent(index);
     }
-  } else if ((!peer.waiting_calls.empty() || !peer.partial.empty()) &&
-             now_ns >= std::max(peer.heard_ns, peer.progress_ns) + config_.keepalive_ns) {
+  } else if (now_ns >= KeepaliveDueNs(peer)) {
     peer.ping_due = true;
     MakeUrgent(index);
   }

@@ -174,7 +174,7 @@ void Core::EndEverything(uint32_t index, bool session_ends) {
   peer.loss_due_ns = kNever;
   peer.query_due_ns = kNever;
   peer.revive_due_ns = kNever;
-  peer.probe_counter = kNever;
+  peer.probe_counter = kNoCounter;
   peer.loss_below = 0;
   peer.probes = 0;
   peer.ping_due = false;

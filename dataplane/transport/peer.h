@@ -22,6 +22,8 @@ namespace weft::transport {
 
 // A time that does not come.
 inline constexpr uint64_t kNever = ~uint64_t{0};
+// A counter that no packet has.
+inline constexpr uint64_t kNoCounter = ~uint64_t{0};
 
 enum class PeerState : uint8_t {
   kUnused,
@@ -75,12 +77,12 @@ struct Peer {
   uint32_t segment_bytes;       // and what new messages to it are therefore cut into.
   SentLog log;
   DelayBrake brake;
-  uint32_t share_bytes = ~uint32_t{0};    // What the peer lets a message send unasked.
-  uint64_t probe_counter = ~uint64_t{0};  // The last probe sent; ~0: none.
-  uint64_t loss_below = 0;  // What is in flight below this counter is lost once it is old enough.
+  uint32_t share_bytes = ~uint32_t{0};  // What the peer lets a message send unasked.
+  uint64_t probe_counter = kNoCounter;  // The last probe sent, or kNoCounter.
+  uint64_t loss_below = 0;              // What is in flight below this counter is lost once it is old enough.
   uint32_t probes = 0;
   uint64_t progress_ns = 0;  // Last acknowledgement, or when the log ceased to be empty.
-  uint64_t loss_due_ns = ~uint64_t{0};
+  uint64_t loss_due_ns = kNever;
   bool ping_due = false;
   bool close_due = false;
 
@@ -91,7 +93,7 @@ struct Peer {
   uint64_t largest_arrival_ns = 0;
   uint32_t ack_pending = 0;  // Packets that ask for an ACK since the last one.
   uint64_t ack_low = 0;      // The lowest counter of those.
-  uint64_t ack_due_ns = ~uint64_t{0};
+  uint64_t ack_due_ns = kNever;
   uint64_t sent_data_window = 0;  // The millisecond in which it last sent data, for the advertised share.
 
   IndexList<InMessage, &InMessage::pending> grants_to_send;
@@ -110,13 +112,13 @@ struct Peer {
   IndexList<InMessage, &InMessage::partial> partial;
   IndexList<OutMessage, &OutMessage::ready> blocked;
   IndexList<OutMessage, &OutMessage::peer_ready> ready;
-  uint64_t query_due_ns = ~uint64_t{0};
+  uint64_t query_due_ns = kNever;
 
   std::array<Notice, kNoticesMax> notices;
   uint32_t notice_head = 0;
   uint32_t notice_count = 0;
 
-  uint64_t revive_due_ns = ~uint64_t{0};
+  uint64_t revive_due_ns = kNever;
 };
 
 }  // namespace weft::transport
