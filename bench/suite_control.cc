@@ -367,7 +367,9 @@ absl::Status RunControl(const SuiteOptions& options) {
     report["rows"].push_back(std::move(row));
     if (failed.ok()) failed = absl::Status(ran.code(), absl::StrCat(name, ": ", ran.message()));
   }
-  if (!any) return absl::InvalidArgumentError(absl::StrCat("no row matches ", options.filter));
+  if (!any)
+    return absl::InvalidArgumentError(
+        absl::StrCat("filter \"", options.filter, "\": no row has such a name"));
   if (options.json_path != "-") Print(report["rows"]);
   if (!options.json_path.empty()) WEFT_RETURN_IF_ERROR(WriteText(options.json_path, report.dump(1)));
   for (const json& row : report["rows"]) {

@@ -155,7 +155,9 @@ std::string Table(const json& rows) {
 absl::Status RunSim(const SuiteOptions& options) {
   WEFT_RETURN_IF_ERROR(CheckWritable(options.json_path));
   WEFT_ASSIGN_OR_RETURN(json rows, RunRows(options));
-  if (rows.empty()) return absl::InvalidArgumentError("no row has such a name");
+  if (rows.empty())
+    return absl::InvalidArgumentError(
+        absl::StrCat("filter \"", options.filter, "\": no row has such a name"));
   std::string error;
   for (const json& row : rows) {
     if (row.contains("error")) error = row["error"].get<std::string>();

@@ -141,7 +141,8 @@ int Main(int argc, char** argv) {
       std::fprintf(stderr, "weftd: %s\n", std::string(identity.message()).c_str());
       return 1;
     }
-    std::printf("%s: good, %zu tenants\n", arguments.config.c_str(), config->tenants.size());
+    const std::size_t tenants = config->tenants.size();
+    std::printf("%s: good, %zu tenant%s\n", arguments.config.c_str(), tenants, tenants == 1 ? "" : "s");
     return 0;
   }
   ServerOptions options;

@@ -20,6 +20,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "dataplane/base/status.h"
 
 namespace weft::host {
@@ -52,8 +53,8 @@ absl::Status CheckOwned(int fd, const std::string& what, mode_t type, mode_t for
         absl::StrCat(what, " belongs to user ", info.st_uid, ", not to ", geteuid(), ": not trusted"));
   }
   if ((info.st_mode & forbidden) != 0) {
-    return absl::PermissionDeniedError(absl::StrCat(what, " has mode ", absl::Hex(info.st_mode & 0777),
-                                                    " (hex), open to others: not trusted"));
+    return absl::PermissionDeniedError(
+        absl::StrFormat("%s has mode %04o, open to others: not trusted", what, info.st_mode & 0777));
   }
   return absl::OkStatus();
 }

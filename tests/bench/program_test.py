@@ -181,6 +181,8 @@ class ProgramTest(unittest.TestCase):
             self.assertEqual(done.returncode, 2, arguments)
             self.assertTrue(done.stderr, arguments)
             self.assertLess(len(done.stderr), 200, arguments)
+        for suite in ('local', 'sim', 'control'):
+            self.assertIn('filter "nosuchrow": ', run(suite, '--filter', 'nosuchrow').stderr, suite)
 
     def test_file_that_cannot_be_written_is_named_before_anything_is_measured(self):
         for option in ('--json', '--svg'):

@@ -73,12 +73,11 @@ TEST_F(WeftdTest, CommandLineAndSettingsThatAreWrongEndWithTheirExitCodes) {
   Configure();
   const auto check = [this](const std::string& node) {
     return weft::test::Run(
-               {Program("weftd"), "--check", "--config", directory_ / "weftd.yaml", "--node", node})
-        .exit_code;
+        {Program("weftd"), "--check", "--config", directory_ / "weftd.yaml", "--node", node});
   };
-  EXPECT_EQ(check(""), 0);
-  EXPECT_EQ(check("ip-10-0-0-1.internal"), 0);
-  EXPECT_EQ(check("No Label"), 2);
+  EXPECT_EQ(check("").output, directory_ / "weftd.yaml" + ": good, 1 tenant\n");
+  EXPECT_EQ(check("ip-10-0-0-1.internal").exit_code, 0);
+  EXPECT_EQ(check("No Label").exit_code, 2);
 }
 
 TEST_F(WeftdTest, TheCheckLooksAtTheCertificateToo) {

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "absl/strings/str_format.h"
 #include "tests/dataplane/host/fixture.h"
 
 namespace weft::host {
@@ -168,7 +169,9 @@ TEST_F(ModuleTest, CacheOpenToOthersIsNotTrusted) {
   ASSERT_TRUE(ModuleCache::Open(path).ok());
   for (mode_t mode : {0770, 0707, 0701}) {
     chmod(path.c_str(), mode);
-    EXPECT_EQ(ModuleCache::Open(path).status().code(), absl::StatusCode::kPermissionDenied);
+    EXPECT_EQ(ModuleCache::Open(path).status(),
+              absl::PermissionDeniedError(
+                  absl::StrFormat("%s has mode %04o, open to others: not trusted", path, mode)));
   }
 }
 
