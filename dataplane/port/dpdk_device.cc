@@ -31,10 +31,10 @@
 namespace weft::port {
 namespace {
 
-// 4,095 frames of 2.4 KB: 1,024 descriptors each way, what the caller
-// holds, and the threads' caches. net_af_xdp keeps 2,048 more in its fill ring.
+// 4,095 frames of 2.4 KB: 1,024 descriptors each way, what the caller holds, and the threads' caches.
+// net_af_xdp keeps 2,048 more in its fill ring.
 constexpr uint32_t kFrames = 4095;
-constexpr uint32_t kFramesAfXdp = 6143;
+constexpr uint32_t kFramesAfXdp = kFrames + 2048;
 constexpr uint32_t kCacheFrames = 256;
 // Tries to reconnect that a connection under way is left alone for.
 constexpr uint32_t kPatience = 5;

@@ -63,18 +63,17 @@ WEFT_HOT bool UdpPort::JoinMessage(Message* message, std::size_t number) const {
   // The kernel's bounds: 64 segments, the payload of one IP packet.
   constexpr uint32_t kSegmentsMax = 64;
   constexpr uint32_t kBytesMax = 65'535 - 48;
-  // Its vectors lie one after the other, so a message ends where the slots do.
   // The receiver's kernel chooses the worker once for them all.
   constexpr std::size_t kHint = offsetof(weft_packet_header, worker_hint);
   if (slot.bytes < sizeof(weft_packet_header) || std::memcmp(slot.data + kHint, first.data + kHint, 2) != 0)
     return false;
   if ((first.data[kHint] & WEFT_WORKER_HINT_ALONE >> 8) != 0) return false;
   if (message->closed || slot.alone || slot.named != first.named || slot.path != first.path ||
-      slot.bytes > message->segment || slot.bytes == 0 || message->count == kSegmentsMax ||
-      message->bytes + slot.bytes > kBytesMax || message->first + message->count != number ||
-      (number & send_mask_) == 0) {
+      slot.bytes > message->segment || message->count == kSegmentsMax ||
+      message->bytes + slot.bytes > kBytesMax || message->first + message->count != number) {
     return false;
   }
+  if ((number & send_mask_) == 0) return false;  // A message's vectors lie one behind the other.
   ++message->count;
   message->bytes += slot.bytes;
   message->closed = slot.bytes < message->segment;
