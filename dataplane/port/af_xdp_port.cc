@@ -38,7 +38,7 @@ constexpr uint64_t kNeverAsked = 0;
 absl::Status AfXdpPort::Resolve(Path* path) {
   path->headers = {};
   WEFT_ASSIGN_OR_RETURN(const NextHop hop, hops_->Find(path->peer, local_));
-  const std::size_t headers = (path->peer.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
+  const std::size_t headers = IpHeadersBytes(path->peer);
   path->datagram_bytes_max = static_cast<uint32_t>(hop.mtu > headers ? hop.mtu - headers : 0);
   const uint64_t now_ns = NowNs();
   if ((!hop.known && now_ns - path->asked_ns > kAskAgainNs) ||

@@ -41,7 +41,7 @@ constexpr std::size_t kLinkBytes = kEthernetBytes + 4;
 
 // What the interface asks of the socket. FAILED_PRECONDITION: its MTU and the datagrams do not go together.
 absl::StatusOr<XskOptions> AfXdpPort::SocketFor(const Options& options, std::size_t mtu) {
-  const std::size_t headers = (options.local.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
+  const std::size_t headers = IpHeadersBytes(options.local);
   if (mtu < options.datagram_bytes_max + headers) {
     return absl::FailedPreconditionError(absl::StrCat(
         "the MTU of ", options.interface, " is ", mtu, ": too small for datagrams of ",

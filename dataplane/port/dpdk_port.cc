@@ -34,10 +34,6 @@ constexpr uint64_t kReconnectNs = 200 * kNsPerMs;
 
 bool SameIp(const Address& a, const Address& b) { return std::memcmp(a.ip, b.ip, sizeof(a.ip)) == 0; }
 
-std::size_t HeaderBytesOf(const Address& address) {
-  return (address.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DpdkPort>> DpdkPort::Create(const Options& options) {
@@ -55,7 +51,7 @@ absl::StatusOr<std::unique_ptr<DpdkPort>> DpdkPort::Create(const Options& option
     WEFT_ASSIGN_OR_RETURN(hops, NextHops::Create(device->interface()));
   }
   const uint32_t mtu = hops != nullptr ? hops->mtu() : device->mtu();
-  if (mtu < options.datagram_bytes_max + HeaderBytesOf(options.local)) {
+  if (mtu < options.datagram_bytes_max + IpHeadersBytes(options.local)) {
     return absl::FailedPreconditionError(absl::StrCat("DPDK device ", name, ": its MTU is ", mtu,
                                                       ": too small for datagrams of ",
                                                       options.datagram_bytes_max, " bytes"));
@@ -103,7 +99,7 @@ absl::Status DpdkPort::Resolve(Path* path) {
   }
   if (!SameIp(path->neighbour, hop.neighbour)) path->headers = {};
   path->neighbour = hop.neighbour;
-  const std::size_t headers = HeaderBytesOf(path->peer);
+  const std::size_t headers = IpHeadersBytes(path->peer);
   path->datagram_bytes_max = static_cast<uint32_t>(hop.mtu > headers ? hop.mtu - headers : 0);
   if (path->headers.size == 0 && hop.known) {
     path->headers = MakeHeaders(device_->mac(), hop.mac, hop.source, path->peer);

@@ -19,6 +19,11 @@ inline constexpr std::size_t kUdpBytes = 8;
 inline constexpr std::size_t kHeaders4Bytes = kEthernetBytes + 20 + kUdpBytes;
 inline constexpr std::size_t kHeaders6Bytes = kEthernetBytes + 40 + kUdpBytes;
 
+// Of a datagram to or from `address`: its IP and UDP headers, which count against the MTU as it does.
+inline std::size_t IpHeadersBytes(const Address& address) {
+  return (address.is_ipv4() ? kHeaders4Bytes : kHeaders6Bytes) - kEthernetBytes;
+}
+
 // A number of two bytes in network order, aligned or not.
 inline uint16_t Load16(const uint8_t* at) {
   uint16_t value;

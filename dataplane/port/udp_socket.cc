@@ -15,6 +15,7 @@
 #include "bpf/abi/packet.h"
 #include "dataplane/base/clock.h"
 #include "dataplane/base/status.h"
+#include "dataplane/port/frame_headers.h"
 
 namespace weft::port {
 namespace {
@@ -156,7 +157,7 @@ absl::StatusOr<uint32_t> DatagramBytesTo(const Address& local, const Address& pe
       0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("ask for the MTU towards ", peer.ToString()));
   }
-  const int headers = (ipv4 ? 20 : 40) + 8;
+  const auto headers = static_cast<int>(IpHeadersBytes(peer));
   return static_cast<uint32_t>(mtu > headers ? mtu - headers : 0);
 }
 
