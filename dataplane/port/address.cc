@@ -55,16 +55,28 @@ Address Address::FromSockaddr(const sockaddr* from) {
   if (from->sa_family == AF_INET) {
     sockaddr_in in;
     std::memcpy(&in, from, sizeof(in));
-    std::memcpy(address.ip, kMappedPrefix, sizeof(kMappedPrefix));
-    std::memcpy(address.ip + sizeof(kMappedPrefix), &in.sin_addr, sizeof(in.sin_addr));
+    address = FromIpv4(&in.sin_addr);
     address.port = ntohs(in.sin_port);
   } else if (from->sa_family == AF_INET6) {
     sockaddr_in6 in6;
     std::memcpy(&in6, from, sizeof(in6));
-    std::memcpy(address.ip, &in6.sin6_addr, sizeof(address.ip));
+    address = FromIpv6(&in6.sin6_addr);
     address.port = ntohs(in6.sin6_port);
     address.scope_id = in6.sin6_scope_id;
   }
+  return address;
+}
+
+Address Address::FromIpv4(const void* ip) {
+  Address address;
+  std::memcpy(address.ip, kMappedPrefix, sizeof(kMappedPrefix));
+  std::memcpy(address.ip + sizeof(kMappedPrefix), ip, sizeof(in_addr));
+  return address;
+}
+
+Address Address::FromIpv6(const void* ip) {
+  Address address;
+  std::memcpy(address.ip, ip, sizeof(address.ip));
   return address;
 }
 

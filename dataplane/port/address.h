@@ -23,6 +23,9 @@ struct Address {
   static absl::StatusOr<Address> Parse(absl::string_view text);
   // An address of another family than AF_INET and AF_INET6 yields one of all zeros.
   static Address FromSockaddr(const sockaddr* from);
+  // Of 4, or 16, bytes in network order, as packets and netlink have them, aligned or not. Without a port.
+  static Address FromIpv4(const void* ip);
+  static Address FromIpv6(const void* ip);
 
   bool is_ipv4() const;
   // The unspecified address, 0.0.0.0 or ::.

@@ -14,16 +14,8 @@ namespace {
 
 constexpr uint8_t kHopLimit = 64;
 
-// Sum of 16-bit words in network order, not yet folded; at most 2^15 of them fit.
-uint32_t Sum16(const uint8_t* at, std::size_t bytes) {
-  uint32_t sum = 0;
-  for (std::size_t i = 0; i + 1 < bytes; i += 2) sum += Load16(at + i);
-  if (bytes % 2 == 1) sum += static_cast<uint32_t>(at[bytes - 1]) << 8;
-  return sum;
-}
-
-// The same sum eight bytes at a time: one's complement addition does not mind the byte order, so words are
-// added as they lie in memory and the result is turned at the end.
+// The sum of Sum16 eight bytes at a time: one's complement addition does not mind the byte order, so words
+// are added as they lie in memory and the result is turned at the end.
 uint32_t SumFast(const uint8_t* at, std::size_t bytes) {
   uint64_t sum = 0;
   std::size_t i = 0;
@@ -39,12 +31,16 @@ uint32_t SumFast(const uint8_t* at, std::size_t bytes) {
   return ntohs(static_cast<uint16_t>(sum));
 }
 
-uint16_t Fold(uint32_t sum) {
-  while ((sum >> 16) != 0) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<uint16_t>(~sum);
-}
+uint16_t ChecksumOf(uint32_t sum) { return static_cast<uint16_t>(~FoldSum(sum)); }
 
 }  // namespace
+
+uint32_t Sum16(const uint8_t* at, std::size_t bytes) {
+  uint32_t sum = 0;
+  for (std::size_t i = 0; i + 1 < bytes; i += 2) sum += Load16(at + i);
+  if (bytes % 2 == 1) sum += static_cast<uint32_t>(at[bytes - 1]) << 8;
+  return sum;
+}
 
 HeaderTemplate MakeHeaders(const uint8_t (&source_mac)[6], const uint8_t (&peer_mac)[6],
                            const Address& source, const Address& peer) {
@@ -88,7 +84,7 @@ WEFT_HOT void WriteHeaders(const HeaderTemplate& headers, uint8_t* datagram, std
     std::memcpy(frame, headers.bytes, kHeaders4Bytes);
     uint8_t* const ip = frame + kEthernetBytes;
     Store16(ip + 2, udp_bytes + 20);
-    Store16(ip + 10, Fold(headers.header_sum + udp_bytes + 20));
+    Store16(ip + 10, ChecksumOf(headers.header_sum + udp_bytes + 20));
     Store16(udp + 4, udp_bytes);
     return;
   }
@@ -96,7 +92,7 @@ WEFT_HOT void WriteHeaders(const HeaderTemplate& headers, uint8_t* datagram, std
   std::memcpy(frame, headers.bytes, kHeaders6Bytes);
   Store16(frame + kEthernetBytes + 4, udp_bytes);
   Store16(udp + 4, udp_bytes);
-  const uint16_t checksum = Fold(headers.address_sum + udp_bytes + SumFast(udp, udp_bytes));
+  const uint16_t checksum = ChecksumOf(headers.address_sum + udp_bytes + SumFast(udp, udp_bytes));
   Store16(udp + 6, checksum == 0 ? 0xffff : checksum);  // 0 would mean that there is none.
 }
 
@@ -135,14 +131,8 @@ WEFT_HOT ParsedFrame ParseFrame(const uint8_t* frame, std::size_t bytes, uint16_
 }
 
 Address SourceOfFrame(const uint8_t* frame, const ParsedFrame& parsed) {
-  Address address;
   const uint8_t* const ip = frame + parsed.ip_offset;
-  if (parsed.ipv4) {
-    address.ip[10] = address.ip[11] = 0xff;
-    std::memcpy(address.ip + 12, ip + 12, 4);
-  } else {
-    std::memcpy(address.ip, ip + 8, 16);
-  }
+  Address address = parsed.ipv4 ? Address::FromIpv4(ip + 12) : Address::FromIpv6(ip + 8);
   address.port = Load16(frame + parsed.offset - kUdpBytes);
   return address;
 }

@@ -35,6 +35,14 @@ inline void Store16(uint8_t* at, uint32_t value) {
   std::memcpy(at, &be, sizeof(be));
 }
 
+// One's complement sum of 16-bit words in network order, an odd last byte as a word's first; not yet folded,
+// of at most 2^16 words with all that is added to it.
+uint32_t Sum16(const uint8_t* at, std::size_t bytes);
+inline uint16_t FoldSum(uint32_t sum) {
+  while ((sum >> 16) != 0) sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<uint16_t>(sum);
+}
+
 // What BeginSend leaves free before a datagram, so that the datagram begins on a cache line.
 inline constexpr std::size_t kHeadersRoomBytes = 64;
 

@@ -25,18 +25,6 @@ constexpr uint8_t kBroadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 constexpr uint8_t kLinkHopLimit = 255;
 constexpr uint8_t kAllNodes[16] = {0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
 
-Address FromIpv4(const uint8_t* ip) {
-  Address address;
-  address.ip[10] = address.ip[11] = 0xff;
-  std::memcpy(address.ip + 12, ip, 4);
-  return address;
-}
-Address FromIpv6(const uint8_t* ip) {
-  Address address;
-  std::memcpy(address.ip, ip, 16);
-  return address;
-}
-
 void WriteEthernet(uint8_t* out, const uint8_t* to, const uint8_t* from, uint16_t type) {
   std::memcpy(out, to, 6);
   std::memcpy(out + 6, from, 6);
@@ -61,13 +49,9 @@ std::size_t WriteArp(uint8_t* out, uint16_t operation, const uint8_t* to_mac, co
 
 // Of an IPv6 packet's ICMP part, pseudo header included. 0xffff folded means that a checksum within is right.
 uint16_t IcmpSum(const uint8_t* ip, std::size_t icmp_bytes) {
-  uint32_t sum = IPPROTO_ICMPV6 + static_cast<uint32_t>(icmp_bytes);
-  for (std::size_t i = 8; i < kIpv6Bytes; i += 2) sum += Load16(ip + i);
-  const uint8_t* const icmp = ip + kIpv6Bytes;
-  for (std::size_t i = 0; i + 1 < icmp_bytes; i += 2) sum += Load16(icmp + i);
-  if (icmp_bytes % 2 == 1) sum += static_cast<uint32_t>(icmp[icmp_bytes - 1]) << 8;
-  while ((sum >> 16) != 0) sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<uint16_t>(sum);
+  const uint32_t addresses = Sum16(ip + 8, kIpv6Bytes - 8);
+  return FoldSum(IPPROTO_ICMPV6 + static_cast<uint32_t>(icmp_bytes) + addresses +
+                 Sum16(ip + kIpv6Bytes, icmp_bytes));
 }
 
 std::size_t WriteNd(uint8_t* out, uint8_t type, uint8_t flags, const uint8_t* to_mac, const uint8_t* to_ip,
@@ -100,12 +84,12 @@ NeighbourMessage ParseArp(const uint8_t* arp, std::size_t bytes) {
       arp[5] != 4) {
     return message;
   }
-  message.sender = FromIpv4(arp + 14);
+  message.sender = Address::FromIpv4(arp + 14);
   message.has_mac = true;
   std::memcpy(message.mac, arp + 8, 6);
   if (Load16(arp + 6) == ARPOP_REQUEST) {
     message.kind = NeighbourMessage::Kind::kQuestion;
-    message.subject = FromIpv4(arp + 24);
+    message.subject = Address::FromIpv4(arp + 24);
   } else if (Load16(arp + 6) == ARPOP_REPLY) {
     message.kind = NeighbourMessage::Kind::kAnswer;
     message.subject = message.sender;
@@ -136,8 +120,8 @@ NeighbourMessage ParseNd(const uint8_t* ip, std::size_t bytes) {
     }
     at += option_bytes;
   }
-  message.sender = FromIpv6(ip + 8);
-  message.subject = FromIpv6(icmp + 8);
+  message.sender = Address::FromIpv6(ip + 8);
+  message.subject = Address::FromIpv6(icmp + 8);
   message.kind = question ? NeighbourMessage::Kind::kQuestion : NeighbourMessage::Kind::kAnswer;
   return message;
 }

@@ -51,14 +51,8 @@ void AppendAddress(Request* request, uint16_t type, const Address& address) {
 }
 
 void ReadAddress(const rtattr* attribute, Address* address) {
-  address->scope_id = 0;
-  if (RTA_PAYLOAD(attribute) == 4) {
-    *address = {};
-    address->ip[10] = address->ip[11] = 0xff;
-    std::memcpy(address->ip + 12, RTA_DATA(attribute), 4);
-  } else if (RTA_PAYLOAD(attribute) == 16) {
-    std::memcpy(address->ip, RTA_DATA(attribute), 16);
-  }
+  if (RTA_PAYLOAD(attribute) == 4) *address = Address::FromIpv4(RTA_DATA(attribute));
+  if (RTA_PAYLOAD(attribute) == 16) *address = Address::FromIpv6(RTA_DATA(attribute));
 }
 
 uint32_t ReadNumber(const rtattr* attribute) {
