@@ -47,9 +47,7 @@ class EngineThread::RunnerOf final : public EngineThread::Runner {
     Worker<Port> worker(engine, *port_);
     engine.Start();
     worker.Run(stop);
-    engine.CloseAll();
-    // A few datagrams tell the peers so, as far as they go out at once.
-    for (int i = 0; i < kLastTurns; ++i) worker.Turn();
+    worker.TakeLeave();
   }
 
   port::PortStatus status() const override { return port_->status(); }
@@ -57,7 +55,6 @@ class EngineThread::RunnerOf final : public EngineThread::Runner {
   Paths paths() override { return PathsOf(port_.get()); }
 
  private:
-  static constexpr int kLastTurns = 8;
   std::unique_ptr<Port> port_;
 };
 

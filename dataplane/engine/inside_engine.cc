@@ -17,7 +17,6 @@ namespace {
 // each way, in blocks of twice their size. Nothing is taken before it is needed.
 constexpr uint64_t kMessageBytes = 128u << 20;
 constexpr uint32_t kFunctionsMax = 1024;
-constexpr int kLastTurns = 8;
 
 NodeEngineOptions OptionsOf(const api::InsideEngine& given, std::shared_ptr<UniqueFd> agent,
                             SteeredPort* port) {
@@ -76,8 +75,7 @@ InsideEngine::InsideEngine(std::unique_ptr<SteeredPort> port, std::unique_ptr<No
       datagram_bytes_max_(datagram_bytes_max) {}
 
 InsideEngine::~InsideEngine() {
-  engine_->CloseAll();
-  for (int i = 0; i < kLastTurns; ++i) worker_.Turn();
+  worker_.TakeLeave();
   poller_->RemoveFd(engine_->wait_fd());
   if (port_->sleep_fd() >= 0) poller_->RemoveFd(port_->sleep_fd());
   if (port_->xdp() != nullptr) poller_->RemoveFd(port_->xdp()->sleep_fd());

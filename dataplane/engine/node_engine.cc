@@ -172,27 +172,6 @@ uint64_t NodeEngine::NextNs(uint64_t now_ns) const {
   return std::min(retry_ns, transport_->NextTimerNs(now_ns));
 }
 
-// --- Peers
-
-void NodeEngine::CloseAll() {
-  for (auto& [node, peer] : peers_) {
-    if (peer.added) transport_->ClosePeer(peer.index, NowNs());
-  }
-}
-
-// Tells the agent which nodes can be reached, where that has changed.
-void NodeEngine::ReportNodes(bool all) {
-  states_told_ = transport_->state_changes();
-  for (auto& [node, peer] : peers_) {
-    if (peer.name != node) continue;  // No calls leave for it.
-    const bool up = peer.added && transport_->StateOf(peer.index) == transport::PeerState::kUp;
-    if (up == peer.reported_up && !(all && up)) continue;
-    if (!session_->attached()) return;
-    peer.reported_up = up;
-    session_->SendNodeReport(node, up);
-  }
-}
-
 void NodeEngine::OnAttached() {
   table_.Restart();
   leaves_.clear();  // Asked by the agent's former process.

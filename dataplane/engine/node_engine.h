@@ -268,7 +268,7 @@ class NodeEngine final : public SessionEvents {
   NodeEngine(NodeEngineOptions options, std::unique_ptr<Session> session,
              std::unique_ptr<transport::Core> transport);
 
-  // --- node_engine.cc: peers, the table.
+  // --- node_engine_peers.cc; what the agent says, and mail, in node_engine.cc.
   Peer& PeerOf(const std::string& node);
   Peer* PeerIn(const std::string& node, uint64_t session);
   Peer* PeerAt(transport::PeerIndex index);

@@ -181,6 +181,25 @@ void NodeEngine::EndSession(const std::string& node, uint64_t session) {
   peer->added = false;
 }
 
+void NodeEngine::CloseAll() {
+  for (auto& [node, peer] : peers_) {
+    if (peer.added) transport_->ClosePeer(peer.index, NowNs());
+  }
+}
+
+// Tells the agent which nodes can be reached, where that has changed.
+void NodeEngine::ReportNodes(bool all) {
+  states_told_ = transport_->state_changes();
+  for (auto& [node, peer] : peers_) {
+    if (peer.name != node) continue;  // No calls leave for it.
+    const bool up = peer.added && transport_->StateOf(peer.index) == transport::PeerState::kUp;
+    if (up == peer.reported_up && !(all && up)) continue;
+    if (!session_->attached()) return;
+    peer.reported_up = up;
+    session_->SendNodeReport(node, up);
+  }
+}
+
 // Lets go of what is known of nodes that have left: nodes come and go for as long as this one runs. First the
 // names of their callers and of callers that chose them, which no table has any more, then the records of the
 // nodes that no name stands for, no call is under way to, and that the agent does not take for reachable.
