@@ -82,6 +82,7 @@ absl::Status Xsk::MakeMemory(PortStatus* status) {
       static_cast<std::size_t>(options_.receive_frames + options_.send_frames) * options_.frame_bytes;
   const std::size_t huge = (wanted + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
   std::string why;
+  int error = 0;
   for (const auto& [bytes, flags] : {std::pair(huge, MFD_HUGETLB), std::pair(wanted, 0u)}) {
     memory_fd_.Reset(memfd_create("weft-packets", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags));
     if (memory_fd_.valid() && ftruncate(memory_fd_.get(), static_cast<off_t>(bytes)) == 0) {
@@ -97,9 +98,11 @@ absl::Status Xsk::MakeMemory(PortStatus* status) {
         return absl::OkStatus();
       }
     }
-    why = absl::StrCat("no huge pages: ", std::strerror(errno));
+    error = errno;
+    why = absl::StrCat("no huge pages: ", std::strerror(error));
   }
-  return absl::ErrnoToStatus(errno, absl::StrCat("map ", wanted, " bytes"));
+  return absl::ErrnoToStatus(error, absl::StrCat("map ", wanted, " bytes for the AF_XDP socket on ",
+                                                 options_.interface, " queue ", options_.queue));
 }
 
 // 0 or an errno; on failure all that was opened is closed: a umem that stays keeps its socket and the queue.

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <iostream>
 #include <thread>
 
 #include "tests/dataplane/port/af_xdp_port_fixture.h"
@@ -173,6 +174,20 @@ TEST_F(AfXdpPortTest, AGivenSocketThatIsNoneIsRefused) {
   AfXdpPort::Given no_socket = given();
   no_socket.xsk.socket = DuplicateFd(no_socket.routes.plain4.get());
   EXPECT_FALSE(AfXdpPort::Adopt(options, std::move(no_socket)).ok());
+}
+
+// In a process of its own, in which no file may have so many bytes.
+TEST_F(AfXdpPortTest, MemoryThatThereIsNotIsToldWithItsQueue) {
+  const auto make = [] {
+    signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{4096, 4096};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    PortStatus status;
+    std::cerr << Xsk::Create({.interface = "eth7", .queue = 3}, &status).status().ToString();
+    _exit(0);
+  };
+  EXPECT_EXIT(make(), testing::ExitedWithCode(0),
+              "map 2097152 bytes for the AF_XDP socket on eth7 queue 3: File too large");
 }
 
 TEST_F(AfXdpPortTest, QueueInUseIsNamed) {
