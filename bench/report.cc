@@ -61,6 +61,19 @@ std::string Time(const json& ns) {
   return absl::StrFormat("%.2f ms", value / 1e6);
 }
 
+// How the ratios of single pairs of blocks lie around their median, by the limit's name.
+json RatioSpread(const RowResult& result) {
+  json spread = json::object();
+  for (const auto& [name, ratios] : result.block_ratios) {
+    if (ratios.empty()) continue;
+    std::vector<double> sorted = ratios;
+    std::sort(sorted.begin(), sorted.end());
+    const std::size_t last = sorted.size() - 1;
+    spread[name] = {{"count", sorted.size()}, {"p25", sorted[last / 4]}, {"p75", sorted[3 * last / 4]}};
+  }
+  return spread;
+}
+
 std::string Rate(const json& per_second) {
   if (!per_second.is_number()) return "-";
   const double value = per_second;
@@ -107,6 +120,7 @@ json ToJson(const RowResult& result) {
       result.messages > 0 ? json(static_cast<double>(result.cpu_ns) / static_cast<double>(result.messages))
                           : json();
   row["ratios"] = result.ratios();
+  row["ratio_spread"] = RatioSpread(result);
   row["block_p50_ns"] = BlockSpread(result.block_p50s_ns, per);
   row["distribution"] = Distribution(latency, per);
   for (const auto& [name, count] : result.counts) row[name] = count;

@@ -30,9 +30,8 @@ struct RowResult {
   std::map<std::string, std::vector<double>> block_ratios;  // By the limit's name, one a round.
   std::map<std::string, double> counts;
 
-  // The figure that ratios compare, of the whole run: median of blocks' p50, or messages per second.
-  double messages_per_s() const;
-  std::map<std::string, double> ratios() const;
+  double messages_per_s() const;                 // Of the whole run; 0 where no time was measured.
+  std::map<std::string, double> ratios() const;  // By the limit's name, the median of block_ratios.
 };
 
 struct RunOptions {

@@ -48,6 +48,7 @@ TEST(ReportTest, RowHasEveryNamedFigure) {
   EXPECT_EQ(row["messages_per_s"], 2'000.0);
   EXPECT_EQ(row["cpu_ns_per_message"], 10.0);
   EXPECT_EQ(row["ratios"], json({{"limit/y", 1.25}}));
+  EXPECT_EQ(row["ratio_spread"], json({{"limit/y", {{"count", 3}, {"p25", 1.0}, {"p75", 1.25}}}}));
   EXPECT_EQ(row["sleeps"], 7);
 }
 
