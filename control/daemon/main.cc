@@ -233,12 +233,12 @@ int Main(int argc, char** argv) {
   StartLog("weft-control", arguments.log_format, arguments.log_level);
   if (!arguments.steer_detach.empty()) {
     const absl::Status detached = Steer::Detach(BpfDirOf(arguments.run_dir), arguments.steer_detach);
-    if (!detached.ok()) std::fprintf(stderr, "weft-control: %s\n", std::string(detached.message()).c_str());
+    if (!detached.ok()) LogFatal("weft-control", std::string(detached.message()));
     if (detached.ok()) std::printf("%s: detached, maps removed\n", arguments.steer_detach.c_str());
     return detached.ok() ? 0 : 1;
   }
   if (const absl::Status ended = Serve(arguments); !ended.ok()) {
-    std::fprintf(stderr, "weft-control: %s\n", std::string(ended.message()).c_str());
+    LogFatal("weft-control", std::string(ended.message()));
     return 1;
   }
   return 0;

@@ -126,7 +126,7 @@ int Main(int argc, char** argv) {
   google::protobuf::SetLogHandler(nullptr);
   absl::StatusOr<AgentConfig> config = LoadAgentConfig(arguments.config);
   if (!config.ok()) {
-    std::fprintf(stderr, "weftd: %s\n", std::string(config.status().message()).c_str());
+    LogFatal("weftd", std::string(config.status().message()));
     return 1;
   }
   if (!arguments.node.empty()) {
@@ -138,7 +138,7 @@ int Main(int argc, char** argv) {
   }
   if (arguments.check) {
     if (const absl::Status identity = CheckIdentity(*config); !identity.ok()) {
-      std::fprintf(stderr, "weftd: %s\n", std::string(identity.message()).c_str());
+      LogFatal("weftd", std::string(identity.message()));
       return 1;
     }
     const std::size_t tenants = config->tenants.size();
@@ -156,7 +156,7 @@ int Main(int argc, char** argv) {
   const absl::Status ended =
       server.ok() ? Serve(server_config, arguments.run_dir, **server) : server.status();
   if (!ended.ok()) {
-    std::fprintf(stderr, "weftd: %s\n", std::string(ended.message()).c_str());
+    LogFatal("weftd", std::string(ended.message()));
     return 1;
   }
   return 0;

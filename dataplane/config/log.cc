@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include <cstddef>
+#include <cstdio>
 #include <iterator>
 #include <memory>
 #include <utility>
@@ -15,6 +16,8 @@
 
 namespace weft {
 namespace {
+
+bool log_is_json = false;
 
 // Names of strangers and of files in a message may hold anything. This writes it in one line, with control
 // characters as in C, so that nobody writes a line of his own or speaks to a terminal.
@@ -75,6 +78,12 @@ void StartLog(const std::string& program, const std::string& format, const std::
   }
   logger->set_level(spdlog::level::from_str(level));
   spdlog::set_default_logger(std::move(logger));
+  log_is_json = format == "json";
+}
+
+void LogFatal(const std::string& program, const std::string& why) {
+  if (log_is_json) return spdlog::critical("{}", why);
+  std::fprintf(stderr, "%s: %s\n", program.c_str(), why.c_str());
 }
 
 }  // namespace weft

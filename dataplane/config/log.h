@@ -14,6 +14,10 @@ bool ValidLogFormat(const std::string& format);
 // `program` names the logger. `level`: "debug", "info", "warn" or "error".
 void StartLog(const std::string& program, const std::string& format, const std::string& level = "info");
 
+// Says why the program ends, after StartLog: as "PROGRAM: WHY" for whoever typed its name, and as a line of
+// the log where a collector reads that as JSON.
+void LogFatal(const std::string& program, const std::string& why);
+
 }  // namespace weft
 
 #endif  // WEFT_DATAPLANE_CONFIG_LOG_H_

@@ -156,7 +156,7 @@ int Main(int argc, char** argv) {
   absl::Status status = program.status();
   if (status.ok()) status = (*program)->Run();
   if (!status.ok()) {
-    std::fprintf(stderr, "weft-host: %s\n", std::string(status.message()).c_str());
+    LogFatal("weft-host", std::string(status.message()));
     return 1;
   }
   return 0;

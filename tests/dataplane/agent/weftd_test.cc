@@ -66,7 +66,13 @@ TEST_F(WeftdTest, CommandLineAndSettingsThatAreWrongEndWithTheirExitCodes) {
   EXPECT_EQ(weft::test::Run({Program("weftd"), "--log-format", "xml"}).exit_code, 2);
   const auto missing = weft::test::Run({Program("weftd"), "--config", directory_ / "nothing.yaml"});
   EXPECT_EQ(missing.exit_code, 1);
-  EXPECT_THAT(missing.error, HasSubstr("nothing.yaml"));
+  EXPECT_EQ(missing.error,
+            absl::StrCat("weftd: open ", directory_ / "nothing.yaml", ": No such file or directory\n"));
+  const auto collected =
+      weft::test::Run({Program("weftd"), "--config", directory_ / "nothing.yaml", "--log-format", "json"});
+  EXPECT_THAT(collected.error,
+              testing::MatchesRegex("\\{\"time\":\"[^\"]+\",\"level\":\"critical\",\"message\":\"open "
+                                    "[^\"]*nothing.yaml: No such file or directory\"\\}\n"));
   const auto help = weft::test::Run({Program("weftd"), "--help"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_THAT(help.output, HasSubstr("--state-dir"));
