@@ -160,9 +160,9 @@ uint32_t Core::TakeOut() {
 void Core::FreeOut(uint32_t out) {
   OutMessage& message = out_[out];
   if (message.live) {
-    unused_grant_bytes_ -= message.UnusedGrantBytes();
     const bool had_turn = message.ready.linked && !message.blocked;
     RemoveReady(out);
+    GrantsInHand(message) -= message.UnusedGrantBytes();
     // The turn goes to another: where nothing is in flight no acknowledgement will give out the next.
     if (had_turn) ReleaseBlocked(*peers_[message.peer]);
     if (message.segments > 1) out_by_age_.Remove(out_.data(), out);

@@ -168,6 +168,11 @@ class Core {
   void MakeReady(uint32_t out);
   void UpdateReady(uint32_t out);
   void RemoveReady(uint32_t out);
+  void SetBlocked(OutMessage& message, bool blocked);
+  // The sum that the message's unused grants are counted in.
+  uint64_t& GrantsInHand(const OutMessage& message) {
+    return message.blocked ? peers_[message.peer]->blocked_grant_bytes : unused_grant_bytes_;
+  }
   void EndCall(Peer& peer, uint32_t slot, absl::StatusCode code, bool from_peer, bool maybe_executed);
   void MarkLost(uint32_t out, uint32_t segment);
   void MarkAcked(uint32_t out, uint32_t segment);
@@ -283,7 +288,9 @@ class Core {
   IndexList<OutMessage, &OutMessage::age> out_by_age_;
   IndexList<OutMessage, &OutMessage::owed> answers_owed_;
   uint32_t turns_to_oldest_;
-  uint64_t unused_grant_bytes_ = 0;  // Over all outgoing messages.
+  // Over all outgoing messages but blocked ones, which wait for their peer and not for this side's link: of
+  // these each peer has its sum.
+  uint64_t unused_grant_bytes_ = 0;
   struct UrgentPeer {
     ListHook hook;
   };

@@ -112,7 +112,7 @@ void Core::ReleaseBlocked(Peer& peer) {
   for (int i = 0; i < 8 && !peer.blocked.empty() && MaySendData(peer); ++i) {
     const uint32_t out = peer.blocked.front();
     peer.blocked.Remove(out_.data(), out);
-    out_[out].blocked = false;
+    SetBlocked(out_[out], false);
     send_queue_.Push(out_.data(), out, out_[out].RemainingBytes());
   }
 }

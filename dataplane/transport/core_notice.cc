@@ -26,10 +26,10 @@ WEFT_HOT void Core::OnGrant(Peer& peer, const ParsedFrame& frame) {
   OutMessage& message = out_[out];
   const uint32_t granted = std::min(static_cast<uint32_t>(frame.grant.granted_bytes), message.bytes);
   if (granted <= message.granted_bytes) return;
-  unused_grant_bytes_ -= message.UnusedGrantBytes();
+  GrantsInHand(message) -= message.UnusedGrantBytes();
   message.granted_bytes = granted;
   message.announce = false;  // It has been heard.
-  unused_grant_bytes_ += message.UnusedGrantBytes();
+  GrantsInHand(message) += message.UnusedGrantBytes();
   UpdateReady(out);
 }
 
@@ -43,10 +43,10 @@ void Core::OnResend(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
     const uint32_t to = from + std::min(static_cast<uint32_t>(frame.resend.bytes), message.bytes - from);
     if (message.scheduled && to > message.granted_bytes) {
       // What is asked for is granted: the GRANT was lost.
-      unused_grant_bytes_ -= message.UnusedGrantBytes();
+      GrantsInHand(message) -= message.UnusedGrantBytes();
       message.granted_bytes = to;
       message.announce = false;
-      unused_grant_bytes_ += message.UnusedGrantBytes();
+      GrantsInHand(message) += message.UnusedGrantBytes();
       UpdateReady(out);
     }
     // A look at each segment is dear where there are thousands, and a datagram has room for hundreds of

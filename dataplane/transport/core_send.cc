@@ -204,11 +204,17 @@ void Core::RemoveReady(uint32_t out) {
   Peer& peer = *peers_[message.peer];
   if (message.blocked) {
     peer.blocked.Remove(out_.data(), out);
-    message.blocked = false;
+    SetBlocked(message, false);
   } else {
     send_queue_.Remove(out_.data(), out);
   }
   peer.ready.Remove(out_.data(), out);
+}
+
+void Core::SetBlocked(OutMessage& message, bool blocked) {
+  GrantsInHand(message) -= message.UnusedGrantBytes();
+  message.blocked = blocked;
+  GrantsInHand(message) += message.UnusedGrantBytes();
 }
 
 void Core::MarkLost(uint32_t out, uint32_t segment) {

@@ -84,7 +84,7 @@ WEFT_HOT_INLINE uint32_t Core::PickMessage() {
       return out;
     }
     send_queue_.Remove(out_.data(), out);
-    out_[out].blocked = true;
+    SetBlocked(out_[out], true);
     peer.blocked.PushBack(out_.data(), out);
   }
 }
@@ -224,16 +224,18 @@ WEFT_HOT bool Core::WriteSegment(uint32_t out, FrameWriter* writer, uint64_t now
   if (segment == kNone) {
     message.announce = false;
   } else if (segment == message.next_segment) {
-    unused_grant_bytes_ -= message.UnusedGrantBytes();
+    GrantsInHand(message) -= message.UnusedGrantBytes();
     ++message.next_segment;
-    unused_grant_bytes_ += message.UnusedGrantBytes();
+    GrantsInHand(message) += message.UnusedGrantBytes();
   } else {
     flags |= kFlagRetransmission;
     message.lost.Clear(segment);
     --message.lost_segments;
     ++counters_.segments_resent;
   }
-  if (unused_grant_bytes_ > config_.congested_bytes) flags |= kFlagCongested;
+  // What another peer has granted and does not take is no reason for this one to grant less.
+  if (unused_grant_bytes_ + peers_[message.peer]->blocked_grant_bytes > config_.congested_bytes)
+    flags |= kFlagCongested;
   DataTarget to{message.function, 0, 0};
   if (target && message.deadline_ns != 0) {
     const uint64_t left = message.deadline_ns > now_ns ? (message.deadline_ns - now_ns) / kNsPerUs : 0;

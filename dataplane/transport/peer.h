@@ -111,6 +111,7 @@ struct Peer {
   std::unique_ptr<uint64_t[]> unfinished_bytes;
   IndexList<InMessage, &InMessage::partial> partial;
   IndexList<OutMessage, &OutMessage::ready> blocked;
+  uint64_t blocked_grant_bytes = 0;  // Unused grants of those.
   IndexList<OutMessage, &OutMessage::peer_ready> ready;
   uint64_t query_due_ns = kNever;
 

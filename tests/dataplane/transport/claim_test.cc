@@ -44,6 +44,39 @@ TEST_F(ClaimTest, PeerThatSendsSlowlyWhatItWasGrantedKeepsNobodyElseFromGrants) 
   EXPECT_EQ(Events(*b_).size(), 4u);
 }
 
+// Its grants would have b mark what it sends to others, too, and these grant b less and less.
+TEST_F(ClaimTest, PeerThatGrantsMuchAndTakesNothingKeepsNoGrantsOfOthers) {
+  Config generous = SmallConfig();
+  generous.granted_bytes_max = generous.granted_bytes_per_peer_max = 32'000'000;
+  StartThree(SmallConfig(), generous);
+  c_->SetTenantLimit({1}, 64u << 20);
+  ASSERT_TRUE(c_->SetFunction(kEcho, {1}).ok());
+  const auto send = [this](PeerIndex peer) {
+    const std::vector<uint8_t> payload(4'000'000, 7);
+    SendOptions options;
+    options.peer = peer;
+    options.function = kEcho;
+    ASSERT_EQ(b_->TrySend(options, {}, Bytes(payload), now_ns_, nullptr), SendResult::kOk);
+  };
+  reaches_a_ = NoData;
+  send(to_a_);
+  RunThree(1'000'000, All);
+  uint32_t most = 0;
+  for (int message = 0; message < 4; ++message) {
+    send(b_to_c_);
+    most = 0;
+    for (int i = 0; i < 20'000 && !c_->HasEvent(); ++i) {
+      RunThree(5'000, All);
+      most = std::max(most, c_->granted_bytes());
+    }
+    const std::vector<Event> events = Events(*c_);
+    ASSERT_EQ(events.size(), 1u);
+    c_->Release(events[0]);
+  }
+  // Its own grants that b does not use at once are what it lowers them for.
+  EXPECT_GT(most, c_->config().congested_bytes);
+}
+
 TEST_F(ClaimTest, TenantWithoutMemoryKeepsNobodyElseFromGrants) {
   StartThree(SmallConfig());
   AnnounceToATenantWithoutMemory();
