@@ -20,6 +20,8 @@ constexpr uint64_t kPauseMaxNs = 5 * kNsPerSecond;
 constexpr uint64_t kAskAgainNs = kNsPerSecond;
 constexpr std::size_t kProbesMax = 32;
 constexpr std::size_t kQuotedBytesMax = 200;
+// Entries of one list: twice the tasks that are taken. A manager could say at each page that there are more.
+constexpr uint64_t kListEntriesMax = 2 * PropellerState::kTasksMax;
 
 }  // namespace
 
@@ -72,7 +74,7 @@ std::vector<SourceChange> PropellerSource::OnTime(uint64_t now_ns) {
   http_->OnTime(now_ns);
   probe_.OnTime(now_ns);
   if (subscribed_) state_.OnTime(now_ns);
-  if (list_at_ns_ != 0 && now_ns >= list_at_ns_) List();
+  if (list_at_ns_ != 0 && now_ns >= list_at_ns_) List(std::exchange(extra_due_, false));
   return TakeChanges();
 }
 
@@ -81,7 +83,7 @@ void PropellerSource::TakeEvent(const MqttEvent& event) {
     case MqttEvent::Kind::kSubscribed:
       subscribed_ = true;
       state_.Doubt(now_ns_);
-      return List();
+      return List(false);
     case MqttEvent::Kind::kLost:
       subscribed_ = false;
       listed_ = false;
@@ -93,7 +95,7 @@ void PropellerSource::TakeEvent(const MqttEvent& event) {
       notes_.push_back(
           absl::StrCat(origin_, ": messages came faster than they were taken; listing all again"));
       state_.Doubt(now_ns_);
-      return List();
+      return List(false);
     case MqttEvent::Kind::kMessage:
       return TakeMessage(event);
   }
@@ -130,9 +132,14 @@ void PropellerSource::TakeMessage(const MqttEvent& event) {
   }
 }
 
-void PropellerSource::List() {
+// One list between two regular ones is extra: where tasks come and go all the time, each would ask for
+// another.
+void PropellerSource::List(bool extra) {
   if (request_ != 0) http_->Cancel(std::exchange(request_, 0));
   list_at_ns_ = 0;
+  extra_due_ = false;
+  extra_ = extra;
+  state_.TakeWantsList();  // This one answers it.
   proplets_ = true;
   offset_ = 0;
   state_.BeginList(now_ns_);
@@ -180,6 +187,12 @@ void PropellerSource::TakePage(const absl::Status& status, long code) {
   }
   state_.TakePage(*page, now_ns_);
   offset_ += page->entries;
+  if (offset_ > kListEntriesMax) {
+    Lost(absl::StrCat("Propeller's manager at ", options_.manager, ": lists more than ", kListEntriesMax,
+                      " entries"));
+    list_at_ns_ = now_ns_ + options_.list_ns;
+    return;
+  }
   if (page->entries != 0 && offset_ < page->total) return AskPage();
   if (!std::exchange(proplets_, false)) return EndList();
   offset_ = 0;
@@ -198,7 +211,8 @@ void PropellerSource::EndList() {
     lost_ns_ = 0;
   }
   pause_ns_ = 0;
-  list_at_ns_ = now_ns_ + options_.list_ns;
+  if (!extra_) regular_at_ns_ = now_ns_ + options_.list_ns;
+  list_at_ns_ = regular_at_ns_;
 }
 
 void PropellerSource::Lost(const std::string& why) {
@@ -224,8 +238,10 @@ void PropellerSource::Probe() {
 std::vector<SourceChange> PropellerSource::TakeChanges() {
   std::vector<SourceChange> changes;
   Probe();
-  if (listed_ && request_ == 0 && state_.TakeWantsList()) {
-    list_at_ns_ = std::min(list_at_ns_, now_ns_ + kAskAgainNs);
+  if (listed_ && request_ == 0 && !extra_ && !extra_due_ && state_.TakeWantsList()) {
+    const uint64_t at_ns = now_ns_ + kAskAgainNs;
+    extra_due_ = at_ns < list_at_ns_;
+    list_at_ns_ = std::min(list_at_ns_, at_ns);
   }
   if (!spoken_ || !state_.changed()) {
     event_ns_ = 0;  // A message that changes nothing is no cause of what comes later.

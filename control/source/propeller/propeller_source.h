@@ -60,7 +60,7 @@ class PropellerSource final : public Source {
 
   void TakeEvent(const MqttEvent& event);
   void TakeMessage(const MqttEvent& event);
-  void List();
+  void List(bool extra);
   void AskPage();
   void TakePage(const absl::Status& status, long code);
   void EndList();
@@ -84,7 +84,10 @@ class PropellerSource final : public Source {
   bool proplets_ = false;  // What is being listed: these, then tasks.
   uint64_t offset_ = 0;
   std::string page_;
-  uint64_t list_at_ns_ = 0;  // 0: not waiting
+  uint64_t list_at_ns_ = 0;     // 0: not waiting
+  uint64_t regular_at_ns_ = 0;  // When the next list is due that nothing asked for
+  bool extra_ = false;          // The last list, or the one under way, was asked for.
+  bool extra_due_ = false;      // So is the next one.
   uint64_t pause_ns_ = 0;
 
   uint64_t now_ns_ = 0;

@@ -7,11 +7,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "dataplane/base/function_id.h"
+#include "dataplane/base/text.h"
 
 namespace weft::control {
 namespace {
 
 constexpr std::size_t kRefusedMax = 10'000;
+constexpr std::size_t kRefusedBytesMax = 300;  // Of why, and of a name: both may be as long as a message.
 constexpr std::size_t kWorkerFunctionsMax = 1'000;
 
 std::string AddressOf(const std::string& ip, uint32_t port) {
@@ -36,8 +38,10 @@ void PropellerState::Take(const PropellerMessage& message, uint64_t now_ns) {
         if (replica == task.replicas.end()) continue;
         replica->second = {};
       }
+      const bool wants_list = wants_list_;
       Saw(message.proplet, now_ns);
       if (proplets_.contains(message.proplet)) proplets_[message.proplet].ip = message.ip;
+      if (!message.ip.empty()) wants_list_ = wants_list;  // It has said what a list would.
       all_changed_ = true;
       return;
     }
@@ -70,9 +74,7 @@ PropellerState::Task* PropellerState::TaskOf(const std::string& id, const std::s
     status = absl::ResourceExhaustedError(absl::StrCat("more than ", kTasksMax, " tasks"));
   }
   if (!status.ok()) {
-    if (refused_.size() < kRefusedMax) {
-      refused_[id] = absl::StrCat("task ", id, " (", name, "): ", status.message());
-    }
+    Refuse(id, absl::StrCat("task ", id, " (", name, "): ", status.message()));
     return nullptr;
   }
   refused_.erase(id);
@@ -82,14 +84,34 @@ PropellerState::Task* PropellerState::TaskOf(const std::string& id, const std::s
   return &task;
 }
 
+void PropellerState::Refuse(const std::string& id, absl::string_view why) {
+  std::string name(Utf8Prefix(id, kRefusedBytesMax));
+  if (refused_.size() >= kRefusedMax && !refused_.contains(name)) return;
+  refused_[std::move(name)] = std::string(Utf8Prefix(why, kRefusedBytesMax));
+}
+
+PropellerState::Replica* PropellerState::ReplicaOf(Task* task, const std::string& proplet) {
+  const auto found = task->replicas.find(proplet);
+  if (found != task->replicas.end()) return &found->second;
+  if (replicas_ >= kReplicasMax) return nullptr;
+  if (!proplet.empty() && !CheckLabel(proplet, "proplet").ok()) return nullptr;
+  ++replicas_;
+  return &task->replicas[proplet];
+}
+
 void PropellerState::Start(const PropellerMessage& message, uint64_t now_ns) {
   Task* task = TaskOf(message.task, message.name, message.encrypted);
   if (task == nullptr) return;
   task->heard_ns = now_ns;
   // A start of what runs there already begins it anew; of what runs elsewhere, adds to it.
-  Replica& replica = task->replicas[message.proplet];
-  if (replica.port != 0) changed_.insert(message.task);
-  replica = {};
+  Replica* replica = ReplicaOf(task, message.proplet);
+  if (replica == nullptr) {
+    return Refuse(message.task, absl::StrCat("task ", message.task, ": is not taken on \"", message.proplet,
+                                             "\": there are ", replicas_, " of at most ", kReplicasMax,
+                                             " replicas, or no proplet is called that"));
+  }
+  if (replica->port != 0) changed_.insert(message.task);
+  *replica = {};
 }
 
 void PropellerState::Result(const PropellerMessage& message, uint64_t now_ns) {
@@ -109,8 +131,11 @@ void PropellerState::Result(const PropellerMessage& message, uint64_t now_ns) {
     if (replica == task.replicas.end()) return;
     if (replica->second.port != 0) changed_.insert(message.task);
     task.replicas.erase(replica);
+    --replicas_;
   } else if (message.port != 0 && !proplet.empty()) {
-    task.replicas[proplet] = {message.port, true, false};
+    Replica* replica = ReplicaOf(&task, proplet);
+    if (replica == nullptr) return;
+    *replica = {message.port, true, false};
     changed_.insert(message.task);
   }
 }
@@ -127,9 +152,11 @@ void PropellerState::Runs(const PropellerMessage& message, uint64_t now_ns) {
   if (status.ok() && worker.functions.size() > kWorkerFunctionsMax) {
     status = absl::ResourceExhaustedError(absl::StrCat("more than ", kWorkerFunctionsMax, " functions"));
   }
+  if (status.ok() && !HasRoomFor(message.proplet, worker)) {
+    status = absl::ResourceExhaustedError(absl::StrCat("more than ", kTasksMax, " functions of all workers"));
+  }
   if (!status.ok()) {
-    if (refused_.size() < kRefusedMax)
-      refused_[message.proplet] = absl::StrCat("worker ", message.proplet, ": ", status.message());
+    Refuse(message.proplet, absl::StrCat("worker ", message.proplet, ": ", status.message()));
     return;
   }
   refused_.erase(message.proplet);
@@ -147,6 +174,15 @@ void PropellerState::Runs(const PropellerMessage& message, uint64_t now_ns) {
   Worker& known = workers_[message.proplet];
   all_changed_ |= known != worker;
   known = std::move(worker);
+}
+
+// One that says the same again, as each does with its beats, has its room.
+bool PropellerState::HasRoomFor(const std::string& proplet, const Worker& worker) const {
+  const auto known = workers_.find(proplet);
+  if (known != workers_.end() && known->second.functions.size() >= worker.functions.size()) return true;
+  std::size_t functions = worker.functions.size();
+  for (const auto& [id, each] : workers_) functions += id == proplet ? 0 : each.functions.size();
+  return functions <= kTasksMax;
 }
 
 void PropellerState::AddWorkers(SourceMesh* mesh) const {
@@ -168,10 +204,13 @@ void PropellerState::AddWorkers(SourceMesh* mesh) const {
 
 void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
   if (const absl::Status status = CheckLabel(id, "proplet"); !status.ok()) {
-    if (refused_.size() < kRefusedMax) refused_[id] = absl::StrCat("proplet ", status.message());
+    Refuse(id, absl::StrCat("proplet ", status.message()));
     return;
   }
-  if (proplets_.size() >= forget_at_ && !proplets_.contains(id)) ForgetGone(now_ns);
+  if (!proplets_.contains(id) && !HasRoomForProplet(now_ns)) {
+    Refuse(id, absl::StrCat("proplet ", id, ": more than ", kPropletsMax, " proplets"));
+    return;
+  }
   const auto [proplet, fresh] = proplets_.try_emplace(id);
   proplet->second.seen_ns = now_ns;
   if (fresh || proplet->second.dead) {
@@ -183,7 +222,17 @@ void PropellerState::Saw(const std::string& id, uint64_t now_ns) {
   wants_list_ |= fresh && proplet->second.ip.empty();  // It was created before we listened.
 }
 
-void PropellerState::ForgetGone(uint64_t now_ns) {
+bool PropellerState::HasRoomForProplet(uint64_t now_ns) {
+  if (proplets_.size() >= forget_at_) ForgetGone(now_ns, kForgetNs, kForgetWorkerNs);
+  if (proplets_.size() < kPropletsMax) return true;
+  // Looks at all of them: not for each that comes.
+  if (now_ns < make_room_at_ns_) return false;
+  make_room_at_ns_ = now_ns + kNsPerSecond;
+  ForgetGone(now_ns, 0, kForgetNs);
+  return proplets_.size() < kPropletsMax;
+}
+
+void PropellerState::ForgetGone(uint64_t now_ns, uint64_t quiet_ns, uint64_t worker_quiet_ns) {
   std::set<absl::string_view> needed;
   for (const auto& [id, task] : tasks_) {
     for (const auto& [proplet, replica] : task.replicas) needed.insert(proplet);
@@ -192,20 +241,24 @@ void PropellerState::ForgetGone(uint64_t now_ns) {
   std::erase_if(workers_, [&](const auto& entry) {
     const auto proplet = proplets_.find(entry.first);
     return proplet == proplets_.end() ||
-           (proplet->second.dead && now_ns >= proplet->second.seen_ns + kForgetWorkerNs);
+           (proplet->second.dead && now_ns >= proplet->second.seen_ns + worker_quiet_ns);
   });
   std::erase_if(proplets_, [&](const auto& entry) {
     const auto& [id, proplet] = entry;
-    return proplet.dead && now_ns >= proplet.seen_ns + kForgetNs && !needed.contains(id) &&
+    return proplet.dead && now_ns >= proplet.seen_ns + quiet_ns && !needed.contains(id) &&
            !workers_.contains(id);
   });
   forget_at_ = std::max(kForgetAtMin, 2 * proplets_.size());
 }
 
 void PropellerState::Forget(const std::string& id) {
-  refused_.erase(id);
-  if (listing_) stopped_.insert(id);
-  if (tasks_.erase(id) != 0) changed_.insert(id);
+  refused_.erase(std::string(Utf8Prefix(id, kRefusedBytesMax)));
+  if (listing_ && stopped_.size() < kTasksMax && CheckLabel(id, "task").ok()) stopped_.insert(id);
+  const auto task = tasks_.find(id);
+  if (task == tasks_.end()) return;
+  replicas_ -= task->second.replicas.size();
+  tasks_.erase(task);
+  changed_.insert(id);
 }
 
 void PropellerState::BeginList(uint64_t now_ns) {
@@ -240,10 +293,12 @@ void PropellerState::TakePage(const PropellerPage& page, uint64_t now_ns) {
     task->listed = true;
     // What was heard of it is newer, or just as good; the list's states say nothing of servers.
     if (each.failed || each.proplet.empty()) continue;
-    const auto [replica, fresh] = task->replicas.try_emplace(each.proplet);
+    const bool fresh = !task->replicas.contains(each.proplet);
+    Replica* replica = ReplicaOf(task, each.proplet);
+    if (replica == nullptr) continue;
     if (fresh) task->heard_ns = now_ns;
-    if (each.port == 0 || replica->second.port != 0) continue;
-    replica->second = {each.port, false, true};
+    if (each.port == 0 || replica->port != 0) continue;
+    *replica = {each.port, false, true};
     doubted_.insert(each.id);
   }
 }
@@ -257,7 +312,10 @@ std::size_t PropellerState::EndList(bool allow_shrink) {
     const bool gone = missed && it->second.missed;
     it->second.missed = missed;
     wants_list_ |= missed && !gone;
-    if (gone) changed_.insert(it->first);
+    if (gone) {
+      changed_.insert(it->first);
+      replicas_ -= it->second.replicas.size();
+    }
     it = gone ? tasks_.erase(it) : std::next(it);
   }
   return 0;

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "control/model/offer.h"
 #include "control/source/propeller/propeller_messages.h"
 #include "dataplane/base/clock.h"
@@ -25,7 +26,11 @@ class PropellerState {
  public:
   // Three of its beats of 10 s, and a little.
   static constexpr uint64_t kSilenceNsMax = 32 * kNsPerSecond;
-  static constexpr std::size_t kTasksMax = 50'000;
+  // Whoever may write to the channel can make names up without end: what is kept of them is bounded.
+  static constexpr std::size_t kTasksMax = 50'000;  // And functions of all workers together
+  static constexpr std::size_t kReplicasMax = 2 * kTasksMax;
+  // Where there are so many, dead ones make room at once.
+  static constexpr std::size_t kPropletsMax = 10'000;
   // A proplet that begins anew has another id. Of those that no task is on and that were silent for this long
   // nothing stays, once there are twice as many proplets as there were left the last time.
   static constexpr uint64_t kForgetNs = 3600 * kNsPerSecond;
@@ -78,6 +83,7 @@ class PropellerState {
   // By task or proplet: why it is not taken.
   const std::map<std::string, std::string>& refused() const { return refused_; }
   std::size_t tasks() const { return tasks_.size(); }
+  std::size_t replicas() const { return replicas_; }  // Of all tasks
   // Also those that are dead.
   std::size_t proplets() const { return proplets_.size(); }
 
@@ -116,14 +122,22 @@ class PropellerState {
   void AddWorkers(SourceMesh* mesh) const;
   void Result(const PropellerMessage& message, uint64_t now_ns);
   void Saw(const std::string& proplet, uint64_t now_ns);
-  void ForgetGone(uint64_t now_ns);
+  // Of proplets that were silent for `quiet_ns`, and workers for `worker_quiet_ns`.
+  void ForgetGone(uint64_t now_ns, uint64_t quiet_ns, uint64_t worker_quiet_ns);
+  bool HasRoomForProplet(uint64_t now_ns);
+  bool HasRoomFor(const std::string& proplet, const Worker& worker) const;
+  // Null where there is no room for one more, or no proplet is called that.
+  Replica* ReplicaOf(Task* task, const std::string& proplet);
+  void Refuse(const std::string& id, absl::string_view why);
   // Null, and refused by name, where weft cannot take it.
   Task* TaskOf(const std::string& id, const std::string& name, bool encrypted);
   void Forget(const std::string& id);
 
   std::string ns_;
   std::map<std::string, Task> tasks_;
+  std::size_t replicas_ = 0;  // Of all tasks
   std::map<std::string, Proplet> proplets_;
+  uint64_t make_room_at_ns_ = 0;           // Not before
   std::size_t forget_at_ = kForgetAtMin;   // So many proplets make ForgetGone look at all.
   std::map<std::string, Worker> workers_;  // By proplet
   std::string node_;

@@ -249,6 +249,52 @@ TEST_F(PropellerSourceTest, ListsOfSeveralPagesAreReadAgainAndAgain) {
   EXPECT_TRUE(RunUntil([&] { return source_->Describe().find("(1 tasks)") != std::string::npos; }));
 }
 
+TEST_F(PropellerSourceTest, WhereTasksGoAllTheTimeOneMoreListIsReadBetweenTwo) {
+  list_ns_ = 3 * kNsPerSecond;
+  SetLists(R"({"total":1,"tasks":[{"id":"t","name":"fn","state":0,"proplet_id":"p1"}]})");
+  broker_.emplace();
+  StartSource();
+  ASSERT_TRUE(RunUntilSynced());
+  const auto lists = [this] {
+    std::size_t count = 0;
+    const std::string log = test::ReadFile(lists_ / "log");
+    for (std::size_t at = 0; (at = log.find("GET /tasks", at)) != std::string::npos; ++at) ++count;
+    return count;
+  };
+  // Each list from the second on misses one that was there before it.
+  int started = 0;
+  uint64_t next_ns = 0;
+  const auto read = [&](std::size_t count) {
+    const uint64_t until_ns = NowNs() + 60 * kNsPerSecond;
+    while (lists() < count && NowNs() < until_ns) {
+      if (NowNs() >= next_ns) {
+        Say("manager/start",
+            absl::StrCat(R"({"id":"gone-)", started++, R"(","name":"fn","proplet_id":"p1"})"));
+        next_ns = NowNs() + 200 * kNsPerMs;
+      }
+      RunUntil([] { return false; }, 20 * kNsPerMs);
+    }
+  };
+  read(2);
+  const uint64_t begun_ns = NowNs();
+  read(7);
+  ASSERT_GE(lists(), 7u);
+  EXPECT_LE(lists() - 2, 2 * ((NowNs() - begun_ns) / list_ns_) + 2);
+}
+
+TEST_F(PropellerSourceTest, AListThatNeverEndsIsGivenUp) {
+  std::string tasks;
+  for (int i = 0; i < 10'000; ++i) {
+    absl::StrAppend(&tasks, i == 0 ? "" : ",", R"({"id":"t)", i, R"(","name":"fn","state":0})");
+  }
+  SetLists(absl::StrCat(R"({"total":1000000000,"tasks":[)", tasks, "]}"));
+  broker_.emplace();
+  StartSource();
+  EXPECT_TRUE(RunUntil(
+      [&] { return source_->Health().problem.find("lists more than 100000") != std::string::npos; }));
+  EXPECT_FALSE(source_->Health().synced);
+}
+
 TEST_F(PropellerSourceTest, TlsAsksForTheRightCertificates) {
   const test::TlsAuthority authority;
   const test::TlsAuthority stranger;

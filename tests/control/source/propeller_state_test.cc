@@ -210,6 +210,72 @@ TEST_F(PropellerStateTest, OfPropletsThatAreGoneNoRecordStays) {
   EXPECT_FALSE(state_.TakeWantsList());
 }
 
+// Whoever may write to the channel makes names up: what they take is bounded, at once, and the others stay.
+TEST_F(PropellerStateTest, InventedPropletsHaveABound) {
+  Serve("t1", "p1");
+  constexpr std::size_t kMax = PropellerState::kPropletsMax;
+  const auto come = [this](std::size_t i) {
+    Say("proplet/alive", absl::StrCat(R"({"proplet_id":"invented-)", i, "\"}"));
+  };
+  for (std::size_t i = 0; i < kMax + 100; ++i) come(i);
+  EXPECT_EQ(state_.proplets(), kMax);
+  EXPECT_THAT(state_.refused().begin()->second, HasSubstr("more than 10000 proplets"));
+  EXPECT_THAT(Endpoints(), ElementsAre("propeller/fn p1 10.0.0.1:8222"));
+  // Once those are dead there is room, long before an hour is over.
+  now_ns_ += PropellerState::kSilenceNsMax + 1;
+  state_.OnTime(now_ns_);
+  come(kMax + 100);
+  EXPECT_EQ(state_.proplets(), 2u) << "p1, which a task is on, and the new one";
+}
+
+TEST_F(PropellerStateTest, InventedReplicasHaveABound) {
+  Serve("t1", "p1");
+  for (std::size_t i = 0; i < PropellerState::kReplicasMax + 100; ++i) {
+    Start("t1", "fn", absl::StrCat("invented-", i));
+  }
+  EXPECT_EQ(state_.replicas(), PropellerState::kReplicasMax);
+  Start("t2", "fn", "p2");
+  EXPECT_THAT(state_.refused().at("t2"), HasSubstr("replicas"));
+  Say("manager/stop", R"({"id":"t1"})");
+  EXPECT_EQ(state_.replicas(), 0u);
+  Start("t2", "fn", "p2");
+  EXPECT_EQ(state_.replicas(), 1u);
+  EXPECT_THAT(state_.refused(), IsEmpty());
+  Start("t2", "fn", "no label");
+  EXPECT_EQ(state_.replicas(), 1u);
+}
+
+TEST_F(PropellerStateTest, FunctionsOfAllWorkersHaveABound) {
+  PropellerMessage worker;
+  worker.kind = PropellerMessage::Kind::kWorker;
+  worker.node = "n1";
+  for (int i = 0; i < 1'000; ++i)
+    worker.placements.push_back({absl::StrCat("t", i), absl::StrCat("f", i), true});
+  constexpr std::size_t kWorkers = PropellerState::kTasksMax / 1'000;
+  for (std::size_t i = 0; i < kWorkers + 5; ++i) {
+    worker.proplet = worker.host = absl::StrCat("w", i);
+    state_.Take(worker, now_ns_);
+  }
+  EXPECT_EQ(state_.MeshNow("propeller:t").endpoints.size(), PropellerState::kTasksMax);
+  EXPECT_EQ(state_.refused().size(), 5u);
+  worker.proplet = worker.host = "w0";
+  state_.Take(worker, now_ns_);
+  EXPECT_EQ(state_.refused().size(), 5u) << "what was taken may be said again";
+}
+
+TEST_F(PropellerStateTest, WhatIsRefusedIsQuotedInShort) {
+  Start(std::string(100'000, 'x'), std::string(100'000, 'y'), "p1");
+  ASSERT_EQ(state_.refused().size(), 1u);
+  EXPECT_LE(state_.refused().begin()->first.size() + state_.refused().begin()->second.size(), 1'000u);
+}
+
+TEST_F(PropellerStateTest, APropletThatSaysItsAddressIsNoReasonForAList) {
+  Say("proplet/create", R"({"proplet_id":"p3","metadata":{"ip":"10.0.0.3"}})");
+  EXPECT_FALSE(state_.TakeWantsList());
+  Say("proplet/create", R"({"proplet_id":"p4","metadata":{}})");
+  EXPECT_TRUE(state_.TakeWantsList());
+}
+
 TEST_F(PropellerStateTest, AWillIsOfItsOwnAlone) {
   Serve("t1", "p1");
   Say("proplet/alive", R"({"proplet_id":"the-manager","status":"offline"})");
