@@ -209,8 +209,9 @@ wasmtime_error_t* Instance::OnEpoch(wasmtime_context_t* context, void* data, uin
   self.ran_ms_ += self.ran_ms_ < 2 ? 1 : self.function_.module().engine().ticker().interval_ms();
   if (self.ran_ms_ == 1) return nullptr;
   const FunctionOptions& options = self.function_.options();
-  // Start-up has the whole time even where there is no fiber: nothing is served before it.
-  const bool plain = self.fiber == nullptr && self.phase_ != Phase::kInitialize && self.phase_ != Phase::kRun;
+  // Start-up holds the thread as a plain call does, also that of a module that suspends. What is run once has
+  // a thread to itself.
+  const bool plain = self.fiber == nullptr && options.run == nullptr;
   const uint32_t limit_ms =
       plain ? std::min(options.time_limit_ms, options.plain_limit_ms) : options.time_limit_ms;
   if (RunState* const run = options.run; run != nullptr) {
