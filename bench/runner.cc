@@ -116,7 +116,9 @@ class Turns {
     }
     // One block of each that is thrown away: pages are touched, connections and branch predictors are warm.
     for (std::size_t i = 0; i < rows_.size(); ++i) {
-      if (results_[i].status.ok()) results_[i].status = rows_[i]->RunBlock(options_.block_ns).status();
+      if (!results_[i].status.ok()) continue;
+      results_[i].status = rows_[i]->RunBlock(options_.block_ns).status();
+      if (!results_[i].status.ok()) rows_[i]->Teardown();  // Its processes would run beside all others.
     }
   }
 

@@ -4,9 +4,11 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree
 
@@ -38,6 +40,33 @@ def untold(rows):
 
 def run(*arguments):
     return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, timeout=100)
+
+
+def children(pid):
+    """Processes that `pid` and its children have started, each with its name."""
+    found = {}
+    for task in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+        try:
+            for child in task.read_text().split():
+                found[int(child)] = pathlib.Path(f'/proc/{child}/comm').read_text().strip()
+                found |= children(child)
+        except OSError:
+            pass  # It has ended.
+    return found
+
+
+def running(pid):
+    try:
+        return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] not in 'ZX'
+    except OSError:
+        return False
+
+
+def eventually(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
 
 
 class ProgramTest(unittest.TestCase):
@@ -98,6 +127,39 @@ class ProgramTest(unittest.TestCase):
         self.assertGreater(flood['forged'], 0)
         self.assertEqual(flood['dropped'], flood['forged'])
         self.assertEqual(rows['limit/flood_foreign']['dropped'], 0)
+
+    def ends_with_all_that_it_started(self, arguments, names, ending):
+        with subprocess.Popen([PROGRAM, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
+            started = {}
+
+            def all_run():
+                started.update(children(bench.pid))
+                alive = sorted(name for pid, name in started.items() if name in names and running(pid))
+                return bench.poll() is not None or alive == sorted(names)
+            self.assertTrue(eventually(all_run), started)
+            self.assertIsNone(bench.poll(), started)
+            bench.send_signal(ending)
+            bench.wait()
+        eventually(lambda: not any(map(running, started)), 20)
+        left = {pid: name for pid, name in started.items() if running(pid)}
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        self.assertEqual(left, {})
+
+    def test_nothing_that_it_started_outlives_it(self):
+        for ending in (signal.SIGTERM, signal.SIGKILL):
+            with self.subTest(ending):
+                self.ends_with_all_that_it_started(['local', '--seconds', '60', '--filter', 'guest_to_guest@64'],
+                                                   ['weftd', 'weft-host', 'weft-host', 'bench-invoker'], ending)
+
+    @unittest.skipUnless(os.geteuid() == 0, 'network namespaces need root')
+    def test_no_node_with_capabilities_outlives_it(self):
+        # An abort is how a node that does not start ends the whole run.
+        for ending in (signal.SIGINT, signal.SIGABRT):
+            with self.subTest(ending):
+                self.ends_with_all_that_it_started(
+                    ['remote', '--seconds', '60', '--filter', 'guest_to_guest_shared'],
+                    ['weftd', 'weftd', 'weft-control', 'weft-control', 'weft-host', 'weft-host', 'bench-invoker'], ending)
 
     @unittest.skipUnless(os.geteuid() == 0, 'a BPF program needs root')
     def test_steer_is_told_beside_the_least_program(self):

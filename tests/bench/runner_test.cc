@@ -169,6 +169,14 @@ TEST(RunnerTest, RowThatFailsIsEndedAndTheOthersGoOn) {
   EXPECT_GE(results[0].latency.count(), 3u * 6u);
 }
 
+TEST(RunnerTest, RowThatFailsInItsFirstBlockIsEndedBeforeOthersAreMeasured) {
+  Rows rows;
+  rows.Add({.name = "broken"}, {100}, /*fail_at=*/1);
+  rows.Add({.name = "own"}, {100});
+  rows.Run(1);
+  EXPECT_THAT(rows.log, ElementsAre("broken", "end broken", "own", "own", "end own", "end broken"));
+}
+
 TEST(RunnerTest, RunOfWhichNoRowIsLeftEnds) {
   std::vector<std::string> log;
   std::vector<std::unique_ptr<Row>> rows;

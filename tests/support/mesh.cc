@@ -100,13 +100,23 @@ Process Mesh::StartCapable(const std::string& program, std::vector<std::string> 
   std::string set = "-all";
   for (const absl::string_view one : absl::StrSplit(capabilities, ',')) absl::StrAppend(&set, ",+", one);
   ProcessOptions options;
-  options.arguments = {"/usr/bin/setpriv", "--reuid",
-                       absl::StrCat(uid),  "--regid",
-                       absl::StrCat(uid),  "--clear-groups",
-                       "--bounding-set",   set,
-                       "--inh-caps",       set,
-                       "--ambient-caps",   set,
-                       "--no-new-privs",   Program(program)};
+  // The change of user clears the signal that Process has the kernel send at this one's death.
+  options.arguments = {"/usr/bin/setpriv",
+                       "--pdeathsig",
+                       "KILL",
+                       "--reuid",
+                       absl::StrCat(uid),
+                       "--regid",
+                       absl::StrCat(uid),
+                       "--clear-groups",
+                       "--bounding-set",
+                       set,
+                       "--inh-caps",
+                       set,
+                       "--ambient-caps",
+                       set,
+                       "--no-new-privs",
+                       Program(program)};
   for (std::string& argument : arguments) options.arguments.push_back(std::move(argument));
   options.arguments.insert(options.arguments.end(), {"--run-dir", run_dir()});
   options.log = path(log);

@@ -22,12 +22,14 @@ namespace weft::test {
 namespace {
 
 // Runs in the child between fork and exec: async-signal-safe calls only.
-[[noreturn]] void Become(int program, char* const* arguments, uid_t uid, int input, int output, int error) {
+[[noreturn]] void Become(int program, char* const* arguments, uid_t uid, pid_t parent, int input, int output,
+                         int error) {
   dup2(input, 0);
   dup2(output, 1);
   dup2(error, 2);
   if (uid != 0 && (setgroups(0, nullptr) != 0 || setgid(uid) != 0 || setuid(uid) != 0)) _exit(126);
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // After setuid, which clears it.
+  if (getppid() != parent) _exit(126);
   syscall(SYS_execveat, program, "", arguments, environ, AT_EMPTY_PATH);
   _exit(127);
 }
@@ -52,10 +54,11 @@ void Process::Start() {
     error.Reset(open((options_.log + ".err").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
     WEFT_CHECK(error.valid());
   }
+  const pid_t parent = getpid();
   pid_ = fork();
   WEFT_CHECK(pid_ >= 0);
   if (pid_ == 0) {
-    Become(program.get(), arguments.data(), options_.uid, input.get(), output.get(),
+    Become(program.get(), arguments.data(), options_.uid, parent, input.get(), output.get(),
            error.valid() ? error.get() : output.get());
   }
 }

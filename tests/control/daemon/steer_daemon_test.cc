@@ -45,6 +45,8 @@ class SteerDaemon : public SteerFixture {
   std::vector<std::string> Command(std::vector<std::string> more,
                                    const std::string& capabilities = "+bpf,+net_admin") {
     std::vector<std::string> command = {"/usr/bin/setpriv",
+                                        "--pdeathsig",
+                                        "KILL",
                                         "--reuid",
                                         absl::StrCat(test::kControlUid),
                                         "--regid",
