@@ -4,6 +4,9 @@
 #include <rte_config.h>
 #undef RTE_USE_LIBBSD  // It would take libbsd-dev for strlcpy, of which DPDK has its own.
 
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
+#include <net/if.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_eth_ring.h>
@@ -81,6 +84,15 @@ void RemoveStaleSocket(const std::string& device) {
   }
 }
 
+// net_af_xdp's program stays attached when its process is killed, and libxdp then refuses the interface to
+// who may not write its lock in /run/xdp. A program that is held by a link, as weft-control's is, stays.
+void DetachStaleProgram(const std::string& interface) {
+  const int index = static_cast<int>(if_nametoindex(interface.c_str()));
+  if (index == 0) return;
+  for (const uint32_t mode : {XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE})
+    (void)bpf_xdp_detach(index, mode, nullptr);
+}
+
 // Leaves its logical core when the thread ends.
 struct ThreadRegistration {
   ~ThreadRegistration() {
@@ -137,6 +149,7 @@ absl::Status DpdkDevice::Attach(const DpdkDeviceOptions& options, PortStatus* st
   const std::string name = options.device.substr(0, options.device.find(','));
   const bool af_xdp = absl::StartsWith(name, "net_af_xdp");
   RemoveStaleSocket(options.device);
+  if (af_xdp) DetachStaleProgram(ArgumentOf(options.device, "iface"));
   if (const int result = rte_dev_probe(options.device.c_str()); result != 0) {
     return Failed("make it", options.device, result);
   }
@@ -151,7 +164,7 @@ absl::Status DpdkDevice::Attach(const DpdkDeviceOptions& options, PortStatus* st
   frames_ = af_xdp ? kFramesAfXdp : kFrames;
   WEFT_ASSIGN_OR_RETURN(pool_, NewPool(name, frames_));
   status->choices.push_back(
-      af_xdp ? PortChoice{"privileges", "CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW, CAP_IPC_LOCK",
+      af_xdp ? PortChoice{"privileges", "CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW, CAP_IPC_LOCK",
                           "net_af_xdp loads and attaches its own XDP program and owns the interface"}
              : PortChoice{"privileges", "none", absl::StrCat("of ", name)});
   return absl::OkStatus();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two nodes whose packets go by DPDK: weftd as it ships, over a memif between the two agents.
+// Two nodes whose packets go by DPDK: weftd as it ships, over a memif between the two agents, or over
+// net_af_xdp on interfaces of their own.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -86,5 +88,62 @@ TEST_F(DpdkTwoNodeTest, ADeviceThatCannotBeMadeStopsTheAgentAtItsStart) {
   EXPECT_THAT(ran.error, HasSubstr("net_memif0,id=0"));
   EXPECT_THAT(ran.error, HasSubstr("role=king"));
 }
+
+// Packets by DPDK's own AF_XDP on a second veth pair, which the agents have to themselves; keys over the
+// first.
+class DpdkXdpTwoNodeTest : public TwoNodeTest {
+ protected:
+  static constexpr char kOwned[] = "weft1";
+
+  void SetUp() override {
+    capabilities_ = "sys_admin,net_admin,bpf,net_raw,ipc_lock";
+    more_settings_["n1"] = Settings("10.78.0.1");
+    more_settings_["n2"] = Settings("10.78.0.2");
+    if (!Prepare()) GTEST_SKIP() << "needs root: two namespaces, several users";
+    veth_->near().Run({"/sbin/ip", "link", "add", kOwned, "type", "veth", "peer", "name", kOwned, "netns",
+                       veth_->far().path()});
+    for (const auto& [where, address] :
+         {std::pair(&veth_->near(), "10.78.0.1/24"), {&veth_->far(), "10.78.0.2/24"}}) {
+      where->Run({"/sbin/ip", "address", "add", address, "dev", kOwned});
+      where->Run({"/sbin/ip", "link", "set", kOwned, "up"});
+    }
+    StartNodes();
+  }
+  static std::string Settings(const std::string& address) {
+    return absl::StrCat("packet_port: dpdk\ndpdk: {device: \"net_af_xdp0,iface=", kOwned, "\", address: \"",
+                        address, ":4810\"}\n");
+  }
+  // Packets that went out by the interface: those of AF_XDP only, as the kernel has nothing to say there.
+  static uint64_t SentBy(const NetworkNamespace& where) {
+    const InNamespace inside(where);
+    const Ran ran = test::Run({"/sbin/ip", "-s", "-j", "link", "show", kOwned});
+    const nlohmann::json report = nlohmann::json::parse(ran.output, nullptr, false);
+    return report.is_array() ? report[0]["stats64"]["tx"]["packets"].get<uint64_t>() : 0;
+  }
+};
+
+TEST_F(DpdkXdpTwoNodeTest, CallsGoThereAndBackAndAgainAfterEitherAgentWasKilled) {
+  LoadRun far_run(*far_);
+  LoadRun near_run(*near_);
+  Process server = far_run.StartServer("a", kUidA, 1);
+  WaitReachable();
+  ASSERT_TRUE(Answers(*near_)) << Logs();
+  const uint64_t sent_near = SentBy(veth_->near()), sent_far = SentBy(veth_->far());
+  Process client = near_run.StartClient(1, 1000);
+  const nlohmann::json result = near_run.Finish(client);
+  EXPECT_GT(result["ok"], 0) << result;
+  EXPECT_EQ(result["ok"], result["started"]) << result << Logs();
+  EXPECT_GE(SentBy(veth_->near()) - sent_near, result["ok"]);
+  EXPECT_GE(SentBy(veth_->far()) - sent_far, result["ok"]);
+  const std::string status = near_->Ctl({"status"}).output;
+  EXPECT_THAT(status, HasSubstr("net_af_xdp"));
+  EXPECT_THAT(status, HasSubstr("10.78.0.1:4810"));
+  for (Mesh* const killed : {far_.get(), near_.get()}) {
+    killed->agent().Kill();
+    killed->StartAgent();
+    EXPECT_TRUE(Answers(*near_)) << Logs();
+  }
+}
+
 }  // namespace
 }  // namespace weft::test

@@ -25,6 +25,10 @@ bool TwoNodeTest::Prepare() {
 
 void TwoNodeTest::Start() {
   if (!Prepare()) GTEST_SKIP() << "needs root: two namespaces, several users";
+  StartNodes();
+}
+
+void TwoNodeTest::StartNodes() {
   near_ = MakeNode("n1", veth_->near(), VethPair::kNearAddress);
   far_ = MakeNode("n2", veth_->far(), VethPair::kFarAddress);
   SetMesh(CommonMesh());
@@ -39,6 +43,7 @@ std::unique_ptr<Mesh> TwoNodeTest::MakeNode(const std::string& name, const Netwo
   NodeOptions options;
   options.node = name;
   options.steer = steer_;
+  options.capabilities = capabilities_;
   options.network = &network;
   options.settings =
       absl::StrCat("listen: ", address, ":4810\nidentity: {certificate: ", files_ / (name + ".crt"),

@@ -29,6 +29,7 @@ class TwoNodeTest : public testing::Test {
   // The same in parts, for tests that want other nodes or daemons: the wire and the CA; a node's files; its
   // daemons. Prepare is false where the test is to be skipped.
   bool Prepare();
+  void StartNodes();  // As Start, after Prepare.
   std::unique_ptr<Mesh> MakeNode(const std::string& name, const NetworkNamespace& network,
                                  const std::string& address);
   // A new key and certificate of the node, in its files.
@@ -51,6 +52,7 @@ class TwoNodeTest : public testing::Test {
   bool engine_inside_ = false;                        // Admits hosts a and b to run the node engine inside.
   bool raw_packets_ = false;                          // And by AF_XDP, where steer_ is set.
   VethOptions veth_options_;                          // Of the wire.
+  std::string capabilities_;                          // Of both weftd, where nothing is steered.
   std::map<std::string, std::string> more_settings_;  // Of weftd.yaml, by node.
   std::string control_;  // weft-control.yaml; empty: both watch SetMesh()'s file.
   std::vector<Tenant> tenants_ = LoadTenants();

@@ -61,7 +61,8 @@ Mesh::Mesh(std::vector<Tenant> tenants, NodeOptions options) : options_(std::mov
 void Mesh::StartAgent(const std::string& capabilities) {
   agent_.reset();
   agent_.emplace(StartCapable("weftd", {"--config", path("weftd.yaml"), "--state-dir", path("agent")},
-                              As(kAgentUid), absl::StrCat("weftd.", logs_++, ".log"), capabilities));
+                              As(kAgentUid), absl::StrCat("weftd.", logs_++, ".log"),
+                              options_.capabilities.empty() ? capabilities : options_.capabilities));
   const bool up = Eventually(
       [&] { return !agent_->Running() || ConnectUnix(run_dir() + "/agent.sock").ok(); }, absl::Seconds(20));
   if (!up || !agent_->Running()) std::fprintf(stderr, "weftd did not start:\n%s\n", agent_->Output().c_str());
@@ -96,7 +97,8 @@ Process Mesh::StartCapable(const std::string& program, std::vector<std::string> 
                            const std::string& log, const std::string& capabilities) {
   std::optional<InNamespace> inside;
   if (options_.network != nullptr) inside.emplace(*options_.network);
-  if (options_.steer.empty()) return Start(program, std::move(arguments), uid, log);
+  if (options_.steer.empty() && options_.capabilities.empty())
+    return Start(program, std::move(arguments), uid, log);
   std::string set = "-all";
   for (const absl::string_view one : absl::StrSplit(capabilities, ',')) absl::StrAppend(&set, ",+", one);
   ProcessOptions options;

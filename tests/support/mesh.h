@@ -39,6 +39,8 @@ struct NodeOptions {
   std::string settings;                       // Further lines of weftd.yaml, at its top level.
   const NetworkNamespace* network = nullptr;  // Where weftd and weft-control run; null: the test's own.
   std::string control;                        // weft-control.yaml; empty: weft-control watches mesh.yaml.
+  // Of weftd, and of weft-control as below, where nothing is steered: "net_raw,ipc_lock".
+  std::string capabilities;
   // Interface that weft-control steers. Then a BPF file system is mounted for it, and both daemons have the
   // capabilities of the design and no others.
   std::string steer;
