@@ -94,15 +94,18 @@ class PortConformance : public testing::Test {
 };
 
 #ifdef WEFT_TEST_DPDK
-// Not over net_memif: EAL's thread may end a process that holds both ends and closes one (dpdk_node_test has
-// them in two). Not conformance_sleep_test.cc: no descriptor tells of a packet, and what comes to an
-// interface of net_af_xdp never reaches the kernel, which could play no stranger there.
+// Not conformance_sleep_test.cc: no descriptor tells of a packet, and what comes to an interface of
+// net_af_xdp never reaches the kernel, which could play no stranger there.
 using AllPorts = testing::Types<DpdkHarness<DpdkRingLink, false>, DpdkHarness<DpdkRingLink, true>,
-                                DpdkHarness<DpdkAfXdpLink, false>, DpdkHarness<DpdkAfXdpLink, true>>;
+                                DpdkHarness<DpdkAfXdpLink, false>, DpdkHarness<DpdkAfXdpLink, true>,
+                                MemifHarness<true, false>, MemifHarness<true, true>,
+                                MemifHarness<false, false>, MemifHarness<false, true>>;
 using NetworkPorts = AllPorts;
 // 22.11's net_af_xdp leaves the socket of a closed device open: its queue stays taken as long as the process
 // lives.
-using RestartingPorts = testing::Types<DpdkHarness<DpdkRingLink, false>, DpdkHarness<DpdkRingLink, true>>;
+using RestartingPorts = testing::Types<DpdkHarness<DpdkRingLink, false>, DpdkHarness<DpdkRingLink, true>,
+                                       MemifHarness<true, false>, MemifHarness<true, true>,
+                                       MemifHarness<false, false>, MemifHarness<false, true>>;
 using InterfacePorts = testing::Types<DpdkHarness<DpdkAfXdpLink, false>, DpdkHarness<DpdkAfXdpLink, true>>;
 #else
 using AllPorts =

@@ -12,8 +12,34 @@
 #include "absl/strings/str_cat.h"
 #include "dataplane/port/dpdk_port.h"
 #include "tests/dataplane/port/conformance.h"
+#include "tests/dataplane/port/memif_peer.h"
+#include "tests/support/temporary_directory.h"
 
 namespace weft::port {
+
+// Sends until something arrives, by which time both know each other's link address; then lets all else
+// arrive too, until `quiet_looks` in a row found nothing.
+template <typename P>
+bool DatagramsReach(P& from, uint64_t path, P& to, uint32_t quiet_looks) {
+  constexpr uint64_t kProbe = uint64_t{1} << 62;
+  uint32_t looks = 0;
+  bool arrived = false;
+  for (const uint64_t begin_ns = NowNs(); looks < quiet_looks && NowNs() - begin_ns < 10 * kNsPerSecond;
+       ++looks) {
+    if (!arrived && looks % (quiet_looks / 20) == 0) {
+      WriteDatagram(from.BeginSend(), kProbe, 64);
+      from.FinishSend(path, 64);
+      from.Flush();
+    }
+    ReceivedDatagram burst[8];
+    (void)from.Receive(burst, 8);  // Answers to questions for the neighbour.
+    const std::size_t got = to.Receive(burst, 8);
+    to.Release(burst, got);
+    arrived |= got > 0;
+    if (got > 0 || !arrived) looks = looks % (quiet_looks / 20);
+  }
+  return arrived;
+}
 
 // Two DPDK ports of one process. A link makes their devices and what is between them.
 template <typename Link, bool kIpv6>
@@ -30,7 +56,8 @@ class DpdkHarness {
     b_ = Make(1);
     b_to_a_ = b_->AddPath(AddressA()).value();
     a_to_b_ = a_->AddPath(AddressB()).value();
-    EXPECT_TRUE(Reaches(*a_, a_to_b_, *b_) && Reaches(*b_, b_to_a_, *a_)) << "nothing arrives";
+    EXPECT_TRUE(DatagramsReach(*a_, a_to_b_, *b_, kQuiet) && DatagramsReach(*b_, b_to_a_, *a_, kQuiet))
+        << "nothing arrives";
     return "";
   }
   ~DpdkHarness() {
@@ -54,7 +81,7 @@ class DpdkHarness {
   test::VethPair& network() { return link_.network(); }
 
  private:
-  static constexpr uint64_t kProbe = uint64_t{1} << 62;
+  static constexpr uint32_t kQuiet = 20'000;
 
   std::unique_ptr<DpdkPort> Make(int side) {
     std::unique_ptr<DpdkPort> made;
@@ -65,28 +92,6 @@ class DpdkHarness {
                  .value();
     });
     return made;
-  }
-
-  // Sends until something arrives, by which time both know each other's link address; then lets all else
-  // arrive too.
-  static bool Reaches(DpdkPort& from, uint64_t path, DpdkPort& to) {
-    uint32_t quiet = 0;
-    bool arrived = false;
-    for (const uint64_t begin_ns = NowNs(); quiet < 20'000 && NowNs() - begin_ns < 10 * kNsPerSecond;
-         ++quiet) {
-      if (!arrived && quiet % 1000 == 0) {
-        WriteDatagram(from.BeginSend(), kProbe, 64);
-        from.FinishSend(path, 64);
-        from.Flush();
-      }
-      ReceivedDatagram burst[8];
-      (void)from.Receive(burst, 8);  // Answers to questions for the neighbour.
-      const std::size_t got = to.Receive(burst, 8);
-      to.Release(burst, got);
-      arrived |= got > 0;
-      if (got > 0 || !arrived) quiet = quiet % 1000;
-    }
-    return arrived;
   }
 
   Link link_;
@@ -139,6 +144,102 @@ class DpdkAfXdpLink {
 
  private:
   std::unique_ptr<test::VethPair> network_;
+};
+
+// A port of this process or the peer's, so that the suite has one type for both ends.
+class MemifEnd {
+ public:
+  explicit MemifEnd(std::unique_ptr<DpdkPort> own) : own_(std::move(own)) {}
+  explicit MemifEnd(std::unique_ptr<MemifPeer> peer) : peer_(std::move(peer)) {}
+
+  std::size_t Receive(ReceivedDatagram* burst, std::size_t count) {
+    return own_ != nullptr ? own_->Receive(burst, count) : peer_->Receive(burst, count);
+  }
+  void Release(const ReceivedDatagram* burst, std::size_t count) {
+    own_ != nullptr ? own_->Release(burst, count) : peer_->Release(burst, count);
+  }
+  uint8_t* BeginSend() { return own_ != nullptr ? own_->BeginSend() : peer_->BeginSend(); }
+  void FinishSend(uint64_t path, std::size_t bytes) {
+    own_ != nullptr ? own_->FinishSend(path, bytes) : peer_->FinishSend(path, bytes);
+  }
+  void Flush() { own_ != nullptr ? own_->Flush() : peer_->Flush(); }
+  absl::StatusOr<uint64_t> AddPath(const Address& address) {
+    return own_ != nullptr ? own_->AddPath(address) : peer_->AddPath(address);
+  }
+  Address SourceOf(const ReceivedDatagram& received) {
+    return own_ != nullptr ? own_->SourceOf(received) : peer_->SourceOf(received);
+  }
+  FrameCounts frames() { return own_ != nullptr ? own_->frames() : peer_->frames(); }
+  // Of this process's end.
+  absl::Status SetPath(uint64_t path, const Address& address) { return own_->SetPath(path, address); }
+  void RemovePath(uint64_t path) { own_->RemovePath(path); }
+  const PortCounters& counters() const { return own_->counters(); }
+
+ private:
+  std::unique_ptr<DpdkPort> own_;
+  std::unique_ptr<MemifPeer> peer_;
+};
+
+// net_memif: `a` in this process, `b` in one of its own. The server is the side that opens the socket, the
+// client the one that makes the memory.
+template <bool kServer, bool kIpv6>
+class MemifHarness {
+ public:
+  using PortType = MemifEnd;
+  static constexpr const char* kName = kServer ? (kIpv6 ? "DpdkMemifServer6" : "DpdkMemifServer4")
+                                               : (kIpv6 ? "DpdkMemifClient6" : "DpdkMemifClient4");
+  static constexpr bool kNetwork = true;
+  static constexpr bool kIpv6Headers = kIpv6;
+
+  std::string Start() {
+    if (kServer) MakeA();
+    RestartB();
+    if (!kServer) MakeA();
+    a_to_b_ = a_->AddPath(AddressB()).value();
+    EXPECT_TRUE(DatagramsReach(*a_, a_to_b_, *b_, kQuiet) && DatagramsReach(*b_, b_to_a_, *a_, kQuiet))
+        << "nothing arrives";
+    return "";
+  }
+  void RestartB() {
+    b_ = std::make_unique<MemifEnd>(
+        std::make_unique<MemifPeer>(Device(!kServer), AddressB(), kDatagramBytesMax));
+    b_to_a_ = b_->AddPath(AddressA()).value();
+  }
+  // Once EAL's thread has heard that the other end is gone: it may fault where a device is closed meanwhile.
+  ~MemifHarness() {
+    StopB();
+    for (const uint64_t begin_ns = NowNs(); a_ != nullptr && NowNs() - begin_ns < 50 * kNsPerMs;) {
+      ReceivedDatagram late[8];
+      a_->Release(late, a_->Receive(late, 8));
+    }
+  }
+  void StopB() { b_.reset(); }
+  MemifEnd& a() { return *a_; }
+  MemifEnd& b() { return *b_; }
+  uint64_t a_to_b() const { return a_to_b_; }
+  uint64_t b_to_a() const { return b_to_a_; }
+  void Carry() {}
+  Address AddressA() const { return *Address::Parse(kIpv6 ? "[fd77::1]:4810" : "10.77.0.1:4810"); }
+  Address AddressB() const { return *Address::Parse(kIpv6 ? "[fd77::2]:4810" : "10.77.0.2:4810"); }
+
+ private:
+  // Each question to the peer takes as long as hundreds of looks at a port.
+  static constexpr uint32_t kQuiet = 1000;
+
+  void MakeA() {
+    a_ = std::make_unique<MemifEnd>(DpdkPort::Create({.device = {.device = Device(kServer)},
+                                                      .local = AddressA(),
+                                                      .datagram_bytes_max = kDatagramBytesMax})
+                                        .value());
+  }
+  std::string Device(bool server) const {
+    return absl::StrCat("net_memif0,id=0,socket-abstract=no,socket=", directory_ / "memif.sock",
+                        ",role=", server ? "server" : "client");
+  }
+
+  test::TemporaryDirectory directory_;
+  std::unique_ptr<MemifEnd> a_, b_;
+  uint64_t a_to_b_ = 0, b_to_a_ = 0;
 };
 
 }  // namespace weft::port
