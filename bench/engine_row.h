@@ -34,7 +34,10 @@ using transport::EventKind;
 using transport::SendResult;
 
 inline constexpr std::size_t kCallBytes = 64;
-inline constexpr uint64_t kGiveUpNs = 2 * kNsPerSecond;
+// Longer than other work on the machine has kept a side off its core, shorter than a row's limit of a block.
+inline constexpr uint64_t kGiveUpNs = 8 * kNsPerSecond;
+// So long the callee stays for the acknowledgement of its last answer, which may have been lost: six probes.
+inline constexpr uint64_t kLingerNs = 200 * kNsPerMs;
 // What both sides go on for after the last answer, so that acknowledgements that wait for company are sent.
 inline constexpr uint64_t kQuietNs = 300 * kNsPerUs;
 // A process that has been off its core for seconds is not dead here: other work on the machine may have had
@@ -101,6 +104,7 @@ class EngineRow : public PairRow {
     config.datagram_bytes_max = static_cast<uint32_t>(options_.mtu) - 28;  // IPv4 and UDP.
     config.coalesce = options_.coalesce;
     config.probes_max = kProbesMax;
+    config.unfinished_ns = kGiveUpNs;
     std::tie(ends_[kNear], ends_[kFar]) = MakeEnginePair(config, kPath, kPath);
     if constexpr (!kOpensLate<Port>) {
       for (const int side : {kNear, kFar}) {
@@ -143,8 +147,11 @@ class EngineRow : public PairRow {
       return taken;
     });
   }
+  // The last turn begins when the time is over, also where this side was off its core meanwhile.
   void TurnUntilQuiet(int side, TickClock& clock) {
-    for (const uint64_t begin_ns = clock.NowNs(); clock.NowNs() - begin_ns < kQuietNs;) {
+    const uint64_t begin_ns = clock.NowNs();
+    for (uint64_t now_ns = begin_ns; now_ns - begin_ns < kQuietNs;) {
+      now_ns = clock.NowNs();
       Turn(side, clock, [](const Event&, uint64_t) {});
     }
   }
@@ -159,16 +166,17 @@ class EngineRow : public PairRow {
 
   // Has the callee end its block, and waits for its answer.
   bool Stop(TickClock& clock) {
+    transport::Core& core = *ends_[kNear].core;
+    SendResult asked = SendResult::kFull;
     bool stopped = false;
-    const uint64_t begin_ns = NowNs();
-    if (ends_[kNear].core->TrySend(OptionsFor(kStopFunction), {}, {}, clock.NowNs(), nullptr) !=
-        SendResult::kOk) {
-      return false;
-    }
-    transport::PumpOut(*ends_[kNear].core, *ports_[kNear], clock.NowNs());
-    while (!stopped && NowNs() - begin_ns < kGiveUpNs) {
-      Turn(kNear, clock,
-           [&](const Event& event, uint64_t) { stopped |= event.kind == EventKind::kCompleted; });
+    const uint64_t begin_ns = clock.NowNs();
+    for (uint64_t now_ns = begin_ns; !stopped && now_ns - begin_ns < kGiveUpNs;) {
+      now_ns = clock.NowNs();
+      if (asked == SendResult::kFull)
+        asked = core.TrySend(OptionsFor(kStopFunction), {}, {}, now_ns, nullptr);
+      Turn(kNear, clock, [&](const Event& event, uint64_t) {
+        stopped |= event.kind == EventKind::kCompleted && event.code == absl::StatusCode::kOk;
+      });
     }
     TurnUntilQuiet(kNear, clock);
     return stopped;
@@ -182,6 +190,7 @@ class EngineRow : public PairRow {
     uint64_t errors = 0, last_ns = clock.NowNs();
     bool stop = false;
     while (!stop) {
+      const uint64_t looked_ns = clock.NowNs();
       Turn(kFar, clock, [&](const Event& event, uint64_t now_ns) {
         last_ns = now_ns;
         if (event.kind != EventKind::kRequest && event.kind != EventKind::kOneWay) return;
@@ -200,9 +209,12 @@ class EngineRow : public PairRow {
                       ? 0
                       : 1;
       });
-      if (clock.NowNs() - last_ns > kGiveUpNs) return Failed("nothing came from the caller");
+      if (looked_ns > last_ns + kGiveUpNs) return Failed("nothing came from the caller");
     }
-    TurnUntilQuiet(kFar, clock);
+    const uint64_t stopped_ns = clock.NowNs();
+    do {
+      TurnUntilQuiet(kFar, clock);
+    } while (core.messages_out() != 0 && clock.NowNs() - stopped_ns < kLingerNs);
     return {.errors = errors};
   }
 
