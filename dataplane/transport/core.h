@@ -10,6 +10,7 @@
 #ifndef WEFT_DATAPLANE_TRANSPORT_CORE_H_
 #define WEFT_DATAPLANE_TRANSPORT_CORE_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -220,6 +221,8 @@ class Core {
   void DetectLosses(uint32_t peer, uint64_t now_ns);
   uint32_t TakeAcked(Peer& peer, uint64_t counter);
   void TakeLost(uint32_t peer, uint64_t counter);
+  uint64_t PatienceNs(const Peer& peer) const;
+  uint64_t StallNs(const Peer& peer) const { return std::max(config_.stall_ns, PatienceNs(peer)); }
   uint64_t ProbeDueNs(const Peer& peer) const;
   uint64_t KeepaliveDueNs(const Peer& peer) const;
   uint64_t DueNs(const Peer& peer, uint64_t now_ns) const;

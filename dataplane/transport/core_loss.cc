@@ -15,8 +15,15 @@ constexpr uint64_t kLaterPackets = 3;
 // 16,000 a second at a tick each 2 ms: whoever announces more than its tenant has memory for does not fill
 // the pool of incoming messages for all others. Half of a peer's ring of notices.
 constexpr uint32_t kRejectsPerTick = 32;
-// Unfinished messages of a peer that one look at it, each stall_ns, looks at.
+// Unfinished messages of a peer that one look at it, each StallNs, looks at.
 constexpr uint32_t kUnfinishedPerLook = 64;
+// Round trips of 125 ms: what is further away is asked for more often than it can answer.
+constexpr uint64_t kPatienceMaxNs = 250 * kNsPerMs;
+// Of a peer whose round trip is not known yet, beside probes_max: with 2 ms and 5, it has a second.
+constexpr uint32_t kProbesMoreAtFirst = 3;
+// A look in which the peer has sent other data counts so much less: on a slow link one message waits for all
+// that is shorter.
+constexpr uint32_t kLookWeight = 16;
 }  // namespace
 
 WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
@@ -30,7 +37,10 @@ WEFT_HOT void Core::OnAck(uint32_t index, const ParsedFrame& frame, uint64_t now
   if (peer.log.IsOutstanding(largest)) {
     // Callers' clocks may step back a little: core.h.
     const uint64_t elapsed = now_ns - std::min(now_ns, peer.log.SentNs(largest));
-    if (elapsed >= frame.ack.delay_ns) peer.brake.OnSample(elapsed - frame.ack.delay_ns, now_ns);
+    if (elapsed >= frame.ack.delay_ns) {
+      peer.brake.OnSample(elapsed - frame.ack.delay_ns, now_ns);
+      grants_.SetPatience(index, PatienceNs(peer));
+    }
   }
   bool progress = false;
   uint32_t acked_bytes = 0;
@@ -117,9 +127,15 @@ void Core::ReleaseBlocked(Peer& peer) {
   }
 }
 
-// The n-th probe follows the last progress by probe_ns * (1 + 2 + 4 + ... 2^(n-1)).
+// By when an answer of the peer should be here: two round trips, and probe_ns where that is longer or none is
+// known. A peer that is slow to acknowledge puts off no more than its own end, and that not by much.
+uint64_t Core::PatienceNs(const Peer& peer) const {
+  return std::max(config_.probe_ns, std::min(2 * peer.brake.srtt_ns(), kPatienceMaxNs));
+}
+
+// The n-th probe follows the last progress by the patience * (1 + 2 + 4 + ... 2^(n-1)).
 uint64_t Core::ProbeDueNs(const Peer& peer) const {
-  return peer.progress_ns + config_.probe_ns * ((uint64_t{2} << peer.probes) - 1);
+  return peer.progress_ns + PatienceNs(peer) * ((uint64_t{2} << peer.probes) - 1);
 }
 
 // When a peer of which something is awaited, and to which nothing is in flight, is asked whether it is there.
@@ -161,7 +177,7 @@ void Core::RunTimers(uint64_t now_ns) {
 // could wait for each other's memory for ever, so the latter are rejected after a while.
 void Core::TickGrants(uint64_t now_ns) {
   const auto before = [now_ns](uint64_t ns) { return now_ns - std::min(now_ns, ns); };
-  grants_.WriteOffStalled(before(2 * config_.probe_ns), now_ns);
+  grants_.WriteOffStalled(now_ns);
   for (uint32_t i = 0; i < kRejectsPerTick; ++i) {
     const uint32_t in = grants_.WithoutMemorySince(before(config_.memory_wait_ns),
                                                    [this](uint32_t message) { return ReserveIn(message); });
@@ -187,12 +203,14 @@ void Core::TickPeer(uint32_t index, uint64_t now_ns) {
   }
   if (!peer.log.empty()) {
     if (const uint64_t due_ns = ProbeDueNs(peer); now_ns >= due_ns) {
-      if (peer.probes == config_.probes_max) return DeclareDead({index}, now_ns);
+      const bool is_known = peer.brake.srtt_ns() != 0;
+      if (peer.probes >= config_.probes_max + (is_known ? 0 : kProbesMoreAtFirst))
+        return DeclareDead({index}, now_ns);
       // Time in which this side did not look is not the peer's silence: it has its whole time for each probe.
       peer.progress_ns += now_ns - due_ns;
       ++peer.probes;
       ++counters_.probes;
-      peer.brake.OnProbe(now_ns);
+      if (is_known) peer.brake.OnProbe(now_ns);
       peer.ping_due = true;
       MakeUrgent(index);
     }
@@ -205,12 +223,13 @@ void Core::TickPeer(uint32_t index, uint64_t now_ns) {
 
 // Gives up messages that were begun and do not come: else whoever begins many, of which nobody can say yet
 // whether he may call at all, holds their records and memory for ever. That is asked for says nothing, and
-// time in which this side did not look is not the peer's silence, so looks are counted. What has nothing
-// granted that has not come waits for this side.
+// time in which this side did not look is not the peer's silence, so the time is counted by looks. What has
+// nothing granted that has not come waits for this side.
 void Core::GiveUpUnfinished(uint32_t index, uint64_t now_ns) {
   Peer& peer = *peers_[index];
-  const uint64_t looks_max = config_.unfinished_ns / config_.stall_ns;
-  ++peer.looks;
+  const uint64_t looks_max = config_.unfinished_ns / kNsPerMs * kLookWeight;
+  const bool sends = (peer.sent_data_window + 1) * kNsPerMs + StallNs(peer) > now_ns;
+  peer.looks += static_cast<uint32_t>(StallNs(peer) / kNsPerMs * (sends ? 1 : kLookWeight));
   uint32_t in = peer.partial.front();
   for (uint32_t seen = 0, rejected = 0;
        in != kNone && seen < kUnfinishedPerLook && rejected < kRejectsPerTick; ++seen) {
@@ -231,12 +250,12 @@ void Core::GiveUpUnfinished(uint32_t index, uint64_t now_ns) {
 void Core::QueryStalled(uint32_t index, uint64_t now_ns) {
   Peer& peer = *peers_[index];
   GiveUpUnfinished(index, now_ns);
-  peer.query_due_ns = peer.partial.empty() && peer.waiting_calls.empty() ? kNever : now_ns + config_.stall_ns;
+  peer.query_due_ns = peer.partial.empty() && peer.waiting_calls.empty() ? kNever : now_ns + StallNs(peer);
   // The lists are in order of arrival, nearly that of progress: a few from the front are looked at.
   uint32_t in = peer.partial.front();
   for (uint32_t seen = 0; in != kNone && seen < 16; ++seen, in = peer.partial.Next(in_.data(), in)) {
     InMessage& message = in_[in];
-    if (now_ns - message.progress_ns < config_.stall_ns) continue;
+    if (now_ns - message.progress_ns < StallNs(peer)) continue;
     const uint32_t end = message.scheduled ? message.granted_bytes : message.bytes;
     uint32_t segment = 0;
     while (segment * message.segment_bytes < end && message.received.Get(segment)) ++segment;
@@ -255,8 +274,7 @@ void Core::QueryStalled(uint32_t index, uint64_t now_ns) {
   const CallSlot& call = peer.calls[slot];
   // A request that waits for grants is asked for as well: the peer may have given us up meanwhile, and the
   // message with us.
-  if ((call.out != kNone && out_[call.out].Sendable()) || now_ns - call.progress_ns < config_.stall_ns)
-    return;
+  if ((call.out != kNone && out_[call.out].Sendable()) || now_ns - call.progress_ns < StallNs(peer)) return;
   ++counters_.resends_asked;
   PushNotice(index, {FrameType::kResend, MessageKind::kResponse, MessageId(call.sequence, slot), 0, 0});
   Touch(peer, slot, now_ns);

@@ -53,7 +53,7 @@ void Core::OnResend(uint32_t index, const ParsedFrame& frame, uint64_t now_ns) {
     // these: nobody who keeps to his own pace asks for one message again so soon.
     if (message.segments > 1) {
       if (now_ns < message.resend_from_ns) return;
-      message.resend_from_ns = now_ns + config_.stall_ns / 2;
+      message.resend_from_ns = now_ns + StallNs(peer) / 2;
     }
     const uint32_t last = std::min(SegmentsOf(to, message.segment_bytes), message.next_segment);
     for (uint32_t segment = from / message.segment_bytes; segment < last; ++segment) MarkLost(out, segment);

@@ -218,7 +218,7 @@ bool Core::OpenIn(uint32_t in, const ParsedFrame& frame, uint64_t now_ns) {
     message.looks = peer.looks;
     if (!message.scheduled) grants_.Expect(in, message.bytes);
     peer.partial.PushBack(in_.data(), in);
-    if (peer.query_due_ns == kNever) peer.query_due_ns = now_ns + config_.stall_ns;
+    if (peer.query_due_ns == kNever) peer.query_due_ns = now_ns + StallNs(peer);
     timers_.ArmAtLatest(message.peer, peer.query_due_ns);
   }
   return true;

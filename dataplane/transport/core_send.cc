@@ -105,7 +105,7 @@ WEFT_HOT SendResult Core::TrySend(const SendOptions& options, Bytes head, Bytes 
   peer.waiting_calls.PushBack(peer.calls.data(), slot);
   if (handle != nullptr) *handle = {options.peer, peer.session_count, message.id};
   StartOut(out, now_ns);
-  if (peer.query_due_ns == kNever) peer.query_due_ns = now_ns + config_.stall_ns;
+  if (peer.query_due_ns == kNever) peer.query_due_ns = now_ns + StallNs(peer);
   timers_.ArmAtLatest(options.peer.value, now_ns + std::min(config_.keepalive_ns, config_.stall_ns));
   return SendResult::kOk;
 }

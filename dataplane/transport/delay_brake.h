@@ -14,7 +14,8 @@
 namespace weft::transport {
 
 struct BrakeConfig {
-  // Queueing that is tolerated above the smallest round trip seen.
+  // Queueing that is tolerated above the smallest round trip seen, or a quarter of that round trip: on a long
+  // way it varies by more than any queue here.
   uint64_t target_queue_ns = 100 * kNsPerUs;
   uint32_t window_bytes_first = 256 * 1024;
   uint32_t window_bytes_max = 2 * 1024 * 1024;
@@ -46,7 +47,8 @@ class DelayBrake {
     }
     min_rtt_ns_ = std::min(min_rtt_ns_, rtt_ns);
     srtt_ns_ = srtt_ns_ == 0 ? rtt_ns : srtt_ns_ - srtt_ns_ / 8 + rtt_ns / 8;
-    const uint64_t target = std::min(min_rtt_ns_, older_min_rtt_ns_) + config_.target_queue_ns;
+    const uint64_t least = std::min(min_rtt_ns_, older_min_rtt_ns_);
+    const uint64_t target = least + std::max(config_.target_queue_ns, least / 4);
     over_ = rtt_ns > target;
     if (over_ && now_ns - decreased_ns_ > srtt_ns_) {
       // Swift's beta 0.8, and never below half at once.
@@ -66,8 +68,11 @@ class DelayBrake {
   void OnProbe(uint64_t now_ns) { Scale(0.5, now_ns); }
 
  private:
+  // One alone would wait for each acknowledgement, and on a slow link takes longer than the target allows.
+  static constexpr uint32_t kSegmentsLeast = 4;
+
   void Scale(double factor, uint64_t now_ns) {
-    window_bytes_ = std::max<double>(window_bytes_ * factor, config_.segment_bytes);
+    window_bytes_ = std::max<double>(window_bytes_ * factor, kSegmentsLeast * config_.segment_bytes);
     decreased_ns_ = now_ns;
   }
 

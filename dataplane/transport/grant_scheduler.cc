@@ -17,7 +17,10 @@ GrantScheduler::GrantScheduler(const Config& config, uint32_t segment_bytes, InM
       senders_(config.peers_max),
       turns_to_oldest_(config.oldest_share_one_in) {
   WEFT_CHECK(config.granted_messages_max < kActiveMax);
-  for (Sender& sender : senders_) sender.limit_bytes = config.granted_bytes_per_peer_max;
+  for (Sender& sender : senders_) {
+    sender.limit_bytes = config.granted_bytes_per_peer_max;
+    sender.patience_ns = config.probe_ns;
+  }
 }
 
 uint32_t GrantScheduler::QuantumOf(const InMessage& message) const {
@@ -205,11 +208,15 @@ void GrantScheduler::Judge(uint32_t index, uint64_t now_ns) {
   if (IsDue(message, now_ns)) senders_[message.peer].late_bytes = config_.granted_bytes_max;
 }
 
-void GrantScheduler::WriteOffStalled(uint64_t before_ns, uint64_t now_ns) {
+bool GrantScheduler::IsStalled(const InMessage& message, uint64_t now_ns) const {
+  return now_ns > message.progress_ns + 2 * senders_[message.peer].patience_ns;
+}
+
+void GrantScheduler::WriteOffStalled(uint64_t now_ns) {
   for (uint32_t i = 0; i < active_count_;) {
     const uint32_t index = active_[i];
     InMessage& message = messages_[index];
-    if (message.progress_ns >= before_ns && !IsDue(message, now_ns)) {
+    if (!IsStalled(message, now_ns) && !IsDue(message, now_ns)) {
       ++i;
       continue;
     }
@@ -220,9 +227,11 @@ void GrantScheduler::WriteOffStalled(uint64_t before_ns, uint64_t now_ns) {
     by_age_.Remove(messages_, index);
     by_age_.PushBack(messages_, index);
   }
-  for (uint32_t index = expected_.front(); index != kNone && messages_[index].progress_ns < before_ns;
-       index = expected_.front()) {
-    OnExpected(index, messages_[index].expected_bytes);
+  uint32_t index = expected_.front();
+  for (uint32_t seen = 0; index != kNone && seen < kScanMax; ++seen) {
+    const uint32_t next = expected_.Next(messages_, index);
+    if (IsStalled(messages_[index], now_ns)) OnExpected(index, messages_[index].expected_bytes);
+    index = next;
   }
 }
 

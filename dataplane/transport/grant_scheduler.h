@@ -44,10 +44,12 @@ class GrantScheduler {
   }
   // The message is complete or given up.
   void Remove(uint32_t message);
-  // Takes back the grants of messages that have made no progress since `before_ns`, or whose senders are late
-  // with them: they stop counting until data arrives, and are then the youngest. Nothing more is expected of
-  // those that came unasked.
-  void WriteOffStalled(uint64_t before_ns, uint64_t now_ns);
+  // How long an answer of the peer may take to be here: probe_ns until it is told.
+  void SetPatience(uint32_t peer, uint64_t ns) { senders_[peer].patience_ns = ns; }
+  // Takes back the grants of messages that have made no progress for twice their peer's patience, or whose
+  // senders are late with them: they stop counting until data arrives, and are then the youngest. Nothing
+  // more is expected of those that came unasked.
+  void WriteOffStalled(uint64_t now_ns);
   // Its sender is late where what the message was granted has not come in time.
   void Judge(uint32_t message, uint64_t now_ns);
   // A message that arrived before `before_ns` and still cannot get its memory, or kNone. Looks at the oldest
@@ -102,6 +104,7 @@ class GrantScheduler {
     uint32_t arrived_bytes = 0;    // Since the limit was last adjusted: in all,
     uint32_t congested_bytes = 0;  // and with the sender's mark.
     uint32_t late_bytes = 0;       // That are to come until it is not late any more; 0: it is not.
+    uint64_t patience_ns = 0;      // See SetPatience.
   };
 
   uint32_t ExtraFor(const InMessage& message) const;
@@ -114,8 +117,10 @@ class GrantScheduler {
   bool LateMayActivate(const InMessage& message) const;
   bool MayActivate(const InMessage& message) const;
   bool IsDue(const InMessage& message, uint64_t now_ns) const {
-    return message.frontier_bytes < message.due_bytes && now_ns >= message.due_from_ns + config_.late_ns;
+    return message.frontier_bytes < message.due_bytes &&
+           now_ns >= message.due_from_ns + config_.late_ns + 2 * senders_[message.peer].patience_ns;
   }
+  bool IsStalled(const InMessage& message, uint64_t now_ns) const;
   void Grant(uint32_t message, uint64_t now_ns);
   void Deactivate(uint32_t message);
   void TakeBack(InMessage* message, uint32_t bytes);

@@ -106,7 +106,7 @@ struct Peer {
   IndexList<CallSlot, &CallSlot::waiting> over_untold;  // Free slots whose last call's end waits to be told.
   std::vector<ServedSlot> served;
   uint32_t served_records = 0;  // Of messages: slots of `served` that hold the record of a response.
-  uint32_t looks = 0;           // QueryStalled's: what unfinished messages are given time by.
+  uint32_t looks = 0;  // What unfinished messages were given time by, in 1/16 ms: see GiveUpUnfinished.
   // Memory that its unfinished messages hold, by tenant.
   std::unique_ptr<uint64_t[]> unfinished_bytes;
   IndexList<InMessage, &InMessage::partial> partial;

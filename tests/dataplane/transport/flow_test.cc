@@ -68,7 +68,18 @@ TEST_F(FlowTest, WhereThePathGrowsSlowLessIsUnderWay) {
   }
   const uint64_t at_first = *std::max_element(sent.begin(), sent.begin() + 10);
   EXPECT_GT(at_first, 40'000u);
-  EXPECT_LT(*std::max_element(sent.end() - 50, sent.end()), at_first / 8);
+  EXPECT_LT(*std::max_element(sent.end() - 50, sent.end()), at_first / 7);
+}
+
+// As one does that leads through other networks: that is no queue of these two.
+TEST(DelayBrakeTest, ALongWayThatVariesIsNotSlowedDown) {
+  DelayBrake brake({});
+  const uint32_t at_first = brake.window_bytes();
+  for (uint64_t i = 0; i < 1'000; ++i)
+    brake.OnSample((i % 2 == 0 ? 20 : 24) * 1'000'000, (i + 1) * 20'000'000);
+  EXPECT_EQ(brake.window_bytes(), at_first);
+  for (uint64_t i = 1'000; i < 1'100; ++i) brake.OnSample(40'000'000, (i + 1) * 20'000'000);
+  EXPECT_LT(brake.window_bytes(), at_first / 8);
 }
 
 TEST_F(FlowTest, OfALongMessageOnlyWhatIsLostIsSentAgain) {

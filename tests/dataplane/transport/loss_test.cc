@@ -258,7 +258,7 @@ TEST_F(LossTest, GenuineButMalformedDatagramChangesNothing) {
 TEST_F(LossTest, SilentPeerIsDeadAfterFiveProbesAndReturnsByItself) {
   Start(SmallConfig());
   ASSERT_EQ(Call(10), SendResult::kOk);
-  Run();
+  RunFor(1'000'000);
   eat_ = [](uint64_t, const std::string&) { return true; };
   ASSERT_EQ(Call(10, 2), SendResult::kOk);
   RunFor(200'000'000);
@@ -277,6 +277,17 @@ TEST_F(LossTest, SilentPeerIsDeadAfterFiveProbesAndReturnsByItself) {
   EXPECT_EQ(a_->StateOf(to_b_), PeerState::kUp);
   EchoAll(*b_);
   EXPECT_EQ(CallAndServe(5, 10, 20'000'000), 5);
+}
+
+// It may be far: nobody can say yet for how long an answer is under way.
+TEST_F(LossTest, APeerThatHasNeverAnsweredIsDeadAfterASecond) {
+  Start(SmallConfig());
+  eat_ = [](uint64_t, const std::string&) { return true; };
+  ASSERT_EQ(Call(10), SendResult::kOk);
+  RunFor(900'000'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kUp);
+  RunFor(300'000'000);
+  EXPECT_EQ(a_->StateOf(to_b_), PeerState::kDead);
 }
 
 TEST_F(LossTest, APathThatNarrowsCarriesNewMessagesInSmallerDatagrams) {
