@@ -98,6 +98,17 @@ class ExchangeFaultTest : public testing::Test {
     UniqueFd socket_;
     SslPtr ssl_;
   };
+
+  // For what it has said against the protocol; nobody else is touched.
+  void ExpectClosed(Stranger& stranger, const std::string& name) {
+    EXPECT_TRUE(RunUntil(both(), [&] {
+      (void)stranger.Step();
+      return a_->refused(Refusal::kProtocol) > 0;
+    }));
+    EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each(name));
+    ExpectWell();
+  }
+
   // Makes `name` known to a, and a stranger that has its certificate and greets as it would.
   std::unique_ptr<Stranger> KnownStranger(PemPair* pair, const std::string& name = "c") {
     *pair = *world_.authority.IssueNode(name, kTestYear);
@@ -450,12 +461,7 @@ TEST_F(ExchangeFaultTest, AWorkerThatHadGoneDoesNotComeBackInTheSameEpoch) {
     return a_->sessions.contains("c") && a_->sessions.at("c").workers.size() == 1;
   }));
   ASSERT_TRUE(stranger->Say(WorkersOf({0, 1})));
-  EXPECT_TRUE(RunUntil(both(), [&] {
-    (void)stranger->Step();
-    return a_->refused(Refusal::kProtocol) > 0;
-  }));
-  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
-  ExpectWell();
+  ExpectClosed(*stranger, "c");
 }
 
 // Each message is one that rules allow; that there are so many is not.
@@ -465,12 +471,7 @@ TEST_F(ExchangeFaultTest, APeerThatTellsOfItsWorkersTooOftenIsClosed) {
   std::string says = Encode(HelloOfC());
   for (int i = 0; i < 300; ++i) says += WorkersOf({});
   ASSERT_TRUE(stranger->Say(says));
-  EXPECT_TRUE(RunUntil(both(), [&] {
-    (void)stranger->Step();
-    return a_->refused(Refusal::kProtocol) > 0;
-  }));
-  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
-  ExpectWell();
+  ExpectClosed(*stranger, "c");
 }
 
 // A few messages, but of more workers than there can be reason for.
@@ -484,12 +485,7 @@ TEST_F(ExchangeFaultTest, APeerWhoseWorkersChangeTooOftenIsClosed) {
     says += WorkersOf(ids);
   }
   ASSERT_TRUE(stranger->Say(says));
-  EXPECT_TRUE(RunUntil(both(), [&] {
-    (void)stranger->Step();
-    return a_->refused(Refusal::kProtocol) > 0;
-  }));
-  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("c"));
-  ExpectWell();
+  ExpectClosed(*stranger, "c");
 }
 
 // All keys would be made anew as fast as the two tell each other of them.
@@ -503,12 +499,7 @@ TEST_F(ExchangeFaultTest, ALeaderThatRotatesBeforeTheLastKeysAreRetiredIsClosed)
   }));
   EXPECT_EQ(a_->refused(Refusal::kProtocol), 0u);
   ASSERT_TRUE(stranger->Say(Encode(RotateTo{2})));
-  EXPECT_TRUE(RunUntil(both(), [&] {
-    (void)stranger->Step();
-    return a_->refused(Refusal::kProtocol) > 0;
-  }));
-  EXPECT_THAT(std::exchange(a_->lost, {}), testing::Each("1"));
-  ExpectWell();
+  ExpectClosed(*stranger, "1");
 }
 
 TEST_F(ExchangeFaultTest, APeerThatConnectsTooOftenIsRefusedAndKeepsWhatItHas) {
